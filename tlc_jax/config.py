@@ -1,0 +1,411 @@
+"""Every setting, its unit and its default, declared once; ConfigDicts in, frozen dataclasses out.
+
+Files in `configs/` start from `default_config()`, a locked `ml_collections.ConfigDict` made from the dataclasses
+below. Flags override it, and `resolve` turns the result into a frozen `Config`, refusing unknown names, wrong types
+and impossible values before JAX is imported.
+
+Sections up to `eval` are science: they change results. `impl` does not, beyond rounding. The rest drives one stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tlc_jax.durations import UNITS, Amounts
+from tlc_jax.errors import InputError
+
+
+def _setting(default: Any, doc: str, choices: tuple[Any, ...] = ()) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc, "choices": choices})
+
+
+def _section(cls: type, doc: str) -> Any:
+    return dataclasses.field(default_factory=cls, metadata={"doc": doc})
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    train: str = _setting("", "source or comma-joined sources to train on; NAME=SOURCE names one, SOURCE@W weighs it")
+    valid: str = _setting("", "source or comma-joined sources to evaluate on; empty: hold out part of data.train")
+    dir: str = _setting("", "TFDS data directory; empty: TFDS's own default")
+    cache: str = _setting("", "directory of tokenizers and packed tokens; empty: data/ inside the workdir")
+    text: str = _setting("", "column or feature with the (first) text; empty: the usual names are tried")
+    pair: str = _setting("", "column or feature with the second text; empty: the usual names; '-': none")
+    label: str = _setting("", "column or feature with the label; empty: 'label'")
+    length: int = _setting(128, "tokens per packed row (pretraining) or at most per example (finetuning)")
+    holdout: float = _setting(0.005, "fraction of rows held out for validation where data.valid is empty")
+    subsample: float = _setting(1.0, "fraction of the training rows or examples to use, chosen by the seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    path: str = _setting("", "SentencePiece model to load; empty: train one and store it in data.cache")
+    vocab_size: int = _setting(32768, "pieces, special and byte pieces included")
+    train_bytes: int = _setting(20_000_000, "bytes of text at most that the tokenizer is trained on")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    layers: int = _setting(12, "Transformer layers")
+    hidden: int = _setting(768, "width of the residual stream")
+    heads: int = _setting(0, "attention heads; 0: hidden / 64")
+    ffn: int = _setting(0, "width of the feed-forward layer; 0: 4 x hidden")
+    max_length: int = _setting(128, "learned positions")
+    dropout: float = _setting(0.1, "dropout after embeddings and sub-layers and in heads (never inside attention)")
+    share: str = _setting("none", "layers that share one set of parameters", ("none", "attention", "all"))
+    init: str = _setting(
+        "normal", "kernels drawn with deviation 0.02 (normal) or 1/sqrt(fan in) (fan_in)", ("normal", "fan_in")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    mask_rate: float = _setting(0.15, "fraction of positions to predict in masked-language training")
+    mask_token: float = _setting(0.8, "of these, the fraction replaced by <mask>")
+    random_token: float = _setting(0.1, "of these, the fraction replaced by a random ordinary token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    seconds: float = _setting(0.0, "training seconds; 0: no such limit")
+    steps: int = _setting(0, "optimizer steps; 0: no such limit")
+    examples: int = _setting(0, "rows or examples seen; 0: no such limit")
+    tokens: int = _setting(0, "tokens seen, padding included; 0: no such limit")
+    epochs: float = _setting(0.0, "passes over the training data; 0: no such limit")
+    flops: float = _setting(0.0, "floating-point operations by our formula; 0: no such limit")
+    clock: str = _setting(
+        "measured",
+        "seconds by the clock, or turned once into steps after timing 100 of them",
+        ("measured", "benchmark"),
+    )
+    charge: str = _setting(
+        "training", "what counts as spent seconds: training steps alone, or everything", ("training", "total")
+    )
+
+    def limits(self) -> Amounts:
+        return Amounts(**{unit: getattr(self, unit) for unit in UNITS})
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    batch_size: int = _setting(256, "sequences (pretraining) or examples (finetuning) per step")
+    learning_rate: float = _setting(5e-4, "peak learning rate")
+    warmup: float = _setting(0.06, "fraction of the budget over which the learning rate rises linearly")
+    schedule: str = _setting(
+        "linear", "course of the learning rate after warm-up, over the budget", ("linear", "cosine", "constant")
+    )
+    beta1: float = _setting(0.9, "Adam's decay of the first moment")
+    beta2: float = _setting(0.98, "Adam's decay of the second moment")
+    epsilon: float = _setting(1e-6, "Adam's epsilon")
+    weight_decay: float = _setting(0.01, "decoupled weight decay per step, times the learning rate")
+    clip_norm: float = _setting(0.0, "global gradient norm is clipped to this; 0: never")
+    decay: tuple[str, ...] = _setting(
+        (r".*/(kernel|token|position)",), "parameters that decay: regular expressions over whole paths"
+    )
+    freeze: tuple[str, ...] = _setting((), "parameters that stay fixed: regular expressions over whole paths")
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    every_seconds: float = _setting(0.0, "training seconds between evaluations; 0: no such rule")
+    every_steps: int = _setting(0, "steps between evaluations; 0: no such rule")
+    examples: int = _setting(0, "rows or examples at most per split during training; 0: all. The final one uses all")
+    batch_size: int = _setting(0, "rows or examples per evaluation step; 0: optimizer.batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    every_seconds: float = _setting(300.0, "training seconds between checkpoints; 0: no such rule")
+    every_steps: int = _setting(0, "steps between checkpoints; 0: no such rule")
+    keep: int = _setting(2, "checkpoints kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    source: str = dataclasses.field(
+        default="",
+        metadata={
+            "doc": "workdir, checkpoint or artifact to start from; empty: from scratch",
+            "choices": (),
+            "alias": "from",
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Compress:
+    when: str = _setting("after", "compress after finetuning (paper 1), or before it", ("after", "before"))
+    step: float = _setting(0.15, "sparsity added per round of iterative pruning; 1: all at once")
+    recover: float = _setting(0.995, "a round of recovery ends at this share of the dense accuracy; 0: no recovery")
+    recover_epochs: float = _setting(1.0, "epochs of recovery at most after each round of pruning")
+    recover_evals: int = _setting(10, "evaluations in an epoch of recovery, to see whether accuracy is back")
+
+
+@dataclasses.dataclass(frozen=True)
+class Impl:
+    mesh: str = _setting("data=-1", "devices per axis, e.g. data=2,fsdp=4; -1: all that are left")
+    microbatch: int = _setting(0, "rows or examples per gradient accumulation step; 0: the whole batch")
+    layer_loop: str = _setting("scan", "how layers run: one scanned body, or unrolled", ("scan", "unrolled"))
+    remat: bool = _setting(False, "recompute a layer's activations in the backward pass")
+    matmul: str = _setting(
+        "float32",
+        "matrix products: float32; mix (bfloat16 in, float32 out, rest float32); bfloat16 (activations too)",
+        ("float32", "mix", "bfloat16"),
+    )
+    dropout_keys: str = _setting("rbg", "random generator of masking and dropout", ("rbg", "threefry2x32"))
+    prefetch: int = _setting(2, "batches prepared ahead by a background thread")
+    threads: int = _setting(0, "threads for tokenising; 0: one per core")
+    log_seconds: float = _setting(2.0, "seconds between lines of metrics at most")
+    compilation_cache: str = _setting("", "directory of JAX's persistent compilation cache; empty: none")
+    tensorboard: bool = _setting(False, "also write TensorBoard events (extra `tensorboard`)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    input: str = _setting("", "file to read: .txt, .tsv, .csv or .jsonl, each also .gz")
+    output: str = _setting("", "file to write; empty: standard output")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    sizes: tuple[str, ...] = _setting((), "encoders as LAYERSxHIDDEN")
+    pretrain_seeds: tuple[int, ...] = _setting((0,), "one pretraining run of each size for each of these")
+    seeds: tuple[int, ...] = _setting((0,), "one finetuning run of each pretrained encoder for each of these")
+    recipes: tuple[str, ...] = _setting(("dense",), "compression recipes applied to each finetuned model")
+    scratch: bool = _setting(False, "also finetune each size from random weights, its from-scratch twin")
+    finetune: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"doc": "settings of every finetuning run, as a partial config", "choices": ()},
+    )
+    tasks: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"doc": "task name -> settings of its finetuning runs, as a partial config", "choices": ()},
+    )
+    megabytes: tuple[float, ...] = _setting((), "deployment budgets (10^6 bytes) that the report picks models for")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    rounds: int = _setting(5, "rounds; medians are reported")
+    steps: int = _setting(10, "training steps per round")
+    seconds: float = _setting(20.0, "training seconds of the short real run that goodput is measured on")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A resolved configuration."""
+
+    seed: int = _setting(0, "with it and the step everything random is fixed")
+    seeds: tuple[int, ...] = _setting((), "finetune: one run per seed, in seed-K/, and a summary; empty: `seed` alone")
+    data: Data = _section(Data, "sources")
+    tokenizer: Tokenizer = _section(Tokenizer, "SentencePiece tokenizer")
+    model: Model = _section(Model, "encoder")
+    objective: Objective = _section(Objective, "masked-language objective")
+    budget: Budget = _section(Budget, "what a run may spend; the first limit used up stops it")
+    optimizer: Optimizer = _section(Optimizer, "AdamW")
+    init: Init = _section(Init, "starting point")
+    recipe: str = _setting("dense", "compression, e.g. prune:0.75,scope=global+quantize:4,per=channel")
+    compress: Compress = _section(Compress, "how recipes are applied")
+    eval: Eval = _section(Eval, "evaluation")
+    checkpoint: Checkpoint = _section(Checkpoint, "checkpoints")
+    impl: Impl = _section(Impl, "implementation: must not change results beyond rounding")
+    predict: Predict = _section(Predict, "stage predict")
+    study: Study = _section(Study, "stage study")
+    bench: Bench = _section(Bench, "stage bench")
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The name users write. `from` cannot be a dataclass field, so a field may carry an alias."""
+    return str(field.metadata.get("alias", field.name))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as the nested plain dict that users see, ready for JSON."""
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        elif isinstance(value, Mapping):
+            value = {name: _plain(inner) for name, inner in value.items()}
+        result[key_of(field)] = value
+    return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return value
+
+
+def default_config() -> ConfigDict:
+    """All settings with their defaults, locked so that a misspelt name in a config file is refused."""
+    return ConfigDict(to_dict(Config())).lock()
+
+
+def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
+    """The frozen config of a (possibly overridden) ConfigDict or of a stored config.json.
+
+    Raises:
+      InputError: an unknown name, a wrong type or a value that cannot be.
+    """
+    config = _build(Config, _plain(settings), "")
+    _check(config)
+    return typing.cast(Config, config)
+
+
+def merge(base: Mapping[str, Any], *partials: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the settings of nested partial configs laid over it, later ones last."""
+    merged = dict(_plain(base))
+    for partial in partials:
+        for name, value in _plain(partial).items():
+            if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+                merged[name] = merge(merged[name], value)
+            else:
+                merged[name] = value
+    return merged
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Each setting in which two plain configs differ, as "name: old -> new"."""
+    rows = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            rows += differences(before, after, f"{prefix}{name}.")
+        elif json.dumps(before, default=list) != json.dumps(after, default=list):
+            rows.append(f"{prefix}{name}: {before!r} -> {after!r}")
+    return rows
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`LAYERSxHIDDEN` to (layers, hidden)."""
+    layers, cross, hidden = text.partition("x")
+    if not (cross and layers.isdecimal() and hidden.isdecimal()):
+        raise InputError(f"size {text!r} is not LAYERSxHIDDEN, such as 12x768")
+    return int(layers), int(hidden)
+
+
+def describe(cls: type = Config, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """(name, default, documentation) of every setting, for help texts."""
+    rows = []
+    for field in dataclasses.fields(cls):
+        name = f"{prefix}{key_of(field)}"
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        if dataclasses.is_dataclass(default):
+            rows += describe(type(default), f"{name}.")
+        else:
+            doc = field.metadata["doc"]
+            choices = " | ".join(map(str, field.metadata["choices"]))
+            rows.append((name, default, f"{doc} [{choices}]" if choices else doc))
+    return rows
+
+
+def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(settings, Mapping):
+        raise InputError(f"config.{prefix.rstrip('.')} is a section of settings, not {settings!r}")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for name in settings:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else f"; known here: {', '.join(sorted(fields))}"
+            raise InputError(f"unknown config field {prefix}{name}{hint}")
+    values = {}
+    for name, value in settings.items():
+        field = fields[name]
+        hint = hints[field.name]
+        where = f"{prefix}{name}"
+        values[field.name] = (
+            _build(hint, value, f"{where}.") if dataclasses.is_dataclass(hint) else _convert(value, hint, where)
+        )
+        choices = field.metadata["choices"] if "choices" in field.metadata else ()
+        if choices and values[field.name] not in choices:
+            raise InputError(f"config.{where}={value!r} must be one of {', '.join(map(str, choices))}")
+    return cls(**values)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the declared type; an int is a float, a list is a tuple, nothing else is converted."""
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if isinstance(value, (list, tuple)):
+            inner = typing.get_args(hint)[0]
+            return tuple(_convert(item, inner, where) for item in value)
+        raise InputError(f"config.{where}={value!r} must be a tuple, such as {where}=\"(1, 2)\"")
+    if origin is not None and issubclass(origin, Mapping):
+        if isinstance(value, Mapping):
+            return types.MappingProxyType(dict(value))
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is hint:
+        return value
+    raise InputError(f"config.{where}={value!r} must be of type {getattr(hint, '__name__', hint)}")
+
+
+def _check(config: Config) -> None:
+    """Refuses values that cannot be, whatever the stage."""
+
+    def need(holds: bool, message: str) -> None:
+        if not holds:
+            raise InputError(message)
+
+    model, data, optimizer, objective = config.model, config.data, config.optimizer, config.objective
+    need(model.layers >= 1 and model.hidden >= 1, "model.layers and model.hidden must be at least 1")
+    if model.heads:
+        need(model.hidden % model.heads == 0, f"model.hidden={model.hidden} is not divisible by model.heads={model.heads}")
+    else:
+        need(
+            model.hidden % 64 == 0,
+            f"model.hidden={model.hidden} is not a multiple of the head size 64: change it or set model.heads",
+        )
+    need(model.heads >= 0 and model.ffn >= 0, "model.heads and model.ffn must not be negative")
+    need(
+        data.length <= model.max_length,
+        f"data.length={data.length} is beyond the model's positions: raise model.max_length={model.max_length}",
+    )
+    need(data.length >= 8, f"data.length={data.length} must be at least 8 tokens")
+    need(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
+    need(0 < data.subsample <= 1, f"data.subsample={data.subsample} must lie in (0, 1]")
+    need(0 <= model.dropout < 1, f"model.dropout={model.dropout} must lie in [0, 1)")
+    need(0 < objective.mask_rate < 1, f"objective.mask_rate={objective.mask_rate} must lie between 0 and 1")
+    need(
+        objective.mask_token >= 0 and objective.random_token >= 0 and objective.mask_token + objective.random_token <= 1,
+        "objective.mask_token and objective.random_token must be shares that add up to at most 1",
+    )
+    for unit in UNITS:
+        need(getattr(config.budget, unit) >= 0, f"budget.{unit}={getattr(config.budget, unit)} must not be negative")
+    need(optimizer.batch_size >= 1, f"optimizer.batch_size={optimizer.batch_size} must be at least 1")
+    need(optimizer.learning_rate >= 0, f"optimizer.learning_rate={optimizer.learning_rate} must not be negative")
+    need(0 <= optimizer.warmup <= 1, f"optimizer.warmup={optimizer.warmup} is a fraction of the budget, from 0 to 1")
+    micro = config.impl.microbatch
+    need(
+        micro >= 0 and (micro == 0 or optimizer.batch_size % micro == 0),
+        f"impl.microbatch={micro} does not divide optimizer.batch_size={optimizer.batch_size}",
+    )
+    need(0 <= config.compress.recover <= 1, f"compress.recover={config.compress.recover} must lie in [0, 1]")
+    need(0 < config.compress.step <= 1, f"compress.step={config.compress.step} must lie in (0, 1]")
+    need(config.checkpoint.keep >= 1, f"checkpoint.keep={config.checkpoint.keep} must be at least 1")
+    need(config.impl.prefetch >= 0, f"impl.prefetch={config.impl.prefetch} must not be negative")
+    for size in config.study.sizes:
+        parse_size(size)
+
+
+def require_budget(config: Config) -> None:
+    """Refuses a training stage without any limit."""
+    if not any(getattr(config.budget, unit) > 0 for unit in UNITS):
+        raise InputError(f"no budget: set at least one of {', '.join(f'budget.{unit}' for unit in UNITS)}")
+    if config.budget.clock == "benchmark" and config.budget.seconds <= 0:
+        raise InputError("budget.clock=benchmark turns seconds into steps: set budget.seconds")
+    if config.budget.clock == "benchmark" and config.budget.charge == "total":
+        raise InputError("budget.clock=benchmark counts training steps only: leave budget.charge=training")

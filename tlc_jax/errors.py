@@ -1,0 +1,9 @@
+"""The two ways in which a stage ends early on purpose."""
+
+
+class InputError(Exception):
+    """The user's input is wrong. The message is one line: what is wrong and how to mend it (exit 2)."""
+
+
+class StoppedEarly(Exception):
+    """The run was asked to stop and has saved everything: run the same command again (exit 75)."""
