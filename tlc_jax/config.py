@@ -301,7 +301,9 @@ def describe(cls: type = Config, prefix: str = "") -> list[tuple[str, Any, str]]
     rows = []
     for field in dataclasses.fields(cls):
         name = f"{prefix}{key_of(field)}"
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         if dataclasses.is_dataclass(default):
             rows += describe(type(default), f"{name}.")
         else:
@@ -327,7 +329,9 @@ def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
         hint = hints[field.name]
         where = f"{prefix}{name}"
         values[field.name] = (
-            _build(hint, value, f"{where}.") if dataclasses.is_dataclass(hint) else _convert(value, hint, where)
+            _build(hint, value, f"{where}.")
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            else _convert(value, hint, where)
         )
         choices = field.metadata["choices"] if "choices" in field.metadata else ()
         if choices and values[field.name] not in choices:
@@ -342,7 +346,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, (list, tuple)):
             inner = typing.get_args(hint)[0]
             return tuple(_convert(item, inner, where) for item in value)
-        raise InputError(f"config.{where}={value!r} must be a tuple, such as {where}=\"(1, 2)\"")
+        raise InputError(f'config.{where}={value!r} must be a tuple, such as {where}="(1, 2)"')
     if origin is not None and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
             return types.MappingProxyType(dict(value))
@@ -363,7 +367,10 @@ def _check(config: Config) -> None:
     model, data, optimizer, objective = config.model, config.data, config.optimizer, config.objective
     need(model.layers >= 1 and model.hidden >= 1, "model.layers and model.hidden must be at least 1")
     if model.heads:
-        need(model.hidden % model.heads == 0, f"model.hidden={model.hidden} is not divisible by model.heads={model.heads}")
+        need(
+            model.hidden % model.heads == 0,
+            f"model.hidden={model.hidden} is not divisible by model.heads={model.heads}",
+        )
     else:
         need(
             model.hidden % 64 == 0,
@@ -380,7 +387,9 @@ def _check(config: Config) -> None:
     need(0 <= model.dropout < 1, f"model.dropout={model.dropout} must lie in [0, 1)")
     need(0 < objective.mask_rate < 1, f"objective.mask_rate={objective.mask_rate} must lie between 0 and 1")
     need(
-        objective.mask_token >= 0 and objective.random_token >= 0 and objective.mask_token + objective.random_token <= 1,
+        objective.mask_token >= 0
+        and objective.random_token >= 0
+        and objective.mask_token + objective.random_token <= 1,
         "objective.mask_token and objective.random_token must be shares that add up to at most 1",
     )
     for unit in UNITS:

@@ -1,0 +1,89 @@
+"""One module per command, and the table of what each takes from the command line.
+
+A stage module has a docstring (its first line is the summary in `tlc --help`, the rest is the text of
+`tlc STAGE --help`) and `run(config, workdir, options) -> dict`, the stage's final numbers. Importing one imports JAX;
+this table does not, so that help and refusals come at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Literal
+
+from tlc_jax.errors import InputError
+
+# Settings that a stage accepts even where it does not read them, so that one set of flags can drive a whole pipeline.
+SHARED_SECTIONS: tuple[str, ...] = ("seed", "data", "tokenizer", "model", "optimizer", "budget", "init", "eval", "impl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A flag of one stage that is no setting: it says what to do now, not what the run is."""
+
+    name: str
+    kind: type[bool] | type[int] | type[str]
+    default: bool | int | str | None
+    doc: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a stage takes from the command line.
+
+    Attributes:
+      sections: the top-level settings and sections that it reads.
+      options: its flags beside --config and --workdir.
+      default_config: where the config comes from without --config: nowhere, the run named by --init, or the workdir.
+      needs_budget: whether it trains under `budget`.
+    """
+
+    sections: tuple[str, ...]
+    options: tuple[Option, ...] = ()
+    default_config: Literal["none", "init", "workdir"] = "none"
+    needs_budget: bool = False
+
+
+_INIT = Option(
+    "init", str, None, "short form of --config.init.from; without --config, that run's config is the default"
+)
+_LABELLED = ("seed", "data", "tokenizer", "model", "init", "eval", "impl")
+_TRAINING = ("seed", "data", "tokenizer", "model", "budget", "optimizer", "init", "eval", "checkpoint", "impl")
+
+STAGES: dict[str, Stage] = {
+    "prepare": Stage(("seed", "data", "tokenizer", "impl")),
+    "pretrain": Stage((*_TRAINING, "objective"), needs_budget=True),
+    "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True),
+    "compress": Stage((*_TRAINING, "recipe", "compress")),
+    "evaluate": Stage((*_LABELLED, "objective"), (_INIT,), default_config="init"),
+    "predict": Stage(("predict", "init", "data", "eval", "impl"), (_INIT,), default_config="init"),
+    "study": Stage(
+        ("study", *_TRAINING, "objective", "compress"),
+        (
+            Option("list", bool, False, "print one job a line with its number and state, and run nothing"),
+            Option("job", int, None, "run this one job, by its number in --list, and what it needs first"),
+        ),
+    ),
+    "report": Stage(("study",), default_config="workdir"),
+    "bench": Stage(
+        ("bench", *_TRAINING, "objective"),
+        (
+            Option(
+                "peers", bool, False, "time Hugging Face transformers in alternation and print ratios (extra `peers`)"
+            ),
+        ),
+    ),
+}
+
+
+def find(name: str) -> Stage:
+    """The stage called `name`.
+
+    Raises:
+      InputError: there is none.
+    """
+    if name not in STAGES:
+        close = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(STAGES)}"
+        raise InputError(f"unknown stage {name!r}; {hint}")
+    return STAGES[name]

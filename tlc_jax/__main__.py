@@ -1,0 +1,7 @@
+"""`python -m tlc_jax` is `tlc`."""
+
+import sys
+
+from tlc_jax.cli import main
+
+sys.exit(main())

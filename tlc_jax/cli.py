@@ -1,0 +1,102 @@
+"""`tlc STAGE ...`: dispatch and exit codes, nothing else."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+from tlc_jax import __version__
+from tlc_jax.errors import InputError, StoppedEarly
+
+DONE, WRONG_INPUT, STOPPED_EARLY, INTERRUPTED = 0, 2, 75, 130
+
+_HELP = {"-h", "-help", "--help"}
+_DISK_ERRORS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose a place that you may use, or change its permissions",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    Args:
+      arguments: what follows the program's name; by default the process's own.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        _run(arguments)
+        sys.stdout.flush()
+    except InputError as error:
+        return _say("error", str(error), WRONG_INPUT)
+    except StoppedEarly as error:
+        return _say("stopped", str(error), STOPPED_EARLY)
+    except KeyboardInterrupt:
+        return _say("interrupted", "run the same command again to go on", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left (`tlc ... | head`): nothing to tell, and no second error on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if line := _disk_error(error):
+            return _say("error", line, WRONG_INPUT)
+        raise
+    return DONE
+
+
+def _run(arguments: Sequence[str]) -> None:
+    # Each import waits for its turn: help must not wait for absl, nor a refusal for JAX.
+    if "--version" in arguments[:1]:
+        print(f"tlc_jax {__version__}")
+        return
+    if not arguments or arguments[0] in _HELP:
+        from tlc_jax import help_text
+
+        print(help_text.overview())
+        return
+    if _HELP.intersection(arguments[1:]):
+        from tlc_jax import help_text
+
+        print(help_text.of_stage(arguments[0]))
+        return
+    from tlc_jax import command_line
+
+    command = command_line.parse(arguments)
+    stage = importlib.import_module(f"tlc_jax.stages.{command.stage}")
+    stage.run(command.config, command.workdir, command.options)
+
+
+def _say(kind: str, message: str, status: int) -> int:
+    print(f"tlc: {kind}: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _disk_error(error: BaseException) -> str | None:
+    """One line on a full, read-only or forbidden disk, also where a library wrapped the operating system's error."""
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in _DISK_ERRORS:
+            where = f" {link.filename}" if link.filename else ""
+            return _disk_line(link.errno, where)
+        # TensorStore, below Orbax, reports "... [OS error 28: ENOSPC No space left on device]" as a ValueError.
+        if wrapped := re.search(r"\[OS error (\d+): ", str(link)):
+            path = re.search(r'"([^"]+)"', str(link))
+            if (number := int(wrapped[1])) in _DISK_ERRORS:
+                return _disk_line(number, f" {path[1]}" if path else "")
+    return None
+
+
+def _disk_line(number: int, where: str) -> str:
+    remedy = _DISK_ERRORS[number]
+    return f"cannot use{where or ' a file'}: {os.strerror(number)}; {remedy} and run the same command again"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

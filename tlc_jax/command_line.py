@@ -1,0 +1,231 @@
+"""From an argument list to a checked command, or to one line that says what is wrong. Imports no JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import traceback
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from tlc_jax import config as configs
+from tlc_jax.errors import InputError
+from tlc_jax.stages import SHARED_SECTIONS, STAGES, Stage, find
+from tlc_jax.stages.workdir import read_config
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What to run: a stage's name, its resolved config, its workdir and its own flags."""
+
+    stage: str
+    config: configs.Config
+    workdir: Path
+    options: Mapping[str, Any]
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that `arguments` (without the program's name) ask for.
+
+    Raises:
+      InputError: with one line on what is wrong and how to mend it.
+    """
+    name, *rest = arguments
+    stage = find(name)
+    values, overrides = _parse_flags(stage, rest)
+    _check_overrides(name, stage, overrides)
+    if values["workdir"] is None:
+        raise InputError(f"--workdir=DIR is missing: where should `tlc {name}` keep its files?")
+    workdir = Path(values.pop("workdir"))
+    path = values.pop("config")
+    settings = load_file(path) if path is not None else _default_settings(name, stage, workdir, values, overrides)
+    config = configs.resolve(_apply(settings, overrides, values.get("init")))
+    if stage.needs_budget:
+        configs.require_budget(config)
+    return Command(name, config, workdir, types.MappingProxyType(values))
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    """The tail of a message about an unknown name."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _parse_flags(stage: Stage, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of the plain flags, and the arguments that override settings."""
+    plain = flags.FlagValues()
+    flags.DEFINE_string("config", None, "config file", flag_values=plain)
+    flags.DEFINE_string("workdir", None, "directory of the run", flag_values=plain)
+    define: dict[type, Callable[..., Any]] = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        str: flags.DEFINE_string,
+    }
+    for option in stage.options:
+        define[option.kind](option.name, option.default, option.doc, flag_values=plain)
+    plain.set_gnu_getopt(True)
+    try:
+        _, *overrides = plain(["tlc", *arguments], known_only=True)
+    except flags.Error as error:
+        raise InputError(_one_line(error)) from error
+    return {name: plain[name].value for name in plain}, overrides
+
+
+def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
+    """Refuses what is no setting, an unknown setting, and a setting that this stage would ignore."""
+    known = [setting for setting, _, _ in configs.describe()]
+    free = tuple(f"{setting}." for setting, default, _ in configs.describe() if isinstance(default, Mapping))
+    takes_value = False  # "--config.x value" is as good as "--config.x=value"
+    for argument in overrides:
+        match = _OVERRIDE.match(argument)
+        if match is None and takes_value:
+            takes_value = False
+            continue
+        if match is None:
+            flag = argument.split("=")[0]
+            possible = ["--config", "--workdir", *(f"--{option.name}" for option in stage.options)]
+            kind = "flag" if argument.startswith("-") else "argument"
+            raise InputError(f"unknown {kind} {flag!r} of `tlc {name}`{_suggest(flag, possible)}")
+        setting = match[1]
+        if setting not in known and not setting.startswith(free):
+            raise InputError(f"unknown config field {setting}{_suggest_setting(setting, known)}")
+        if (section := setting.partition(".")[0]) not in {*stage.sections, *SHARED_SECTIONS}:
+            readers = ", ".join(other for other in STAGES if section in STAGES[other].sections)
+            raise InputError(f"`tlc {name}` does not read config.{setting} (it is for {readers}): leave it out")
+        takes_value = "=" not in argument
+
+
+def _suggest_setting(name: str, known: Sequence[str]) -> str:
+    """Like `_suggest`, but a right name in the wrong section is found too, and a list stays within the section."""
+    section, _, leaf = name.rpartition(".")
+    if any(setting.startswith(f"{name}.") for setting in known):
+        return f", it is a section: set one of {', '.join(key for key in known if key.startswith(f'{name}.'))}"
+    twins = [setting for setting in known if setting.rpartition(".")[2] == leaf]
+    if twins:
+        return f"; did you mean {twins[0]}?"
+    inside = [setting for setting in known if section and setting.startswith(f"{section}.")]
+    if difflib.get_close_matches(name, inside or known, n=1) or not inside:
+        return _suggest(name, inside or known)
+    return f"; known there are {', '.join(inside)}"
+
+
+def _default_settings(
+    name: str, stage: Stage, workdir: Path, values: Mapping[str, Any], overrides: Sequence[str]
+) -> ConfigDict:
+    """The config of a stage that may go without --config."""
+    if stage.default_config == "workdir":
+        path = workdir / "config.json"
+        if not path.exists():
+            raise InputError(f"{path} does not exist: name the --workdir of a study, or its --config")
+        return _as_config_dict(read_config(path))
+    if stage.default_config == "init":
+        source = values.get("init") or _value_of("init.from", overrides)
+        if not source:
+            raise InputError(f"`tlc {name}` needs --init=DIR (a run, a checkpoint or an artifact) or --config=FILE.py")
+        return _as_config_dict(read_config(_config_of_run(source)))
+    raise InputError(
+        f"--config=FILE.py[:ARG] is missing, such as --config=configs/mlm.py:12x768; see `tlc {name} --help`"
+    )
+
+
+def _as_config_dict(config: configs.Config) -> ConfigDict:
+    return ConfigDict(configs.to_dict(config)).lock()
+
+
+def _value_of(setting: str, overrides: Sequence[str]) -> str | None:
+    """The last value given to a setting on the command line."""
+    value = None
+    for argument, following in zip(overrides, [*overrides[1:], ""], strict=True):
+        if (match := _OVERRIDE.match(argument)) and match[1] == setting:
+            _, equals, after = argument.partition("=")
+            value = after if equals else following
+    return value
+
+
+def _config_of_run(source: str) -> Path:
+    """The config.json of the run that a workdir, one of its checkpoints or its artifact belongs to."""
+    path = Path(source).absolute()
+    if not path.exists():
+        raise InputError(f"--init={source} does not exist")
+    # A checkpoint is WORKDIR/checkpoints/STEP, an artifact WORKDIR/artifact/model.safetensors: never deeper.
+    for folder in (path, *path.parents[:2]):
+        if (candidate := folder / "config.json").is_file():
+            return candidate
+    raise InputError(f"no config.json in or above {source}: give the settings with --config=FILE.py")
+
+
+def load_file(argument: str) -> ConfigDict:
+    """The locked ConfigDict of `FILE.py[:ARG]`: what its `get_config(ARG)` returns.
+
+    Raises:
+      InputError: no such file, an error inside it (named with its line), or no ConfigDict.
+    """
+    path, colon, parameter = argument.partition(":")
+    try:
+        source = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"cannot read config file {path}: {reason}") from error
+    module = types.ModuleType("tlc_config_file")
+    module.__file__ = path
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)
+        if not callable(getattr(module, "get_config", None)):
+            raise InputError(f"config file {path} has no function get_config(arg)")
+        settings = module.get_config(parameter) if colon else module.get_config()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_blame(path, error)) from error
+    if not isinstance(settings, ConfigDict):
+        raise InputError(f"get_config of {path} must return a ConfigDict, such as one from config.default_config()")
+    return settings.lock()
+
+
+def _blame(path: str, error: Exception) -> str:
+    """One line on an error inside a config file."""
+    if isinstance(error, SyntaxError):
+        return f"config file {path}, line {error.lineno}: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
+    if unknown := re.match(r'Key "(.+?)" does not exist', str(error)):
+        known = [setting for setting, _, _ in configs.describe()]
+        return f"{where}: unknown config field {unknown[1]}{_suggest_leaf(unknown[1], known)}"
+    return f"{where}: {type(error).__name__}: {_one_line(error)}"
+
+
+def _suggest_leaf(leaf: str, known: Sequence[str]) -> str:
+    """A suggestion for a name of which the section is not known."""
+    by_leaf = {setting.rpartition(".")[2]: setting for setting in known}
+    sections = {setting.partition(".")[0]: setting.partition(".")[0] for setting in known}
+    close = difflib.get_close_matches(leaf, {**by_leaf, **sections}, n=1)
+    return f"; did you mean {({**by_leaf, **sections})[close[0]]}?" if close else ""
+
+
+def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> ConfigDict:
+    """`settings` with the overrides of the command line."""
+    values = flags.FlagValues()
+    arguments = ["tlc", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", settings, flag_values=values, sys_argv=arguments)
+        values(arguments)
+    except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(_one_line(error)) from error
+    if init is not None:
+        chosen = _value_of("init.from", overrides)
+        if chosen is not None and chosen != init:
+            raise InputError(f"--init={init} and --config.init.from={chosen} disagree: give one of them")
+        settings.init["from"] = init
+    return settings
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
