@@ -1,0 +1,85 @@
+"""What is minimised: sums over a batch, so that a batch in parts adds up to the batch as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tlc_jax.config import Objective as MaskingSettings
+from tlc_jax.data.masking import mask_tokens
+from tlc_jax.data.vocabulary import PAD
+from tlc_jax.models.encoder import Network, Params
+
+Batch = Mapping[str, jax.Array]
+
+
+class Sums(NamedTuple):
+    """Totals over examples or predicted positions; their quotients are the metrics."""
+
+    loss: jax.Array
+    weight: jax.Array
+    correct: jax.Array
+
+
+class Objective(NamedTuple):
+    """A loss in two parts.
+
+    Attributes:
+      corrupt: (key, batch) -> batch; draws what is random about the task for a whole batch at once.
+      sums: (params, corrupted batch, dropout key or None) -> (`Sums`, logits), differentiable in `Sums.loss`.
+    """
+
+    corrupt: Callable[[jax.Array, Batch], Batch]
+    sums: Callable[[Params, Batch, jax.Array | None], tuple[Sums, jax.Array]]
+
+
+def weighted_sums(logits_xC: jax.Array, targets_x: jax.Array, weights_x: jax.Array) -> Sums:
+    """Cross-entropy in nats and accuracy, summed under weights; logits in float32."""
+    log_normaliser_x = jax.nn.logsumexp(logits_xC, axis=-1)
+    target_logit_x = jnp.take_along_axis(logits_xC, targets_x[..., None], axis=-1)[..., 0]
+    return Sums(
+        loss=jnp.sum((log_normaliser_x - target_logit_x) * weights_x),
+        weight=jnp.sum(weights_x),
+        correct=jnp.sum((jnp.argmax(logits_xC, axis=-1) == targets_x) * weights_x),
+    )
+
+
+def masked_language(network: Network, settings: MaskingSettings) -> Objective:
+    """Predict the corrupted tokens of `batch["tokens"]`; rows weigh `batch["weights"]` where that is given."""
+
+    def corrupt(key: jax.Array, batch: Batch) -> Batch:
+        masked = mask_tokens(key, batch["tokens"], settings, network.vocab_size)
+        weights_BxK = masked.weights_BxK
+        if "weights" in batch:
+            weights_BxK = weights_BxK * batch["weights"][:, None]
+        return {
+            "inputs": masked.inputs_BxL,
+            "positions": masked.positions_BxK,
+            "targets": masked.targets_BxK,
+            "weights": weights_BxK,
+        }
+
+    def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
+        logits_BxKxV = network.apply(params, batch["inputs"], batch["positions"], key=key)
+        return weighted_sums(logits_BxKxV, batch["targets"], batch["weights"]), logits_BxKxV
+
+    return Objective(corrupt, sums)
+
+
+def classification(network: Network) -> Objective:
+    """Predict `batch["labels"]` of the padded rows `batch["tokens"]`."""
+
+    def corrupt(key: jax.Array, batch: Batch) -> Batch:
+        del key  # nothing is random but dropout
+        return batch
+
+    def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
+        logits_BxC = network.apply(params, batch["tokens"], batch["tokens"] != PAD, key=key)
+        labels_B = batch["labels"]
+        weights_B: Any = batch.get("weights", jnp.ones(labels_B.shape, jnp.float32))
+        return weighted_sums(logits_BxC, jnp.maximum(labels_B, 0), weights_B * (labels_B >= 0)), logits_BxC
+
+    return Objective(corrupt, sums)

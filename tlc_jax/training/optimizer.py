@@ -1,0 +1,64 @@
+"""AdamW whose schedule runs on the fraction of the budget used, with selectors for decay and freezing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tlc_jax import config
+from tlc_jax.models.encoder import Params
+from tlc_jax.selectors import select_tree
+
+
+def schedule(settings: config.Optimizer) -> Callable[[jax.Array], jax.Array]:
+    """Fraction of the budget used (0 to 1) -> learning rate: linear warm-up, then the chosen course down to 0."""
+
+    def learning_rate(fraction: jax.Array) -> jax.Array:
+        warm = jnp.minimum(1.0, fraction / settings.warmup) if settings.warmup > 0 else 1.0
+        rest = jnp.clip((fraction - settings.warmup) / max(1e-9, 1.0 - settings.warmup), 0.0, 1.0)
+        course = {"linear": 1.0 - rest, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * rest)), "constant": jnp.ones(())}
+        return settings.learning_rate * warm * course[settings.schedule]
+
+    return learning_rate
+
+
+def scale_by_schedule(learning_rate: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+    """Scales updates by minus the learning rate at `update(..., fraction=)`, the fraction of the budget used."""
+
+    def update(updates: Params, state: Any, params: Params | None = None, *, fraction: jax.Array, **_: Any) -> Any:
+        del params
+        rate = learning_rate(fraction)
+        return jax.tree.map(lambda u: -rate * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def adamw(
+    settings: config.Optimizer, params: Params, mask_updates: optax.GradientTransformation | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of every training stage.
+
+    Args:
+      settings: hyper-parameters and selectors.
+      params: parameters, or their shapes; only their paths matter here.
+      mask_updates: a pruning mask. It comes last, so that neither momentum nor weight decay revives a pruned weight.
+
+    Raises:
+      InputError: a selector that matches no parameter.
+    """
+    steps = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm > 0 else []
+    steps.append(optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon))
+    if settings.weight_decay > 0:
+        decays = select_tree([(pattern, True) for pattern in settings.decay], params, default=False)
+        steps.append(optax.add_decayed_weights(settings.weight_decay, decays))
+    steps.append(scale_by_schedule(schedule(settings)))
+    if settings.freeze:
+        frozen = select_tree([(pattern, True) for pattern in settings.freeze], params, default=False)
+        steps.append(optax.masked(optax.set_to_zero(), frozen))
+    if mask_updates is not None:
+        steps.append(mask_updates)
+    return optax.with_extra_args_support(optax.chain(*steps))
