@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import sys
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from tlc_jax import config as configs
+from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.errors import InputError
 from tlc_jax.stages import SHARED_SECTIONS, STAGES, Stage, find
 from tlc_jax.stages.workdir import read_config
@@ -48,6 +50,8 @@ def parse(arguments: Sequence[str]) -> Command:
     path = values.pop("config")
     settings = load_file(path) if path is not None else _default_settings(name, stage, workdir, values, overrides)
     config = configs.resolve(_apply(settings, overrides, values.get("init")))
+    for recipe in (config.recipe, *config.study.recipes):
+        parse_recipe(recipe)
     if stage.needs_budget:
         configs.require_budget(config)
     return Command(name, config, workdir, types.MappingProxyType(values))
@@ -176,6 +180,8 @@ def load_file(argument: str) -> ConfigDict:
         raise InputError(f"cannot read config file {path}: {reason}") from error
     module = types.ModuleType("tlc_config_file")
     module.__file__ = path
+    folder = str(Path(path).parent.absolute())
+    sys.path.insert(0, folder)  # a config file may import its neighbours, as a script may
     try:
         exec(compile(source, path, "exec"), module.__dict__)
         if not callable(getattr(module, "get_config", None)):
@@ -185,6 +191,8 @@ def load_file(argument: str) -> ConfigDict:
         raise
     except Exception as error:
         raise InputError(_blame(path, error)) from error
+    finally:
+        sys.path.remove(folder)
     if not isinstance(settings, ConfigDict):
         raise InputError(f"get_config of {path} must return a ConfigDict, such as one from config.default_config()")
     return settings.lock()
