@@ -1,0 +1,51 @@
+"""Eight fake CPU devices, one compilation cache for the whole session, and golden files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before anything imports JAX. Subprocesses and parallel workers inherit all of it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "--xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_OWN_CACHE = _CACHE not in os.environ
+if _OWN_CACHE:
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="tlc-jax-test-cache-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+_GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/ anew instead of comparing")
+
+
+def pytest_unconfigure() -> None:
+    if _OWN_CACHE:
+        shutil.rmtree(os.environ[_CACHE], ignore_errors=True)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
+    """`golden("name.json", content)` returns what tests/golden/ holds, first written anew with --update-golden."""
+
+    def load(name: str, content: Any) -> Any:
+        path = _GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if not path.exists():
+            pytest.fail(f"{path} is missing: run `pytest --update-golden` and read the new file")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    return load

@@ -1,0 +1,139 @@
+"""Settings: declared once, resolved once, wrong ones refused with a hint."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlc_jax import config as configs
+from tlc_jax.command_line import load_file
+from tlc_jax.errors import InputError
+
+FOLDER = Path(__file__).parent.parent / "configs"
+# Every file with its default argument, and the sizes or parts that take another path through it.
+CASES = [*sorted(path.name for path in FOLDER.glob("*.py")), "mlm.py:12x1536", "study_mnli.py:depths"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_configs(case, golden, monkeypatch):
+    """A change of any experiment's settings is seen in review. After a wanted one: `pytest --update-golden`."""
+    monkeypatch.chdir(FOLDER.parent)
+    resolved = json.loads(json.dumps(configs.to_dict(configs.resolve(load_file(f"configs/{case}")))))
+    stored = golden(f"configs/{case.replace('.py', '').replace(':', '-')}.json", resolved)
+    assert configs.differences(stored, resolved) == []
+
+
+def test_every_setting_is_documented():
+    names = [name for name, _, doc in configs.describe()]
+    assert all(doc for _, _, doc in configs.describe())
+    assert len(set(names)) == len(names)
+    assert {"seed", "init.from", "model.layers", "study.tasks", "budget.seconds"} <= set(names)
+
+
+def test_a_resolved_config_survives_json():
+    settings = configs.default_config()
+    settings.study.tasks = {"mnli": {"data": {"train": "toy:pairs"}}}
+    settings.study.sizes = ("2x64",)
+    config = configs.resolve(settings)
+    assert configs.resolve(json.loads(json.dumps(configs.to_dict(config)))) == config
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        configs.Config().model.layers = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"modle": {}}, r"unknown config field modle; did you mean model\?"),
+        ({"model": {"layrs": 3}}, r"unknown config field model.layrs; did you mean model.layers\?"),
+        ({"init": {"source": "x"}}, r"unknown config field init.source; known here: from"),
+        ({"model": 3}, "config.model is a section"),
+        ({"model": {"layers": "3"}}, "config.model.layers='3' must be of type int"),
+        ({"model": {"layers": 3.0}}, "config.model.layers=3.0 must be of type int"),
+        ({"model": {"layers": True}}, "config.model.layers=True must be of type int"),
+        ({"budget": {"seconds": True}}, "config.budget.seconds=True must be of type float"),
+        ({"impl": {"remat": 1}}, "config.impl.remat=1 must be of type bool"),
+        ({"study": {"sizes": "2x64"}}, "config.study.sizes='2x64' must be a tuple"),
+        ({"study": {"seeds": ["0"]}}, "config.study.seeds='0' must be of type int"),
+        ({"study": {"sizes": ["2by64"]}}, "size '2by64' is not LAYERSxHIDDEN"),
+        ({"model": {"share": "some"}}, "config.model.share='some' must be one of none, attention, all"),
+        ({"model": {"hidden": 100}}, "not a multiple of the head size 64"),
+        ({"model": {"hidden": 100, "heads": 3}}, "not divisible by model.heads=3"),
+        ({"model": {"layers": 0}}, "must be at least 1"),
+        ({"data": {"length": 256}}, "beyond the model's positions"),
+        ({"optimizer": {"batch_size": 10}, "impl": {"microbatch": 4}}, "does not divide"),
+        ({"budget": {"steps": -1}}, "must not be negative"),
+        ({"optimizer": {"warmup": 1.5}}, "fraction of the budget"),
+        ({"data": {"subsample": 0.0}}, "data.subsample"),
+        ({"objective": {"mask_token": 0.95, "random_token": 0.1}}, "at most 1"),
+        ({"compress": {"step": 0.0}}, "compress.step"),
+        ({"checkpoint": {"keep": 0}}, "checkpoint.keep"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(InputError, match=message) as refused:
+        configs.resolve(settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_budget_is_required_where_asked_for():
+    with pytest.raises(InputError, match="no budget: set at least one of budget.seconds, budget.steps"):
+        configs.require_budget(configs.Config())
+    configs.require_budget(configs.resolve({"budget": {"epochs": 1}}))
+    with pytest.raises(InputError, match="set budget.seconds"):
+        configs.require_budget(configs.resolve({"budget": {"steps": 5, "clock": "benchmark"}}))
+    with pytest.raises(InputError, match="leave budget.charge=training"):
+        configs.require_budget(configs.resolve({"budget": {"seconds": 5.0, "clock": "benchmark", "charge": "total"}}))
+
+
+def test_a_misspelt_name_in_a_config_file_is_refused_by_the_lock():
+    with pytest.raises(AttributeError):
+        configs.default_config().model.layrs = 3
+
+
+SETTINGS = st.recursive(
+    st.integers(0, 3), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
+).filter(lambda tree: isinstance(tree, dict))
+
+
+@given(SETTINGS, SETTINGS)
+def test_merge_lays_later_settings_over_earlier_ones(base, partial):
+    merged = configs.merge(base, partial)
+    assert configs.merge(merged, partial) == merged
+    assert set(merged) == {*base, *partial}
+    for name, value in partial.items():
+        if not isinstance(value, dict) or not isinstance(base.get(name), dict):
+            assert merged[name] == value
+
+
+@given(SETTINGS, SETTINGS)
+def test_differences_are_none_only_for_equals(old, new):
+    assert (configs.differences(old, new) == []) == (old == new)
+
+
+def test_differences_name_the_field_and_both_values():
+    old = configs.to_dict(configs.Config())
+    new = configs.merge(old, {"model": {"layers": 6}, "study": {"seeds": [0]}})
+    assert configs.differences(old, new) == ["model.layers: 12 -> 6"]
+
+
+def test_hints_are_types_that_resolve_knows():
+    """A new setting of another type needs a conversion in `config._convert` first."""
+    allowed = {int, float, str, bool}
+
+    def visit(cls: type) -> None:
+        for name, hint in typing.get_type_hints(cls).items():
+            if dataclasses.is_dataclass(hint):
+                visit(hint)
+            elif typing.get_origin(hint) is tuple:
+                assert typing.get_args(hint)[0] in allowed, name
+            else:
+                assert hint in allowed or typing.get_origin(hint) is not None, name
+
+    visit(configs.Config)
