@@ -1,0 +1,227 @@
+"""The figures of a report, each a function from a study to a matplotlib figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from tlc_jax.analysis import style
+from tlc_jax.analysis.frontier import group, pareto, summarise
+from tlc_jax.analysis.recipe_labels import recipe_labels, size_label
+from tlc_jax.analysis.records import Curve, Model, Study
+from tlc_jax.analysis.regime import losses_at, shared_end
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A figure on disk, with what the page says about it."""
+
+    path: Path
+    title: str
+    caption: str
+
+
+def draw_all(study: Study, folder: Path) -> list[Drawn]:
+    """Writes every figure that the study has data for into `folder`."""
+    drawn: list[Drawn] = []
+
+    def add(name: str, figure: Figure, title: str, caption: str) -> None:
+        drawn.append(Drawn(style.save(figure, folder / f"{name}.png"), title, caption))
+
+    with matplotlib.rc_context(dict(style.RC)):
+        if study.curves:
+            add("loss_seconds", loss_curves(study, "seconds"), "Loss against training seconds", _LOSS_SECONDS)
+            add("loss_steps", loss_curves(study, "steps"), "Loss against steps", _LOSS_STEPS)
+        for task in study.tasks:
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
+            add(f"accuracy_megabytes-{name}", accuracy_against(study, task, "megabytes"),
+                f"{task}: accuracy against megabytes", _MEGABYTES)  # fmt: skip
+            add(f"accuracy_nonzero-{name}", accuracy_against(study, task, "nonzero"),
+                f"{task}: accuracy against non-zero parameters", _NONZERO)  # fmt: skip
+            if any(model.recipe != "dense" for model in study.models if model.task == task):
+                add(f"lost-{name}", accuracy_lost(study, task), f"{task}: accuracy lost to compression", _LOST)
+        if _has_twins(study):
+            add("scratch", pretrained_and_scratch(study), "Pretrained and from scratch", _SCRATCH)
+    return drawn
+
+
+_LOSS_SECONDS = (
+    "Validation loss of masked-language training against training seconds (compilation, evaluation and checkpoints "
+    "are not charged). The learning rate runs on the share of the budget used, so every curve decays inside its own "
+    "budget. Lines are means over pretraining seeds, bands one standard deviation. Source: curves.csv."
+)
+_LOSS_STEPS = "The same runs against optimizer steps; at equal steps every size has seen the same text."
+_MEGABYTES = (
+    "Accuracy on the validation split against the size of the packed artifact. Error bars are one sample standard "
+    "deviation over seeds; hollow markers were never pretrained. The stepped line joins the Pareto frontier: no other "
+    "model is as small and as accurate as a ringed one. Source: models.csv."
+)
+_NONZERO = "The same models against the number of parameters that are not zero; quantisation does not move a point."
+_LOST = (
+    "Accuracy of each seed's dense model minus that of its compressed one, mean and sample standard deviation over "
+    "seeds, in percentage points: lower is better, below zero compression helped."
+)
+_SCRATCH = (
+    "Dense models finetuned from the pretrained encoder and, for the same size, from random weights. Error bars are "
+    "one sample standard deviation over seeds."
+)
+
+
+def loss_curves(study: Study, axis: str) -> Figure:
+    """Validation loss (left, nats) and perplexity (right) of every size; `axis` is "seconds" or "steps"."""
+    figure, axes = style.new_figure(6.4, 4.5)
+    colours = style.size_colours(study.sizes)
+    for size, curves in sorted(group(study.curves, lambda curve: curve.size).items()):
+        costs, means, stds = _mean_curve(curves, axis)
+        axes.plot(costs, means, color=colours[size], linewidth=1.8, label=size_label(size))
+        axes.plot(costs[-1:], means[-1:], "o", color=colours[size], markersize=4)
+        if len(curves) > 1:
+            below, above = ([m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1))
+            axes.fill_between(costs, below, above, color=colours[size], alpha=0.18, linewidth=0)
+    values = [value for curve in study.curves for value in getattr(curve, axis)]
+    style.log_axis(axes, "x", min(values), max(values))
+    axes.set_xlabel("training seconds (log)" if axis == "seconds" else "optimizer steps (log)")
+    axes.set_ylabel("validation loss (nats per predicted token)")
+    perplexity = axes.secondary_yaxis("right", functions=(lambda loss: loss, lambda loss: loss))
+    low, high = (math.exp(min(limit, 60.0)) for limit in axes.get_ylim())
+    perplexity.yaxis.set_major_locator(FixedLocator([math.log(tick) for tick in style.round_ticks(low, high)]))
+    perplexity.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: style.plain_number(math.exp(loss))))
+    perplexity.set_ylabel("perplexity")
+    perplexity.spines["right"].set_visible(False)
+    figure.legend(loc="outside lower left", ncols=4, title="layers x hidden (parameters)", alignment="left")
+    return figure
+
+
+def _mean_curve(curves: Sequence[Curve], axis: str) -> tuple[list[float], list[float], list[float]]:
+    """Costs that all seeds reached, with mean and deviation of their losses there."""
+    start, end = max(getattr(curve, axis)[0] for curve in curves), shared_end(curves, axis)
+    costs = sorted({float(c) for curve in curves for c in getattr(curve, axis) if start <= c <= end} or {end})
+    found = [summarise(losses_at(curves, axis, cost)) for cost in costs]
+    return costs, [summary.mean for summary in found], [summary.std for summary in found]
+
+
+def accuracy_against(study: Study, task: str, cost: str) -> Figure:
+    """Accuracy of every model of a task against "megabytes" or "nonzero" parameters, with the Pareto frontier."""
+    figure, axes = style.new_figure(9.4, 5.2)
+    models = [model for model in study.models if model.task == task]
+    colours, markers = style.size_colours(study.sizes), _markers(study)
+    for model in models:
+        colour = colours[model.size]
+        axes.errorbar(
+            getattr(model, cost), 100 * model.accuracy.mean, yerr=100 * model.accuracy.std if model.accuracy.n > 1 else None,
+            fmt=markers[model.recipe], color=colour, markersize=6.5, markerfacecolor=colour if model.pretrained else "white",
+            markeredgewidth=1.2, elinewidth=1, capsize=2.5, alpha=0.92, zorder=3,
+        )  # fmt: skip
+    costs, values = [getattr(model, cost) for model in models], [100 * model.accuracy.mean for model in models]
+    style.log_axis(axes, "x", min(costs), max(costs))
+    _draw_frontier(axes, costs, values)
+    axes.set_xlabel("packed artifact (MB = 10⁶ bytes, log)" if cost == "megabytes" else "non-zero parameters (log)")
+    axes.set_ylabel("accuracy (%)")
+    _legends(figure, study, models)
+    return figure
+
+
+def _draw_frontier(axes: Axes, costs: Sequence[float], values: Sequence[float]) -> None:
+    frontier = pareto(costs, values)
+    x, y = [costs[index] for index in frontier], [values[index] for index in frontier]
+    right = axes.get_xlim()[1]
+    axes.step([*x, right], [*y, y[-1]], where="post", color=style.INK, linewidth=1, linestyle=(0, (4, 2)), zorder=2)
+    axes.plot(x, y, "o", markersize=13, markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=1, zorder=4)
+
+
+def _markers(study: Study) -> dict[str, str]:
+    return style.recipe_markers(_recipes(study.models))
+
+
+def _recipes(models: Sequence[Model]) -> list[str]:
+    """Recipes from the lightest to the heaviest: dense first, then by what is left of each parameter."""
+    left = {model.recipe: (1 - model.sparsity) * model.bits for model in models}
+    return sorted(left, key=lambda recipe: (recipe != "dense", -left[recipe], recipe))
+
+
+def _legends(figure: Figure, study: Study, models: Sequence[Model]) -> None:
+    colours, markers, labels = style.size_colours(study.sizes), _markers(study), recipe_labels(_recipes(study.models))
+    sizes = sorted({model.size for model in models})
+    entries: list[Line2D] = [Line2D([], [], linestyle="none", label="size (parameters)")]
+    entries += [Line2D([], [], color=colours[s], marker="o", linestyle="none", label=size_label(s)) for s in sizes]
+    entries.append(Line2D([], [], linestyle="none", label="\nrecipe"))
+    recipes = [recipe for recipe in _recipes(study.models) if any(model.recipe == recipe for model in models)]
+    entries += [Line2D([], [], color=style.INK, marker=markers[r], linestyle="none", label=labels[r]) for r in recipes]
+    entries.append(Line2D([], [], linestyle="none", label=""))
+    if any(not model.pretrained for model in models):
+        entries.append(
+            Line2D([], [], color=style.INK, marker="o", markerfacecolor="white", linestyle="none", label="from scratch")
+        )
+    entries.append(Line2D([], [], color=style.INK, linewidth=1, linestyle=(0, (4, 2)), label="Pareto frontier"))
+    legend = figure.legend(handles=entries, loc="outside right upper")
+    for text in legend.get_texts():
+        if text.get_text().strip() in ("size (parameters)", "recipe"):
+            text.set_fontweight("bold")
+
+
+def accuracy_lost(study: Study, task: str) -> Figure:
+    """Points of accuracy lost by recipe, sizes side by side."""
+    models = [model for model in study.models if model.task == task and model.pretrained]
+    sizes = sorted({model.size for model in models})
+    recipes = [recipe for recipe in _recipes(models) if recipe != "dense"]
+    labels, colours = recipe_labels(recipes), style.size_colours(study.sizes)
+    figure, axes = style.new_figure(6.4, 1.9 + 0.34 * len(recipes))
+    dense = {model.size: model for model in models if model.recipe == "dense"}
+    for model in models:
+        if model.recipe == "dense" or model.size not in dense:
+            continue
+        base = dense[model.size].accuracies
+        drops = [100 * (base[seed] - value) for seed, value in model.accuracies.items() if seed in base]
+        if not drops:
+            continue
+        found = summarise(drops)
+        offset = 0.6 * ((sizes.index(model.size) + 0.5) / len(sizes) - 0.5)
+        axes.errorbar(
+            found.mean, recipes.index(model.recipe) + offset, xerr=found.std if found.n > 1 else None,
+            fmt="o", color=colours[model.size], markersize=5.5, elinewidth=1, capsize=2,
+        )  # fmt: skip
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.set_yticks(range(len(recipes)), [labels[recipe] for recipe in recipes])
+    axes.set_ylim(len(recipes) - 0.5, -0.5)
+    axes.set_xlabel("accuracy lost (percentage points)")
+    handles = [Line2D([], [], color=colours[s], marker="o", linestyle="none", label=size_label(s)) for s in sizes]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4)
+    return figure
+
+
+def _has_twins(study: Study) -> bool:
+    dense = {(m.task, m.size, m.pretrained) for m in study.models if m.recipe == "dense"}
+    return any((task, size, not pretrained) in dense for task, size, pretrained in dense)
+
+
+def pretrained_and_scratch(study: Study) -> Figure:
+    """Dense accuracy of each size, pretrained (filled) above from scratch (hollow), task by task."""
+    colours = style.size_colours(study.sizes)
+    dense = {(m.task, m.size, m.pretrained): m for m in study.models if m.recipe == "dense"}
+    pairs = [(t, s) for t in study.tasks for s in study.sizes if (t, s, True) in dense and (t, s, False) in dense]
+    figure, axes = style.new_figure(6.4, 1.7 + 0.42 * len(pairs))
+    for place, (task, size) in enumerate(pairs):
+        twins = dense[task, size, False].accuracy, dense[task, size, True].accuracy
+        axes.plot([100 * twin.mean for twin in twins], [place, place], color=colours[size], linewidth=1.2, zorder=2)
+        for twin, face in zip(twins, ("white", colours[size]), strict=True):
+            axes.errorbar(
+                100 * twin.mean, place, xerr=100 * twin.std if twin.n > 1 else None, fmt="o", color=colours[size],
+                markerfacecolor=face, markersize=7, elinewidth=1, capsize=3, zorder=3,
+            )  # fmt: skip
+    names = [f"{task}, {size}" if len(study.tasks) > 1 else str(size) for task, size in pairs]
+    axes.set_yticks(range(len(pairs)), names)
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    axes.set_xlabel("accuracy (%)")
+    filled = Line2D([], [], color=style.INK, marker="o", linestyle="none", label="pretrained")
+    hollow = Line2D([], [], color=style.INK, marker="o", fillstyle="none", linestyle="none", label="from scratch")
+    figure.legend(handles=[filled, hollow], loc="outside lower left", ncols=2)
+    return figure

@@ -1,0 +1,125 @@
+"""Floating-point operations and parameters of an encoder by formula, and the peak rates of devices.
+
+Symbols: T tokens per step, S sequence length, L layers, H hidden, F feed-forward width, V vocabulary, C classes,
+B sequences per step. One multiply-add counts as two operations; the backward pass costs twice the forward pass.
+Element-wise work (layer norm, GELU, softmax, optimizer) is left out: it is below two percent of the total.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from tlc_jax.config import Model
+
+_BACKWARD_AND_FORWARD = 3.0  # gradients with respect to inputs and to weights cost one forward pass each
+
+
+def forward_flops_per_step(model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int) -> float:
+    """Operations of one masked-language forward pass over [batch, length] tokens.
+
+    `predicted_positions` is the number of positions per sequence whose logits are computed. With F = 4H this is a
+    third of 6·T·12·L·H² + 12·L·S·H·T + 6·T_head·(H² + H·V).
+    """
+    head = model.hidden**2 + model.hidden * vocab_size
+    return _layers_forward(model, batch, length) + 2.0 * batch * predicted_positions * head
+
+
+def train_flops_per_step(model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int) -> float:
+    """Operations of one masked-language training step: forward and backward, no recomputation counted."""
+    forward = forward_flops_per_step(model, vocab_size, batch, length, predicted_positions)
+    return _BACKWARD_AND_FORWARD * forward
+
+
+def classifier_forward_flops_per_step(model: Model, classes: int, batch: int, length: int) -> float:
+    """Operations of one forward pass of a classifier, whose head reads one token per sequence."""
+    return _layers_forward(model, batch, length) + 2.0 * batch * (model.hidden**2 + model.hidden * classes)
+
+
+def classifier_train_flops_per_step(model: Model, classes: int, batch: int, length: int) -> float:
+    """Operations of one training step of a classifier: forward and backward."""
+    return _BACKWARD_AND_FORWARD * classifier_forward_flops_per_step(model, classes, batch, length)
+
+
+def _layers_forward(model: Model, batch: int, length: int) -> float:
+    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
+    tokens = batch * length
+    projections = 2.0 * tokens * (4 * hidden**2 + 2 * hidden * ffn)  # query, key, value, output; up, down
+    attention = 4.0 * tokens * length * hidden  # scores and weighted values
+    return model.layers * (projections + attention)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of stored parameters; `nonembedding` leaves out the token and position tables."""
+
+    total: int
+    nonembedding: int
+
+
+def parameter_count(model: Model, vocab_size: int, classes: int | None = None) -> ParameterCount:
+    """Parameters of the encoder with its masked-language head, or with a classifier head where `classes` is given."""
+    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
+    norm = 2 * hidden
+    attention = norm + 4 * (hidden**2 + hidden)
+    feed_forward = norm + hidden * ffn + ffn + ffn * hidden + hidden
+    attention_copies = model.layers if model.share == "none" else 1
+    ffn_copies = 1 if model.share == "all" else model.layers
+    dense = hidden**2 + hidden
+    head = dense + norm + vocab_size if classes is None else dense + hidden * classes + classes
+    body = norm + attention_copies * attention + ffn_copies * feed_forward + norm + head
+    return ParameterCount(total=body + (vocab_size + model.max_length) * hidden, nonembedding=body)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Peak:
+    """Dense peak rates in FLOP/s of what JAX counts as one device; None where the hardware lacks the mode."""
+
+    bfloat16: float | None
+    float32: float | None
+
+
+# Vendors' data sheets, dense (no structured sparsity), boost clock. First match over `device.device_kind` wins.
+# TPU v2 and v3 chips appear as two JAX devices, so theirs is half of the chip's rate. TPUs multiply float32 in several
+# bfloat16 passes and no sheet gives a rate. For NVIDIA GPUs since Ampere "float32" is the TensorFloat-32 rate, because
+# that is what XLA uses for float32 products unless told otherwise.
+_PEAKS: tuple[tuple[str, _Peak], ...] = (
+    (r"TPU v2", _Peak(22.5e12, None)),
+    (r"TPU v3", _Peak(61.5e12, None)),
+    (r"TPU v4$", _Peak(275e12, None)),
+    (r"TPU v5 ?(lite|e)", _Peak(197e12, None)),
+    (r"TPU v5p?$", _Peak(459e12, None)),
+    (r"TPU v6 ?(lite|e)", _Peak(918e12, None)),
+    (r"H200", _Peak(989e12, 494e12)),
+    (r"H100.*PCIe", _Peak(756e12, 378e12)),
+    (r"H100.*NVL", _Peak(835e12, 417e12)),
+    (r"H100", _Peak(989e12, 494e12)),
+    (r"A100", _Peak(312e12, 156e12)),
+    (r"L40S", _Peak(362e12, 183e12)),
+    (r"\bL4\b", _Peak(121e12, 60e12)),
+    (r"\bA10G\b", _Peak(70e12, 35e12)),
+    (r"\bA10\b", _Peak(125e12, 62.5e12)),
+    (r"V100.*PCIE", _Peak(None, 14e12)),  # float16 tensor cores only, no bfloat16; no TensorFloat-32
+    (r"V100", _Peak(None, 15.7e12)),
+    (r"\bT4\b", _Peak(None, 8.1e12)),
+)
+
+
+def peak_flops(device_kind: str, matmul: str) -> float | None:
+    """The data-sheet peak of one device in FLOP/s, None where unknown (every CPU, for one).
+
+    Args:
+      device_kind: `jax.Device.device_kind`.
+      matmul: `impl.matmul`: float32, mix or bfloat16.
+    """
+    for pattern, peak in _PEAKS:
+        if re.search(pattern, device_kind, re.IGNORECASE):
+            return peak.float32 if matmul == "float32" else peak.bfloat16
+    return None
+
+
+def mfu(flops_per_step: float, seconds_per_step: float, peak: float | None, devices: int = 1) -> float | None:
+    """Model FLOPs utilisation: the share of `devices` times `peak` FLOP/s that the formula's operations make up."""
+    if peak is None or seconds_per_step <= 0:
+        return None
+    return flops_per_step / seconds_per_step / (peak * devices)

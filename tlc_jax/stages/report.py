@@ -1,0 +1,80 @@
+"""tables and figures of a study: one HTML file, PNGs, CSV"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlc_jax.analysis import claims as claims_of
+from tlc_jax.analysis import figures, page, tables
+from tlc_jax.analysis.recipe_labels import model_label, recipe_labels
+from tlc_jax.analysis.records import Study, load
+from tlc_jax.analysis.regime import Regime, regime
+from tlc_jax.config import Config
+from tlc_jax.errors import InputError
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `workdir/report/` from the results of the study in `workdir` and prints a summary of one screen.
+
+    Returns the paths written and the best model under each budget of megabytes.
+
+    Raises:
+      InputError: the workdir holds no results, they are damaged, or the report cannot be written.
+    """
+    del options
+    study = load(workdir)
+    found = regime(study.curves)
+    claims = claims_of.evaluate(study, found)
+    chosen = tables.choices(study, config.study.megabytes)
+    folder = workdir / "report"
+    try:
+        folder.mkdir(exist_ok=True)
+        csvs = tables.write_csvs(study, chosen, claims, folder)
+        drawn = figures.draw_all(study, folder)
+        index = folder / "index.html"
+        index.write_text(page.render(study, found, claims, chosen, drawn), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder}: {error.strerror or error}; free some space or mend its rights"
+        ) from error
+    print("\n".join(summary(study, found, claims, chosen)))
+    print(f"\nreport: {index}")
+    return {
+        "page": str(index),
+        "figures": [str(figure.path) for figure in drawn],
+        "tables": [str(path) for path in csvs],
+        "best": [_best(choice) for choice in chosen],
+        "claims": {claim.number: claim.verdict for claim in claims},
+    }
+
+
+def _best(choice: tables.Choice) -> dict[str, Any]:
+    model = choice.model
+    best = {"task": choice.task, "megabytes": choice.megabytes}
+    if model is None:
+        return best
+    return best | {"size": str(model.size), "recipe": model.recipe, "accuracy": model.accuracy.mean}
+
+
+def summary(
+    study: Study, found: Regime, claims: Sequence[claims_of.Claim], chosen: Sequence[tables.Choice]
+) -> list[str]:
+    """The report in one screen of text: what was evaluated, the best models, the regime, the verdicts."""
+    labels = recipe_labels(model.recipe for model in study.models)
+    lines = [page.coverage(study), ""]
+    rows = [["task", "budget MB", "best model", "accuracy %", "MB"]]
+    for choice in chosen:
+        model = choice.model
+        cells = ["nothing fits", "", ""]
+        if model:
+            cells = [model_label(model, labels), tables.percent(model.accuracy), f"{model.megabytes:.3g}"]
+        rows.append([choice.task, f"{choice.megabytes:g}", *cells])
+    lines += tables.align(rows)
+    lines += ["", found.headline(), ""]
+    for verdict in (claims_of.HOLDS, claims_of.FAILS, claims_of.UNTESTED):
+        numbers = [claim.number for claim in claims if claim.verdict == verdict]
+        lines.append(f"claims: {verdict:<14} {', '.join(numbers) or '-'}")
+    lines += page.unfinished(study)
+    return lines
