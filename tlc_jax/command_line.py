@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import keyword
 import re
 import sys
 import traceback
@@ -100,25 +101,25 @@ def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
             raise InputError(f"unknown {kind} {flag!r} of `tlc {name}`{_suggest(flag, possible)}")
         setting = match[1]
         if setting not in known and not setting.startswith(free):
-            raise InputError(f"unknown config field {setting}{_suggest_setting(setting, known)}")
+            raise InputError(_unknown_setting(setting, known))
         if (section := setting.partition(".")[0]) not in {*stage.sections, *SHARED_SECTIONS}:
             readers = ", ".join(other for other in STAGES if section in STAGES[other].sections)
             raise InputError(f"`tlc {name}` does not read config.{setting} (it is for {readers}): leave it out")
         takes_value = "=" not in argument
 
 
-def _suggest_setting(name: str, known: Sequence[str]) -> str:
-    """Like `_suggest`, but a right name in the wrong section is found too, and a list stays within the section."""
+def _unknown_setting(name: str, known: Sequence[str]) -> str:
+    """The message about a setting that does not exist; a right name in the wrong section is found too."""
+    if inside := [setting for setting in known if setting.startswith(f"{name}.")]:
+        return f"config.{name} is a section: set one of {', '.join(inside)}"
     section, _, leaf = name.rpartition(".")
-    if any(setting.startswith(f"{name}.") for setting in known):
-        return f", it is a section: set one of {', '.join(key for key in known if key.startswith(f'{name}.'))}"
     twins = [setting for setting in known if setting.rpartition(".")[2] == leaf]
-    if twins:
-        return f"; did you mean {twins[0]}?"
     inside = [setting for setting in known if section and setting.startswith(f"{section}.")]
-    if difflib.get_close_matches(name, inside or known, n=1) or not inside:
-        return _suggest(name, inside or known)
-    return f"; known there are {', '.join(inside)}"
+    close = difflib.get_close_matches(name, inside or known, n=1)
+    if found := twins or close:
+        return f"unknown config field {name}; did you mean {found[0]}?"
+    sections = dict.fromkeys(setting.partition(".")[0] for setting in known)
+    return f"unknown config field {name}; known {'there ' if inside else ''}are {', '.join(inside or sections)}"
 
 
 def _default_settings(
@@ -147,10 +148,10 @@ def _as_config_dict(config: configs.Config) -> ConfigDict:
 def _value_of(setting: str, overrides: Sequence[str]) -> str | None:
     """The last value given to a setting on the command line."""
     value = None
-    for argument, following in zip(overrides, [*overrides[1:], ""], strict=True):
+    for index, argument in enumerate(overrides):
         if (match := _OVERRIDE.match(argument)) and match[1] == setting:
             _, equals, after = argument.partition("=")
-            value = after if equals else following
+            value = after if equals else overrides[index + 1]
     return value
 
 
@@ -204,35 +205,44 @@ def _blame(path: str, error: Exception) -> str:
         return f"config file {path}, line {error.lineno}: {error.msg}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
-    if unknown := re.match(r'Key "(.+?)" does not exist', str(error)):
-        known = [setting for setting, _, _ in configs.describe()]
-        return f"{where}: unknown config field {unknown[1]}{_suggest_leaf(unknown[1], known)}"
-    return f"{where}: {type(error).__name__}: {_one_line(error)}"
+    return f"{where}: {_unknown_key(error) or f'{type(error).__name__}: {_one_line(error)}'}"
 
 
-def _suggest_leaf(leaf: str, known: Sequence[str]) -> str:
-    """A suggestion for a name of which the section is not known."""
-    by_leaf = {setting.rpartition(".")[2]: setting for setting in known}
-    sections = {setting.partition(".")[0]: setting.partition(".")[0] for setting in known}
-    close = difflib.get_close_matches(leaf, {**by_leaf, **sections}, n=1)
-    return f"; did you mean {({**by_leaf, **sections})[close[0]]}?" if close else ""
+def _unknown_key(error: Exception) -> str | None:
+    """What ml_collections says about a name that a ConfigDict does not have, in our words."""
+    if meant := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error)):
+        return f"unknown config field {meant[2]}; did you mean {meant[1]}?"
+    if isinstance(error, (AttributeError, KeyError)) and (
+        unknown := re.search(r'Key "(.+?)" does not exist', str(error)) or re.fullmatch(r"\W*(\w+)\W*", str(error))
+    ):
+        return f"unknown config field {unknown[1]}"
+    return None
 
 
 def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> ConfigDict:
     """`settings` with the overrides of the command line."""
     values = flags.FlagValues()
-    arguments = ["tlc", *overrides]
+    arguments = ["tlc", *map(_spell_keywords, overrides)]
     try:
         config_flags.DEFINE_config_dict("config", settings, flag_values=values, sys_argv=arguments)
         values(arguments)
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(_one_line(error)) from error
+        raise InputError(_unknown_key(error) or _one_line(error)) from error
     if init is not None:
         chosen = _value_of("init.from", overrides)
         if chosen is not None and chosen != init:
             raise InputError(f"--init={init} and --config.init.from={chosen} disagree: give one of them")
         settings.init["from"] = init
     return settings
+
+
+def _spell_keywords(argument: str) -> str:
+    """`--config.init.from=X` as `--config.init["from"]=X`: config_flags reads names as Python, where `from` is none."""
+    name, equals, value = argument.partition("=")
+    if _OVERRIDE.match(argument):
+        first, *parts = name.split(".")
+        name = first + "".join(f'["{part}"]' if keyword.iskeyword(part) else f".{part}" for part in parts)
+    return name + equals + value
 
 
 def _one_line(error: BaseException) -> str:

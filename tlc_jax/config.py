@@ -333,7 +333,7 @@ def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
             if isinstance(hint, type) and dataclasses.is_dataclass(hint)
             else _convert(value, hint, where)
         )
-        choices = field.metadata["choices"] if "choices" in field.metadata else ()
+        choices = field.metadata.get("choices", ())
         if choices and values[field.name] not in choices:
             raise InputError(f"config.{where}={value!r} must be one of {', '.join(map(str, choices))}")
     return cls(**values)

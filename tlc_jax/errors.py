@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class StoppedEarly(Exception):
     """The run was asked to stop and has saved everything: run the same command again (exit 75)."""
+
+
+class TrainingFailed(Exception):
+    """Training cannot go on (its loss is no number, say). What was saved before stays usable (exit 1)."""

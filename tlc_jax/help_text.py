@@ -68,7 +68,7 @@ def _show(default: object) -> str:
 def _entry(left: str, doc: str) -> str:
     """A name and its explanation in two columns."""
     indent = " " * (_NAME_WIDTH + 2)
-    width = min(120, max(80, shutil.get_terminal_size().columns))
+    width = min(120, max(80, shutil.get_terminal_size((100, 24)).columns))
     text = textwrap.wrap(doc, width - len(indent)) or [""]
     head = f"  {left:<{_NAME_WIDTH - 1}} " if len(left) < _NAME_WIDTH else f"  {left}\n{indent}"
     return head + f"\n{indent}".join(text)
