@@ -1,0 +1,99 @@
+"""Files that are made once and trusted only with a manifest that vouches for them.
+
+A product is a data file and, beside it, a JSON manifest that is written last. The manifest repeats the identity of
+what the product was made from and the size of the data file, so that a stale, half-written or cut file is never used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tlc_jax.errors import InputError
+
+Facts = dict[str, Any]
+
+
+def cached(target: Path, identity: Mapping[str, Any], build: Callable[[Path], Facts]) -> tuple[Facts, bool]:
+    """Makes sure that `target` is there, made from what `identity` says. Processes may do so at the same time.
+
+    Args:
+      target: the data file.
+      identity: plain JSON values that decide its content.
+      build: writes the data to the path that it is given and returns facts to be kept in the manifest.
+
+    Returns:
+      the manifest (identity, facts, "bytes"), and whether it was there already.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    if manifest := _valid(target, identity):
+        return manifest, True
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with _locked(target):
+            if manifest := _valid(target, identity):  # another process made it while this one waited
+                return manifest, True
+            try:
+                facts = build(part)
+                return _settle(part, target, {**identity, **facts}), False
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {target}: {reason}; make room there, or set data.cache elsewhere") from error
+
+
+def manifest_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.json")
+
+
+def _valid(target: Path, identity: Mapping[str, Any]) -> Facts | None:
+    """The manifest, if it vouches for the data file as it is and for this identity."""
+    try:
+        manifest = json.loads(manifest_path(target).read_text(encoding="utf-8"))
+        size = target.stat().st_size
+    except (OSError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("bytes") != size:
+        return None
+    return manifest if all(manifest.get(name) == value for name, value in identity.items()) else None
+
+
+def _settle(part: Path, target: Path, manifest: Facts) -> Facts:
+    """Puts the finished data in place; at no moment does a manifest stand beside data it does not describe."""
+    _flush_to_disk(part)
+    manifest = {**manifest, "bytes": part.stat().st_size}
+    path = manifest_path(target)
+    path.unlink(missing_ok=True)
+    part.replace(target)
+    part_manifest = path.with_name(f"{path.name}.part")
+    part_manifest.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    _flush_to_disk(part_manifest)
+    part_manifest.replace(path)
+    return manifest
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Sole right to make `target`; the system frees it even if this process is killed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that is making {target}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,247 @@
+"""Plain files: `.txt` (a line each), `.tsv` (no quoting), `.csv` (quoted), `.jsonl`, each also gzipped.
+
+Tables start with a row of column names. In `.txt` a blank line ends a document; in the other formats every record is
+one. Text is UTF-8; wherever it is not, or a file is cut short or a row is too short, the error says where.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from tlc_jax import config
+from tlc_jax.data.records import UNLABELLED, Columns, Examples, choose_columns
+from tlc_jax.errors import InputError
+
+SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl")
+_WIDEST_CELL = 1 << 30  # characters; csv's own limit is 131072
+
+
+def matches(pattern: str) -> list[str]:
+    """The files of a glob, sorted.
+
+    Raises:
+      InputError: nothing matches, or a match is not a readable file of a known format.
+    """
+    pattern = os.path.expanduser(pattern)
+    found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    found = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
+    if not found:
+        what = "no file matches" if glob.has_magic(pattern) else "there is no file"
+        raise InputError(f"{what} {pattern}: check the path (relative ones start at {os.getcwd()})")
+    for path in found:
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder: name its files, such as files:{path.rstrip('/')}/*.txt")
+        if _suffix(path) not in SUFFIXES:
+            raise InputError(f"{path} is of unknown format: it must end in {', '.join(SUFFIXES)}, or these with .gz")
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path} cannot be read: check its permissions")
+    return found
+
+
+def check(pattern: str) -> None:
+    """Refuses a glob that matches nothing and files that are empty, without reading on."""
+    for path in matches(pattern):
+        with _opened(path) as stream:
+            if not stream.read(1):
+                raise InputError(f"{path} is empty")
+
+
+def fingerprint(pattern: str) -> str:
+    """Path, size and modification time of every file."""
+    rows = []
+    for path in matches(pattern):
+        status = os.stat(path)
+        rows.append(f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}")
+    return "files:" + ";".join(rows)
+
+
+def size_hint(pattern: str) -> int:
+    """About how many bytes the files have when unpacked."""
+    total = 0
+    for path in matches(pattern):
+        size = os.path.getsize(path)
+        if path.endswith(".gz"):
+            with open(path, "rb") as file:  # the last four bytes hold the unpacked size modulo 2**32
+                file.seek(max(size - 4, 0))
+                size = max(int.from_bytes(file.read(4), "little"), size)
+        total += size
+    return total
+
+
+def lines(pattern: str, data: config.Data) -> Iterator[str]:
+    """Text lines of all files, "" after each document (see `sources.lines`)."""
+    for path in matches(pattern):
+        if _suffix(path) == ".txt":
+            for _, line in _text_lines(path):
+                yield "" if line.isspace() else line
+            yield ""
+        else:
+            for _, text, pair, _ in _rows(path, data):
+                for part in (text, pair or ""):
+                    yield from (line for line in part.split("\n") if line and not line.isspace())
+                yield ""
+
+
+def examples(pattern: str, data: config.Data) -> Examples:
+    """Examples of all files, in order; ids count rows from 0 over all of them."""
+    result = Examples([], [], [], None, [], ([], []))
+    assert result.places is not None and result.pairs is not None and result.labels is not None
+    starts, numbers = result.places
+    has_pairs, has_labels = set(), set()
+    for path in matches(pattern):
+        starts.append((len(result), path))
+        rows = (
+            ((n, line, None, None) for n, line in _text_lines(path)) if _suffix(path) == ".txt" else _rows(path, data)
+        )
+        for number, text, pair, label in rows:
+            result.texts.append(text)
+            result.pairs.append(pair or "")
+            result.labels.append(label)
+            numbers.append(number)
+            has_pairs.add(pair is not None)
+            has_labels.add(label is not None)
+        if len(result) == starts[-1][0]:
+            raise InputError(f"{path} has no rows")
+    if len(has_pairs) > 1:
+        raise InputError(f"of the files {pattern} some have pairs of texts and some have not: set data.pair")
+    result.pairs = result.pairs if has_pairs == {True} else None
+    result.labels = result.labels if True in has_labels else None
+    result.ids = list(range(len(result)))
+    return result
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path.removesuffix(".gz"))[1]
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[str]]:
+    """A text stream with "\\n" line ends only, whose failures are told as the user's."""
+    opener: Any = gzip.open if path.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="\n") as stream:
+            if stream.read(1) not in ("\ufeff", ""):  # a byte order mark is no text
+                stream.seek(0)
+            yield stream
+    except UnicodeDecodeError:
+        raise InputError(_where_not_utf8(path)) from None
+    except EOFError:
+        raise InputError(f"{path} is cut short: its gzip stream has no end; copy or download it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is not a sound gzip file ({error}): copy or download it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _where_not_utf8(path: str) -> str:
+    opener: Any = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return f"{path} is not UTF-8: line {number}, byte {error.start + 1} of the line; convert it to UTF-8"
+    return f"{path} is not UTF-8: convert it"
+
+
+def _text_lines(path: str) -> Iterator[tuple[int, str]]:
+    with _opened(path) as stream:
+        for number, line in enumerate(stream, 1):
+            yield number, line.rstrip("\r\n")
+
+
+def _rows(path: str, data: config.Data) -> Iterator[tuple[int, str, str | None, str | None]]:
+    """(line number, text, second text, label) of each record."""
+    if _suffix(path) == ".jsonl":
+        return _json_rows(path, data)
+    return _table_rows(path, data)
+
+
+def _table_rows(path: str, data: config.Data) -> Iterator[tuple[int, str, str | None, str | None]]:
+    cells_of = _tsv_cells(path) if _suffix(path) == ".tsv" else _csv_cells(path)
+    _, header = next(cells_of, (0, []))
+    if not header:
+        raise InputError(f"{path} is empty: its first line must name the columns")
+    columns = choose_columns(header, data, path)
+    text, pair, label = (None if name is None else header.index(name) for name in _names(columns))
+    assert text is not None
+    for number, cells in cells_of:
+        if len(cells) != len(header):
+            raise InputError(_wrong_width(path, number, cells, header))
+        name = None if label is None or cells[label] in UNLABELLED else cells[label]
+        yield number, cells[text], None if pair is None else cells[pair], name
+
+
+def _names(columns: Columns) -> tuple[str, str | None, str | None]:
+    return columns.text, columns.pair, columns.label
+
+
+def _wrong_width(path: str, number: int, cells: list[str], header: list[str]) -> str:
+    if len(cells) < len(header):
+        missing = ", ".join(map(repr, header[len(cells) :]))
+        return f"{path}, line {number}: {len(cells)} of {len(header)} columns; {missing} missing"
+    return f"{path}, line {number}: {len(cells)} columns where the first line names {len(header)}; a stray separator?"
+
+
+def _tsv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.split("\t")) for number, line in _text_lines(path) if line)
+
+
+def _csv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_WIDEST_CELL)
+    with _opened(path) as stream:
+        reader = csv.reader(stream, strict=True)
+        try:
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def _json_rows(path: str, data: config.Data) -> Iterator[tuple[int, str, str | None, str | None]]:
+    columns = None
+    for number, line in _text_lines(path):
+        if not line or line.isspace():
+            continue
+        where = f"{path}, line {number}"
+        record = _json_object(line, where)
+        columns = columns or choose_columns(list(record), data, where)
+        text = _json_text(record, columns.text, where)
+        pair = None if columns.pair is None else _json_text(record, columns.pair, where)
+        label = None if columns.label is None else record.get(columns.label)
+        name = label if isinstance(label, str) or label is None else json.dumps(label)
+        yield number, text, pair, None if name in UNLABELLED else name
+    if columns is None:
+        raise InputError(f"{path} is empty")
+
+
+def _json_object(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: not a JSON object with named fields")
+    return record
+
+
+def _json_text(record: dict[str, Any], name: str, where: str) -> str:
+    if name not in record:
+        raise InputError(f"{where}: field {name!r} is missing; it has {', '.join(map(repr, record)) or 'none'}")
+    value = record[name]
+    if not isinstance(value, str):
+        raise InputError(f"{where}: field {name!r} is not text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: field {name!r} holds half of a surrogate pair, which is no text") from None
+    return value

@@ -1,0 +1,183 @@
+"""Labelled examples as tokens: single texts `<s> a </s>`, pairs `<s> a </s> b </s>`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from tlc_jax import config
+from tlc_jax.data import sources as sources_lib
+from tlc_jax.data.order import subset
+from tlc_jax.data.records import Examples
+from tlc_jax.data.rows import dtype_for
+from tlc_jax.data.sources import Source, suggest
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.vocabulary import BOS, EOS, PAD
+from tlc_jax.errors import InputError
+
+_BLOCK = 8192  # texts tokenised at once
+
+
+@dataclasses.dataclass
+class Labelled:
+    """Examples of one source, ragged.
+
+    Attributes:
+      name: of the source.
+      tokens: all examples one after the other, uint16 or uint32 [total].
+      offsets: int64 [N + 1]; example i is tokens[offsets[i] : offsets[i + 1]].
+      labels: int32 [N], places in label_names; -1: unlabelled.
+      ids: int64 [N], numbers of the examples in their source.
+      label_names: the classes.
+      length: tokens that no example exceeds.
+      weight: share in a mixture; 0: by size.
+      truncated: examples that were cut to `length`.
+    """
+
+    name: str
+    tokens: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    label_names: tuple[str, ...]
+    length: int
+    weight: float = 0.0
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 [N]."""
+        return np.diff(self.offsets)
+
+    def fill(self, out: np.ndarray, at: np.ndarray, rows: np.ndarray) -> None:
+        """Writes examples `rows` to the rows `at` of `out` [*, W], <pad> after their ends. None may exceed W."""
+        columns = np.arange(out.shape[1])
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        places = np.minimum(starts[:, None] + columns, len(self.tokens) - 1)
+        out[at] = np.where(columns < lengths[:, None], self.tokens[places], PAD)
+
+    def take_rows(self, rows: np.ndarray) -> Labelled:
+        """Some of the examples, in the order of `rows`."""
+        if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
+            return self
+        parts = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        return dataclasses.replace(
+            self,
+            tokens=np.concatenate([self.tokens[:0], *parts]),
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64),
+            labels=self.labels[rows],
+            ids=self.ids[rows],
+        )
+
+
+def load_labelled(
+    spec: str,
+    data: config.Data,
+    tokenizer: Tokenizer,
+    label_names: tuple[str, ...] | None,
+    seed: int,
+    threads: int = 0,
+) -> list[Labelled]:
+    """Reads and tokenises the sources of `spec`, one Labelled each.
+
+    Args:
+      spec: sources; if they are the training sources, data.subsample applies.
+      data: columns, length, subsample.
+      tokenizer: gives the ids.
+      label_names: the classes in the order that the model has; None: the order that TFDS declares, else sorted.
+      seed: of data.subsample.
+      threads: tokenising threads; 0: one per core.
+
+    Raises:
+      InputError: the data cannot be read, a label is unknown, or (without label_names) there are no labels.
+    """
+    read = [(source, sources_lib.examples(source, data)) for source in sources_lib.parse_sources(spec)]
+    names = label_names if label_names is not None else _label_names(spec, [examples for _, examples in read])
+    result = []
+    for source, examples in read:
+        labelled = encode_examples(source, examples, data.length, tokenizer, names, threads)
+        if spec == data.train and data.subsample < 1:
+            labelled = labelled.take_rows(subset(len(labelled), data.subsample, seed))
+        result.append(labelled)
+    return result
+
+
+def encode_examples(
+    source: Source,
+    examples: Examples,
+    length: int,
+    tokenizer: Tokenizer,
+    label_names: tuple[str, ...],
+    threads: int = 0,
+) -> Labelled:
+    """Tokenises examples; the longer text of a pair is cut first until both fit into `length`."""
+    labels = _label_numbers(source, examples, label_names)
+    special = 2 if examples.pairs is None else 3
+    parts: list[np.ndarray] = []
+    sizes = np.empty(len(examples), np.int64)
+    truncated = 0
+    start, end = np.array([BOS], np.int32), np.array([EOS], np.int32)
+    for first in range(0, len(examples), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        texts = tokenizer.encode_arrays(examples.texts[block], threads)
+        pairs = None if examples.pairs is None else tokenizer.encode_arrays(examples.pairs[block], threads)
+        for row, a in enumerate(texts):
+            b = None if pairs is None else pairs[row]
+            keep_a, keep_b = fitting(len(a), 0 if b is None else len(b), length - special)
+            truncated += keep_a < len(a) or (b is not None and keep_b < len(b))
+            parts += [start, a[:keep_a], end] if b is None else [start, a[:keep_a], end, b[:keep_b], end]
+            sizes[first + row] = keep_a + keep_b + special
+    return Labelled(
+        name=source.name,
+        tokens=np.concatenate(parts).astype(dtype_for(tokenizer.vocab_size)),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        labels=labels,
+        ids=np.array(examples.ids, np.int64),
+        label_names=label_names,
+        length=length,
+        weight=source.weight,
+        truncated=truncated,
+    )
+
+
+def fitting(a: int, b: int, room: int) -> tuple[int, int]:
+    """Tokens kept of two texts of `a` and `b` tokens: the longer one gives first, then both in turn."""
+    if a + b <= room:
+        return a, b
+    shorter = min(a, b, room // 2)
+    if a <= b:
+        keep_a = min(a, room - room // 2)
+        return keep_a, min(b, room - keep_a)
+    return room - shorter, shorter
+
+
+def _label_names(spec: str, read: Sequence[Examples]) -> tuple[str, ...]:
+    for examples in read:
+        if examples.label_names:
+            return examples.label_names
+    found = {label for examples in read for label in examples.labels or () if label is not None}
+    if not found:
+        raise InputError(f"{spec} has no labels: name their column in data.label")
+    if len(found) == 1:
+        raise InputError(f"{spec} has the single label {found.pop()!r}: there is nothing to learn to tell apart")
+    numbers = all(label.lstrip("-").isdecimal() for label in found)
+    return tuple(sorted(found, key=int if numbers else str))
+
+
+def _label_numbers(source: Source, examples: Examples, label_names: tuple[str, ...]) -> np.ndarray:
+    if examples.labels is None:
+        return np.full(len(examples), -1, np.int32)
+    numbers = {name: number for number, name in enumerate(label_names)}
+    result = np.empty(len(examples), np.int32)
+    for row, label in enumerate(examples.labels):
+        if label is not None and label not in numbers:
+            raise InputError(
+                f"{examples.place(row)}: unknown label {label!r} ({source.spec}){suggest(label, label_names)}"
+            )
+        result[row] = -1 if label is None else numbers[label]
+    return result
