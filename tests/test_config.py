@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlc_jax import config as configs
-from tlc_jax.command_line import load_file
+from tlc_jax.config_file import load_file
 from tlc_jax.errors import InputError
 
 FOLDER = Path(__file__).parent.parent / "configs"

@@ -6,8 +6,6 @@ import dataclasses
 import difflib
 import keyword
 import re
-import sys
-import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from tlc_jax import config as configs
 from tlc_jax.compression.recipe import parse_recipe
+from tlc_jax.config_file import load_file, one_line, unknown_key
 from tlc_jax.errors import InputError
 from tlc_jax.stages import SHARED_SECTIONS, STAGES, Stage, find
 from tlc_jax.stages.workdir import read_config
@@ -80,7 +79,7 @@ def _parse_flags(stage: Stage, arguments: Sequence[str]) -> tuple[dict[str, Any]
     try:
         _, *overrides = plain(["tlc", *arguments], known_only=True)
     except flags.Error as error:
-        raise InputError(_one_line(error)) from error
+        raise InputError(one_line(error)) from error
     return {name: plain[name].value for name in plain}, overrides
 
 
@@ -167,58 +166,6 @@ def _config_of_run(source: str) -> Path:
     raise InputError(f"no config.json in or above {source}: give the settings with --config=FILE.py")
 
 
-def load_file(argument: str) -> ConfigDict:
-    """The locked ConfigDict of `FILE.py[:ARG]`: what its `get_config(ARG)` returns.
-
-    Raises:
-      InputError: no such file, an error inside it (named with its line), or no ConfigDict.
-    """
-    path, colon, parameter = argument.partition(":")
-    try:
-        source = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"cannot read config file {path}: {reason}") from error
-    module = types.ModuleType("tlc_config_file")
-    module.__file__ = path
-    folder = str(Path(path).parent.absolute())
-    sys.path.insert(0, folder)  # a config file may import its neighbours, as a script may
-    try:
-        exec(compile(source, path, "exec"), module.__dict__)
-        if not callable(getattr(module, "get_config", None)):
-            raise InputError(f"config file {path} has no function get_config(arg)")
-        settings = module.get_config(parameter) if colon else module.get_config()
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(_blame(path, error)) from error
-    finally:
-        sys.path.remove(folder)
-    if not isinstance(settings, ConfigDict):
-        raise InputError(f"get_config of {path} must return a ConfigDict, such as one from config.default_config()")
-    return settings.lock()
-
-
-def _blame(path: str, error: Exception) -> str:
-    """One line on an error inside a config file."""
-    if isinstance(error, SyntaxError):
-        return f"config file {path}, line {error.lineno}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
-    return f"{where}: {_unknown_key(error) or f'{type(error).__name__}: {_one_line(error)}'}"
-
-
-def _unknown_key(error: Exception) -> str | None:
-    """What ml_collections says about a name that a ConfigDict does not have, in our words."""
-    if meant := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error)):
-        return f"unknown config field {meant[2]}; did you mean {meant[1]}?"
-    if isinstance(error, (AttributeError, KeyError)) and (
-        unknown := re.search(r'Key "(.+?)" does not exist', str(error)) or re.fullmatch(r"\W*(\w+)\W*", str(error))
-    ):
-        return f"unknown config field {unknown[1]}"
-    return None
-
-
 def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> ConfigDict:
     """`settings` with the overrides of the command line."""
     values = flags.FlagValues()
@@ -227,7 +174,7 @@ def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> 
         config_flags.DEFINE_config_dict("config", settings, flag_values=values, sys_argv=arguments)
         values(arguments)
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(_unknown_key(error) or _one_line(error)) from error
+        raise InputError(unknown_key(error) or one_line(error)) from error
     if init is not None:
         chosen = _value_of("init.from", overrides)
         if chosen is not None and chosen != init:
@@ -243,7 +190,3 @@ def _spell_keywords(argument: str) -> str:
         first, *parts = name.split(".")
         name = first + "".join(f'["{part}"]' if keyword.iskeyword(part) else f".{part}" for part in parts)
     return name + equals + value
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
