@@ -1,0 +1,67 @@
+"""Masked-language loss and perplexity of a held-out set: every row once, under masks that never change."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tlc_jax.data.batches import evaluation_batches
+from tlc_jax.data.packing import Packed
+from tlc_jax.models.encoder import Params
+from tlc_jax.training.mesh import put_batch
+from tlc_jax.training.objectives import Objective, Sums
+
+_MASKS_SEED = 20200211
+"""Every model, whatever its seed, predicts the same tokens at the same positions."""
+
+
+class PerplexityEvaluator:
+    """Evaluates parameters on named sets; compiles once, however often it is called."""
+
+    def __init__(self, objective: Objective, sets: dict[str, Packed], batch_size: int, mesh: Mesh):
+        self._sets, self._batch_size, self._mesh = sets, batch_size, mesh
+
+        @jax.jit
+        def sums(params: Params, batch: dict[str, jax.Array], index: jax.Array) -> Sums:
+            key = jax.random.fold_in(jax.random.key(_MASKS_SEED, impl="threefry2x32"), index)
+            return objective.sums(params, objective.corrupt(key, batch), None)[0]
+
+        self._sums: Callable[..., Sums] = sums
+
+    def __call__(self, params: Params, limit: int = 0) -> dict[str, Any]:
+        """`valid_loss` (nats per predicted token), `valid_perplexity` and `valid_masked_accuracy` over all sets.
+
+        With several sets each also has its own loss and perplexity, `..._NAME`. `limit`: rows at most of each set.
+        """
+        totals = {name: self._total(params, packed, limit) for name, packed in self._sets.items()}
+        overall = functools.reduce(np.add, totals.values())
+        numbers = _numbers(overall)
+        if len(totals) > 1:
+            for name, total in totals.items():
+                numbers |= {f"{key}_{name}": value for key, value in _numbers(total).items()}
+        return numbers
+
+    def _total(self, params: Params, packed: Packed, limit: int) -> np.ndarray:
+        batches = evaluation_batches(packed, self._batch_size, limit)
+        results = [
+            self._sums(params, put_batch({name: batch[name] for name in ("tokens", "weights")}, self._mesh), np.int32(i))
+            for i, batch in enumerate(batches)
+        ]
+        # Added in float64 on the host: a long evaluation keeps its digits.
+        return np.sum([[float(x) for x in sums] for sums in results], axis=0, dtype=np.float64)
+
+
+def _numbers(total: np.ndarray) -> dict[str, Any]:
+    loss, weight, correct = total
+    mean = loss / weight
+    return {
+        "valid_loss": mean,
+        "valid_perplexity": math.exp(min(mean, 700.0)),
+        "valid_masked_accuracy": correct / weight,
+    }

@@ -1,0 +1,96 @@
+"""Train an encoder on masked tokens until its budget is used up.
+
+Reads data.train (packing it first if `tlc prepare` has not), stops at the first limit of `budget` that is used up,
+and leaves checkpoints, metrics.jsonl and result.json in the workdir. Killed at any moment, the same command goes on
+from the last checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tlc_jax.analysis import flops
+from tlc_jax.config import Config, require_budget
+from tlc_jax.data.batches import RowBatches
+from tlc_jax.data.masking import predicted_positions
+from tlc_jax.data.packing import PretrainingData, prepare
+from tlc_jax.data.sources import check_sources
+from tlc_jax.durations import Amounts
+from tlc_jax.evaluation.perplexity import PerplexityEvaluator
+from tlc_jax.models.encoder import masked_language_model
+from tlc_jax.stages import session
+from tlc_jax.training.loop import Task, train
+from tlc_jax.training.mesh import describe_parameters, parameter_shardings
+from tlc_jax.training.objectives import masked_language
+from tlc_jax.training.optimizer import adamw
+from tlc_jax.training.step import make_train_step
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Pretrains in `workdir`; returns what result.json says."""
+    del options
+    require_budget(config)
+    check_sources(config.data.train, "data.train", config.data)
+    return session.run_once(workdir, config, lambda: _pretrain(config, workdir))
+
+
+def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
+    data = prepare(config, Path(config.data.cache or workdir / "data"))
+    session.keep_tokenizer(data.tokenizer, workdir)
+    mesh = session.open_devices(config)
+    network = masked_language_model(config.model, data.tokenizer.vocab_size, config.impl)
+    abstract = network.abstract()
+    count = flops.parameter_count(config.model, data.tokenizer.vocab_size)
+    (workdir / "parameters.txt").write_text(describe_parameters(abstract, parameter_shardings(abstract, mesh)) + "\n")
+    session.say(f"{config.model.layers}x{config.model.hidden}: {count.total:,} parameters, table in parameters.txt")
+
+    objective = masked_language(network, config.objective)
+    optimizer = adamw(config.optimizer, abstract)
+    batches = RowBatches(data.train, config.optimizer.batch_size, config.seed)
+    evaluator = PerplexityEvaluator(
+        objective, data.valid, config.eval.batch_size or config.optimizer.batch_size, mesh
+    )
+    task = Task(
+        init=lambda: network.init(jax.random.key(config.seed)),
+        optimizer=optimizer,
+        step=make_train_step(objective, optimizer, config.impl.microbatch, config.impl.dropout_keys),
+        batch=batches,
+        cost=_cost_per_step(config, data, batches.rows_per_epoch),
+        evaluate=lambda params, final: evaluator(params, 0 if final else config.eval.examples),
+        meta=session.model_meta("mlm", config, data.tokenizer),
+        peak_flops=session.peak(config),
+    )
+    outcome = train(task, config, workdir, mesh)
+    return {
+        "stage": "pretrain",
+        "layers": config.model.layers,
+        "hidden": config.model.hidden,
+        "params": count.total,
+        "params_nonembedding": count.nonembedding,
+        "seed": config.seed,
+        **outcome.numbers,
+        **session.provenance(),
+    }
+
+
+def _cost_per_step(config: Config, data: PretrainingData, rows_per_epoch: float) -> Any:
+    rows, length = config.optimizer.batch_size, config.data.length
+    predicted = predicted_positions(length, config.objective.mask_rate)
+    cost = Amounts(
+        steps=1,
+        examples=rows,
+        tokens=rows * length,
+        epochs=rows / rows_per_epoch,
+        flops=flops.train_flops_per_step(config.model, data.tokenizer.vocab_size, rows, length, predicted),
+    )
+
+    def cost_of(batch: dict[str, np.ndarray]) -> Amounts:
+        del batch  # all are alike
+        return cost
+
+    return cost_of

@@ -1,0 +1,95 @@
+"""What every stage does first and last: devices, mesh, the workdir, results that are already there."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+from jax.sharding import Mesh
+
+from tlc_jax.analysis.flops import peak_flops
+from tlc_jax.config import Config, to_dict
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.stages.workdir import claim, read_json, write_json
+from tlc_jax.training.mesh import make_mesh
+
+
+def run_once(workdir: Path, config: Config, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Claims the workdir, does the work unless its result is there, and writes `result.json`.
+
+    Raises:
+      InputError: the workdir is in use or holds a run of another config.
+    """
+    with claim(workdir, config):
+        path = workdir / "result.json"
+        if path.exists():
+            say(f"already done: {path}")
+            return cast(dict[str, Any], read_json(path))
+        result = work()
+        write_json(path, result)
+        return result
+
+
+def open_devices(config: Config) -> Mesh:
+    """Sets up JAX as `impl` says and makes the mesh; the first call that touches devices."""
+    logging.basicConfig(format="tlc: %(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save there
+    if config.impl.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(config.impl.compilation_cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return make_mesh(config.impl.mesh)
+
+
+def peak(config: Config) -> float | None:
+    """FLOP/s that all devices together could reach; None where their kind is unknown."""
+    one = peak_flops(jax.devices()[0].device_kind, config.impl.matmul)
+    return None if one is None else one * jax.device_count()
+
+
+def keep_tokenizer(tokenizer: Tokenizer, workdir: Path) -> None:
+    """A run carries its tokenizer, so that it can be moved and read anywhere."""
+    path = workdir / "tokenizer.model"
+    if not path.exists():
+        tokenizer.save(path)
+
+
+def model_meta(kind: str, config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What checkpoints and artifacts say about the model they hold."""
+    return {
+        "kind": kind,
+        "model": to_dict(config.model),
+        "length": config.data.length,
+        "labels": list(labels),
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_hash": tokenizer.hash,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """The device and the versions behind a result."""
+    from importlib.metadata import version
+
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "aqtp")},
+        "python": sys.version.split()[0],
+        "command": " ".join(["tlc", *sys.argv[1:]]),
+    }
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; results go to standard output and files."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def discard(path: Path) -> None:
+    """Removes a directory left by an earlier attempt."""
+    shutil.rmtree(path, ignore_errors=True)

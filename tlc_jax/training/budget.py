@@ -1,0 +1,132 @@
+"""What a run has spent, by cause, and when its budget is used up. The rules stand in the README.
+
+Time is read from an injectable clock, so tests never sleep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tlc_jax import config
+from tlc_jax.durations import Amounts, used
+
+Clock = Callable[[], float]
+
+CAUSES = ("train", "compile", "input", "eval", "checkpoint")
+"""What wall-clock seconds are booked under; the rest of `total` is start-up and bookkeeping."""
+
+
+class Ledger:
+    """Seconds by cause and amounts of training, across all sessions of a run.
+
+    `spent` counts steps whose results have been seen. Steps in flight are the loop's business.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic, saved: dict[str, Any] | None = None):
+        saved = saved or {"spent": {}, "seconds": {}}
+        self.clock = clock
+        self.spent = Amounts(**saved["spent"])
+        self.seconds = {cause: float(saved["seconds"].get(cause, 0.0)) for cause in CAUSES}
+        self._total_before = float(saved["seconds"].get("total", 0.0))
+        self._started = clock()
+
+    @property
+    def total(self) -> float:
+        """Wall-clock seconds of all sessions, this one included."""
+        return self._total_before + self.clock() - self._started
+
+    @contextmanager
+    def booked(self, cause: str) -> Iterator[None]:
+        """Books the seconds of a with-block under a cause."""
+        started = self.clock()
+        try:
+            yield
+        finally:
+            self.seconds[cause] += self.clock() - started
+
+    def finish_steps(self, amounts: Amounts, seconds: float) -> None:
+        """Books finished training."""
+        self.seconds["train"] += seconds
+        self.spent = dataclasses.replace(self.spent + amounts, seconds=self.seconds["train"])
+
+    def save(self) -> dict[str, Any]:
+        """What `saved` takes: goes into every checkpoint."""
+        return {"spent": dataclasses.asdict(self.spent), "seconds": {**self.seconds, "total": self.total}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """The limits of a run, as the training loop asks for them."""
+
+    limits: Amounts
+    charge: str = "training"
+
+    @staticmethod
+    def of(settings: config.Budget) -> Budget:
+        return Budget(settings.limits(), settings.charge)
+
+    def in_steps(self, steps: int) -> Budget:
+        """The same budget with its seconds converted into steps, once and for all (paper 1's protocol)."""
+        given = self.limits.steps
+        return Budget(dataclasses.replace(self.limits, seconds=0.0, steps=min(steps, given) if given else steps))
+
+    def used(self, ledger: Ledger, in_flight: Amounts = Amounts()) -> tuple[float, str]:  # noqa: B008 (frozen)
+        """Fraction used, steps in flight included, of the limit nearest its end, and the unit of that limit."""
+        spent = ledger.spent + in_flight
+        if self.charge == "total":
+            spent = dataclasses.replace(spent, seconds=ledger.total + in_flight.seconds)
+        return used(self.limits, spent)
+
+
+STABLE_WITHIN = 0.1
+AVERAGED_STEPS = 100
+
+
+def benchmark_step(run_step: Callable[[], None], seconds: float, clock: Clock = time.monotonic) -> float:
+    """Seconds per step once they are stable, as paper 1 measures them: averaged over 100 steps.
+
+    Args:
+      run_step: runs one step and waits for its result.
+      seconds: the budget that is to be converted. A tenth of it ends the measurement early, after 10 steps at least.
+
+    Stable means that the medians of the last two groups of five steps agree within a tenth; after 50 steps the
+    measurement starts in any case.
+    """
+
+    def timed() -> float:
+        started = clock()
+        run_step()
+        return clock() - started
+
+    warm = [timed() for _ in range(10)]
+    while len(warm) < 50 and sum(warm) < seconds / 10:
+        last, before = statistics.median(warm[-5:]), statistics.median(warm[-10:-5])
+        if abs(last - before) <= STABLE_WITHIN * before:
+            break
+        warm.append(timed())
+    measured: list[float] = []
+    while len(measured) < AVERAGED_STEPS and (len(measured) < 10 or sum(measured) < seconds / 10):
+        measured.append(timed())
+    return statistics.fmean(measured)
+
+
+def known_benchmark(path: Path) -> float | None:
+    """Seconds per step that an earlier session of the run measured, or None."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds_per_step"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def keep_benchmark(path: Path, seconds_per_step: float) -> None:
+    """Writes the measurement down, so that a restarted run converts its budget into the same steps."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"seconds_per_step": seconds_per_step}), encoding="utf-8")
+    temporary.replace(path)
