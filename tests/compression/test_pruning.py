@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.compression import trees
+from tlc_jax.compression import pruning
+from tlc_jax.compression.pruning import apply_masks, clear_moments, magnitude_masks, mask_updates, sparsity
+from tlc_jax.compression.recipe import Prune
+from tlc_jax.compression.scope import compressible
+from tlc_jax.selectors import flatten, unflatten
+
+
+def reference_masks(params: Any, prune: Prune) -> dict[str, np.ndarray]:
+    """The same by sorting: a stable sort breaks ties by position, in the order of path, layer, row and column."""
+    scope = compressible(params, prune.embeddings)
+    flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items() if scope[path]}
+
+    def keep(weights: np.ndarray) -> np.ndarray:
+        mask = np.abs(weights) >= np.finfo(np.float32).tiny  # subnormal numbers count as zero
+        mask[np.argsort(np.abs(weights), kind="stable")[: round(prune.sparsity * weights.size)]] = False
+        return mask
+
+    if prune.scope == "global":
+        everything = keep(np.concatenate([leaf.ravel() for leaf in flat.values()]))
+        parts = np.split(everything, np.cumsum([leaf.size for leaf in flat.values()])[:-1])
+        return {path: part.reshape(leaf.shape) for (path, leaf), part in zip(flat.items(), parts, strict=True)}
+    stacks = {path: leaf if leaf.ndim == 3 else leaf[None] for path, leaf in flat.items()}
+    masks = {path: np.stack([keep(matrix.ravel()) for matrix in stack]) for path, stack in stacks.items()}
+    return {path: mask.reshape(flat[path].shape) for path, mask in masks.items()}
+
+
+def assert_same_masks(masks: Any, expected: dict[str, np.ndarray]) -> None:
+    flat = flatten(masks)
+    assert flat.keys() == expected.keys()
+    for path, mask in flat.items():
+        np.testing.assert_array_equal(np.asarray(mask), expected[path], err_msg=path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.15, 0.75, 0.999])
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+@pytest.mark.parametrize("embeddings", [True, False])
+def test_thresholds_equal_sorting(share: float, scope: str, embeddings: bool) -> None:
+    params = trees.classifier()
+    prune = Prune(share, scope, embeddings)
+    assert_same_masks(magnitude_masks(params, prune), reference_masks(params, prune))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.99), st.sampled_from(["global", "tensor"]))
+def test_ties_and_zeros_fall_by_position(seed: int, share: float, scope: str) -> None:
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda leaf: rng.choice(np.float32([0, -0.0, 1, -1, 2, 3e-45, np.inf]), leaf.shape), trees.classifier(hidden=4)
+    )
+    prune = Prune(share, scope)
+    assert_same_masks(magnitude_masks(params, prune), reference_masks(params, prune))
+
+
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+def test_sharded_masks_are_the_same_and_sharded_alike(scope: str) -> None:
+    assert jax.device_count() == 8, "tests run on eight fake devices"
+    mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    params = trees.classifier(classes=8)
+
+    def place(path: str, leaf: np.ndarray) -> jax.Array:
+        names = [None] * (leaf.ndim - 2) + ["fsdp", "data"] if compressible(params, True)[path] else []
+        spec = jax.sharding.PartitionSpec(*names)
+        return jax.device_put(np.round(leaf, 2), jax.sharding.NamedSharding(mesh, spec))  # rounded: many ties
+
+    sharded = unflatten({path: place(path, leaf) for path, leaf in flatten(params).items()})
+    masks = magnitude_masks(sharded, Prune(0.6, scope))
+    assert_same_masks(masks, reference_masks(sharded, Prune(0.6, scope)))
+    for path, mask in flatten(masks).items():
+        leaf = flatten(sharded)[path]
+        assert mask.sharding.is_equivalent_to(leaf.sharding, leaf.ndim), path
+
+
+def test_rounds_only_ever_remove_weights() -> None:
+    params = trees.classifier()
+    before = None
+    for target in pruning.schedule(0.9, 0.15):
+        masks = magnitude_masks(params, Prune(0.9), target)
+        assert sparsity(params, masks).over_scope == pytest.approx(target, abs=1e-3)
+        if before is not None:
+            assert all(jax.tree.leaves(jax.tree.map(lambda old, new: bool((old | ~new).all()), before, masks)))
+        params, before = apply_masks(params, masks), masks
+
+
+def test_schedule_is_the_papers() -> None:
+    assert pruning.schedule(0.9, 0.15) == (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+    assert pruning.schedule(0.4, 0.15) == (0.15, 0.3, 0.4)
+    assert pruning.schedule(0.3, 1.0) == (0.3,)
+    assert pruning.schedule(0.0, 0.15) == ()
+
+
+def test_only_matrices_are_in_scope() -> None:
+    scope = compressible(trees.classifier(), embeddings=True)
+    pruned = {path for path, inside in scope.items() if inside}
+    assert {"embedding/token", "embedding/position", "blocks/ffn/up/kernel", "classifier/output/kernel"} <= pruned
+    assert not any(path.endswith(("bias", "scale")) for path in pruned)
+    without = compressible(trees.classifier(), embeddings=False)
+    assert pruned - {path for path, inside in without.items() if inside} == {"embedding/token", "embedding/position"}
+
+
+def test_pruned_zeros_have_no_sign() -> None:
+    params = apply_masks(trees.classifier(), magnitude_masks(trees.classifier(), Prune(0.5)))
+    for leaf in jax.tree.leaves(params):
+        assert not np.signbit(np.asarray(leaf)[np.asarray(leaf) == 0]).any()
+
+
+def test_a_mask_without_parameter_is_an_error_unless_restricted() -> None:
+    params = trees.classifier()
+    masks = unflatten({**flatten(magnitude_masks(params, Prune(0.5))), "mlm_head/dense/kernel": np.ones((8, 8), bool)})
+    with pytest.raises(KeyError):
+        apply_masks(params, masks)
+    apply_masks(params, pruning.restrict_masks(masks, params))
+
+
+def test_masks_from_zeros_finds_what_was_pruned() -> None:
+    params = trees.classifier()
+    masks = magnitude_masks(params, Prune(0.7, embeddings=False))
+    found = pruning.masks_from_zeros(apply_masks(params, masks), embeddings=False)
+    assert_same_masks(found, {path: np.asarray(mask) for path, mask in flatten(masks).items()})
+
+
+def test_sparsity_counts_both_ways() -> None:
+    params = trees.classifier()
+    counted = sparsity(params, magnitude_masks(params, Prune(0.75, embeddings=False)))
+    scope = compressible(params, embeddings=False)
+    in_scope = sum(leaf.size for path, leaf in flatten(params).items() if scope[path])
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    zeros = round(0.75 * in_scope)
+    assert (counted.in_scope, counted.total, counted.nonzero) == (in_scope, total, total - zeros)
+    assert counted.over_scope == pytest.approx(0.75, abs=1e-3)
+    assert counted.over_all == zeros / total
+    assert sparsity(params, {}).over_scope == 0
+
+
+def train(optimizer: optax.GradientTransformation, params: Any, state: Any, steps: int) -> tuple[Any, Any]:
+    @jax.jit
+    def step(params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    rng = np.random.default_rng(1)
+    for _ in range(steps):
+        gradients = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), params)
+        params, state = step(params, state, gradients)
+    return params, state
+
+
+def largest_revived(params: Any, masks: Any) -> float:
+    flat = flatten(params)
+    return max(float(jnp.abs(jnp.where(mask, 0, flat[path])).max()) for path, mask in flatten(masks).items())
+
+
+def few_leaves() -> Any:
+    """Enough of a tree to train, little to compile."""
+    params = trees.classifier()
+    return {
+        "embedding": {"token": params["embedding"]["token"]},
+        "blocks": {"ffn": {"up": params["blocks"]["ffn"]["up"]}},
+    }
+
+
+def adamw() -> optax.GradientTransformation:
+    return optax.adamw(0.1, weight_decay=0.1)
+
+
+def test_masked_updates_keep_exact_zeros_and_masked_gradients_do_not() -> None:
+    dense, state = train(adamw(), few_leaves(), adamw().init(few_leaves()), 3)  # momentum to start from
+    masks = magnitude_masks(dense, Prune(0.6))
+    pruned = apply_masks(dense, masks)
+
+    last = optax.chain(adamw(), mask_updates(masks))
+    held, _ = train(last, pruned, (state, last.init(pruned)[1]), 20)
+    assert largest_revived(held, masks) == 0
+    assert not any(np.signbit(np.asarray(leaf)[np.asarray(leaf) == 0]).any() for leaf in jax.tree.leaves(held))
+    moved = jax.tree.map(lambda before, after: bool((before != after).any()), pruned, held)
+    assert all(jax.tree.leaves(moved)), "kept weights go on training"
+
+    first = optax.chain(mask_updates(masks), adamw())
+    revived, _ = train(first, pruned, (first.init(pruned)[0], state), 20)
+    assert largest_revived(revived, masks) > 0.1
+
+
+def test_clear_moments_zeroes_what_mirrors_pruned_weights() -> None:
+    params = few_leaves()
+    masks = magnitude_masks(params, Prune(0.3))
+    optimizer = optax.chain(optax.sgd(0.1, momentum=0.9), adamw(), mask_updates(masks))
+    _, state = train(optimizer, params, optimizer.init(params), 2)
+    tighter = magnitude_masks(apply_masks(params, masks), Prune(0.3), 0.6)
+    cleared = clear_moments(state, tighter)
+    assert jax.tree.structure(cleared) == jax.tree.structure(state)
+    trace, adam, held = cleared[0][0].trace, cleared[1][0], cleared[2].masks
+    for tree in (trace, adam.mu, adam.nu):
+        assert largest_revived(tree, tighter) == 0
+        assert float(jnp.abs(flatten(tree)["blocks/ffn/up/bias"]).min()) > 0, "moments of other leaves stay"
+    assert_same_masks(held, {path: np.asarray(mask) for path, mask in flatten(tighter).items()})
+    assert int(adam.count) == 2

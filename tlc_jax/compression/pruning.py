@@ -1,0 +1,157 @@
+"""Magnitude pruning: which weights become zero, and what keeps them there while training goes on.
+
+Masks are a nested dict like the parameters holding the pruned leaves alone: bool arrays, True where a weight is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tlc_jax.compression.recipe import Prune
+from tlc_jax.compression.scope import Params, compressible
+from tlc_jax.compression.thresholds import keep_largest, nonzero
+from tlc_jax.selectors import flatten, unflatten
+
+Masks = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparsity:
+    """How much of a model is pruned.
+
+    Attributes:
+      nonzero: parameters that pruning left, of all parameters.
+      in_scope: parameters in leaves that have a mask.
+      total: all parameters.
+    """
+
+    nonzero: int
+    in_scope: int
+    total: int
+
+    @property
+    def over_scope(self) -> float:
+        """Pruned share of the parameters in scope."""
+        return (self.total - self.nonzero) / self.in_scope if self.in_scope else 0.0
+
+    @property
+    def over_all(self) -> float:
+        """Pruned share of all parameters."""
+        return (self.total - self.nonzero) / self.total
+
+
+class MaskState(NamedTuple):
+    """State of `mask_updates`. Holding the masks there makes them inputs of a jitted step, saved with the rest."""
+
+    masks: Masks
+
+
+def schedule(target: float, step: float) -> tuple[float, ...]:
+    """The sparsity after each round of iterative pruning: step, 2 x step, ..., target (paper 1: 0.15, 0.30, ...)."""
+    rounds = math.ceil(target / step - 1e-9)
+    return (*(round(index * step, 10) for index in range(1, rounds)), target) if rounds else ()
+
+
+def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None) -> dict[str, Any]:
+    """Masks that remove the round(sparsity x n) weights of smallest magnitude of each group of n, exactly.
+
+    A group is everything in scope (`scope=global`) or one layer's matrix (`scope=tensor`; a stacked kernel [L, in, out]
+    is L matrices). Equal magnitudes go in order of path, layer and position. A weight that is zero already is masked
+    beyond that number too, so pruning in rounds never revives one.
+
+    Args:
+      params: parameter tree, sharded in any way over one set of devices; masks are sharded alike.
+      prune: the operation; its `scope` and `embeddings` say what is in scope.
+      sparsity: the target of this round, in [0, 1); None: `prune.sparsity`.
+    """
+    weights = _in_scope(params, prune.embeddings)
+    stacks_MxRxC = [leaf if leaf.ndim == 3 else leaf[None] for leaf in weights.values()]
+    share = prune.sparsity if sparsity is None else sparsity
+    masks_MxRxC = keep_largest(stacks_MxRxC, share, per_matrix=prune.scope == "tensor")
+    named = zip(weights.items(), masks_MxRxC, strict=True)
+    return unflatten({path: mask if leaf.ndim == 3 else mask[0] for (path, leaf), mask in named})
+
+
+def masks_from_zeros(params: Params, embeddings: bool) -> dict[str, Any]:
+    """The masks of a pruned checkpoint: every weight in scope that is zero is taken to be pruned.
+
+    In a checkpoint that was quantised too, survivors that were rounded to zero count as pruned; an artifact stores the
+    masks themselves.
+    """
+    return unflatten({path: nonzero(leaf) for path, leaf in _in_scope(params, embeddings).items()})
+
+
+def restrict_masks(masks: Masks, params: Params) -> dict[str, Any]:
+    """The masks of those leaves that `params` has: a finetuned model lacks the pretraining head."""
+    present = flatten(params)
+    return unflatten({path: mask for path, mask in flatten(masks).items() if path in present})
+
+
+def apply_masks(params: Params, masks: Masks) -> dict[str, Any]:
+    """`params` with pruned weights set to zero (and -0.0 to 0.0 among the pruned leaves). Works on gradients as well.
+
+    Raises:
+      KeyError: a mask belongs to no parameter.
+    """
+    flat = flatten(params)
+    for path, mask in flatten(masks).items():
+        leaf = flat[path]
+        flat[path] = jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
+    return unflatten(flat)
+
+
+def mask_updates(masks: Masks) -> optax.GradientTransformation:
+    """Sets the updates of pruned weights to zero. As the last transform of a chain it keeps them exactly zero.
+
+    Masking gradients instead does not: momentum and weight decay move a weight whose gradient is zero. Where gradients
+    are clipped or their noise is measured, mask them before that as well (`apply_masks`).
+    """
+
+    def init(params: optax.Params) -> MaskState:
+        del params
+        return MaskState(masks)
+
+    def update(updates: Any, state: MaskState, params: optax.Params | None = None) -> tuple[Any, MaskState]:
+        del params
+        return apply_masks(updates, state.masks), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def clear_moments(opt_state: Any, masks: Masks) -> Any:
+    """An optimizer state for new masks: everything in it that mirrors a pruned leaf is zeroed where that is pruned.
+
+    So are Adam's moments, any momentum, and the masks that `mask_updates` holds: masks only ever lose weights, so the
+    old mask zeroed under the new one is the new one.
+    """
+    flat = flatten(masks)
+
+    def clear(key_path: tuple[Any, ...], leaf: Any) -> Any:
+        names = [key.key for key in key_path if isinstance(key, jax.tree_util.DictKey)]
+        mask = next((flat[path] for start in range(len(names)) if (path := "/".join(names[start:])) in flat), None)
+        if mask is None or jnp.shape(leaf) != mask.shape:
+            return leaf
+        return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+    return jax.tree_util.tree_map_with_path(clear, opt_state)
+
+
+def sparsity(params: Params, masks: Masks) -> Sparsity:
+    """Counts of a model under masks."""
+    flat = flatten(masks)
+    in_scope = sum(mask.size for mask in flat.values())
+    total = sum(leaf.size for leaf in flatten(params).values())
+    pruned = in_scope - sum(int(jnp.count_nonzero(mask)) for mask in flat.values())
+    return Sparsity(nonzero=total - pruned, in_scope=in_scope, total=total)
+
+
+def _in_scope(params: Params, embeddings: bool) -> dict[str, Any]:
+    scope = compressible(params, embeddings)
+    return {path: leaf for path, leaf in flatten(params).items() if scope[path]}

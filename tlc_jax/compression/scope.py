@@ -1,0 +1,29 @@
+"""Which parameters compression touches: the same answer for pruning, quantisation and size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tlc_jax.selectors import flatten, select
+
+Params = Mapping[str, Any]
+EMBEDDING = r"(.*/)?embedding/(token|position)"
+
+
+def compressible(params: Params, embeddings: bool) -> dict[str, bool]:
+    """Whether each parameter, by path, is a weight matrix that may be pruned and quantised.
+
+    Kernels are; token and position embeddings are if `embeddings`: paper 1 compresses every parameter, and a position
+    table is as much a matrix of learned rows as a token table. Biases and normalisation never are: they are under one
+    percent of a model, a zero scale cuts a feature off altogether, and four bits do not hold them.
+    """
+    return select([(r".*/kernel", True), (EMBEDDING, embeddings)], flatten(params), default=False)
+
+
+def output_axis(path: str) -> int:
+    """The axis of a matrix along which each index is a channel with a quantisation scale of its own.
+
+    The last one of a kernel [..., in, out], the first of an embedding [rows, width]: each row is used by itself.
+    """
+    return -1 if path.endswith("kernel") else -2
