@@ -10,9 +10,9 @@ import numpy as np
 from tlc_jax import config
 from tlc_jax.data import sources as sources_lib
 from tlc_jax.data.order import subset
-from tlc_jax.data.records import Examples
+from tlc_jax.data.records import Examples, suggest
 from tlc_jax.data.rows import dtype_for
-from tlc_jax.data.sources import Source, suggest
+from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.data.vocabulary import BOS, EOS, PAD
 from tlc_jax.errors import InputError

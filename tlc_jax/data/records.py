@@ -75,11 +75,15 @@ def choose_columns(names: Sequence[str], data: config.Data, where: str) -> Colum
     return Columns(text, None if pair in ("-", "", text) else pair, label or None)
 
 
+def suggest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?`, or the list of what is known where nothing is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
 def _configured(name: str, field: str, names: Sequence[str], where: str) -> str:
     if name and name not in names and not (field == "data.pair" and name == "-"):
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(names)}"
-        raise InputError(f"{where} has no column {name!r} (config.{field}){hint}")
+        raise InputError(f"{where} has no column {name!r} (config.{field}){suggest(name, names)}")
     return name
 
 

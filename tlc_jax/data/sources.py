@@ -12,13 +12,12 @@ when they are needed.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
 
 from tlc_jax import config
-from tlc_jax.data.records import Examples
+from tlc_jax.data.records import Examples, suggest
 from tlc_jax.errors import InputError
 
 KINDS = ("tfds", "files", "toy")
@@ -138,12 +137,6 @@ def size_hint(source: Source, data: config.Data) -> int:
     return 0
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?`, or the list of what is known where nothing is close."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-
-
 def _parse(part: str, spec: str) -> Source:
     """One source, its name empty where the user gave none."""
     named = re.match(r"([\w.-]+)=(.*)", part)
@@ -253,6 +246,6 @@ def _toy_examples(source: Source) -> Examples:
         texts=[pair.text for pair in pairs],
         pairs=[pair.pair for pair in pairs],
         labels=[pair.label for pair in pairs],
-        label_names=None,
+        label_names=toy.LABELS,
         ids=list(range(len(pairs))),
     )
