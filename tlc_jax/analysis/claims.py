@@ -34,7 +34,7 @@ class Claim:
 
 def evaluate(study: Study, regime: regimes.Regime) -> list[Claim]:
     """All claims in the paper's order, and the control that pretraining helps at all."""
-    return [
+    claims = [
         _fewer_steps(study.curves, regime),
         _less_time(study.curves, regime),
         _robust(study, "2a", "quantisation", _lowest_bits(study)),
@@ -45,6 +45,7 @@ def evaluate(study: Study, regime: regimes.Regime) -> list[Claim]:
         *(Claim(number, text, needed, UNTESTED, ()) for number, text, needed in _NOT_IN_A_STUDY),
         _pretraining_helps(study),
     ]
+    return sorted(claims, key=lambda claim: claim.number)  # digits sort before the control
 
 
 _NOT_IN_A_STUDY = (
@@ -71,11 +72,19 @@ def _less_time(curves: Sequence[Curve], regime: regimes.Regime) -> Claim:
     return _faster("1b", text, curves, "seconds", "s", regime.seconds)
 
 
+_SCHEDULE_CAVEAT = (
+    " Read with care: schedules follow each run's own budget, so at that step the learning rate has decayed for the "
+    "size with the fewest steps only, which favours it."
+)
+
+
 def _faster(
     number: str, text: str, curves: Sequence[Curve], axis: str, unit: str, crossings: Sequence[regimes.Crossing]
 ) -> Claim:
     name = "gradient step" if axis == "steps" else "training second"
     criterion = f"Validation loss at the last {name} that every size reached falls with size."
+    if axis == "steps":
+        criterion += _SCHEDULE_CAVEAT
     by_size = group(sorted(curves, key=lambda curve: curve.size), lambda curve: curve.size)
     if len(by_size) < 2:
         return Claim(number, text, criterion, UNTESTED, ("fewer than two sizes have loss curves",))
@@ -85,11 +94,10 @@ def _faster(
     listing = ", ".join(f"{size} {_spread(values, '.3f')}" for size, values in losses.items())
     evidence = [f"valid_loss at {end:,.0f} {unit}: {listing} nats ({found})"]
     evidence += [crossing.describe(unit) for crossing in crossings]
-    smallest = min(by_size)
-    goal = summarise(losses[smallest]).mean
+    goal = max(losses[min(by_size)])  # every seed of the smallest size gets there
     costs = {size: regimes.reaching(members, axis, goal) for size, members in by_size.items()}
     reached = ", ".join(f"{size} {cost:,.0f} {unit}" if cost else f"{size} never" for size, cost in costs.items())
-    evidence.append(f"to reach {goal:.3f} nats, where {smallest} was then: {reached}")
+    evidence.append(f"to reach {goal:.3f} nats, where {min(by_size)} was then: {reached}")
     return Claim(number, text, criterion, HOLDS if found.holds else FAILS, tuple(evidence))
 
 
@@ -103,7 +111,10 @@ def _robust(study: Study, number: str, operation: str, recipes: Sequence[str]) -
             if len(drops) < 2:
                 continue
             found = trend({size: [-drop for drop in values] for size, values in drops.items()}, ACCURACY_MARGIN)
-            listing = ", ".join(f"{size} {_points(values)}" for size, values in drops.items())
+            dense = {
+                m.size: m.accuracy.mean for m in study.models if m.task == task and m.pretrained and m.recipe == "dense"
+            }
+            listing = ", ".join(f"{size} {_points(v)} of {100 * dense[size]:.1f}" for size, v in drops.items())
             findings.append((found.holds, f"{task}, {recipe}: points lost {listing} ({found})"))
     if not findings:
         needed = f"no recipe of {operation} alone, beside dense, on two sizes"

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from tlc_jax.analysis import style
 from tlc_jax.analysis.frontier import group, pareto, summarise
 from tlc_jax.analysis.recipe_labels import recipe_labels, size_label
-from tlc_jax.analysis.records import Curve, Model, Study
+from tlc_jax.analysis.records import Curve, Model, Size, Study
 from tlc_jax.analysis.regime import losses_at, shared_end
 
 
@@ -37,20 +37,21 @@ def draw_all(study: Study, folder: Path) -> list[Drawn]:
     def add(name: str, figure: Figure, title: str, caption: str) -> None:
         drawn.append(Drawn(style.save(figure, folder / f"{name}.png"), title, caption))
 
-    with matplotlib.rc_context(dict(style.RC)):
+    with matplotlib.rc_context(style.RC):
         if study.curves:
             add("loss_seconds", loss_curves(study, "seconds"), "Loss against training seconds", _LOSS_SECONDS)
             add("loss_steps", loss_curves(study, "steps"), "Loss against steps", _LOSS_STEPS)
         for task in study.tasks:
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
-            add(f"accuracy_megabytes-{name}", accuracy_against(study, task, "megabytes"),
-                f"{task}: accuracy against megabytes", _MEGABYTES)  # fmt: skip
-            add(f"accuracy_nonzero-{name}", accuracy_against(study, task, "nonzero"),
-                f"{task}: accuracy against non-zero parameters", _NONZERO)  # fmt: skip
+            title = f"{task}: accuracy against"
+            add(f"accuracy_megabytes-{name}", accuracy_against(study, task, "megabytes"), f"{title} size", _MEGABYTES)
+            figure = accuracy_against(study, task, "nonzero")
+            add(f"accuracy_nonzero-{name}", figure, f"{title} non-zero parameters", _NONZERO)
             if any(model.recipe != "dense" for model in study.models if model.task == task):
                 add(f"lost-{name}", accuracy_lost(study, task), f"{task}: accuracy lost to compression", _LOST)
-        if _has_twins(study):
-            add("scratch", pretrained_and_scratch(study), "Pretrained and from scratch", _SCRATCH)
+            if _twins(study, task):
+                figure = pretrained_and_scratch(study, task)
+                add(f"scratch-{name}", figure, f"{task}: pretrained and from scratch", _SCRATCH)
     return drawn
 
 
@@ -117,9 +118,10 @@ def accuracy_against(study: Study, task: str, cost: str) -> Figure:
     for model in models:
         colour = colours[model.size]
         axes.errorbar(
-            getattr(model, cost), 100 * model.accuracy.mean, yerr=100 * model.accuracy.std if model.accuracy.n > 1 else None,
-            fmt=markers[model.recipe], color=colour, markersize=6.5, markerfacecolor=colour if model.pretrained else "white",
-            markeredgewidth=1.2, elinewidth=1, capsize=2.5, alpha=0.92, zorder=3,
+            getattr(model, cost), 100 * model.accuracy.mean,
+            yerr=100 * model.accuracy.std if model.accuracy.n > 1 else None,
+            fmt=markers[model.recipe], color=colour, markerfacecolor=colour if model.pretrained else "white",
+            markersize=6.5, markeredgewidth=1.2, elinewidth=1, capsize=2.5, alpha=0.92, zorder=3,
         )  # fmt: skip
     costs, values = [getattr(model, cost) for model in models], [100 * model.accuracy.mean for model in models]
     style.log_axis(axes, "x", min(costs), max(costs))
@@ -198,28 +200,30 @@ def accuracy_lost(study: Study, task: str) -> Figure:
     return figure
 
 
-def _has_twins(study: Study) -> bool:
-    dense = {(m.task, m.size, m.pretrained) for m in study.models if m.recipe == "dense"}
-    return any((task, size, not pretrained) in dense for task, size, pretrained in dense)
+def _twins(study: Study, task: str) -> list[tuple[Size, Model, Model]]:
+    """Each size that has dense models of both kinds, with them: pretrained, from scratch."""
+    dense = {(m.size, m.pretrained): m for m in study.models if m.task == task and m.recipe == "dense"}
+    return [
+        (size, dense[size, True], dense[size, False])
+        for size in study.sizes
+        if (size, True) in dense and (size, False) in dense
+    ]
 
 
-def pretrained_and_scratch(study: Study) -> Figure:
-    """Dense accuracy of each size, pretrained (filled) above from scratch (hollow), task by task."""
-    colours = style.size_colours(study.sizes)
-    dense = {(m.task, m.size, m.pretrained): m for m in study.models if m.recipe == "dense"}
-    pairs = [(t, s) for t in study.tasks for s in study.sizes if (t, s, True) in dense and (t, s, False) in dense]
-    figure, axes = style.new_figure(6.4, 1.7 + 0.42 * len(pairs))
-    for place, (task, size) in enumerate(pairs):
-        twins = dense[task, size, False].accuracy, dense[task, size, True].accuracy
-        axes.plot([100 * twin.mean for twin in twins], [place, place], color=colours[size], linewidth=1.2, zorder=2)
-        for twin, face in zip(twins, ("white", colours[size]), strict=True):
+def pretrained_and_scratch(study: Study, task: str) -> Figure:
+    """Dense accuracy of each size on a task, pretrained (filled) and from scratch (hollow)."""
+    colours, twins = style.size_colours(study.sizes), _twins(study, task)
+    figure, axes = style.new_figure(6.4, 1.9 + 0.5 * len(twins))
+    for place, (size, *models) in enumerate(twins):
+        accuracies = [model.accuracy for model in models]
+        axes.plot([100 * found.mean for found in accuracies], [place, place], color=colours[size], linewidth=1.2)
+        for found, face in zip(accuracies, (colours[size], "white"), strict=True):
             axes.errorbar(
-                100 * twin.mean, place, xerr=100 * twin.std if twin.n > 1 else None, fmt="o", color=colours[size],
+                100 * found.mean, place, xerr=100 * found.std if found.n > 1 else None, fmt="o", color=colours[size],
                 markerfacecolor=face, markersize=7, elinewidth=1, capsize=3, zorder=3,
             )  # fmt: skip
-    names = [f"{task}, {size}" if len(study.tasks) > 1 else str(size) for task, size in pairs]
-    axes.set_yticks(range(len(pairs)), names)
-    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    axes.set_yticks(range(len(twins)), [size_label(size) for size, *_ in twins])
+    axes.set_ylim(len(twins) - 0.5, -0.5)
     axes.set_xlabel("accuracy (%)")
     filled = Line2D([], [], color=style.INK, marker="o", linestyle="none", label="pretrained")
     hollow = Line2D([], [], color=style.INK, marker="o", fillstyle="none", linestyle="none", label="from scratch")

@@ -67,13 +67,17 @@ def best_under(budget: float, costs: Sequence[float], values: Sequence[float]) -
 def round_budgets(costs: Sequence[float], count: int = 3) -> tuple[float, ...]:
     """At most `count` round numbers spread evenly, on a log scale, over the range of the costs; each admits a model."""
     low, high = min(costs), max(costs)
+    wanted = [low * (high / low) ** ((place + 0.5) / count) for place in range(count)]
+    picked: set[float] = set()
     for mantissas in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(tenth / 10 for tenth in range(10, 100))):
-        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         series = [float(f"{mantissa * 10.0**power:.2g}") for power in powers for mantissa in mantissas]
         inside = [number for number in series if low <= number <= high]
-        if len(inside) >= count:
-            wanted = [low * (high / low) ** ((place + 0.5) / count) for place in range(count)]
-            picked = {min(inside, key=lambda number, goal=goal: abs(math.log(number / goal))) for goal in wanted}
-            if len(picked) == count:
-                return tuple(sorted(picked))
-    return (high,)
+        picked = {_nearest(inside, goal) for goal in wanted if inside}
+        if len(picked) == count:
+            break
+    return tuple(sorted(picked)) or (high,)
+
+
+def _nearest(numbers: Sequence[float], goal: float) -> float:
+    return min(numbers, key=lambda number: abs(math.log(number / goal)))

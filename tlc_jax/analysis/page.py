@@ -50,7 +50,7 @@ def coverage(study: Study) -> str:
         _count(len(study.sizes), "size"), _count(len(recipes), "recipe"), _count(len(study.tasks), "task"),
         f"up to {_count(seeds, 'seed')} each", f"{_count(len(study.rows), 'evaluated model')} in all",
     ]  # fmt: skip
-    return f"{study.name}: {', '.join(parts)}" + ("; synthetic data" if study.synthetic else "")
+    return ", ".join(parts) + ("; synthetic data" if study.synthetic else "")
 
 
 def unfinished(study: Study) -> list[str]:
@@ -87,7 +87,8 @@ def _head(study: Study, chosen: Sequence[Choice]) -> str:
             "method behaves, not how well a model understands English.",
         )
     notes = "".join(f"<p class='note'>{line}</p>" for line in warnings)
-    return f"<header><h1>{escape(study.name)}</h1><p class='sub'>{escape(coverage(study))}</p>{''.join(sentences)}{notes}</header>\n"
+    title = f"<h1>{escape(study.name)}</h1><p class='sub'>{escape(coverage(study))}</p>"
+    return f"<header>{title}{''.join(sentences)}{notes}</header>\n"
 
 
 def _best_table(study: Study, chosen: Sequence[Choice]) -> str:
@@ -113,17 +114,19 @@ def _regime(study: Study, regime: Regime) -> str:
     text = f"<p class='lead'>{escape(regime.headline())}</p>"
     curves = group(study.curves, lambda curve: curve.size)
     rows = [_progress_row(progress, curves[progress.size]) for progress in regime.progress]
-    heading = ["size", "#parameters", "#steps", "#tokens seen", "#tokens/s", "#MFU", "#training s", "#final loss (nats)",
-               "#perplexity", "#fall in last fifth", "early plateau", "stopped by", "jobs"]  # fmt: skip
+    heading = [
+        "size", "#parameters", "#steps", "#tokens seen", "#tokens/s", "#MFU", "#training s", "#final loss (nats)",
+        "#perplexity", "#fall in last fifth", "early plateau", "stopped by", "jobs",
+    ]  # fmt: skip
     lines = "".join(f"<li>{escape(crossing.describe('s'))}</li>" for crossing in regime.seconds)
     if not rows:
         return text
     return (
-        f"{text}<ul>{lines}</ul>{_table(heading, rows)}<p class='fine'>“Fall in last fifth” is how much the loss, in "
-        "nats, still fell over the last fifth of a run's steps; the learning rate decays to zero there, which by itself "
-        "lowers the loss. “Early plateau” means that the final loss is above 0.8 of the entropy of single tokens, or, "
-        "where that is not reported, above 0.6 of the logarithm of the vocabulary: the model knows how frequent tokens "
-        "are and little more.</p>"
+        f"{text}<ul>{lines}</ul>{_table(heading, rows)}"
+        "<p class='fine'>“Fall in last fifth” is how much the loss, in nats, still fell over the last fifth of a run's "
+        "steps; a learning rate that decays there lowers the loss by itself. “Early plateau” means that the final loss "
+        "is above 0.8 of the entropy of single tokens, or, where that is not reported, above 0.6 of the logarithm of "
+        "the vocabulary: the model knows how frequent tokens are and little more.</p>"
     )
 
 
@@ -181,13 +184,14 @@ def _models(study: Study) -> str:
         splits = list(dict.fromkeys(split for model in models for split in split_accuracies(model)))
         splits = splits if len(splits) > 1 else []
         heading = ["model", "recipe", "#sparsity", "#bits", "#non-zero", "#ideal (MB)", "#artifact (MB)",
-                   "#checkpoint (MB)", "#accuracy (%)", *(f"#{escape(split)} (%)" for split in splits), "#seeds", "jobs"]  # fmt: skip
+                   "#checkpoint (MB)", "#accuracy (%)", *(f"#{escape(split)} (%)" for split in splits),
+                   "#seeds", "jobs"]  # fmt: skip
         rows = [_model_row(model, splits, labels, model.jobs in frontier) for model in models]
         text += f"<h3>{escape(task)}</h3>{_table(heading, rows)}"
     return text + (
         "<p class='fine'>A dot marks the Pareto frontier of accuracy against megabytes. Sparsity is over the pruned "
         "tensors. Ideal: bits of the values kept and of the positions they need, no headers; artifact: our packed file "
-        "(largest over seeds); checkpoint: the compressed model as Orbax stores it. The same table, unrounded: models.csv.</p>"
+        "(largest over seeds); checkpoint: the compressed model as Orbax stores it. Unrounded: models.csv.</p>"
     )
 
 
@@ -208,6 +212,7 @@ def _model_row(model: Model, splits: Sequence[str], labels: dict[str, str], best
 
 
 def _provenance(study: Study) -> str:
+    seeds = sorted({f"pretraining {p}, finetuning {s}" for m in study.models for p, s in m.accuracies})
     packages = ("tlc_jax", "jax", "flax", "optax", "orbax-checkpoint", "aqtp", "numpy")
     versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
     sources = sorted({str(c.get("data", {}).get("train")) for c in study.configs.values() if c.get("data")})
@@ -216,7 +221,7 @@ def _provenance(study: Study) -> str:
         ("recorded by the jobs", "; ".join(_recorded(study))),
         ("versions, when this page was written", f"Python {platform.python_version()}, {versions}"),
         ("data sources", ", ".join(sources)),
-        ("seeds", ", ".join(sorted({f"pretraining {p}, finetuning {s}" for m in study.models for p, s in m.accuracies}))),
+        ("seeds", "; ".join(seeds)),
         ("rows", f"{len(study.rows)} in results.jsonl; each number above names the jobs it is from, in jobs/NAME/"),
     ]  # fmt: skip
     rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
@@ -261,7 +266,13 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table of cells that are already HTML; headings that start with # are columns of numbers."""
+    """A table of cells that are already HTML; headings that start with # are columns of numbers.
+
+    Columns in which every cell is empty are left out.
+    """
+    rows = list(rows)
+    kept = [place for place in range(len(heading)) if not rows or any(row[place] for row in rows)]
+    heading, rows = [heading[place] for place in kept], [[row[place] for place in kept] for row in rows]
     classes = [" class='n'" if name.startswith("#") else "" for name in heading]
     head = "".join(f"<th{c}>{name.lstrip('#')}</th>" for name, c in zip(heading, classes, strict=True))
     body = "".join(

@@ -42,6 +42,7 @@ def _is_number(text: str) -> bool:
 
 def count_label(count: float) -> str:
     """A number of parameters with three digits: 612 k, 5.43 M."""
+    count = float(f"{count:.3g}")
     for unit, divisor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= divisor:
             return f"{count / divisor:.3g} {unit}"

@@ -73,7 +73,7 @@ class Regime:
         on_plateau = [str(item.size) for item in self.progress if item.plateau]
         if self.leader == smallest and not won:
             text = f"Small-model regime: {smallest}, the smallest size, leads at the end of the training budget and no "
-            text += "larger size overtook a smaller one. The budget is too short for the paper's effect here"
+            text += "larger size overtook a smaller one: too short a budget for these sizes to show the paper's effect"
         elif self.leader == smallest:
             text = f"Mixed regime: {smallest}, the smallest size, still leads at the end of the training budget, "
             text += f"although a larger size is ahead of a smaller one in {won} of {len(self.seconds)} pairs"
@@ -82,6 +82,9 @@ class Regime:
             text += f"is clearly ahead in {won} of {len(self.seconds)} pairs"
         if on_plateau:
             text += f"; still on the early plateau of masked-language training: {', '.join(on_plateau)}"
+        falling = [str(item.size) for item in self.progress if item.fall > LOSS_MARGIN]
+        if falling:
+            text += f". When its budget ended the loss was still falling for {', '.join(falling)}"
         return f"{text}."
 
 

@@ -6,7 +6,7 @@ Figures are drawn on Agg without pyplot, so they need no display and leave no gl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from tlc_jax.analysis.records import Size
 
-RC: Mapping[str, Any] = {
+RC: Any = {
     "font.family": "DejaVu Sans",  # bundled with matplotlib, so figures are the same everywhere
     "font.size": 9.5,
     "axes.titlesize": 11,
@@ -92,6 +92,7 @@ def round_ticks(low: float, high: float) -> list[float]:
 
 def plain_number(value: float) -> str:
     """12,000 as 12k, 0.25 as 0.25: at most three digits."""
+    value = float(f"{value:.3g}")  # so that 999.9 becomes 1k, not 1e+03
     for unit, divisor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= divisor:
             return f"{value / divisor:.3g}{unit}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from tlc_jax.analysis.recipe_labels import model_label, recipe_labels
 from tlc_jax.analysis.records import Study, load
 from tlc_jax.analysis.regime import Regime, regime
 from tlc_jax.config import Config
-from tlc_jax.errors import InputError
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     Returns the paths written and the best model under each budget of megabytes.
 
     Raises:
-      InputError: the workdir holds no results, they are damaged, or the report cannot be written.
+      InputError: the workdir holds no results, or they are damaged.
     """
     del options
     study = load(workdir)
@@ -29,16 +29,11 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     claims = claims_of.evaluate(study, found)
     chosen = tables.choices(study, config.study.megabytes)
     folder = workdir / "report"
-    try:
-        folder.mkdir(exist_ok=True)
-        csvs = tables.write_csvs(study, chosen, claims, folder)
-        drawn = figures.draw_all(study, folder)
-        index = folder / "index.html"
-        index.write_text(page.render(study, found, claims, chosen, drawn), encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or mend its rights"
-        ) from error
+    folder.mkdir(exist_ok=True)
+    csvs = tables.write_csvs(study, chosen, claims, folder)
+    drawn = figures.draw_all(study, folder)
+    index = folder / "index.html"
+    index.write_text(page.render(study, found, claims, chosen, drawn), encoding="utf-8")
     print("\n".join(summary(study, found, claims, chosen)))
     print(f"\nreport: {index}")
     return {
@@ -63,7 +58,7 @@ def summary(
 ) -> list[str]:
     """The report in one screen of text: what was evaluated, the best models, the regime, the verdicts."""
     labels = recipe_labels(model.recipe for model in study.models)
-    lines = [page.coverage(study), ""]
+    lines = [f"{study.name}: {page.coverage(study)}", ""]
     rows = [["task", "budget MB", "best model", "accuracy %", "MB"]]
     for choice in chosen:
         model = choice.model
@@ -72,7 +67,7 @@ def summary(
             cells = [model_label(model, labels), tables.percent(model.accuracy), f"{model.megabytes:.3g}"]
         rows.append([choice.task, f"{choice.megabytes:g}", *cells])
     lines += tables.align(rows)
-    lines += ["", found.headline(), ""]
+    lines += ["", *textwrap.wrap(found.headline(), 100), ""]
     for verdict in (claims_of.HOLDS, claims_of.FAILS, claims_of.UNTESTED):
         numbers = [claim.number for claim in claims if claim.verdict == verdict]
         lines.append(f"claims: {verdict:<14} {', '.join(numbers) or '-'}")

@@ -1,0 +1,116 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tlc_jax.analysis import flops
+from tlc_jax.config import Impl, Model
+from tlc_jax.models.encoder import classifier, masked_language_model
+
+# Wide enough that element-wise work, which the formula leaves out, is small beside the products. Nothing of this
+# size is run: it is compiled only.
+MODEL = Model(layers=1, hidden=768, max_length=64)
+VOCAB, BATCH, LENGTH, POSITIONS, CLASSES = 8192, 2, 64, 10, 3
+
+
+def _counted_by_xla(function, *shapes, compiled=False):
+    """XLA's count before its optimisations, which takes no compilation, or after them."""
+    lowered = jax.jit(function).lower(*shapes)
+    return (lowered.compile() if compiled else lowered).cost_analysis()["flops"]
+
+
+def _count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def test_train_step_matches_the_closed_form():
+    tokens, head_tokens, h = BATCH * LENGTH, BATCH * POSITIONS, MODEL.hidden
+    expected = (
+        6 * tokens * 12 * MODEL.layers * h**2
+        + 12 * MODEL.layers * LENGTH * h * tokens
+        + 6 * head_tokens * (h**2 + h * VOCAB)
+    )
+    assert flops.train_flops_per_step(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) == expected
+    assert flops.forward_flops_per_step(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) == expected / 3
+
+
+def test_narrower_feed_forward_costs_less():
+    narrow = dataclasses.replace(MODEL, ffn=MODEL.hidden)
+    saved = flops.train_flops_per_step(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) - flops.train_flops_per_step(
+        narrow, VOCAB, BATCH, LENGTH, POSITIONS
+    )
+    assert saved == 6 * BATCH * LENGTH * MODEL.layers * 2 * MODEL.hidden * (3 * MODEL.hidden)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_formula_agrees_with_the_compiler(train):
+    network = masked_language_model(dataclasses.replace(MODEL, dropout=0.0), VOCAB, Impl(layer_loop="unrolled"))
+
+    def loss(params, tokens, positions):
+        return jax.nn.logsumexp(network.apply(params, tokens, positions), axis=-1).sum()
+
+    tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
+    positions = jax.ShapeDtypeStruct((BATCH, POSITIONS), jnp.int32)
+    function = jax.grad(loss) if train else loss
+    measured = _counted_by_xla(function, network.abstract(), tokens, positions, compiled=train)
+    formula = flops.train_flops_per_step if train else flops.forward_flops_per_step
+    assert formula(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) == pytest.approx(measured, rel=0.02)
+
+
+def test_classifier_formula_agrees_with_the_compiler():
+    network = classifier(dataclasses.replace(MODEL, dropout=0.0), VOCAB, CLASSES, Impl(layer_loop="unrolled"))
+
+    def loss(params, tokens, mask):
+        return jax.nn.logsumexp(network.apply(params, tokens, mask), axis=-1).sum()
+
+    tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
+    mask = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.bool_)
+    measured = _counted_by_xla(jax.grad(loss), network.abstract(), tokens, mask)
+    formula = flops.classifier_train_flops_per_step(MODEL, CLASSES, BATCH, LENGTH)
+    assert formula == pytest.approx(measured, rel=0.02)
+
+
+@pytest.mark.parametrize("share", ["none", "attention", "all"])
+def test_parameter_count_is_that_of_the_model(share):
+    model = dataclasses.replace(MODEL, share=share, layers=3, ffn=384)
+    tree = masked_language_model(model, VOCAB, Impl()).abstract()
+    tables = (VOCAB + model.max_length) * model.hidden
+    assert flops.parameter_count(model, VOCAB) == flops.ParameterCount(_count(tree), _count(tree) - tables)
+    tree = classifier(model, VOCAB, CLASSES, Impl()).abstract()
+    assert flops.parameter_count(model, VOCAB, CLASSES).total == _count(tree)
+
+
+def test_paper_sizes_have_about_the_papers_parameters():
+    # Paper 1's 12x768 has 111.0 M and its 24x768 195.7 M (digitised); its vocabulary is about 32 k.
+    for layers, millions in ((12, 111.0), (24, 195.7)):
+        count = flops.parameter_count(Model(layers=layers, hidden=768, max_length=512), 32768).total
+        assert count / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "matmul", "expected"),
+    [
+        ("TPU v5 lite", "bfloat16", 197e12),
+        ("TPU v5", "mix", 459e12),
+        ("TPU v5p", "mix", 459e12),
+        ("TPU v4", "float32", None),
+        ("TPU v4 lite", "mix", None),
+        ("NVIDIA H100 80GB HBM3", "mix", 989e12),
+        ("NVIDIA H100 PCIe", "mix", 756e12),
+        ("NVIDIA A100-SXM4-80GB", "float32", 156e12),
+        ("Tesla V100-SXM2-16GB", "mix", None),
+        ("NVIDIA A10", "mix", 125e12),
+        ("NVIDIA A10G", "mix", 70e12),
+        ("NVIDIA L40S", "mix", 362e12),
+        ("cpu", "float32", None),
+    ],
+)
+def test_peaks(kind, matmul, expected):
+    assert flops.peak_flops(kind, matmul) == expected
+
+
+def test_mfu():
+    assert flops.mfu(3e12, 0.5, 1e13, devices=2) == pytest.approx(0.3)
+    assert flops.mfu(3e12, 0.5, None) is None

@@ -1,0 +1,102 @@
+import json
+
+import pytest
+
+from tlc_jax.analysis.records import load
+from tlc_jax.errors import InputError
+
+
+def _append(path, text):
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_rows_of_all_seeds_become_one_model(study_maker, tmp_path):
+    study = load(study_maker(tmp_path))
+    model = next(m for m in study.models if str(m.size) == "3x128" and m.recipe == "prune:0.9")
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["hidden"] == 128 and row["recipe"] == "prune:0.9"]
+    assert model.accuracy.n == len(rows) == 4
+    assert model.accuracy.mean == pytest.approx(sum(row["accuracy"] for row in rows) / 4)
+    assert model.megabytes == max(row["bytes_artifact"] for row in rows) / 1e6
+    assert set(model.jobs) == {row["job"] for row in rows}
+
+
+def test_from_scratch_twins_are_models_of_their_own(study_maker, tmp_path):
+    study = load(study_maker(tmp_path))
+    dense = [m for m in study.models if str(m.size) == "2x64" and m.recipe == "dense"]
+    assert [model.pretrained for model in dense] == [True, False]
+    assert dense[0].accuracy.mean > dense[1].accuracy.mean
+
+
+def test_sizes_are_ordered_by_parameters(study_maker, tmp_path):
+    assert [str(size) for size in load(study_maker(tmp_path)).sizes] == ["2x64", "3x128", "4x256"]
+
+
+def test_a_job_that_ran_again_replaces_its_row(study_maker, tmp_path):
+    study_maker(tmp_path)
+    path = tmp_path / "results.jsonl"
+    row = json.loads(path.read_text().splitlines()[0])
+    _append(path, json.dumps(row | {"accuracy": 0.123}) + "\n")
+    study = load(tmp_path)
+    assert len(study.rows) == len(path.read_text().splitlines()) - 1
+    assert any(0.123 in model.accuracies.values() for model in study.models)
+
+
+def test_a_resumed_run_that_evaluated_again_has_one_curve(study_maker, tmp_path):
+    before = load(study_maker(tmp_path)).curves[0]
+    path = tmp_path / "jobs" / before.job / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    again = [row | {"valid_loss": row["valid_loss"] + 1} for row in rows[-4:] if row["event"] == "eval"]
+    _append(path, "".join(json.dumps(row) + "\n" for row in again) + '{"step": 12, "ev')
+    after = load(tmp_path).curves[0]
+    assert after.steps == before.steps
+    assert after.losses[:-2] == before.losses[:-2]
+    assert after.losses[-1] == pytest.approx(before.losses[-1] + 1)
+
+
+def test_unfinished_pretraining_has_no_curve(study_maker, tmp_path):
+    study_maker(tmp_path)
+    (tmp_path / "jobs/pretrain-2x64-p0/result.json").unlink()
+    assert "pretrain-2x64-p0" not in {curve.job for curve in load(tmp_path).curves}
+
+
+def test_torn_last_line_is_skipped_and_said(study_maker, tmp_path):
+    study_maker(tmp_path)
+    _append(tmp_path / "results.jsonl", '{"layers": 2, "hid')
+    study = load(tmp_path)
+    assert any("cut short" in note for note in study.notes)
+
+
+def test_rows_without_accuracy_are_left_out_and_said(study_maker, tmp_path):
+    study_maker(tmp_path)
+    row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
+    _append(tmp_path / "results.jsonl", json.dumps(row | {"job": "other", "accuracy": float("nan")}) + "\n")
+    study = load(tmp_path)
+    assert "other" not in {job for model in study.models for job in model.jobs}
+    assert any("no finite accuracy" in note for note in study.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ("", "no evaluated model"),
+        ("nonsense\n{}\n", "line 1 is not JSON"),
+        ('{"layers": 2}\n', "line 1 lacks hidden"),
+        ("[1, 2]\n", "line 1 lacks layers"),
+    ],
+)
+def test_bad_results_end_in_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "results.jsonl").write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_job_file_is_named(study_maker, tmp_path):
+    study_maker(tmp_path)
+    (tmp_path / "jobs/pretrain-2x64-p0/result.json").write_text("{")
+    with pytest.raises(InputError, match=r"pretrain-2x64-p0/result\.json is not JSON"):
+        load(tmp_path)

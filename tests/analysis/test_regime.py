@@ -1,0 +1,95 @@
+import dataclasses
+import math
+
+import pytest
+
+from tlc_jax.analysis.records import Curve, Size
+from tlc_jax.analysis.regime import losses_at, reaching, regime
+
+SMALL, LARGE = Size(600_000, 2, 64), Size(5_400_000, 4, 256)
+SECONDS = tuple(float(2**power) for power in range(7))
+
+
+def _curve(size, losses, seed=0, vocab=1024, **result):
+    steps = tuple(int(10 * second) for second in SECONDS)
+    return Curve(size, seed, f"pretrain-{size}-p{seed}", steps, SECONDS, tuple(losses), result, vocab)
+
+
+def test_crossing_is_found_where_the_curves_meet():
+    # In log2 seconds the small model falls by 0.1 a doubling from 3.0 and the large one by 0.3 from 3.7: they meet at
+    # 3.5 doublings.
+    small = _curve(SMALL, [3.0 - 0.1 * k for k in range(7)])
+    large = _curve(LARGE, [3.7 - 0.3 * k for k in range(7)])
+    found = regime([large, small])
+    (crossing,) = found.seconds
+    assert crossing.outcome == 1
+    assert 8.0 < crossing.at < 16.0
+    assert f"4x256 overtakes 2x64 at {crossing.at:.3g} s" in crossing.describe("s")
+    assert found.leader == LARGE
+    assert "Large-model regime" in found.headline()
+
+
+def test_no_crossing_is_never_claimed():
+    small = _curve(SMALL, [3.0 - 0.1 * k for k in range(7)])
+    large = _curve(LARGE, [4.0 - 0.2 * k for k in range(7)])
+    found = regime([small, large])
+    (crossing,) = found.seconds
+    assert (crossing.outcome, crossing.at, crossing.narrowing) == (-1, None, True)
+    assert "has not overtaken" in crossing.describe("s")
+    assert "Small-model regime" in found.headline()
+    assert "overtakes" not in found.headline()
+
+
+def test_a_large_model_that_led_from_the_start_did_not_cross():
+    found = regime([_curve(SMALL, [3.0] * 7), _curve(LARGE, [2.9 - 0.1 * k for k in range(7)])])
+    assert found.seconds[0].at is None
+    assert "leads 2x64 throughout" in found.seconds[0].describe("s")
+
+
+def test_a_lead_within_the_spread_of_seeds_is_level():
+    small = [_curve(SMALL, [3.0] * 6 + [end], seed) for seed, end in enumerate((2.9, 3.1))]
+    large = [_curve(LARGE, [3.1] * 6 + [end], seed) for seed, end in enumerate((2.8, 3.1))]
+    assert regime([*small, *large]).seconds[0].outcome == 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "unigram", "vocab", "plateau"),
+    [
+        (4.5, 5.0, 0, True),
+        (3.5, 5.0, 0, False),
+        (5.0, None, 1024, True),
+        (3.0, None, 1024, False),
+        (3.0, None, 0, None),
+    ],
+)
+def test_plateau(loss, unigram, vocab, plateau):
+    result = {} if unigram is None else {"unigram_loss": unigram}
+    curve = _curve(SMALL, [6.0] * 6 + [loss], vocab=vocab, **result)
+    assert regime([curve]).progress[0].plateau is plateau
+
+
+def test_headline_names_who_is_on_the_plateau_and_who_still_learns():
+    flat = _curve(SMALL, [2.0] * 7)
+    falling = _curve(LARGE, [6.5 - 0.1 * k for k in range(7)])
+    headline = regime([flat, falling]).headline()
+    assert "early plateau of masked-language training: 4x256" in headline
+    assert "still falling for 4x256." in headline
+
+
+def test_no_curves():
+    found = regime([])
+    assert found.leader is None and found.seconds == ()
+    assert "nothing can be said" in found.headline()
+
+
+def test_interpolation_is_linear_in_the_logarithm():
+    curve = _curve(SMALL, [7.0 - k for k in range(7)])
+    assert losses_at([curve], "seconds", math.sqrt(2) * 4) == pytest.approx([4.5])
+    assert losses_at([curve], "seconds", 1000.0) == [1.0]
+
+
+def test_reaching_a_loss():
+    curve = _curve(SMALL, [7.0 - k for k in range(7)])
+    assert reaching([curve], "seconds", 4.5) == pytest.approx(6.0)
+    assert reaching([curve], "steps", 7.0) == 10.0
+    assert reaching([curve, dataclasses.replace(curve, losses=(7.0,) * 7)], "seconds", 4.5) is None
