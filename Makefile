@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/tlc report --workdir=runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical --maxprocesses=4
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Before anything imports JAX. Subprocesses and parallel workers inherit all of it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -22,6 +23,10 @@ _OWN_CACHE = _CACHE not in os.environ
 if _OWN_CACHE:
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="tlc-jax-test-cache-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+# A busy machine is no failure, and a small suite looks at fewer examples than Hypothesis's hundred.
+settings.register_profile("tlc", deadline=None, max_examples=50)
+settings.load_profile("tlc")
 
 _GOLDEN = Path(__file__).parent / "golden"
 
