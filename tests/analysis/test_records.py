@@ -100,3 +100,13 @@ def test_damaged_job_file_is_named(study_maker, tmp_path):
     (tmp_path / "jobs/pretrain-2x64-p0/result.json").write_text("{")
     with pytest.raises(InputError, match=r"pretrain-2x64-p0/result\.json is not JSON"):
         load(tmp_path)
+
+
+def test_jobs_with_the_same_seeds_are_counted_once_and_said(study_maker, tmp_path):
+    study_maker(tmp_path)
+    row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
+    _append(tmp_path / "results.jsonl", json.dumps(row | {"job": "other-budget", "accuracy": 0.1}) + "\n")
+    study = load(tmp_path)
+    (model,) = [model for model in study.models if "other-budget" in model.jobs]
+    assert row["job"] not in model.jobs and model.accuracy.n == 4
+    assert any("same seeds" in note for note in study.notes)

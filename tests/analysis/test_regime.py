@@ -43,7 +43,7 @@ def test_no_crossing_is_never_claimed():
 def test_a_large_model_that_led_from_the_start_did_not_cross():
     found = regime([_curve(SMALL, [3.0] * 7), _curve(LARGE, [2.9 - 0.1 * k for k in range(7)])])
     assert found.seconds[0].at is None
-    assert "leads 2x64 throughout" in found.seconds[0].describe("s")
+    assert "leads 2x64 from the first evaluation on" in found.seconds[0].describe("s")
 
 
 def test_a_lead_within_the_spread_of_seeds_is_level():

@@ -111,6 +111,18 @@ def test_failed_jobs_are_listed(study_maker, tmp_path, capsys, no_figures):
     assert "loss is &lt;not&gt; finite" in text and "compress-waiting" in text
 
 
+def test_provenance_is_what_the_study_recorded(study_maker, tmp_path, no_figures):
+    study_maker(tmp_path)
+    recorded = {"jobs": [], "command": "tlc study --config=configs/demo.py", "versions": {"jax": "0.0.1"}}
+    (tmp_path / "study.json").write_text(json.dumps(recorded))
+    result = tmp_path / "jobs/pretrain-2x64-p0/result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"device": "2 x Abacus"}))
+    _run(tmp_path)
+    text, _ = _parse(tmp_path)
+    for fact in ("tlc study --config=configs/demo.py", "jax 0.0.1", "2 x Abacus", "toy:text"):
+        assert f"<dd>{fact}</dd>" in text
+
+
 def test_names_from_the_study_are_escaped(study_maker, tmp_path):
     hostile = "<script>alert('x')</script>&"
     study_maker(tmp_path, tasks=(hostile,))

@@ -58,13 +58,13 @@ def draw_all(study: Study, folder: Path) -> list[Drawn]:
 _LOSS_SECONDS = (
     "Validation loss of masked-language training against training seconds (compilation, evaluation and checkpoints "
     "are not charged). The learning rate runs on the share of the budget used, so every curve decays inside its own "
-    "budget. Lines are means over pretraining seeds, bands one standard deviation. Source: curves.csv."
+    "budget. Lines are means over pretraining seeds, bands one sample standard deviation. Source: curves.csv."
 )
 _LOSS_STEPS = "The same runs against optimizer steps; at equal steps every size has seen the same text."
 _MEGABYTES = (
     "Accuracy on the validation split against the size of the packed artifact. Error bars are one sample standard "
-    "deviation over seeds; hollow markers were never pretrained. The stepped line joins the Pareto frontier: no other "
-    "model is as small and as accurate as a ringed one. Source: models.csv."
+    "deviation over seeds, of pretraining and finetuning together; hollow markers were never pretrained. The stepped "
+    "line joins the Pareto frontier: no other model is as small and as accurate as a ringed one. Source: models.csv."
 )
 _NONZERO = "The same models against the number of parameters that are not zero; quantisation does not move a point."
 _LOST = (

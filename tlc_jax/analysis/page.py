@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -217,9 +218,9 @@ def _provenance(study: Study) -> str:
     versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
     sources = sorted({str(c.get("data", {}).get("train")) for c in study.configs.values() if c.get("data")})
     facts = [
-        ("command", f"tlc study --workdir={study.name}"),
-        ("recorded by the jobs", "; ".join(_recorded(study))),
-        ("versions, when this page was written", f"Python {platform.python_version()}, {versions}"),
+        *_recorded(study),
+        ("this page was written by", f"tlc report --workdir={study.name}, on {platform.system()} "
+         f"{platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"),
         ("data sources", ", ".join(sources)),
         ("seeds", "; ".join(seeds)),
         ("rows", f"{len(study.rows)} in results.jsonl; each number above names the jobs it is from, in jobs/NAME/"),
@@ -233,12 +234,19 @@ def _provenance(study: Study) -> str:
     return f"<dl>{rows}</dl><h3>Configs of the pretraining jobs</h3>{configs or '<p>none found</p>'}"
 
 
-def _recorded(study: Study) -> Iterable[str]:
-    """Machine, device and the like, where jobs wrote them down."""
-    for field in ("machine", "device", "devices", "backend", "versions", "command"):
-        values = {json.dumps(result[field], sort_keys=True) for result in study.results.values() if field in result}
+def _recorded(study: Study) -> Iterable[tuple[str, str]]:
+    """Command, machine, device and the like, where the study or its jobs wrote them down."""
+    for field in ("command", "machine", "device", "versions"):
+        sources = [study.recorded, *study.results.values()]
+        values = {_plain(source[field]) for source in sources if source.get(field)}
         if values:
-            yield f"{field} " + " | ".join(sorted(values))
+            yield field, " | ".join(sorted(values))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _version(package: str) -> str:

@@ -15,7 +15,7 @@ CSS = """\
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 2.5rem 1.25rem 5rem; }
+main { max-width: 1160px; margin: 0 auto; padding: 2.5rem 1.25rem 5rem; }
 h1, h2, h3 { line-height: 1.2; text-wrap: balance; }
 h1 { font-size: 2.1rem; margin: 0 0 .2rem; letter-spacing: -.015em; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .8rem; padding-top: 1rem; border-top: 1px solid var(--line); }
@@ -29,8 +29,8 @@ h3 { font-size: 1.05rem; margin: 1.8rem 0 .5rem; }
 td .fine { margin: .3rem 0 0; }
 .scroll { overflow-x: auto; margin: .8rem 0; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .42rem .8rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .42rem .62rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td { white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 th { font-weight: 600; color: var(--soft); font-size: .8rem; vertical-align: bottom; }

@@ -78,6 +78,7 @@ class Study:
     models: tuple[Model, ...]
     curves: tuple[Curve, ...]
     jobs: tuple[Mapping[str, Any], ...]  # number, name, state, error
+    recorded: Mapping[str, Any]  # what else study.json says: command, machine, device, versions
     configs: Mapping[str, Mapping[str, Any]]  # resolved config of each job
     results: Mapping[str, Mapping[str, Any]]  # result.json of each finished job
     notes: tuple[str, ...]  # what was left out, and why
@@ -127,11 +128,18 @@ def load(workdir: Path) -> Study:
         if folder.name.startswith("pretrain-") and folder.name in results
         if (curve := _read_curve(folder, configs[folder.name], results[folder.name], sizes))
     ]
-    jobs = _read_json(workdir / "study.json", default=[])
-    jobs = jobs if isinstance(jobs, list) else jobs.get("jobs", [])
-    models = _models(usable, sizes)
+    recorded = _read_json(workdir / "study.json", default={})
+    recorded = {"jobs": recorded} if isinstance(recorded, list) else dict(recorded)
     return Study(
-        workdir.resolve().name, tuple(usable), models, tuple(curves), tuple(jobs), configs, results, tuple(notes)
+        name=workdir.resolve().name,
+        rows=tuple(usable),
+        models=_models(usable, sizes, notes),
+        curves=tuple(curves),
+        jobs=tuple(recorded.pop("jobs", ())),
+        recorded=recorded,
+        configs=configs,
+        results=results,
+        notes=tuple(notes),
     )
 
 
@@ -185,13 +193,18 @@ def _sizes(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], Size]:
     return {shape: Size(min(int(row["params"]) for row in members), *shape) for shape, members in by_shape.items()}
 
 
-def _models(rows: Sequence[Mapping[str, Any]], sizes: Mapping[tuple[int, int], Size]) -> tuple[Model, ...]:
+def _models(
+    rows: Sequence[Mapping[str, Any]], sizes: Mapping[tuple[int, int], Size], notes: list[str]
+) -> tuple[Model, ...]:
     def key(row: Mapping[str, Any]) -> tuple[str, Size, bool, str]:
         size = sizes[int(row["layers"]), int(row["hidden"])]
         return str(row["task"]), size, row.get("init", "pretrained") != "scratch", str(row["recipe"])
 
     models = []
-    for (task, size, pretrained, recipe), members in group(rows, key).items():
+    for (task, size, pretrained, recipe), all_members in group(rows, key).items():
+        members = list({_seeds(row): row for row in all_members}.values())
+        if len(members) < len(all_members):
+            notes.append(f"{size}, {recipe} on {task}: several jobs have the same seeds, and only the last one counts")
         models.append(
             Model(
                 task=task,

@@ -35,7 +35,7 @@ class Crossing:
 
     def describe(self, unit: str) -> str:
         if self.outcome > 0:
-            led = f"leads {self.small} throughout"
+            led = f"leads {self.small} from the first evaluation on"
             when = led if self.at is None else f"overtakes {self.small} at {_round(self.at)} {unit}"
             return f"{self.large} {when} and ends {-self.gap:.3f} nats ahead"
         if self.outcome < 0:
