@@ -84,11 +84,11 @@ def test_sharded_masks_are_the_same_and_sharded_alike(scope: str) -> None:
 
 
 def test_rounds_only_ever_remove_weights() -> None:
-    params = trees.classifier()
+    params = trees.few_leaves()
     before = None
     for target in pruning.schedule(0.9, 0.15):
         masks = magnitude_masks(params, Prune(0.9), target)
-        assert sparsity(params, masks).over_scope == pytest.approx(target, abs=1e-3)
+        assert sparsity(params, masks).over_scope == pytest.approx(target, abs=2e-3)
         if before is not None:
             assert all(jax.tree.leaves(jax.tree.map(lambda old, new: bool((old | ~new).all()), before, masks)))
         params, before = apply_masks(params, masks), masks
@@ -162,21 +162,12 @@ def largest_revived(params: Any, masks: Any) -> float:
     return max(float(jnp.abs(jnp.where(mask, 0, flat[path])).max()) for path, mask in flatten(masks).items())
 
 
-def few_leaves() -> Any:
-    """Enough of a tree to train, little to compile."""
-    params = trees.classifier()
-    return {
-        "embedding": {"token": params["embedding"]["token"]},
-        "blocks": {"ffn": {"up": params["blocks"]["ffn"]["up"]}},
-    }
-
-
 def adamw() -> optax.GradientTransformation:
     return optax.adamw(0.1, weight_decay=0.1)
 
 
 def test_masked_updates_keep_exact_zeros_and_masked_gradients_do_not() -> None:
-    dense, state = train(adamw(), few_leaves(), adamw().init(few_leaves()), 3)  # momentum to start from
+    dense, state = train(adamw(), trees.few_leaves(), adamw().init(trees.few_leaves()), 3)  # momentum to start from
     masks = magnitude_masks(dense, Prune(0.6))
     pruned = apply_masks(dense, masks)
 
@@ -193,7 +184,7 @@ def test_masked_updates_keep_exact_zeros_and_masked_gradients_do_not() -> None:
 
 
 def test_clear_moments_zeroes_what_mirrors_pruned_weights() -> None:
-    params = few_leaves()
+    params = trees.few_leaves()
     masks = magnitude_masks(params, Prune(0.3))
     optimizer = optax.chain(optax.sgd(0.1, momentum=0.9), adamw(), mask_updates(masks))
     _, state = train(optimizer, params, optimizer.init(params), 2)

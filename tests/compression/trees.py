@@ -33,6 +33,16 @@ def classifier(layers: int = 2, hidden: int = 8, vocab: int = 32, seed: int = 0,
     return unflatten({path: _values(rng, shape) for path, shape in sorted(shapes.items())})
 
 
+def few_leaves() -> dict[str, Any]:
+    """One leaf of each kind, where compiling for a whole tree would take long."""
+    tree = classifier()
+    return {
+        "blocks": {"ffn": {"up": tree["blocks"]["ffn"]["up"]}},
+        "embedding": {"token": tree["embedding"]["token"]},
+        "final_norm": {"scale": tree["final_norm"]["scale"]},
+    }
+
+
 def _values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     scale = rng.uniform(0.5, 2.0, (*shape[:1], *(1 for _ in shape[1:])))
     return (0.02 * scale * rng.standard_normal(shape)).astype(np.float32)

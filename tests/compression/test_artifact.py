@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from tests.compression import trees
+from tests.compression.test_recipe import RECIPES
+from tlc_jax.compression import artifact as artifact_module
+from tlc_jax.compression.artifact import load_artifact, save_artifact
+from tlc_jax.compression.compress import compress_params
+from tlc_jax.compression.recipe import Recipe, parse_recipe
+from tlc_jax.compression.size import measure
+from tlc_jax.errors import InputError
+from tlc_jax.selectors import flatten
+
+METADATA = {"kind": "classifier", "labels": ["a", "b", "c"], "vocab_size": 32, "model": {"layers": 2}, "bits": 4}
+COMBINED = parse_recipe("prune:0.75+quantize:4")
+
+
+def assert_bit_identical(left: Any, right: Any) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        assert one.tobytes() == other.tobytes()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(RECIPES)
+def test_what_was_evaluated_is_what_the_file_holds(tmp_path: Path, recipe: Recipe) -> None:
+    model = compress_params(trees.classifier(), recipe)
+    save_artifact(tmp_path / "model.safetensors", model, METADATA)
+    loaded = load_artifact(tmp_path / "model.safetensors")
+    assert_bit_identical(loaded.params, model.params)
+    assert_bit_identical(loaded.masks, model.masks)
+    assert loaded.metadata == METADATA
+    assert measure(loaded.model) == measure(model)
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    files = [tmp_path / "a" / "one.safetensors", tmp_path / "b" / "two.safetensors"]
+    for file in files:
+        save_artifact(file, compress_params(trees.classifier(), COMBINED), METADATA)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    again = tmp_path / "again.safetensors"
+    loaded = load_artifact(files[0])
+    save_artifact(again, loaded.model, loaded.metadata)
+    assert again.read_bytes() == files[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "recipe", ["prune:0.75+quantize:4", "prune:0.75+quantize:4,scheme=minmax", "prune:0.9", "dense"]
+)
+def test_a_small_encoders_file_is_near_its_ideal_size(tmp_path: Path, recipe: str) -> None:
+    path = tmp_path / "model.safetensors"
+    model = compress_params(trees.classifier(4, 256, 2048, positions=128), parse_recipe(recipe))
+    save_artifact(path, model, METADATA)
+    sizes = measure(model, path)
+    assert sizes.bytes_artifact is not None
+    assert sizes.bytes_ideal < sizes.bytes_artifact <= 1.02 * sizes.bytes_ideal
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 1, exclude_max=True))
+def test_truncated_files_are_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "model.safetensors"
+    save_artifact(path, compress_params(trees.classifier(), COMBINED), METADATA)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=r"truncated"):
+        load_artifact(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_artifact(path, compress_params(trees.classifier(), COMBINED), METADATA)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        load_artifact(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (None, "not an artifact of tlc"),
+        ({"format": "pt"}, "not an artifact of tlc"),
+        ({"tlc_jax": "[1]"}, "not an artifact of tlc"),
+        ({"tlc_jax": "{"}, "not an artifact, or a truncated one"),
+        ({"tlc_jax": json.dumps({"format": 2})}, "artifact format 2 is not known"),
+    ],
+)
+def test_foreign_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] | None, words: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"w": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(InputError, match=words):
+        load_artifact(path)
+
+
+def test_other_files_and_missing_ones_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such artifact"):
+        load_artifact(tmp_path / "model.safetensors")
+    (tmp_path / "notes.txt").write_text("hello, world: this is no artifact")
+    with pytest.raises(InputError, match="not an artifact"):
+        load_artifact(tmp_path / "notes.txt")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    save_artifact(path, compress_params(trees.classifier(), COMBINED), METADATA)
+    before = path.read_bytes()
+
+    def full_disk(tensors: Any, file: Path, metadata: Any) -> None:
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(artifact_module, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_artifact(path, compress_params(trees.classifier(), parse_recipe("dense")), METADATA)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_sizes_by_hand() -> None:
+    params = trees.classifier()
+    model = compress_params(params, parse_recipe("prune:0.5,embeddings=false+quantize:4,per=tensor,scheme=minmax"))
+    flat = flatten(params)
+    vectors = sum(leaf.size for path, leaf in flat.items() if path.endswith(("bias", "scale")))
+    kernels = sum(leaf.size for path, leaf in flat.items() if path.endswith("kernel"))
+    tables = flat["embedding/token"].size + flat["embedding/position"].size
+    matrices = 6 * 2 + 2 + 2  # of two layers, of the classifier, the tables
+    sizes = measure(model)
+    assert sizes.params == vectors + kernels + tables
+    assert sizes.nonzero == vectors + tables + kernels - round(kernels / 2)
+    paper_bits = 32 * vectors + 4 * (tables + kernels - round(kernels / 2))
+    assert sizes.bytes_paper == -(-paper_bits // 8)
+    assert sizes.bytes_ideal == -(-(paper_bits + kernels + 64 * matrices) // 8)
+
+
+def test_size_of_files(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint" / "inner").mkdir(parents=True)
+    (tmp_path / "checkpoint" / "a").write_bytes(bytes(10))
+    (tmp_path / "checkpoint" / "inner" / "b").write_bytes(bytes(5))
+    sizes = measure(compress_params(trees.classifier(), Recipe()), checkpoint=tmp_path / "checkpoint")
+    assert (sizes.bytes_checkpoint, sizes.bytes_artifact) == (15, None)
+    assert sizes.bytes_ideal == sizes.bytes_paper == 4 * sizes.params
