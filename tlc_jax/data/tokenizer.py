@@ -179,7 +179,8 @@ def _why_not_trained(message: str, vocab_size: int) -> str:
     if found := re.search(r"too high.*value <= (\d+)", message, re.DOTALL):
         return f"{setting} is too large for this text: set it to at most {found[1]}, or train on more text"
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return f"{setting} is too small for the characters of this text: set it to more than {found[1]}"
+        return f"{setting} is too small for the characters of this text: set it to at least {found[1]}"
     if "vocab_size" in message or "Vocabulary size" in message:
-        return f"{setting} does not suit this text: it must be above {FIRST_ORDINARY + 256}; try 8192"
+        fixed = FIRST_ORDINARY + 256
+        return f"{setting} is too small: special and byte pieces alone are {fixed}; try 8192"
     return f"no tokenizer could be trained ({' '.join(message.split())[:200]}): check data.train and tokenizer.*"

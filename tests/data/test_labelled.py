@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from tlc_jax import config
+from tlc_jax.data.labelled import fitting, load_labelled
+from tlc_jax.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from tlc_jax.errors import InputError
+
+
+def write(folder: Path, name: str, content: str) -> str:
+    (folder / name).write_text(content)
+    return f"files:{folder / name}"
+
+
+def test_singles_and_pairs_are_framed_by_their_special_pieces(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    spec = write(tmp_path, "a.tsv", "premise\thypothesis\tlabel\nbas dus\tfin\tno\nfin\t\tyes\n")
+    (pairs,) = load_labelled(spec, config.Data(length=32), tokenizer, None, seed=0)
+    a, b = tokenizer.encode(["bas dus", "fin"])
+    out = np.full((2, 32), 99)
+    pairs.fill(out, np.array([1, 0]), np.array([0, 1]))
+    assert out[1].tolist() == [*[BOS, *a, EOS, *b, EOS], *[PAD] * (29 - len(a) - len(b))]
+    assert out[0].tolist() == [*[BOS, *b, EOS, EOS], *[PAD] * (29 - len(b))]
+    (single,) = load_labelled(spec, config.Data(length=32, pair="-"), tokenizer, None, seed=0)
+    assert single.tokens[: single.offsets[1]].tolist() == [BOS, *a, EOS]
+    assert (single.label_names, single.labels.tolist(), single.ids.tolist()) == (("no", "yes"), [0, 1], [0, 1])
+    assert single.tokens.dtype == np.uint16 and single.labels.dtype == np.int32
+
+
+@given(a=st.integers(0, 40), b=st.integers(0, 40), room=st.integers(2, 50))
+def test_the_longer_text_gives_first(a: int, b: int, room: int) -> None:
+    def one_by_one() -> tuple[int, int]:
+        left = [a, b]
+        while sum(left) > room:
+            left[0 if left[0] > left[1] else 1] -= 1
+        return left[0], left[1]
+
+    assert fitting(a, b, room) == one_by_one()
+
+
+def test_long_examples_are_cut_and_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    long = "bas dus fin " * 20
+    spec = write(tmp_path, "a.tsv", f"premise\thypothesis\tlabel\n{long}\tfin\t0\nbas\tfin\t1\n{long}\t{long}\t1\n")
+    (found,) = load_labelled(spec, config.Data(length=16), tokenizer, None, seed=0)
+    assert found.truncated == 2
+    assert found.lengths.tolist()[::2] == [16, 16]
+    fin = tokenizer.encode(["fin"])[0]
+    assert found.tokens[: found.offsets[1]].tolist()[-len(fin) - 1 :] == [*fin, EOS]
+
+
+def test_labels_sort_as_numbers_where_they_are(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    spec = write(tmp_path, "a.tsv", "text\tlabel\nx\t10\ny\t9\nz\t-1\n")
+    assert load_labelled(spec, config.Data(), tokenizer, None, seed=0)[0].label_names == ("-1", "9", "10")
+
+
+def test_an_unknown_label_is_told_with_its_place_and_the_known_ones(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    one = write(tmp_path, "a.tsv", "text\tlabel\nx\tpos\n")
+    two = write(tmp_path, "b.tsv", "text\tlabel\nx\tneg\ny\tposs\n")
+    with pytest.raises(InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*did you mean 'pos'"):
+        load_labelled(f"{one},{two}", config.Data(), tokenizer, ("neg", "pos"), seed=0)
+    with pytest.raises(InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*known: up, down"):
+        load_labelled(two, config.Data(), tokenizer, ("up", "down", "neg"), seed=0)
+
+
+def test_labels_are_needed_only_where_the_classes_are_not_known(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    spec = write(tmp_path, "a.tsv", "text\nx\n")
+    assert load_labelled(spec, config.Data(), tokenizer, ("a", "b"), seed=0)[0].labels.tolist() == [-1]
+    with pytest.raises(InputError, match=r"no labels: name their column in data\.label"):
+        load_labelled(spec, config.Data(), tokenizer, None, seed=0)
+    with pytest.raises(InputError, match="the single label 'a'"):
+        load_labelled(write(tmp_path, "b.tsv", "text\tlabel\nx\ta\n"), config.Data(), tokenizer, None, seed=0)
+
+
+def test_only_the_training_source_is_subsampled(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    spec = write(tmp_path, "a.tsv", "text\tlabel\n" + "".join(f"bas {n}\t{n % 2}\n" for n in range(100)))
+    data = config.Data(train=spec, subsample=0.3)
+    (part,), (same,) = (load_labelled(spec, data, tokenizer, None, seed=0) for _ in range(2))
+    (other,) = load_labelled(spec, data, tokenizer, None, seed=1)
+    (whole,) = load_labelled(f"x={spec}", data, tokenizer, None, seed=0)
+    assert len(part) == 30 and len(whole) == 100
+    np.testing.assert_array_equal(part.ids, same.ids)
+    assert not np.array_equal(part.ids, other.ids)
+    row = 7
+    original = int(part.ids[row])
+    np.testing.assert_array_equal(
+        part.tokens[part.offsets[row] : part.offsets[row + 1]],
+        whole.tokens[whole.offsets[original] : whole.offsets[original + 1]],
+    )
+    assert part.labels[row] == original % 2

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tlc_jax import config
+from tlc_jax.data import packing
+from tlc_jax.data.files import lines
+from tlc_jax.data.tokenizer import EOS, Tokenizer
+from tlc_jax.errors import InputError
+
+LENGTH = 16
+
+
+def settings(corpus: Path | str, **data: Any) -> config.Config:
+    train = corpus if isinstance(corpus, str) else f"files:{corpus}"
+    return config.resolve({
+        "data": {"train": train, "length": LENGTH, **data},
+        "tokenizer": {"vocab_size": 440, "train_bytes": 100_000},
+    })  # fmt: skip
+
+
+def prepare(corpus: Path | str, cache: Path, **data: Any) -> packing.PretrainingData:
+    return packing.prepare(settings(corpus, **data), cache, progress=False)
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def test_the_rows_of_all_sets_together_are_the_text(corpus: Path, tmp_path: Path) -> None:
+    made = prepare(corpus, tmp_path / "cache", holdout=0.1)
+    (train,), held = made.train, made.valid["heldout"]
+    assert train.rows is not None and held.rows is not None
+    assert len(held) == round(0.1 * (len(train) + len(held)))
+    np.testing.assert_array_equal(np.sort(np.concatenate([train.rows, held.rows])), np.arange(len(train.tokens)))
+    stream: list[int] = []
+    for line in lines(str(corpus), config.Data()):
+        if line or (stream and stream[-1] != EOS):
+            stream += made.tokenizer.encode([line])[0] if line else [EOS]
+    rows = train.tokens[:, 1:].ravel().tolist()
+    assert rows == stream[: len(rows)] and len(stream) - len(rows) < LENGTH - 1
+    np.testing.assert_array_equal(held.take(np.array([1, 0])), train.tokens[held.rows[[1, 0]]])
+    assert held.take(np.array([0])).dtype == np.int32
+
+
+def test_the_holdout_is_the_same_for_every_seed_and_the_subsample_is_not(corpus: Path, tmp_path: Path) -> None:
+    def sets(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        made = packing.prepare(
+            config.resolve(
+                {
+                    **config.to_dict(settings(corpus, holdout=0.2, subsample=0.5)),
+                    "seed": seed,
+                }
+            ),
+            tmp_path / "cache",
+            progress=False,
+        )
+        train, held = made.train[0].rows, made.valid["heldout"].rows
+        assert train is not None and held is not None and not set(train) & set(held)
+        assert len(train) == round(0.5 * (len(made.train[0].tokens) - len(held)))
+        return train, held
+
+    (train_a, held_a), (train_b, held_b), (train_c, _) = sets(0), sets(1), sets(0)
+    np.testing.assert_array_equal(held_a, held_b)
+    np.testing.assert_array_equal(train_a, train_c)
+    assert not np.array_equal(train_a, train_b)
+
+
+def test_named_validation_sources_leave_all_rows_for_training(corpus: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("bas dus fin\n" * 50)
+    made = prepare(corpus, tmp_path / "cache", valid=f"files:{other},again=files:{corpus}")
+    assert list(made.valid) == ["other", "again"]
+    assert len(made.train[0]) == len(made.valid["again"]) == len(made.train[0].tokens)
+    assert list(made.facts) == ["train/corpus", "valid/other", "valid/again"]
+
+
+def test_a_second_run_reuses_everything(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(corpus, tmp_path / "cache")
+    assert not first.facts["train/corpus"]["cached"]
+    monkeypatch.setattr(packing, "train_tokenizer", None)
+    monkeypatch.setattr(packing, "pack", None)
+    second = prepare(corpus, tmp_path / "cache")
+    assert second.facts["train/corpus"]["cached"] and second.tokenizer.hash == first.tokenizer.hash
+    np.testing.assert_array_equal(first.train[0].tokens, second.train[0].tokens)
+
+
+def spoil_text(cache: Path, corpus: Path) -> None:
+    corpus.write_text(corpus.read_text().replace("bas", "dus") + "more text at the end of it\n" * 40)
+
+
+def spoil_rows_cut(cache: Path, corpus: Path) -> None:
+    path = only(cache, "rows-*.bin")
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def spoil_no_manifest(cache: Path, corpus: Path) -> None:
+    only(cache, "rows-*.bin.json").unlink()
+
+
+def spoil_half_manifest(cache: Path, corpus: Path) -> None:
+    path = only(cache, "rows-*.bin.json")
+    path.write_text(path.read_text()[:40])
+
+
+def spoil_no_rows(cache: Path, corpus: Path) -> None:
+    only(cache, "rows-*.bin").unlink()
+
+
+def spoil_tokenizer_cut(cache: Path, corpus: Path) -> None:
+    path = only(cache, "tokenizer-*.model")
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def spoil_other_tokenizer(cache: Path, corpus: Path) -> None:
+    path = only(cache, "rows-*.bin.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_hash": "0"}))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_text, spoil_rows_cut, spoil_no_manifest, spoil_half_manifest, spoil_no_rows, spoil_tokenizer_cut,
+        spoil_other_tokenizer,
+    ],
+)  # fmt: skip
+def test_a_stale_or_broken_cache_is_made_again(corpus: Path, tmp_path: Path, spoil: Any) -> None:
+    prepare(corpus, tmp_path / "cache")
+    spoil(tmp_path / "cache", corpus)
+    again, fresh = prepare(corpus, tmp_path / "cache"), prepare(corpus, tmp_path / "fresh")
+    assert again.tokenizer.hash == fresh.tokenizer.hash
+    np.testing.assert_array_equal(again.train[0].tokens, fresh.train[0].tokens)
+
+
+def test_a_run_that_dies_while_packing_leaves_nothing_to_be_trusted(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(*args: Any) -> Any:
+        args[3].write(b"half a row")
+        raise KeyboardInterrupt
+        yield
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(packing, "pack", dying)
+        prepare(corpus, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.part")) and not list((tmp_path / "cache").glob("rows-*.bin"))
+    (tmp_path / "cache" / "rows-x.bin.part").write_bytes(b"left by a kill")
+    assert len(prepare(corpus, tmp_path / "cache").train[0]) > 0
+
+
+def test_a_source_that_changes_while_it_is_read_is_not_trusted(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = packing.pack
+
+    def growing(*args: Any) -> Any:
+        with corpus.open("a") as file:
+            file.write("more\n")
+        return real(*args)
+
+    monkeypatch.setattr(packing, "pack", growing)
+    with pytest.raises(InputError, match="changed while it was read"):
+        prepare(corpus, tmp_path / "cache")
+
+
+def test_processes_that_prepare_the_same_cache_make_it_once(corpus: Path, tmp_path: Path) -> None:
+    """Threads stand for processes: the lock belongs to an open file, not to a process."""
+    made: list[packing.PretrainingData] = []
+    threads = [
+        threading.Thread(target=lambda: made.append(prepare(corpus, tmp_path / "cache"))) for _ in range(3)
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(part.facts["train/corpus"]["cached"] for part in made) == [False, True, True]
+    for part in made:
+        np.testing.assert_array_equal(part.train[0].tokens, made[0].train[0].tokens)
+
+
+def test_a_cache_that_cannot_be_written_is_told(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write .*set data.cache elsewhere"):
+        prepare(corpus, tmp_path / "file")
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tlc_jax.data.cache._flush_to_disk", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        prepare(corpus, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_a_complete_cache_is_used_even_where_nothing_can_be_written(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(corpus, tmp_path / "cache")
+
+    def read_only(target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tlc_jax.data.cache._locked", read_only)
+    assert prepare(corpus, tmp_path / "cache").facts["train/corpus"]["cached"]
+
+
+def test_text_that_does_not_fill_a_row_is_refused(corpus: Path, tmp_path: Path) -> None:
+    short, blank = tmp_path / "short.txt", tmp_path / "blank.txt"
+    short.write_text("bas\n")
+    blank.write_text("\n \n")
+    with pytest.raises(InputError, match="too few for one row of data.length=16"):
+        prepare(corpus, tmp_path / "cache", valid=f"files:{short}")
+    with pytest.raises(InputError, match="all its lines are blank"):
+        prepare(corpus, tmp_path / "cache", valid=f"files:{blank}")
+
+
+def test_a_given_tokenizer_is_used_as_it_is(corpus: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tokenizer.save(tmp_path / "given.model")
+    base = config.to_dict(settings(corpus))
+    given = config.resolve(config.merge(base, {"tokenizer": {"path": str(tmp_path / "given.model")}}))
+    made = packing.prepare(given, tmp_path / "cache", progress=False)
+    assert made.tokenizer.hash == tokenizer.hash and made.tokenizer_path == tmp_path / "given.model"
+    assert not list((tmp_path / "cache").glob("tokenizer*"))
+    missing = config.resolve(config.merge(base, {"tokenizer": {"path": str(tmp_path / "no.model")}}))
+    with pytest.raises(InputError, match=r"no\.model cannot be read"):
+        packing.prepare(missing, tmp_path / "cache", progress=False)
+
+
+def test_weights_reach_the_mixture_and_the_tokenizer(corpus: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("zizi zuzu zaza\n" * 100)
+    spec = "files:{}@{},files:{}@{}"
+    made = prepare(spec.format(corpus, 3, other, 1), tmp_path / "cache")
+    assert [part.weight for part in made.train] == [3.0, 1.0]
+    assert list(made.valid) == ["heldout_corpus", "heldout_other"]
+    swapped = prepare(spec.format(corpus, 1, other, 3), tmp_path / "cache")
+    assert swapped.tokenizer_path != made.tokenizer_path
+
+
+def test_progress_is_told_on_stderr(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packing.prepare(settings(corpus), tmp_path / "cache")
+    told = capsys.readouterr()
+    assert told.out == "" and "training a tokenizer" in told.err and "packing corpus [####" in told.err
