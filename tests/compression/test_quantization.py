@@ -75,7 +75,7 @@ def test_minmax_spans_the_kept_weights_only() -> None:
         ("tensor", {"blocks/ffn/up/kernel": (2, 1, 1), "embedding/token": (1, 1), "classifier/output/kernel": (1, 1)}),
         (
             "channel",
-            {"blocks/ffn/up/kernel": (2, 1, 32), "embedding/token": (32, 1), "classifier/output/kernel": (1, 3)},
+            {"blocks/ffn/up/kernel": (2, 1, 32), "embedding/token": (32, 1), "classifier/dense/kernel": (1, 8)},
         ),
     ],
 )
@@ -93,7 +93,7 @@ def test_embeddings_can_stay_out() -> None:
 
 @pytest.mark.parametrize("scheme", ["aqt", "minmax"])
 def test_error_shrinks_with_bits(scheme: str) -> None:
-    params = trees.classifier()
+    params = trees.few_leaves()
     errors = []
     for bits in ALL_BITS:
         values = dequantize(*quantize(params, Quantize(bits, scheme=scheme)))
@@ -110,7 +110,7 @@ def test_combined_recipe_prunes_then_quantizes() -> None:
     for path, leaf in flatten(model.params).items():
         if path in masks:
             assert not leaf[~masks[path]].any()
-            assert len(np.unique(leaf[0])) > 3  # the grid still has room for what is kept
+            np.testing.assert_allclose(leaf, np.where(masks[path], flatten(params)[path], 0), atol=0.03)
         if path not in model.quantized:
             np.testing.assert_array_equal(leaf, flatten(params)[path])
 
@@ -120,7 +120,8 @@ def test_given_masks_take_the_place_of_pruning() -> None:
     masks = {"embedding": {"token": np.arange(32 * 8).reshape(32, 8) % 2 == 0}}
     model = compress_params(params, parse_recipe("prune:0.9+quantize:8"), masks)
     assert flatten(model.masks).keys() == {"embedding/token"}
-    assert np.count_nonzero(model.params["embedding"]["token"]) == 32 * 4
+    values, expected = model.params["embedding"]["token"], params["embedding"]["token"] * masks["embedding"]["token"]
+    np.testing.assert_allclose(values, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("recipe", ["dense", "quantize:32", "prune:0"])
