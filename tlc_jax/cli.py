@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from tlc_jax import __version__
-from tlc_jax.errors import InputError, StoppedEarly
+from tlc_jax.errors import InputError, StoppedEarly, TrainingFailed
 
-DONE, WRONG_INPUT, STOPPED_EARLY, INTERRUPTED = 0, 2, 75, 130
+DONE, FAILED, WRONG_INPUT, STOPPED_EARLY, INTERRUPTED = 0, 1, 2, 75, 130
 
 _HELP = {"-h", "-help", "--help"}
 _DISK_ERRORS = {
@@ -37,12 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say("error", str(error), WRONG_INPUT)
     except StoppedEarly as error:
         return _say("stopped", str(error), STOPPED_EARLY)
+    except TrainingFailed as error:
+        return _say("failed", str(error), FAILED)
     except KeyboardInterrupt:
         return _say("interrupted", "run the same command again to go on", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output left (`tlc ... | head`): nothing to tell, and no second error on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
     except Exception as error:
         if line := _disk_error(error):
             return _say("error", line, WRONG_INPUT)

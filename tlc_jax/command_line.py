@@ -44,9 +44,9 @@ def parse(arguments: Sequence[str]) -> Command:
     stage = find(name)
     values, overrides = _parse_flags(stage, rest)
     _check_overrides(name, stage, overrides)
-    if values["workdir"] is None:
+    if values["workdir"] is None and stage.needs_workdir:
         raise InputError(f"--workdir=DIR is missing: where should `tlc {name}` keep its files?")
-    workdir = Path(values.pop("workdir"))
+    workdir = Path(values.pop("workdir") or ".")
     path = values.pop("config")
     settings = load_file(path) if path is not None else _default_settings(name, stage, workdir, values, overrides)
     config = configs.resolve(_apply(settings, overrides, values.get("init")))

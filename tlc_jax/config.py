@@ -146,6 +146,7 @@ class Compress:
     step: float = _setting(0.15, "sparsity added per round of iterative pruning; 1: all at once")
     recover: float = _setting(0.995, "a round of recovery ends at this share of the dense accuracy; 0: no recovery")
     recover_epochs: float = _setting(1.0, "epochs of recovery at most after each round of pruning")
+    cache: str = _setting("", "directory where recipes for one model share pruning rounds; empty: none is shared")
     recover_evals: int = _setting(10, "evaluations in an epoch of recovery, to see whether accuracy is back")
 
 

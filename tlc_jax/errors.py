@@ -1,4 +1,4 @@
-"""The two ways in which a stage ends early on purpose."""
+"""The ways in which a stage ends early and says so in one line."""
 
 
 class InputError(Exception):

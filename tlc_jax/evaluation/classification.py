@@ -43,7 +43,9 @@ class ClassificationEvaluator:
         loss = float(-np.mean(log_p_NxC[known, labels_N[known]], dtype=np.float64)) if known.any() else float("nan")
         return Predictions(np.asarray(split.ids[:count]), labels_N, np.exp(log_p_NxC), loss)
 
-    def _rows(self, params: Params, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _rows(
+        self, params: Params, batches: Iterator[dict[str, np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch in batches:
             rows = self._log_probabilities(params, put_batch({"tokens": batch["tokens"]}, self._mesh)["tokens"])
             real = batch["weights"] > 0

@@ -50,7 +50,9 @@ class PerplexityEvaluator:
     def _total(self, params: Params, packed: Packed, limit: int) -> np.ndarray:
         batches = evaluation_batches(packed, self._batch_size, limit)
         results = [
-            self._sums(params, put_batch({name: batch[name] for name in ("tokens", "weights")}, self._mesh), np.int32(i))
+            self._sums(
+                params, put_batch({name: batch[name] for name in ("tokens", "weights")}, self._mesh), np.int32(i)
+            )
             for i, batch in enumerate(batches)
         ]
         # Added in float64 on the host: a long evaluation keeps its digits.

@@ -36,12 +36,14 @@ class Stage:
       options: its flags beside --config and --workdir.
       default_config: where the config comes from without --config: nowhere, the run named by --init, or the workdir.
       needs_budget: whether it trains under `budget`.
+      needs_workdir: whether it keeps files in a workdir.
     """
 
     sections: tuple[str, ...]
     options: tuple[Option, ...] = ()
     default_config: Literal["none", "init", "workdir"] = "none"
     needs_budget: bool = False
+    needs_workdir: bool = True
 
 
 _INIT = Option(
@@ -56,7 +58,7 @@ STAGES: dict[str, Stage] = {
     "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True),
     "compress": Stage((*_TRAINING, "recipe", "compress")),
     "evaluate": Stage((*_LABELLED, "objective"), (_INIT,), default_config="init"),
-    "predict": Stage(("predict", "init", "data", "eval", "impl"), (_INIT,), default_config="init"),
+    "predict": Stage(("predict", "init", "data", "eval", "impl"), (_INIT,), default_config="init", needs_workdir=False),
     "study": Stage(
         ("study", *_TRAINING, "objective", "compress"),
         (

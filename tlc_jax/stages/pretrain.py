@@ -52,9 +52,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     objective = masked_language(network, config.objective)
     optimizer = adamw(config.optimizer, abstract)
     batches = RowBatches(data.train, config.optimizer.batch_size, config.seed)
-    evaluator = PerplexityEvaluator(
-        objective, data.valid, config.eval.batch_size or config.optimizer.batch_size, mesh
-    )
+    evaluator = PerplexityEvaluator(objective, data.valid, config.eval.batch_size or config.optimizer.batch_size, mesh)
     task = Task(
         init=lambda: network.init(jax.random.key(config.seed)),
         optimizer=optimizer,

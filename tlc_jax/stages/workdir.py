@@ -17,6 +17,10 @@ from tlc_jax.errors import InputError
 MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict")
 
 
+class InUse(InputError):
+    """Another process works in the workdir."""
+
+
 class Lock:
     """Sole use of a workdir, until closed or until the process ends, however it ends."""
 
@@ -67,7 +71,7 @@ def _lock(workdir: Path) -> Lock:
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
-        raise InputError(
+        raise InUse(
             f"{workdir} is in use by another process ({holder}): wait for it, or choose another --workdir"
         ) from None
     file.truncate(0)

@@ -75,8 +75,10 @@ class Checkpointer:
                         meta=ocp.args.JsonRestore(),
                     ),
                 )
-            except Exception as error:  # noqa: BLE001  (Orbax and TensorStore raise many kinds for a damaged file)
-                log.warning("checkpoint %s/%d cannot be read (%s): trying the one before", self.directory, step, _line(error))
+            except Exception as error:
+                log.warning(
+                    "checkpoint %s/%d cannot be read (%s): trying the one before", self.directory, step, _line(error)
+                )
                 continue
             for newer in (s for s in steps if s > step):
                 self._manager.delete(newer)  # damaged: it would stand in the way of saving that step again
@@ -106,7 +108,7 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             return cast(dict[str, Any], dict(reader.restore((path / "meta").absolute())))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
 
 
@@ -122,16 +124,15 @@ def read_params(directory: Path, step: int, abstract: Params, device: jax.Device
     try:
         with ocp.StandardCheckpointer() as reader:
             return cast(Params, reader.restore((path / "params").absolute(), target))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
 
 
-def save_params(directory: Path, params: Params, meta: dict[str, Any]) -> Path:
-    """Writes parameters alone as checkpoint 0 of `directory`, replacing one that is there; returns its `params` folder."""
-    path = (directory / "0").absolute()
-    with ocp.Checkpointer(
-        ocp.CompositeCheckpointHandler(params=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler())
-    ) as writer:
+def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]) -> Path:
+    """Writes parameters alone as a checkpoint, in place of one that is there; returns the folder they lie in."""
+    path = (directory / str(step)).absolute()
+    handler = ocp.CompositeCheckpointHandler(params=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler())
+    with ocp.Checkpointer(handler) as writer:
         writer.save(
             path,
             args=ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)),

@@ -27,7 +27,7 @@ from tlc_jax.durations import Amounts, due
 from tlc_jax.errors import StoppedEarly, TrainingFailed
 from tlc_jax.models.encoder import Params
 from tlc_jax.training import mesh as meshes
-from tlc_jax.training.budget import Budget, Clock, Ledger, benchmark_step, known_benchmark, keep_benchmark
+from tlc_jax.training.budget import Budget, Clock, Ledger, benchmark_step, keep_benchmark, known_benchmark
 from tlc_jax.training.checkpoint import Checkpointer
 from tlc_jax.training.metrics import MetricsWriter, ProgressLine
 from tlc_jax.training.optimizer import schedule
@@ -49,6 +49,7 @@ class Task:
       cost: host batch -> what training on it spends (all but seconds).
       evaluate: (parameters, whether training is over) -> metrics.
       meta: what every checkpoint says about the model.
+      enough: metrics of an evaluation -> whether to stop there, whatever is left of the budget.
       peak_flops: of all devices together, FLOP/s; None where unknown.
     """
 
@@ -59,6 +60,7 @@ class Task:
     cost: Callable[[HostBatch], Amounts]
     evaluate: Callable[[Params, bool], dict[str, Any]]
     meta: dict[str, Any]
+    enough: Callable[[dict[str, Any]], bool] = lambda metrics: False
     peak_flops: float | None = None
 
 
@@ -110,6 +112,7 @@ class _Run:
         self.task, self.settings, self.mesh, self.clock, self.checkpointer = task, settings, mesh, clock, checkpointer
         self.workdir = workdir
         self.ledger = Ledger(clock)
+        self.stopped_by = ""
         self.step, self.state = self._start()
         self.budget = Budget.of(settings.budget)
         self.flights: deque[_Flight] = deque()
@@ -140,6 +143,7 @@ class _Run:
         if restored is not None:
             step, state, meta = restored
             self.ledger = Ledger(self.clock, meta["progress"])
+            self.stopped_by = meta["progress"]["stopped_by"]
             return step, state
         params = jax.device_put(self.task.init(), params_shardings)
         state = jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=self.shardings)(params)
@@ -147,11 +151,10 @@ class _Run:
 
     def to_the_end(self) -> Outcome:
         """Trains, saves, and sums up."""
-        stopped_by = ""
         with StopRequest() as stop, contextlib.closing(self._batches()) as batches:
             if self.settings.budget.clock == "benchmark":
                 self.budget = self.budget.in_steps(self._benchmarked_steps())
-            while not (stopped_by := stop.received or self._budget_used_up()):
+            while not (stop.received or self._finished()):
                 batch = self._next(batches)
                 self._dispatch(batch)
                 self._collect(leave=1)
@@ -160,15 +163,15 @@ class _Run:
             self._log()
             self._save()
             self.checkpointer.wait()
-        if stop.received:
+        if stop.received and not self.stopped_by:
             self._finish("stop", stopped_by="preemption")
             raise StoppedEarly(
                 f"{stop.received} at step {self.step}; everything is saved in {self.workdir}: run the same command again"
             )
         with self.ledger.booked("eval"):
             final = self.task.evaluate(self.state.params, True)
-        numbers = {**self._numbers(stopped_by), **final}
-        self._finish("stop", stopped_by=stopped_by, **final)
+        numbers = {**self._numbers(), **final}
+        self._finish("stop", stopped_by=self.stopped_by, **final)
         return Outcome(self.state.params, self.step, numbers)
 
     def _finish(self, event: str, **values: Any) -> None:
@@ -252,13 +255,13 @@ class _Run:
             amounts += dataclasses.replace(flight.cost, seconds=self.last_step_seconds)
         return amounts
 
-    def _budget_used_up(self) -> str:
-        """The limit that is used up, or "". Near the end of a time limit it waits for steps in flight to be sure."""
-        if self.budget.used(self.ledger, self._in_flight())[0] < 1.0:
-            return ""
-        self._collect(leave=0)
-        fraction, unit = self.budget.used(self.ledger)
-        return unit if fraction >= 1.0 else ""
+    def _finished(self) -> bool:
+        """Whether a limit is used up. Near the end of a time limit it waits for steps in flight to be sure."""
+        if not self.stopped_by and self.budget.used(self.ledger, self._in_flight())[0] >= 1.0:
+            self._collect(leave=0)
+            fraction, unit = self.budget.used(self.ledger)
+            self.stopped_by = unit if fraction >= 1.0 else ""
+        return bool(self.stopped_by)
 
     def _benchmarked_steps(self) -> int:
         """Steps that the seconds of the budget buy, measured on a copy of the state and written down once."""
@@ -292,6 +295,8 @@ class _Run:
             with self.ledger.booked("eval"):
                 values = self.task.evaluate(self.state.params, False)
             self._row("eval", **values)
+            if self.task.enough(values):
+                self.stopped_by = "target"
         if due(Amounts(seconds=checkpoints.every_seconds, steps=checkpoints.every_steps), before, now):
             self._collect(leave=0)
             self._save()
@@ -300,7 +305,8 @@ class _Run:
         if self.saved_step == self.step:
             return
         with self.ledger.booked("checkpoint"):
-            self.checkpointer.save(self.step, self.state, {**self.task.meta, "progress": self.ledger.save()})
+            progress = {**self.ledger.save(), "stopped_by": self.stopped_by}
+            self.checkpointer.save(self.step, self.state, {**self.task.meta, "progress": progress})
         self.saved_step = self.step
         self._row("checkpoint")
 
@@ -346,7 +352,7 @@ class _Run:
             return None
         return spent.flops / spent.seconds / self.task.peak_flops
 
-    def _numbers(self, stopped_by: str) -> dict[str, Any]:
+    def _numbers(self) -> dict[str, Any]:
         spent, seconds = self.ledger.spent, self.ledger.save()["seconds"]
         return {
             "steps": spent.steps,
@@ -357,5 +363,5 @@ class _Run:
             "seconds": seconds,
             "tokens_per_second": spent.tokens / spent.seconds if spent.seconds else None,
             "mfu": self._mfu(),
-            "stopped_by": stopped_by,
+            "stopped_by": self.stopped_by,
         }

@@ -111,8 +111,15 @@ def describe_parameters(params: Params, shardings: dict[str, Any], **columns: di
     places = flatten(shardings)
     header = ["path", "shape", "sharding", *columns]
     rows = [
-        [path, "x".join(map(str, leaf.shape)), str(places[path].spec), *(str(c.get(path, "")) for c in columns.values())]
+        [
+            path,
+            "x".join(map(str, leaf.shape)),
+            str(places[path].spec),
+            *(str(c.get(path, "")) for c in columns.values()),
+        ]
         for path, leaf in flatten(params).items()
     ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows])
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]
+    )

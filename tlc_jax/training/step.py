@@ -75,7 +75,9 @@ def make_train_step(
             gradient_and_sums = gradient_of(params, part_batch, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, gradient_and_sums), None
 
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient_of, params, _first(batches), key))
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient_of, params, _first(batches), key)
+        )
         return jax.lax.scan(add_part, zeros, (batches, jnp.arange(parts)))[0]
 
     def step(state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array) -> tuple[TrainState, StepMetrics]:

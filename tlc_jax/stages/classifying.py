@@ -1,0 +1,174 @@
+"""Training and evaluating a classifier, as finetuning does it once and recovery from pruning many times."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tlc_jax.analysis import flops
+from tlc_jax.compression.pruning import apply_masks, mask_updates
+from tlc_jax.config import Config
+from tlc_jax.data.batches import LabelledBatches
+from tlc_jax.data.labelled import Labelled, load_labelled
+from tlc_jax.data.order import subset
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.durations import Amounts
+from tlc_jax.errors import InputError
+from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
+from tlc_jax.evaluation.predictions import Predictions
+from tlc_jax.models.encoder import Network, Params
+from tlc_jax.stages import session
+from tlc_jax.training.loop import Task
+from tlc_jax.training.objectives import classification
+from tlc_jax.training.optimizer import adamw
+from tlc_jax.training.step import make_train_step
+
+_HOLDOUT_SEED = 7919  # the same examples are held out whatever the run's seed
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledData:
+    """Training sources and the splits to evaluate on."""
+
+    train: list[Labelled]
+    valid: list[Labelled]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.train[0].label_names
+
+
+def load_data(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | None = None) -> LabelledData:
+    """Reads data.train and data.valid.
+
+    Args:
+      config: without data.valid, the share data.holdout of each training source is held out.
+      tokenizer: of the model.
+      labels: the classes of a model that is trained already; None: those of the training data.
+
+    Raises:
+      InputError: a source is wrong, or holds labels that `labels` does not.
+    """
+    train = load_labelled(config.data.train, config.data, tokenizer, labels, config.seed, config.impl.threads)
+    if config.data.valid:
+        return LabelledData(train, load_validation(config, tokenizer, train[0].label_names))
+    held = [_held_out(part, config.data.holdout) for part in train]
+    rest = [np.setdiff1d(np.arange(len(part)), rows) for part, rows in zip(train, held, strict=True)]
+    return LabelledData(
+        [part.take_rows(rows) for part, rows in zip(train, rest, strict=True)],
+        [part.take_rows(rows) for part, rows in zip(train, held, strict=True)],
+    )
+
+
+def load_validation(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...]) -> list[Labelled]:
+    """The splits of data.valid, or what `load_data` holds out of data.train where that is empty."""
+    spec = config.data.valid or config.data.train
+    splits = load_labelled(spec, config.data, tokenizer, labels, config.seed, config.impl.threads)
+    if config.data.valid:
+        return splits
+    return [part.take_rows(_held_out(part, config.data.holdout)) for part in splits]
+
+
+def _held_out(part: Labelled, share: float) -> np.ndarray:
+    return subset(len(part), share, _HOLDOUT_SEED)
+
+
+class ClassifierRun:
+    """A network with its data: makes training tasks and evaluates parameters.
+
+    Attributes:
+      predictions: per split, of the parameters that `final` evaluated last.
+    """
+
+    def __init__(self, config: Config, network: Network, tokenizer: Tokenizer, data: LabelledData, mesh: Mesh):
+        self.config, self.network, self.tokenizer, self.data, self.mesh = config, network, tokenizer, data, mesh
+        batch_size = config.eval.batch_size or config.optimizer.batch_size
+        self._evaluator = ClassificationEvaluator(network, data.valid, batch_size, mesh)
+        self.predictions: dict[str, Predictions] = {}
+        self.meta = session.model_meta("classifier", config, tokenizer, data.labels)
+        self.steps_per_epoch = LabelledBatches(data.train, config.optimizer.batch_size, 0).examples_per_epoch / (
+            config.optimizer.batch_size
+        )
+
+    def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
+        """Numbers on the validation splits; all of each, with predictions kept, once training is over."""
+        predictions = self._evaluator.predictions(params, 0 if final else self.config.eval.examples)
+        if final:
+            self.predictions = predictions
+        return summarise(predictions)
+
+    def save_predictions(self, workdir: Path) -> None:
+        """Writes predictions/SPLIT.npz."""
+        for name, predictions in self.predictions.items():
+            predictions.save(workdir / "predictions" / f"{name}.npz")
+
+    def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
+        """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
+        config = self.config
+        optimizer = adamw(config.optimizer, self.network.abstract(), mask_updates(masks) if masks else None)
+        batches = LabelledBatches(self.data.train, config.optimizer.batch_size, config.seed if seed is None else seed)
+        return Task(
+            init=init,
+            optimizer=optimizer,
+            step=make_train_step(
+                classification(self.network),
+                optimizer,
+                config.impl.microbatch,
+                config.impl.dropout_keys,
+                (lambda gradient: apply_masks(gradient, masks)) if masks else (lambda gradient: gradient),
+            ),
+            batch=batches,
+            cost=self._cost(batches.examples_per_epoch),
+            evaluate=self.evaluate,
+            meta=self.meta,
+            peak_flops=session.peak(config),
+        )
+
+    def _cost(self, examples_per_epoch: float) -> Callable[[dict[str, np.ndarray]], Amounts]:
+        def cost(batch: dict[str, np.ndarray]) -> Amounts:
+            rows, width = batch["tokens"].shape
+            return Amounts(
+                steps=1,
+                examples=rows,
+                tokens=rows * width,
+                epochs=rows / examples_per_epoch,
+                flops=flops.classifier_train_flops_per_step(self.config.model, len(self.data.labels), rows, width),
+            )
+
+        return cost
+
+
+def adopt_model(config: Config, model: Any, path: Path) -> Config:
+    """The config with the architecture of a saved model; dropout stays the config's own.
+
+    Raises:
+      InputError: data.length is beyond the saved model's positions.
+    """
+    if config.data.length > model.max_length:
+        raise InputError(
+            f"data.length={config.data.length} is beyond the {model.max_length} positions of {path}: "
+            f"set --config.data.length={model.max_length} or less"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(model, dropout=config.model.dropout))
+
+
+def size_numbers(config: Config, vocab_size: int, classes: int | None) -> dict[str, Any]:
+    """The columns that identify a model's size."""
+    count = flops.parameter_count(config.model, vocab_size, classes)
+    return {
+        "layers": config.model.layers,
+        "hidden": config.model.hidden,
+        "params": count.total,
+        "params_nonembedding": count.nonembedding,
+    }
+
+
+def on_first_device(params: Params) -> Params:
+    """Parameters gathered from the mesh, for work that is done once and not in a loop."""
+    return jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), params)

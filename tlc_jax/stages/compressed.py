@@ -1,0 +1,63 @@
+"""The end of every compression: quantise, pack, read back, evaluate what was read back, and measure its size."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tlc_jax.compression.artifact import load_artifact, save_artifact
+from tlc_jax.compression.compress import compress_params
+from tlc_jax.compression.pruning import sparsity
+from tlc_jax.compression.recipe import Recipe, format_recipe
+from tlc_jax.compression.size import measure
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.models.encoder import Params
+from tlc_jax.stages.starting_point import ARTIFACT
+from tlc_jax.training.checkpoint import save_params
+
+
+def finish(
+    params: Params,
+    recipe: Recipe,
+    masks: Mapping[str, Any] | None,
+    meta: dict[str, Any],
+    tokenizer: Tokenizer,
+    workdir: Path,
+    evaluate: Callable[[Params, bool], dict[str, Any]],
+) -> dict[str, Any]:
+    """Writes artifact/ and compressed/ into the workdir.
+
+    Args:
+      params: trained, and pruned already where `masks` are given.
+      recipe: its quantisation is applied here; so is its pruning, where there are no masks.
+      masks: what is pruned.
+      meta: what checkpoints say about the model.
+      tokenizer: packed beside the model.
+      workdir: the run's.
+      evaluate: (parameters, whether training is over) -> numbers.
+
+    Returns:
+      the numbers of the model as the artifact holds it, its sparsity, bits and sizes.
+    """
+    meta = {**meta, "recipe": format_recipe(recipe)}
+    compressed = compress_params(params, recipe, masks)
+    path = workdir / ARTIFACT
+    path.parent.mkdir(exist_ok=True)
+    save_artifact(path, compressed, meta)
+    tokenizer.save(path.parent / "tokenizer.model")
+    packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
+    folder = save_params(workdir / "compressed", 0, packed, meta)
+    zeros = sparsity(compressed.params, compressed.masks)
+    return {
+        "recipe": meta["recipe"],
+        "bits": recipe.bits,
+        "sparsity": zeros.over_scope,
+        "sparsity_all": zeros.over_all,
+        **dataclasses.asdict(measure(compressed, artifact=path, checkpoint=folder)),
+        **evaluate(packed, True),
+    }

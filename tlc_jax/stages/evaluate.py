@@ -1,0 +1,62 @@
+"""Measure a saved model: perplexity or accuracy on data.valid, and its size.
+
+--init names a workdir, a checkpoint or an artifact; without --config the settings of the run it belongs to are used.
+Predictions for every instance go to predictions/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.compression.size import directory_bytes, measure
+from tlc_jax.config import Config
+from tlc_jax.data.sources import check_sources
+from tlc_jax.errors import InputError
+from tlc_jax.stages import session, starting_point
+from tlc_jax.stages.classifying import adopt_model, size_numbers
+from tlc_jax.stages.evaluating import Evaluation
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluates in `workdir`; returns what result.json says."""
+    del options
+    if not config.init.source:
+        raise InputError("nothing to evaluate: name a run, a checkpoint or an artifact with --init=DIR")
+    starting_point.find(config.init.source)
+    if config.data.valid:
+        check_sources(config.data.valid, "data.valid", config.data)
+    result = session.run_once(workdir, config, lambda: _evaluate(config, workdir))
+    print(json.dumps(result, indent=2))
+    return result
+
+
+def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
+    start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    config = adopt_model(config, start.model, start.path)
+    evaluation = Evaluation(config, start, workdir, session.open_devices(config))
+    numbers = evaluation(start.params)
+    evaluation.save_predictions(workdir)
+    classes = len(start.labels) if start.kind == "classifier" else None
+    return {
+        "stage": "evaluate",
+        "init": str(start.path),
+        "kind": start.kind,
+        "recipe": start.recipe,
+        **size_numbers(config, start.tokenizer.vocab_size, classes),
+        **_size(start.path),
+        **numbers,
+        **session.provenance(),
+    }
+
+
+def _size(path: Path) -> dict[str, Any]:
+    """Bytes of what was read: every definition for an artifact, the parameters' folder for a checkpoint."""
+    if path.is_dir():
+        return {"bytes_checkpoint": directory_bytes(path / "params")}
+    sizes = dataclasses.asdict(measure(load_artifact(path).model, artifact=path))
+    return {name: value for name, value in sizes.items() if value is not None}

@@ -1,0 +1,134 @@
+"""Finetune a classifier on labelled texts or pairs, from a pretrained encoder or from scratch.
+
+With init.from only parameters are taken from the earlier run, never its optimizer state, and the log says which were.
+The architecture is that run's. A pruned encoder keeps its zeros: its mask is held as the last transform of the
+optimizer, and at the end the recipe's quantisation is applied anew. With `seeds`, one run per seed in seed-K/ and a
+summary. Predictions for every instance of every validation split go to predictions/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tlc_jax.compression.pruning import masks_from_zeros, restrict_masks
+from tlc_jax.compression.recipe import parse_recipe
+from tlc_jax.config import Config
+from tlc_jax.data.sources import check_sources, examples, parse_sources
+from tlc_jax.data.tokenizer import Tokenizer, train_tokenizer
+from tlc_jax.errors import InputError
+from tlc_jax.models.encoder import classifier
+from tlc_jax.stages import compressed, session, starting_point
+from tlc_jax.stages.classifying import ClassifierRun, adopt_model, load_data, on_first_device, size_numbers
+from tlc_jax.stages.starting_point import StartingPoint
+from tlc_jax.training.loop import train
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Finetunes in `workdir`; returns what result.json says."""
+    del options
+    check_sources(config.data.train, "data.train", config.data)
+    if config.data.valid:
+        check_sources(config.data.valid, "data.valid", config.data)
+    if config.init.source:
+        starting_point.find(config.init.source)
+    if not config.seeds:
+        return session.run_once(workdir, config, lambda: finetune(config, workdir))
+
+    def sweep() -> dict[str, Any]:
+        results = {}
+        for seed in config.seeds:
+            one = dataclasses.replace(config, seed=seed, seeds=())
+            results[seed] = run(one, workdir / f"seed-{seed}", {})
+        return _summary(results)
+
+    return session.run_once(workdir, config, sweep)
+
+
+def _summary(results: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation of the accuracies over seeds."""
+
+    def spread(values: list[float]) -> dict[str, Any]:
+        return {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "values": values,
+        }
+
+    splits = next(iter(results.values()))["accuracy_by_split"]
+    return {
+        "stage": "finetune",
+        "seeds": list(results),
+        "accuracy": statistics.fmean(r["accuracy"] for r in results.values()),
+        "accuracy_over_seeds": spread([r["accuracy"] for r in results.values()]),
+        "accuracy_by_split": {
+            name: spread([r["accuracy_by_split"][name] for r in results.values()]) for name in splits
+        },
+        "runs": {str(seed): f"seed-{seed}" for seed in results},
+    }
+
+
+def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, pack: bool = False) -> dict[str, Any]:
+    """One finetuning run.
+
+    Args:
+      config: resolved.
+      workdir: claimed by the caller.
+      start: the model to start from; None: what `init.from` names, if anything.
+      pack: write an artifact also where `start` is not compressed.
+    """
+    if start is None and config.init.source:
+        start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    if start is not None:
+        config = adopt_model(config, start.model, start.path)
+    tokenizer = start.tokenizer if start else _own_tokenizer(config)
+    session.keep_tokenizer(tokenizer, workdir)
+    data = load_data(config, tokenizer, start.labels if start and start.kind == "classifier" else None)
+    mesh = session.open_devices(config)
+    network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
+    work = ClassifierRun(config, network, tokenizer, data, mesh)
+
+    recipe = parse_recipe(start.recipe if start else "dense")
+    init = network.init(jax.random.key(config.seed))
+    masks = None
+    if start is not None:
+        if recipe.prune:
+            masks = restrict_masks(masks_from_zeros(start.params, recipe.prune.embeddings), init)
+        init, restored, fresh = starting_point.graft(init, start.params)
+        session.say(
+            f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "
+            f"{', '.join(fresh) or 'none'}; no optimizer state is taken"
+        )
+        if not restored:
+            raise InputError(f"nothing in {start.path} fits this model")
+    outcome = train(work.task(lambda: init, masks), config, workdir, mesh)
+    result = {
+        "stage": "finetune",
+        **size_numbers(config, tokenizer.vocab_size, len(data.labels)),
+        "seed": config.seed,
+        "init": str(start.path) if start else "scratch",
+        "labels": list(data.labels),
+        "recipe": start.recipe if start else "dense",
+        "truncated": {part.name: part.truncated for part in [*data.train, *data.valid]},
+        **outcome.numbers,
+        **session.provenance(),
+    }
+    if pack or recipe.operations:
+        params = on_first_device(outcome.params)
+        result |= compressed.finish(params, recipe, masks, work.meta, tokenizer, workdir, work.evaluate)
+    work.save_predictions(workdir)
+    return result
+
+
+def _own_tokenizer(config: Config) -> Tokenizer:
+    """From scratch: tokenizer.path, or one trained on the training texts themselves."""
+    if config.tokenizer.path:
+        return Tokenizer.load(config.tokenizer.path)
+    read = [examples(source, config.data) for source in parse_sources(config.data.train)]
+    texts = (text for part in read for column in (part.texts, part.pairs or ()) for text in column)
+    return train_tokenizer(texts, config.tokenizer.vocab_size, config.tokenizer.train_bytes)

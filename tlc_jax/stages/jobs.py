@@ -1,0 +1,169 @@
+"""The jobs of a study: what a grid expands to, what each needs, and where it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+from pathlib import Path
+from typing import Any
+
+from tlc_jax.compression.recipe import format_recipe, parse_recipe
+from tlc_jax.config import Config, Study, merge, parse_size, require_budget, resolve, to_dict
+from tlc_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of a stage.
+
+    Attributes:
+      number: its place in the study; stable as long as the study's config is.
+      name: also the name of its workdir under jobs/.
+      needs: numbers of the jobs that must be done first.
+      labels: the columns that place its result in the grid.
+    """
+
+    number: int
+    name: str
+    stage: str
+    config: Config
+    workdir: Path
+    needs: tuple[int, ...]
+    labels: dict[str, Any]
+
+    @property
+    def done(self) -> bool:
+        return (self.workdir / "result.json").exists()
+
+    @property
+    def error_file(self) -> Path:
+        return self.workdir / "error.txt"
+
+    @property
+    def running(self) -> bool:
+        """Whether a process holds the lock of its workdir."""
+        path = self.workdir / ".lock"
+        if not path.exists():
+            return False
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def ancestors(self, jobs: list[Job]) -> list[int]:
+        """Numbers of all jobs that it needs, directly or not, in the order in which they can be run."""
+        found: list[int] = []
+        for needed in self.needs:
+            found += [n for n in [*jobs[needed].ancestors(jobs), needed] if n not in found]
+        return found
+
+
+def needed_first(job: Job, jobs: list[Job]) -> list[Job]:
+    """The job after all that it needs."""
+    return [*(jobs[n] for n in job.ancestors(jobs)), job]
+
+
+def expand(config: Config, workdir: Path) -> list[Job]:
+    """All jobs of a study, each after those that it needs.
+
+    Pretraining jobs have the study's own settings. Finetuning jobs have the defaults, `data.dir`, `compress`, `impl`
+    and the model of the study, then study.finetune, then what their task sets.
+
+    Raises:
+      InputError: the grid is empty, or the settings of a task are wrong.
+    """
+    return _Grid(config, workdir).expand()
+
+
+class _Grid:
+    def __init__(self, config: Config, workdir: Path):
+        for field in ("sizes", "pretrain_seeds", "recipes"):
+            if not getattr(config.study, field):
+                raise InputError(f"study.{field} is empty: there is nothing to run")
+        if config.study.tasks and not config.study.seeds:
+            raise InputError("study.seeds is empty: there is nothing to finetune with")
+        require_budget(config)
+        self.config, self.study, self.workdir = config, config.study, workdir
+        self.jobs: list[Job] = []
+        self.base = to_dict(config)
+        self.base["study"] = to_dict(Study())
+        self.base["data"]["cache"] = config.data.cache or str(workdir / "data")
+        # "dense" comes first, so that the first results of a study are those that the others are compared with.
+        self.recipes = [format_recipe(parse_recipe(text)) for text in config.study.recipes]
+
+    def expand(self) -> list[Job]:
+        pretrained = {
+            (size, seed): self._pretrain(size, seed) for size in self.study.sizes for seed in self.study.pretrain_seeds
+        }
+        finetuned = [
+            self._finetune(size, seed, task, one, pretrained[size, seed], "pretrained")
+            for (size, seed) in pretrained
+            for task in self.study.tasks
+            for one in self.study.seeds
+        ]
+        twins = [
+            self._finetune(size, self.study.pretrain_seeds[0], task, one, number, "scratch")
+            for size in (self.study.sizes if self.study.scratch else ())
+            for number in [pretrained[size, self.study.pretrain_seeds[0]]]
+            for task in self.study.tasks
+            for one in self.study.seeds
+        ]
+        for recipe in self.recipes:
+            for number in finetuned:
+                self._compress(number, recipe)
+        for number in twins:
+            self._compress(number, "dense")
+        return self.jobs
+
+    def _add(self, name: str, stage: str, settings: dict[str, Any], needs: tuple[int, ...], **labels: Any) -> int:
+        number = len(self.jobs)
+        try:
+            config = resolve(settings)
+        except InputError as error:
+            raise InputError(f"settings of job {name}: {error}") from error
+        self.jobs.append(Job(number, name, stage, config, self.workdir / "jobs" / name, needs, labels))
+        return number
+
+    def _pretrain(self, size: str, seed: int) -> int:
+        layers, hidden = parse_size(size)
+        settings = merge(self.base, {"seed": seed, "model": {"layers": layers, "hidden": hidden}})
+        return self._add(f"pretrain-{size}-p{seed}", "pretrain", settings, (), pretrain_seed=seed)
+
+    def _finetune(self, size: str, pretrain_seed: int, task: str, seed: int, pretrained: int, init: str) -> int:
+        source = self.jobs[pretrained]
+        settings = merge(
+            to_dict(Config()),
+            {"impl": self.base["impl"], "compress": self.base["compress"], "model": to_dict(source.config.model)},
+            {"data": {"dir": self.config.data.dir, "length": self.config.data.length}},
+            self.study.finetune,
+            self.study.tasks[task],
+            {"seed": seed},
+        )
+        if init == "pretrained":
+            origin, start = f"p{pretrain_seed}", {"init": {"from": str(source.workdir)}}
+        else:
+            origin, start = "scratch", {"tokenizer": {"path": str(source.workdir / "tokenizer.model")}}
+        labels = {"task": task, "seed": seed, "pretrain_seed": pretrain_seed, "init": init}
+        name = f"finetune-{size}-{origin}-{task}-s{seed}"
+        number = self._add(name, "finetune", merge(settings, start), (pretrained,), **labels)
+        require_budget(self.jobs[number].config)
+        return number
+
+    def _compress(self, finetuned: int, recipe: str) -> None:
+        source = self.jobs[finetuned]
+        # Compressing before finetuning starts where finetuning started.
+        before = source.config.compress.when == "before" and source.labels["init"] == "pretrained"
+        start, needs = (source.config.init.source, source.needs) if before else (str(source.workdir), (finetuned,))
+        settings = merge(
+            to_dict(source.config),
+            {
+                "init": {"from": start},
+                "tokenizer": {"path": ""},
+                "recipe": recipe,
+                "compress": {"cache": str(self.workdir / "rounds"), "when": "before" if before else "after"},
+            },
+        )
+        name = source.name.replace("finetune-", "compress-", 1) + "-" + recipe.replace(":", "").replace("=", "")
+        self._add(name, "compress", settings, needs, **source.labels)

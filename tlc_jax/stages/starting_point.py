@@ -1,0 +1,147 @@
+"""What `init.from` names: a workdir, a checkpoint or an artifact, read back with its tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tlc_jax import config as configs
+from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.errors import InputError
+from tlc_jax.models.encoder import Network, Params
+from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+ARTIFACT = Path("artifact") / "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class StartingPoint:
+    """A saved model.
+
+    Attributes:
+      path: the checkpoint or artifact that was read.
+      meta: what was saved about it: kind, model, length, labels, vocab_size, tokenizer_hash, and recipe if compressed.
+      params: float32 parameters; of an artifact, exactly what it stands for.
+    """
+
+    path: Path
+    meta: dict[str, Any]
+    params: Params
+    tokenizer: Tokenizer
+    tokenizer_path: Path
+
+    @property
+    def kind(self) -> str:
+        return str(self.meta["kind"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.meta["labels"])
+
+    @property
+    def recipe(self) -> str:
+        return str(self.meta.get("recipe", "dense"))
+
+    @property
+    def model(self) -> configs.Model:
+        return configs.Model(**self.meta["model"])
+
+    def network(self, impl: configs.Impl) -> Network:
+        return network_of(self.meta, impl)
+
+
+def network_of(meta: dict[str, Any], impl: configs.Impl) -> Network:
+    """The network that a checkpoint's meta describes."""
+    return Network(meta["kind"], configs.Model(**meta["model"]), meta["vocab_size"], len(meta["labels"]), impl)
+
+
+def find(source: str) -> Path:
+    """The artifact file or checkpoint folder (`.../checkpoints/STEP`) that `init.from` means, without reading it.
+
+    A workdir means its artifact where it has one, since that is what was evaluated, and else its newest checkpoint.
+
+    Raises:
+      InputError: there is nothing of the kind.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"init.from={source} does not exist: name a workdir, a checkpoint or an artifact")
+    if path.is_file():
+        return path
+    for artifact in (path / ARTIFACT, path / ARTIFACT.name):
+        if artifact.exists():
+            return artifact
+    if path.name.isdecimal() and (path / "params").is_dir():
+        return path
+    directory = path if path.name == "checkpoints" else path / "checkpoints"
+    steps = checkpoint.complete_steps(directory)
+    if not steps:
+        raise InputError(f"init.from={source} holds neither a checkpoint nor an artifact of tlc")
+    return directory / str(steps[0])
+
+
+def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingPoint:
+    """Reads the model that `init.from` names.
+
+    Args:
+      source: see `find`.
+      impl: only shapes matter here.
+      tokenizer_path: `tokenizer.path`; empty: the tokenizer that lies beside the model.
+
+    Raises:
+      InputError: nothing readable is there, or the tokenizer is not the one that the model was trained with.
+    """
+    path = find(source)
+    if path.is_file():
+        artifact = load_artifact(path)
+        meta, params = dict(artifact.metadata), jax.tree.map(jnp.asarray, artifact.params)
+        beside = path.parent / "tokenizer.model"
+    else:
+        path, meta, params = _read_checkpoint(path, impl)
+        beside = path.parent.parent / "tokenizer.model"
+    where = Path(tokenizer_path or beside)
+    tokenizer = Tokenizer.load(where)
+    if tokenizer.hash != meta["tokenizer_hash"]:
+        raise InputError(
+            f"the tokenizer {where} is not the one that {path} was trained with: "
+            "leave tokenizer.path empty, or point it at that run's tokenizer.model"
+        )
+    return StartingPoint(path, meta, params, tokenizer, where)
+
+
+def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, Any], Params]:
+    """The checkpoint, or where it is damaged the newest older one beside it that is whole."""
+    steps = [s for s in checkpoint.complete_steps(path.parent) if s <= int(path.name)]
+    first_error: InputError | None = None
+    for step in steps:
+        try:
+            meta = checkpoint.read_meta(path.parent, step)
+            params = checkpoint.read_params(path.parent, step, network_of(meta, impl).abstract())
+        except InputError as error:
+            first_error = first_error or error
+            continue
+        if first_error is not None:
+            log.warning("%s; using the one of step %d", first_error, step)
+        return path.parent / str(step), meta, params
+    raise first_error or InputError(f"{path} is no checkpoint of tlc")
+
+
+def graft(fresh: Params, saved: Params) -> tuple[Params, list[str], list[str]]:
+    """Fresh parameters with every saved one of the same path and shape put in.
+
+    Returns:
+      the parameters; paths that were restored; paths that keep their fresh values.
+    """
+    target, source = flatten(fresh), flatten(saved)
+    restored = [p for p, leaf in target.items() if p in source and source[p].shape == leaf.shape]
+    merged = {path: source[path] if path in set(restored) else leaf for path, leaf in target.items()}
+    return unflatten(merged), restored, [path for path in target if path not in set(restored)]

@@ -1,0 +1,157 @@
+"""Run a grid of pretraining, finetuning and compression jobs, each once.
+
+Every size in study.sizes is pretrained under `budget` for each of study.pretrain_seeds, finetuned on every task for
+each of study.seeds, and compressed by every recipe; results.jsonl gets a row for each compressed model. Jobs that are
+done are not done again, so a study that was killed goes on where it was; a job that fails does not stop the others, and
+is tried again by the next run. --list prints the jobs; --job=K runs job K and what it needs, for array jobs of a
+scheduler.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tlc_jax.config import Config
+from tlc_jax.errors import InputError, StoppedEarly, TrainingFailed
+from tlc_jax.stages import compress, finetune, pretrain, session
+from tlc_jax.stages.jobs import Job, expand, needed_first
+from tlc_jax.stages.workdir import InUse, claim, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+_RUN = {"pretrain": pretrain.run, "finetune": finetune.run, "compress": compress.run}
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs the study, one job of it, or lists its jobs."""
+    jobs = expand(config, workdir)
+    if options.get("list"):
+        for job in jobs:
+            print(f"{job.number}\t{state(job, jobs)}\t{job.name}")
+        return {}
+    chosen = jobs
+    if (number := options.get("job")) is not None:
+        if not 0 <= number < len(jobs):
+            raise InputError(f"--job={number}: this study has jobs 0 to {len(jobs) - 1}; see --list")
+        chosen = needed_first(jobs[number], jobs)
+    claim_study(config, workdir)
+    failed: list[Job] = []
+    for position, job in enumerate(chosen, start=1):
+        if not job.done:
+            session.say(f"[{position}/{len(chosen)}] {job.name}")
+            _run_job(job, jobs, one=number is not None)
+            _write_down(jobs, workdir)
+        if not job.done:
+            failed.append(job)
+    _write_down(jobs, workdir)
+    if failed:
+        raise TrainingFailed(
+            f"{len(failed)} of {len(chosen)} jobs failed: {', '.join(job.name for job in failed)}; "
+            f"each one's error.txt says why, and the same command tries them again"
+        )
+    result = {"stage": "study", "jobs": len(jobs), "done": sum(job.done for job in jobs)}
+    session.say(f"{result['done']} of {len(jobs)} jobs are done: tlc report --workdir={workdir}")
+    return result
+
+
+def claim_study(config: Config, workdir: Path) -> None:
+    """Writes the study's config, or checks that it is still the same. Jobs lock their own workdirs, so that several
+    processes can share a study."""
+    try:
+        claim(workdir, config).close()
+    except InUse:  # another job of this study is being started at this moment, and checks the same thing
+        log.debug("%s is being claimed by another process", workdir)
+
+
+def state(job: Job, jobs: list[Job]) -> str:
+    """done, failed, running, waiting (for other jobs) or ready."""
+    if job.done:
+        return "done"
+    if job.running:
+        return "running"
+    if job.error_file.exists():
+        return "failed"
+    return "ready" if all(jobs[needed].done for needed in job.needs) else "waiting"
+
+
+def _run_job(job: Job, jobs: list[Job], one: bool) -> None:
+    """Runs a job; what it raises is written to its error.txt, except where the whole study is to stop."""
+    missing = [jobs[needed].name for needed in job.needs if not jobs[needed].done]
+    job.workdir.mkdir(parents=True, exist_ok=True)
+    if missing:
+        job.error_file.write_text(f"needs {', '.join(missing)}, which failed\n")
+        return
+    job.error_file.unlink(missing_ok=True)
+    try:
+        _RUN[job.stage](job.config, job.workdir, {})
+    except InUse as error:
+        raise StoppedEarly(f"{error}; this job can be tried again later") from error
+    except (StoppedEarly, KeyboardInterrupt):
+        raise
+    except (InputError, TrainingFailed) as error:
+        job.error_file.write_text(f"{error}\n")
+        session.say(f"{job.name} failed: {error}")
+    except Exception as error:
+        job.error_file.write_text(traceback.format_exc())
+        session.say(f"{job.name} failed: {type(error).__name__}: {error}; the study goes on")
+        if one:
+            raise
+
+
+def _write_down(jobs: list[Job], workdir: Path) -> None:
+    """Makes study.json and results.jsonl anew from what the jobs left: nothing to keep in step, nothing to lose."""
+    rows = [
+        {
+            "number": job.number,
+            "name": job.name,
+            "state": state(job, jobs),
+            "error": job.error_file.read_text().strip() if job.error_file.exists() else None,
+        }
+        for job in jobs
+    ]
+    write_json(workdir / "study.json", rows)
+    results = [_row(job, jobs) for job in jobs if job.stage == "compress" and job.done]
+    temporary = workdir / ".results.jsonl.tmp"
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in results), encoding="utf-8")
+    temporary.replace(workdir / "results.jsonl")
+
+
+_MEASURED = (
+    *("layers", "hidden", "params", "params_nonembedding", "recipe", "sparsity", "sparsity_all", "bits", "nonzero"),
+    *(
+        "bytes_ideal",
+        "bytes_paper",
+        "bytes_artifact",
+        "bytes_checkpoint",
+        "accuracy",
+        "accuracy_by_split",
+        "valid_loss",
+    ),
+    *("when",),
+)
+
+
+def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
+    """One line of results.jsonl: a compressed model, and where it comes from."""
+    result = read_json(job.workdir / "result.json")
+    row = {"job": job.name, **job.labels, **{name: result.get(name) for name in _MEASURED}}
+    # Counted from the recipe and not from the result of a packed model: the recipe is the key that reports group by.
+    row["recipe"] = job.config.recipe
+    pretrained = next((jobs[n] for n in job.ancestors(jobs) if jobs[n].stage == "pretrain"), None)
+    if pretrained is not None and job.labels["init"] == "pretrained":
+        training = read_json(pretrained.workdir / "result.json")
+        row |= {
+            "budget_seconds": pretrained.config.budget.seconds,
+            "steps": training["steps"],
+            "train_seconds": training["seconds"]["train"],
+            "pretrain_valid_loss": training["valid_loss"],
+            "pretrain_valid_perplexity": training["valid_perplexity"],
+        }
+    else:
+        row |= dict.fromkeys(("budget_seconds", "steps", "train_seconds"), 0)
+    return row
