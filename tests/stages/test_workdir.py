@@ -121,6 +121,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     write_json(path, {"good": 1})
     with pytest.raises(TypeError):
         write_json(path, {"bad": object()})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_json(tmp_path / "folder", {"good": 1})
+    (tmp_path / "folder").rmdir()
     assert read_json(path) == {"good": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
 
