@@ -145,6 +145,11 @@ def test_without_config_the_named_run_gives_it(source, flag, folder, stage):
     assert resolved.study == stored.study
 
 
+def test_a_stage_that_keeps_no_files_needs_no_workdir(folder, stage):
+    assert cli.main(["predict", "--config=c.py"]) == 0
+    assert stage.calls[0][1] == Path(".")
+
+
 def test_report_reads_the_config_of_its_workdir(folder, stage):
     Path("w").mkdir()
     write_json(Path("w/config.json"), config.to_dict(config.resolve({"study": {"sizes": ["5x64"]}})))

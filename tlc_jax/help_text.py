@@ -40,9 +40,10 @@ def of_stage(name: str) -> str:
     """
     stage = find(name)
     config = "--config=FILE.py[:ARG]" if stage.default_config == "none" else "[--config=FILE.py[:ARG]]"
+    workdir = "--workdir=DIR" if stage.needs_workdir else "[--workdir=DIR]"
     options = "".join(f" [--{option.name}{'' if option.kind is bool else '=...'}]" for option in stage.options)
     lines = [
-        f"usage: tlc {name} {config} --workdir=DIR{options} [--config.NAME=VALUE ...]",
+        f"usage: tlc {name} {config} {workdir}{options} [--config.NAME=VALUE ...]",
         "",
         _docstring(name),
         "",
