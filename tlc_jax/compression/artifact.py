@@ -143,7 +143,8 @@ def _spread(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> int:
     total = zlib.crc32(_json(header).encode())
     for name in sorted(tensors):
-        total = zlib.crc32(np.ascontiguousarray(tensors[name]).tobytes(), zlib.crc32(name.encode(), total))
+        content = np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)
+        total = zlib.crc32(content.data, zlib.crc32(name.encode(), total))
     return total
 
 
@@ -155,13 +156,15 @@ def _write(path: Path, tensors: dict[str, np.ndarray], header: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            save_file(tensors, temporary, {KEY: header})
-        except SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors would let the owner alone read
+        save_file(tensors, temporary, {KEY: header})
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -102,8 +102,7 @@ def apply_masks(params: Params, masks: Masks) -> dict[str, Any]:
     """
     flat = flatten(params)
     for path, mask in flatten(masks).items():
-        leaf = flat[path]
-        flat[path] = jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
+        flat[path] = _zero_pruned(flat[path], mask)
     return unflatten(flat)
 
 
@@ -150,6 +149,11 @@ def sparsity(params: Params, masks: Masks) -> Sparsity:
     total = sum(leaf.size for leaf in flatten(params).values())
     pruned = in_scope - sum(int(jnp.count_nonzero(mask)) for mask in flat.values())
     return Sparsity(nonzero=total - pruned, in_scope=in_scope, total=total)
+
+
+@jax.jit
+def _zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
 
 
 def _in_scope(params: Params, embeddings: bool) -> dict[str, Any]:

@@ -68,15 +68,12 @@ def quantize_leaf(w: Any, bits: int, axes: tuple[int, ...], scheme: str, kept: A
     With "aqt" a pruned zero has code 0. With "minmax" zero is not on the grid: the range is that of the kept weights,
     and `kept` restores zeros. Channels without any spread stay finite in both.
     """
-    w = jnp.asarray(w, jnp.float32)
-    if kept is not None:
-        kept = jnp.asarray(kept)
-        w = jnp.where(kept, w, 0)
+    zero = None
     if scheme == "aqt":
         codes, scale = _aqt(w, bits, axes)
-        zero = None
     else:
-        codes, scale, zero = _minmax(w, bits, axes, kept)
+        scale, zero = _minmax_grid(w, bits, axes, kept)
+        codes = _minmax_codes(w, zero, scale, 2**bits - 1, kept)
     return QuantizedTensor(np.asarray(codes), np.asarray(scale), zero, bits, None if kept is None else np.asarray(kept))
 
 
@@ -87,7 +84,7 @@ def dequantize_leaf(q: QuantizedTensor) -> np.ndarray:
     if q.zero is not None:
         values += q.zero
     if q.kept is not None:
-        values[~q.kept] = 0
+        np.copyto(values, 0, where=~q.kept)
     return values
 
 
@@ -131,18 +128,14 @@ def _aqt(w: jax.Array, bits: int, axes: tuple[int, ...]) -> tuple[jax.Array, jax
     return quantized.qvalue.astype(jnp.int8), quantized.scale[0]
 
 
-def _minmax(
-    w: jax.Array, bits: int, axes: tuple[int, ...], kept: jax.Array | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paper 1: codes round((W - q_0) / D) with q_0 the minimum and D = (maximum - minimum) / (2^bits - 1).
+def _minmax_grid(w: Any, bits: int, axes: tuple[int, ...], kept: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Paper 1's grid: D = (maximum - minimum) / (2^bits - 1), and q_0 the minimum.
 
-    The range is never clipped, so the paper's clamp changes nothing. D is divided in numpy: XLA would multiply by an
-    inexact reciprocal.
+    Divided in numpy: XLA would multiply by an inexact reciprocal of the constant.
     """
     low, high = (np.asarray(bound) for bound in _bounds(w, axes, kept))
     low, high = (np.where(np.isfinite(bound), bound, np.float32(0)) for bound in (low, high))  # nothing kept: 0, 0
-    scale = (high - low) / np.float32(2**bits - 1)
-    return np.asarray(_codes(w, low, np.where(scale > 0, scale, np.float32(1)), 2**bits - 1)), scale, low
+    return (high - low) / np.float32(2**bits - 1), low
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -153,5 +146,8 @@ def _bounds(w: jax.Array, axes: tuple[int, ...], kept: jax.Array | None) -> tupl
 
 
 @jax.jit
-def _codes(w: jax.Array, low: jax.Array, scale: jax.Array, highest: jax.Array) -> jax.Array:
-    return jnp.clip(jnp.round((w - low) / scale), 0, highest).astype(jnp.uint8)
+def _minmax_codes(w: jax.Array, low: jax.Array, scale: jax.Array, highest: int, kept: jax.Array | None) -> jax.Array:
+    """Paper 1: round((W - q_0) / D). The range is never narrowed, so the paper's clamp of W itself changes nothing."""
+    codes = jnp.round((w - low) / jnp.where(scale > 0, scale, 1))
+    codes = jnp.clip(codes, 0, highest).astype(jnp.uint8)
+    return codes if kept is None else jnp.where(kept, codes, 0)
