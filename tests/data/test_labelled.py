@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from tlc_jax import config
-from tlc_jax.data.labelled import fitting, load_labelled
+from tlc_jax.data.labelled import fitting, hold_out, load_labelled
 from tlc_jax.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from tlc_jax.errors import InputError
 
@@ -92,3 +92,22 @@ def test_only_the_training_source_is_subsampled(tmp_path: Path, tokenizer: Token
         whole.tokens[whole.offsets[original] : whole.offsets[original + 1]],
     )
     assert part.labels[row] == original % 2
+
+
+def test_what_is_held_out_is_not_trained_on_and_counts_for_every_seed_alike(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    specs = [
+        write(tmp_path, f"{name}.tsv", "text\tlabel\n" + "".join(f"{name} {n}\t{n % 2}\n" for n in range(40)))
+        for name in ("bas", "dus")
+    ]
+    parts = load_labelled(",".join(specs), config.Data(), tokenizer, None, seed=0)
+    train, held = hold_out(parts, 0.2)
+    for whole, kept, out in zip(parts, train, held, strict=True):
+        assert (len(kept), len(out)) == (32, 8)
+        assert sorted([*kept.ids, *out.ids]) == whole.ids.tolist()
+        assert (out.labels == out.ids % 2).all() and (kept.labels == kept.ids % 2).all()
+    assert [part.name for part in held] == ["heldout_bas", "heldout_dus"]
+    assert hold_out(parts[:1], 0.2)[1][0].name == "heldout"
+    with pytest.raises(InputError, match="bas is too small to hold out"):
+        hold_out([parts[0].take_rows(np.array([3]))], 0.2)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +140,21 @@ def test_a_stale_or_broken_cache_is_made_again(corpus: Path, tmp_path: Path, spo
     np.testing.assert_array_equal(again.train[0].tokens, fresh.train[0].tokens)
 
 
+def test_a_changed_text_is_packed_again_in_the_place_of_the_old(
+    corpus: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    tokenizer.save(tmp_path / "given.model")
+    given = config.merge(config.to_dict(settings(corpus)), {"tokenizer": {"path": str(tmp_path / "given.model")}})
+    first = packing.prepare(config.resolve(given), tmp_path / "cache", progress=False)
+    old = np.array(first.train[0].tokens)
+    spoil_text(tmp_path / "cache", corpus)
+    again = packing.prepare(config.resolve(given), tmp_path / "cache", progress=False)
+    assert not again.facts["train/corpus"]["cached"]
+    assert len(again.train[0].tokens) > len(old)
+    np.testing.assert_array_equal(first.train[0].tokens, old)  # a run that still reads the old rows keeps them
+    only(tmp_path / "cache", "rows-*.bin")
+
+
 def test_a_run_that_dies_while_packing_leaves_nothing_to_be_trusted(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,21 +184,6 @@ def test_a_source_that_changes_while_it_is_read_is_not_trusted(
     monkeypatch.setattr(packing, "pack", growing)
     with pytest.raises(InputError, match="changed while it was read"):
         prepare(corpus, tmp_path / "cache")
-
-
-def test_processes_that_prepare_the_same_cache_make_it_once(corpus: Path, tmp_path: Path) -> None:
-    """Threads stand for processes: the lock belongs to an open file, not to a process."""
-    made: list[packing.PretrainingData] = []
-    threads = [
-        threading.Thread(target=lambda: made.append(prepare(corpus, tmp_path / "cache"))) for _ in range(3)
-    ]  # fmt: skip
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(part.facts["train/corpus"]["cached"] for part in made) == [False, True, True]
-    for part in made:
-        np.testing.assert_array_equal(part.train[0].tokens, made[0].train[0].tokens)
 
 
 def test_a_cache_that_cannot_be_written_is_told(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

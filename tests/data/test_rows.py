@@ -37,8 +37,9 @@ def test_rows_one_after_the_other_are_the_stream(
 
 
 def test_a_last_document_without_a_blank_line_is_closed_all_the_same(tokenizer: Tokenizer) -> None:
-    a, b = (packed(lines, tokenizer, 8)[0] for lines in (["bas dus " * 9], ["bas dus " * 9, ""]))
+    (a, counts), (b, same) = (packed(lines, tokenizer, 8) for lines in (["bas dus " * 9], ["bas dus " * 9, ""]))
     np.testing.assert_array_equal(a, b)
+    assert counts == same and counts.documents == 1
 
 
 def test_threads_change_nothing(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

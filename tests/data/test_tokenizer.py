@@ -30,7 +30,7 @@ def test_a_words_pieces_do_not_depend_on_where_it_stands(tokenizer: Tokenizer) -
 def test_special_pieces_have_their_ids_and_decode_to_nothing(tokenizer: Tokenizer) -> None:
     assert (tokenizer.PAD, tokenizer.UNK, tokenizer.BOS, tokenizer.EOS, tokenizer.MASK) == (0, 1, 2, 3, 4)
     ids = tokenizer.encode(["bas dus"])[0]
-    assert tokenizer.decode([2, *ids, 3, 4, 0, 0]) == "bas dus"
+    assert tokenizer.decode([2, *ids, 3, 4, 1, 0, 0]) == "bas dus"
 
 
 def test_the_number_of_threads_changes_nothing(tokenizer: Tokenizer) -> None:

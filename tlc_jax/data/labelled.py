@@ -9,7 +9,7 @@ import numpy as np
 
 from tlc_jax import config
 from tlc_jax.data import sources as sources_lib
-from tlc_jax.data.order import subset
+from tlc_jax.data.order import held_out_rows, subset
 from tlc_jax.data.records import Examples, suggest
 from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
@@ -105,6 +105,23 @@ def load_labelled(
             labelled = labelled.take_rows(subset(len(labelled), data.subsample, seed))
         result.append(labelled)
     return result
+
+
+def hold_out(parts: Sequence[Labelled], fraction: float) -> tuple[list[Labelled], list[Labelled]]:
+    """Takes a random `fraction` of each part's examples out of training: (what stays, what is held out).
+
+    The same examples for every seed, so that seeds can be compared. At least one example is on each side.
+
+    Raises:
+      InputError: a part has a single example.
+    """
+    kept, held = [], []
+    for part in parts:
+        train, valid = held_out_rows(len(part), fraction, part.name)
+        kept.append(part.take_rows(train))
+        name = "heldout" if len(parts) == 1 else f"heldout_{part.name}"
+        held.append(dataclasses.replace(part.take_rows(valid), name=name))
+    return kept, held
 
 
 def encode_examples(

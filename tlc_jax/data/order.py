@@ -12,7 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
-_SUBSET = 2**32  # a key that no epoch's permutation has
+from tlc_jax.errors import InputError
+
+_SUBSET, _HELD_OUT = 2**32, 2**32 + 1  # keys that no epoch's permutation has
 _FINEST = 10**6  # denominators of mixing weights: places up to 10^12 stay within 64 bits
 
 
@@ -57,6 +59,22 @@ def permutation(size: int, key: Sequence[int]) -> np.ndarray:
 def subset(size: int, fraction: float, seed: int) -> np.ndarray:
     """A random share of range(size), ascending, at least one; a larger fraction only adds to a smaller one's."""
     return np.sort(permutation(size, (seed, _SUBSET))[: max(1, round(size * fraction))])
+
+
+def held_out_rows(size: int, fraction: float, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Splits range(size) at random into (rows to train on, rows held out), both ascending and not empty.
+
+    No seed enters: runs with different seeds are compared on the same rows, and a run that goes on from another's
+    weights never trains on what that one was evaluated on.
+
+    Raises:
+      InputError: there is a single row; `name` says whose.
+    """
+    if size < 2:
+        raise InputError(f"{name} is too small to hold out a part of it: set data.valid, or add text")
+    count = min(max(1, round(size * fraction)), size - 1)
+    order = permutation(size, (_HELD_OUT,))
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
 class Mixture:

@@ -16,7 +16,7 @@ import numpy as np
 from tlc_jax.config import Config
 from tlc_jax.data import sources as sources_lib
 from tlc_jax.data.cache import Facts, cached
-from tlc_jax.data.order import permutation, subset
+from tlc_jax.data.order import held_out_rows, subset
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.rows import Counts, dtype_for, pack
 from tlc_jax.data.sources import Source
@@ -24,7 +24,6 @@ from tlc_jax.data.tokenizer import Tokenizer, sample_lines, train_tokenizer
 from tlc_jax.errors import InputError
 
 _FORMAT = 1  # raise it when the same text would be packed or tokenised differently
-_HOLDOUT_KEY = 7001
 
 
 @dataclasses.dataclass
@@ -200,17 +199,13 @@ def _pack_to(part: Path, source: Source, config: Config, tokenizer: Tokenizer, p
 
 
 def _hold_out(train: list[Packed], fraction: float) -> tuple[list[Packed], dict[str, Packed]]:
-    """Takes random rows of every source out of training. The same ones for every seed, so that runs can be compared
-    and a run that goes on from another's weights never trains on what that one was evaluated on."""
+    """Takes random rows of every source out of training."""
     kept, held = [], {}
-    for number, part in enumerate(train):
-        if len(part) < 2:
-            raise InputError(f"{part.name} has a single row, none to hold out: set data.valid or lower data.length")
-        count = min(max(1, round(len(part) * fraction)), len(part) - 1)
-        order = permutation(len(part), (_HOLDOUT_KEY, number))
+    for part in train:
         name = "heldout" if len(train) == 1 else f"heldout_{part.name}"
-        held[name] = part.select(order[:count], name)
-        kept.append(part.select(order[count:]))
+        stay, leave = held_out_rows(len(part), fraction, part.name)
+        kept.append(part.select(stay))
+        held[name] = part.select(leave, name)
     return kept, held
 
 
