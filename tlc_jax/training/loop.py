@@ -91,12 +91,10 @@ def train(task: Task, settings: config.Config, workdir: Path, mesh: Mesh, clock:
       TrainingFailed: the loss or the gradient is no number.
       InputError: a checkpoint, the mesh or the batch size do not fit.
     """
-    checkpointer = Checkpointer(workdir, settings.checkpoint)
-    try:
+    with contextlib.closing(Checkpointer(workdir, settings.checkpoint)) as checkpointer:
         run = _Run(task, settings, workdir, mesh, clock, checkpointer)
-        return run.to_the_end()
-    finally:
-        checkpointer.close()
+        with contextlib.closing(run.metrics), contextlib.closing(run.progress):
+            return run.to_the_end()
 
 
 class _Run:
@@ -164,20 +162,15 @@ class _Run:
             self._save()
             self.checkpointer.wait()
         if stop.received and not self.stopped_by:
-            self._finish("stop", stopped_by="preemption")
+            self._row("stop", stopped_by="preemption")
             raise StoppedEarly(
-                f"{stop.received} at step {self.step}; everything is saved in {self.workdir}: run the same command again"
+                f"{stop.received} at step {self.step}; all is saved in {self.workdir}: run the same command again"
             )
         with self.ledger.booked("eval"):
             final = self.task.evaluate(self.state.params, True)
         numbers = {**self._numbers(), **final}
-        self._finish("stop", stopped_by=self.stopped_by, **final)
+        self._row("stop", stopped_by=self.stopped_by, **final)
         return Outcome(self.state.params, self.step, numbers)
-
-    def _finish(self, event: str, **values: Any) -> None:
-        self._row(event, **values)
-        self.metrics.close()
-        self.progress.close()
 
     # One step -------------------------------------------------------------------------------------------------------
 
@@ -240,7 +233,7 @@ class _Run:
 
     def _fail(self, step: int, metrics: StepMetrics) -> None:
         self.checkpointer.wait()
-        self._finish("stop", stopped_by="not finite", loss=float(metrics.loss))
+        self._row("stop", stopped_by="not finite", loss=float(metrics.loss))
         kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step >= 0 else "nothing was saved yet"
         raise TrainingFailed(
             f"step {step}: loss {metrics.loss}, gradient norm {metrics.gradient_norm}; {kept}. "

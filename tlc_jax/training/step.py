@@ -87,7 +87,7 @@ def make_train_step(
         gradient = freeze_gradient(jax.tree.map(lambda g: g / weight, gradient))
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params, fraction=fraction)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(sums.loss / weight, sums.correct / weight, optax.global_norm(gradient))
+        metrics = StepMetrics(sums.loss / weight, sums.correct / weight, optax.tree.norm(gradient))
         return TrainState(params, optimizer_state), metrics
 
     return step

@@ -1,0 +1,220 @@
+"""The loop on a task so small that only the loop is tested: fit w to 3 by gradient descent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tlc_jax import config as configs
+from tlc_jax.durations import Amounts
+from tlc_jax.errors import StoppedEarly, TrainingFailed
+from tlc_jax.training.loop import Task, train
+from tlc_jax.training.mesh import make_mesh
+from tlc_jax.training.step import StepMetrics, TrainState
+
+ROWS = 8
+
+
+class StepClock:
+    """Time that passes only where a test says so: `per_read` seconds at each reading."""
+
+    def __init__(self, per_read: float = 0.0) -> None:
+        self.now, self.per_read = 0.0, per_read
+
+    def __call__(self) -> float:
+        self.now += self.per_read
+        return self.now
+
+
+def make_task(**overrides) -> Task:
+    optimizer = optax.adam(0.1)
+
+    def step(state, batch, key, fraction):
+        def loss_of(params):
+            noise = 0.01 * jax.random.normal(key)
+            return jnp.mean((params["final_norm"]["scale"] - batch["x"][:, None] + noise) ** 2)
+
+        loss, gradient = jax.value_and_grad(loss_of)(state.params)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * (1 - fraction), updates))
+        return TrainState(params, optimizer_state), StepMetrics(loss, loss, optax.tree.norm(gradient))
+
+    defaults = {
+        "init": lambda: {"final_norm": {"scale": jnp.zeros(4)}},
+        "optimizer": optimizer,
+        "step": step,
+        "batch": lambda index: {"x": np.random.default_rng(index).normal(3.0, 0.1, ROWS).astype(np.float32)},
+        "cost": lambda batch: Amounts(steps=1, examples=ROWS, tokens=10 * ROWS, epochs=0.1, flops=1e6),
+        "evaluate": lambda params, final: {"w": float(params["final_norm"]["scale"][0])},
+        "meta": {"kind": "mlm"},
+    }
+    return Task(**{**defaults, **overrides})
+
+
+def settings(**sections) -> configs.Config:
+    plain = configs.merge(configs.to_dict(configs.Config()), {"impl": {"log_seconds": 0.0}}, sections)
+    return configs.resolve(plain)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh("data=-1")
+
+
+def rows_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_step_budget_runs_exactly_that_many_steps(tmp_path, mesh) -> None:
+    outcome = train(make_task(), settings(budget={"steps": 7}), tmp_path, mesh)
+    assert outcome.numbers["steps"] == 7
+    assert outcome.numbers["tokens"] == 7 * 80
+    assert outcome.numbers["stopped_by"] == "steps"
+    rows = rows_of(tmp_path)
+    assert [row["event"] for row in rows][-2:] == ["checkpoint", "stop"]
+    for row in rows:
+        assert {"step", "event", "train_seconds", "total_seconds", "tokens"} <= row.keys()
+    assert {"loss", "learning_rate", "tokens_per_second", "mfu"} <= next(r for r in rows if r["event"] == "train").keys()
+
+
+@pytest.mark.parametrize(
+    ("unit", "limit", "steps"),
+    [("examples", 5 * ROWS, 5), ("tokens", 1, 1), ("epochs", 0.35, 4), ("flops", 6e6, 6)],
+)
+def test_every_unit_can_be_the_budget(tmp_path, mesh, unit, limit, steps) -> None:
+    outcome = train(make_task(), settings(budget={unit: limit}), tmp_path, mesh)
+    assert outcome.numbers["steps"] == steps
+    assert outcome.numbers["stopped_by"] == unit
+
+
+def test_seconds_overshoot_by_one_step_at_most(tmp_path, mesh) -> None:
+    clock = StepClock(per_read=0.25)
+    outcome = train(make_task(), settings(budget={"seconds": 20.0}), tmp_path, mesh, clock)
+    seconds = outcome.numbers["seconds"]["train"]
+    longest_step = max(
+        after["train_seconds"] - before["train_seconds"]
+        for before, after in zip(rows_of(tmp_path), rows_of(tmp_path)[1:], strict=False)
+    )
+    assert outcome.numbers["stopped_by"] == "seconds"
+    assert 20.0 <= seconds <= 20.0 + longest_step
+
+
+def test_compilation_evaluation_and_saving_are_not_charged(tmp_path, mesh) -> None:
+    clock = StepClock()
+    pauses = {"evaluate": 1000.0}
+
+    def evaluate(params, final):
+        clock.now += pauses["evaluate"]
+        return {}
+
+    def batch(index):
+        clock.per_read = 0.01
+        return make_task().batch(index)
+
+    configured = settings(budget={"steps": 10}, eval={"every_steps": 5}, impl={"prefetch": 0})
+    outcome = train(make_task(evaluate=evaluate, batch=batch), configured, tmp_path, mesh, clock)
+    assert outcome.numbers["seconds"]["eval"] >= 3000.0
+    assert outcome.numbers["seconds"]["train"] < 10.0
+
+
+class Crash(BaseException):
+    """Stands for kill -9: nothing may be saved on the way out."""
+
+
+@pytest.mark.parametrize("crash_at", [1, 4, 5, 9])
+def test_a_crashed_run_ends_with_the_same_bits(tmp_path, mesh, crash_at) -> None:
+    configured = settings(budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"every_steps": 3})
+    whole = train(make_task(), configured, _made(tmp_path / "whole"), mesh)
+
+    def failing_batch(index):
+        if index == crash_at:
+            raise Crash
+        return make_task().batch(index)
+
+    broken = _made(tmp_path / "broken")
+    with pytest.raises(Crash):
+        train(make_task(batch=failing_batch), settings_without_prefetch(configured), broken, mesh)
+    again = train(make_task(), configured, broken, mesh)
+    np.testing.assert_array_equal(again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+    assert again.numbers["steps"] == whole.numbers["steps"] == 12
+    assert again.numbers["tokens"] == whole.numbers["tokens"]
+    steps = [row["step"] for row in rows_of(broken) if row["event"] == "eval"]
+    assert steps == [3, 6, 9, 12]
+
+
+def settings_without_prefetch(configured: configs.Config) -> configs.Config:
+    return dataclasses.replace(configured, impl=dataclasses.replace(configured.impl, prefetch=0))
+
+
+def _made(path):
+    path.mkdir()
+    return path
+
+
+def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, mesh) -> None:
+    configured = settings(budget={"steps": 30})
+    whole = train(make_task(), configured, _made(tmp_path / "whole"), mesh)
+
+    def batch(index):
+        if index == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+        return make_task().batch(index)
+
+    broken = _made(tmp_path / "broken")
+    with pytest.raises(StoppedEarly, match="SIGTERM at step .*run the same command again"):
+        train(make_task(batch=batch), configured, broken, mesh)
+    assert rows_of(broken)[-1]["stopped_by"] == "preemption"
+    again = train(make_task(), configured, broken, mesh)
+    np.testing.assert_array_equal(again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+    assert again.numbers["steps"] == 30
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path, mesh) -> None:
+    def batch(index):
+        x = make_task().batch(index)
+        return {"x": x["x"] * np.nan} if index >= 6 else x
+
+    with pytest.raises(TrainingFailed, match="step 7: loss nan.*checkpoint of step 4 is kept"):
+        train(make_task(batch=batch), settings(budget={"steps": 20}, checkpoint={"every_steps": 4}), tmp_path, mesh)
+    outcome = train(make_task(), settings(budget={"steps": 8}), tmp_path, mesh)
+    assert np.isfinite(outcome.params["final_norm"]["scale"]).all()
+
+
+def test_training_ends_where_an_evaluation_is_good_enough(tmp_path, mesh) -> None:
+    task = make_task(enough=lambda metrics: metrics["w"] > 1.0)
+    outcome = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, mesh)
+    assert outcome.numbers["stopped_by"] == "target"
+    assert outcome.numbers["steps"] < 100
+    again = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, mesh)
+    assert again.numbers["steps"] == outcome.numbers["steps"]
+
+
+def test_the_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, mesh) -> None:
+    configured = settings(budget={"seconds": 3.0, "clock": "benchmark"})
+    (tmp_path / "benchmark.json").write_text('{"seconds_per_step": 0.25}')
+    outcome = train(make_task(), configured, tmp_path, mesh)
+    assert outcome.numbers["steps"] == 12
+    fresh = _made(tmp_path / "fresh")
+    train(make_task(), configured, fresh, mesh, StepClock(per_read=0.05))
+    assert json.loads((fresh / "benchmark.json").read_text())["seconds_per_step"] == pytest.approx(0.05)
+
+
+def test_a_slow_input_is_booked_as_input(tmp_path, mesh) -> None:
+    def batch(index):
+        time.sleep(0.05)
+        return make_task().batch(index)
+
+    outcome = train(make_task(batch=batch), settings(budget={"steps": 12}, impl={"prefetch": 0}), tmp_path, mesh)
+    seconds = outcome.numbers["seconds"]
+    assert seconds["input"] > 10 * 0.05 * 0.8
+    assert seconds["train"] < seconds["input"]
