@@ -1,4 +1,5 @@
 import colorsys
+import dataclasses
 
 import matplotlib
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from tlc_jax.analysis import figures, style
 from tlc_jax.analysis.recipe_labels import count_label, recipe_labels
 from tlc_jax.analysis.records import load
+from tlc_jax.analysis.regime import regime
 
 
 @pytest.fixture
@@ -39,6 +41,16 @@ def test_loss_curves_show_every_size_and_the_spread_of_seeds(study):
     assert [line.get_color() for line in lines] == [colours[size] for size in study.sizes]
 
 
+@pytest.mark.parametrize("axis", ["seconds", "steps"])
+def test_a_final_evaluation_alone_can_be_drawn(study, axis, tmp_path):
+    curves = [
+        dataclasses.replace(c, steps=c.steps[-1:], seconds=c.seconds[-1:], losses=c.losses[-1:]) for c in study.curves
+    ]
+    figure = figures.loss_curves(dataclasses.replace(study, curves=tuple(curves)), axis)
+    assert style.save(figure, tmp_path / "loss.png").stat().st_size > 0
+    assert regime(curves).leader == study.sizes[-1]
+
+
 @pytest.mark.parametrize(("cost", "unit"), [("megabytes", "MB"), ("nonzero", "non-zero parameters")])
 def test_accuracy_figure_shows_every_model_and_rings_the_frontier(study, cost, unit):
     axes = figures.accuracy_against(study, "n/li", cost).axes[0]
@@ -70,7 +82,8 @@ def test_lost_accuracy_is_the_difference_to_the_same_seeds_dense_model(study):
 
 
 def test_colours_get_lighter_with_parameters(study):
-    lightness = [colorsys.rgb_to_hls(*colour[:3])[1] for colour in style.size_colours(study.sizes).values()]
+    colours = style.size_colours(study.sizes[::-1])
+    lightness = [colorsys.rgb_to_hls(*colours[size][:3])[1] for size in study.sizes]
     assert lightness == sorted(lightness)
     assert lightness[-1] < 0.75  # still seen on white
 

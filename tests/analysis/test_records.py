@@ -47,12 +47,25 @@ def test_a_resumed_run_that_evaluated_again_has_one_curve(study_maker, tmp_path)
     before = load(study_maker(tmp_path)).curves[0]
     path = tmp_path / "jobs" / before.job / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    again = [row | {"valid_loss": row["valid_loss"] + 1} for row in rows[-4:] if row["event"] == "eval"]
+    again = [row | {"valid_loss": row["valid_loss"] + 1} for row in rows[-6:] if row["event"] == "eval"]
     _append(path, "".join(json.dumps(row) + "\n" for row in again) + '{"step": 12, "ev')
     after = load(tmp_path).curves[0]
     assert after.steps == before.steps
-    assert after.losses[:-2] == before.losses[:-2]
-    assert after.losses[-1] == pytest.approx(before.losses[-1] + 1)
+    assert after.losses[:-3] == before.losses[:-3]
+    assert after.losses[-2] == pytest.approx(before.losses[-2] + 1)
+
+
+def test_a_curve_ends_with_the_final_evaluation(study_maker, tmp_path):
+    before = load(study_maker(tmp_path)).curves[0]
+    metrics = tmp_path / "jobs" / before.job / "metrics.jsonl"
+    metrics.write_text("".join(line + "\n" for line in metrics.read_text().splitlines()[:-2]))
+    after = load(tmp_path).curves[0]
+    assert (after.steps, after.seconds, after.losses) == (before.steps, before.seconds, before.losses)
+    result = tmp_path / "jobs" / before.job / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"valid_loss": 1.5}))
+    assert load(tmp_path).curves[0].losses == (*before.losses[:-1], 1.5)
+    metrics.unlink()
+    assert load(tmp_path).curves[0].losses == (1.5,)
 
 
 def test_unfinished_pretraining_has_no_curve(study_maker, tmp_path):

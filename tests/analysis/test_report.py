@@ -87,6 +87,7 @@ def test_summary_fits_a_screen_and_names_three_best_models(study_maker, tmp_path
     assert len(out.splitlines()) <= 24
     assert len(result["best"]) == 3
     for best in result["best"]:
+        assert f"under {best['megabytes']:g} MB <strong>{best['size']}, " in _parse(tmp_path)[0]
         assert re.search(rf"^nli +{best['megabytes']:g} +{best['size']}, ", out, re.MULTILINE)
     assert "claims: holds" in out and str(tmp_path / "report/index.html") in out
 
@@ -101,12 +102,17 @@ def test_budgets_of_the_config_are_used(study_maker, tmp_path, capsys, no_figure
 def test_failed_jobs_are_listed(study_maker, tmp_path, capsys, no_figures):
     study_maker(tmp_path)
     jobs = [
-        {"number": 0, "name": "finetune-3x128-p0-nli-s9", "state": "failed", "error": "loss is <not> finite"},
+        {
+            "number": 0,
+            "name": "finetune-3x128-p0-nli-s9",
+            "state": "failed",
+            "error": "Traceback\n  in loop\nValueError: loss is <not> finite",
+        },
         {"number": 1, "name": "compress-waiting", "state": "waiting", "error": None},
     ]
     (tmp_path / "study.json").write_text(json.dumps(jobs))
     _run(tmp_path)
-    assert "1 job failed: finetune-3x128-p0-nli-s9 (loss is <not> finite)" in capsys.readouterr().out
+    assert "1 job failed: finetune-3x128-p0-nli-s9 (ValueError: loss is <not> finite)" in capsys.readouterr().out
     text, _ = _parse(tmp_path)
     assert "loss is &lt;not&gt; finite" in text and "compress-waiting" in text
 

@@ -59,9 +59,14 @@ def unfinished(study: Study) -> list[str]:
     states = group((job for job in study.jobs if job.get("state") != "done"), lambda job: str(job.get("state")))
     lines = []
     for state, jobs in states.items():
-        names = [str(job.get("name")) + (f" ({job['error']})" if job.get("error") else "") for job in jobs]
+        names = [str(job.get("name")) + _reason(job.get("error")) for job in jobs]
         lines.append(f"{_count(len(jobs), 'job')} {state}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     return [*lines, *study.notes]
+
+
+def _reason(error: str | None) -> str:
+    """The last line of what a job left on its failure, which may be a whole traceback."""
+    return f" ({error.splitlines()[-1]})" if error else ""
 
 
 def _count(number: int, noun: str) -> str:
@@ -236,7 +241,7 @@ def _provenance(study: Study) -> str:
 
 def _recorded(study: Study) -> Iterable[tuple[str, str]]:
     """Command, machine, device and the like, where the study or its jobs wrote them down."""
-    for field in ("command", "machine", "device", "versions"):
+    for field in ("command", "device", "devices", "platform", "python", "versions"):
         sources = [study.recorded, *study.results.values()]
         values = {_plain(source[field]) for source in sources if source.get(field)}
         if values:

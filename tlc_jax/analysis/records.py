@@ -78,7 +78,7 @@ class Study:
     models: tuple[Model, ...]
     curves: tuple[Curve, ...]
     jobs: tuple[Mapping[str, Any], ...]  # number, name, state, error
-    recorded: Mapping[str, Any]  # what else study.json says: command, machine, device, versions
+    recorded: Mapping[str, Any]  # what else study.json says, such as the command
     configs: Mapping[str, Mapping[str, Any]]  # resolved config of each job
     results: Mapping[str, Mapping[str, Any]]  # result.json of each finished job
     notes: tuple[str, ...]  # what was left out, and why
@@ -231,9 +231,13 @@ def _read_curve(
 ) -> Curve | None:
     model = config.get("model", {})
     shape = int(model.get("layers", 0)), int(model.get("hidden", 0))
+    evaluations = [row for row in _read_metrics(folder / "metrics.jsonl") if row.get("event") == "eval"]
+    # The last evaluation, on everything, is in the result. It takes the place of one on a part at the same step.
+    train_seconds = (result.get("seconds") or {}).get("train")
+    evaluations.append({"step": result.get("steps"), "train_seconds": train_seconds, **result})
     points: list[tuple[int, float, float]] = []
-    for row in _read_metrics(folder / "metrics.jsonl"):
-        if row.get("event") != "eval" or not _finite(row.get("valid_loss")):
+    for row in evaluations:
+        if not all(_finite(row.get(field)) for field in ("step", "train_seconds", "valid_loss")):
             continue
         while points and points[-1][0] >= row["step"]:  # a resumed run writes the steps since its checkpoint again
             points.pop()
