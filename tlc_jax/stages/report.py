@@ -1,4 +1,9 @@
-"""tables and figures of a study: one HTML file, PNGs, CSV"""
+"""Write the tables and figures of a study: one HTML file, PNGs and CSV.
+
+Reads what `tlc study` left in --workdir, finished or not, and writes report/ there: loss of every size against training
+seconds and steps, accuracy against megabytes and non-zero parameters with the Pareto frontier, the best model under
+each budget of study.megabytes, and the paper's claims with the numbers found and a verdict.
+"""
 
 from __future__ import annotations
 
