@@ -98,6 +98,7 @@ def test_schedule_is_the_papers() -> None:
     assert pruning.schedule(0.9, 0.15) == (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
     assert pruning.schedule(0.4, 0.15) == (0.15, 0.3, 0.4)
     assert pruning.schedule(0.3, 1.0) == (0.3,)
+    assert len(pruning.schedule(0.14, 0.02)) == 7  # although 0.14 / 0.02 is a little more than 7
     assert pruning.schedule(0.0, 0.15) == ()
 
 
@@ -114,6 +115,8 @@ def test_pruned_zeros_have_no_sign() -> None:
     params = apply_masks(trees.classifier(), magnitude_masks(trees.classifier(), Prune(0.5)))
     for leaf in jax.tree.leaves(params):
         assert not np.signbit(np.asarray(leaf)[np.asarray(leaf) == 0]).any()
+    kept = apply_masks({"kernel": np.float32([-0.0, -1.0])}, {"kernel": np.array([True, False])})["kernel"]
+    assert not np.signbit(kept).any()
 
 
 def test_a_mask_without_parameter_is_an_error_unless_restricted() -> None:
@@ -197,3 +200,12 @@ def test_clear_moments_zeroes_what_mirrors_pruned_weights() -> None:
         assert float(jnp.abs(flatten(tree)["blocks/ffn/up/bias"]).min()) > 0, "moments of other leaves stay"
     assert_same_masks(held, {path: np.asarray(mask) for path, mask in flatten(tighter).items()})
     assert int(adam.count) == 2
+
+
+def test_clear_moments_finds_them_under_other_names() -> None:
+    params = trees.few_leaves()
+    masks = magnitude_masks(params, Prune(0.5))
+    optimizer = optax.named_chain(("momentum", optax.trace(0.9)), ("rate", optax.scale(-0.1)))
+    _, state = train(optimizer, params, optimizer.init(params), 1)
+    assert largest_revived(state["momentum"].trace, masks) > 0
+    assert largest_revived(clear_moments(state, masks)["momentum"].trace, masks) == 0
