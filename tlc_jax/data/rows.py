@@ -18,7 +18,7 @@ import numpy as np
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.data.vocabulary import BOS, EOS
 
-_CHUNK = 1 << 18  # characters tokenised at once
+_CHUNK = 1 << 19  # characters tokenised at once
 
 
 @dataclasses.dataclass
