@@ -6,15 +6,15 @@ fact; names, pronouns, agreement and restatements can be predicted from the cont
 
 from __future__ import annotations
 
-import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tlc_jax.data.toy import grammar, lexicon
 from tlc_jax.data.toy.dice import Dice
 from tlc_jax.data.toy.grammar import BY_SORT, RELATIONS, phrase, sentence
 from tlc_jax.data.toy.world import World
 
+COUPLES = 0.7  # of the paragraphs on people are about a woman and a man in turn: pronouns must be resolved
 HELD_OUT = 8  # one line in so many belongs to the validation split
 
 
@@ -30,25 +30,26 @@ class Writer:
         self.world, self.dice = world, dice
         self._objects = {name: tuple(dict.fromkeys(values.values())) for name, values in world.facts.items()}
 
-    def paragraph(self, sort: str, name: str) -> str:
-        """Three to five sentences that stay with one subject; facts do not repeat unless they are restated."""
+    def paragraph(self, sort: str, names: Sequence[str]) -> str:
+        """A few sentences about one subject, or about two in turn; facts do not repeat unless they are restated."""
         dice = self.dice
-        relations = iter(dice.shuffled([r for r in BY_SORT[sort] if name in self.world.facts[r]]))
-        many = sort == "kind" and dice.chance(0.6)
         told: list[str] = []
+        many = sort == "kind" and dice.chance(0.6)
+        untold = {name: dice.shuffled([r for r in BY_SORT[sort] if name in self.world.facts[r]]) for name in names}
         for number in range(3 + int(dice.roll() * 3)):
-            pair = tuple(itertools.islice(relations, 2 if dice.chance(0.4) else 1))
-            if not pair:
+            name = names[number] if number < len(names) else dice.pick(names)
+            relations = tuple(untold[name].pop() for _ in range(min(len(untold[name]), 2 if dice.chance(0.4) else 1)))
+            if not relations:
                 break
-            subject = self.subject(sort, name, many, first=number == 0)
-            told.append(sentence(self.clause(sort, name, subject, many, pair)))
+            subject = self.subject(sort, name, many, first=number < len(names))
+            told.append(sentence(self.clause(sort, name, subject, many, relations)))
             if sort == "person" and dice.chance(0.12):
                 told.append(self.deed(name))
         return " ".join(told)
 
     def subject(self, sort: str, name: str, many: bool, first: bool) -> str:
         """A noun phrase for the subject, a pronoun at times once it has been named."""
-        if not first and self.dice.chance(0.35):
+        if not first and self.dice.chance(0.6):
             if many:
                 return "they"
             if sort == "person":
@@ -130,5 +131,15 @@ def documents(world: World, dice: Dice) -> Iterator[list[str]]:
         document = []
         for _ in range(4 + int(dice.roll() * 5)):
             sort = dice.pick(_FOCUS)
-            document.append(writer.paragraph(sort, world.talk[sort].pick(dice)))
+            names = [world.talk[sort].pick(dice)]
+            if sort == "person" and dice.chance(COUPLES):
+                names.append(_counterpart(world, dice, names[0]))
+            document.append(writer.paragraph(sort, names))
         yield document
+
+
+def _counterpart(world: World, dice: Dice, name: str) -> str:
+    """Someone who is called by the other pronoun."""
+    while ((other := world.talk["person"].pick(dice)) in world.women) == (name in world.women):
+        pass
+    return other
