@@ -62,7 +62,9 @@ class Model:
     dropout: float = _setting(0.1, "dropout after embeddings and sub-layers and in heads (never inside attention)")
     share: str = _setting("none", "layers that share one set of parameters", ("none", "attention", "all"))
     init: str = _setting(
-        "normal", "kernels drawn with deviation 0.02 (normal) or 1/sqrt(fan in) (fan_in)", ("normal", "fan_in")
+        "normal",
+        "normal: all drawn with deviation 0.02; fan_in: with 1/sqrt(fan in), positions start as sinusoids",
+        ("normal", "fan_in"),
     )
 
 

@@ -48,11 +48,11 @@ def select(rules: Sequence[Rule], paths: Iterable[str], default: Any = None) -> 
       InputError: a pattern is no regular expression, or matches none of the paths (then it is most likely misspelt).
     """
     compiled = []
-    for pattern, value in rules:
+    for text, value in rules:
         try:
-            compiled.append((re.compile(pattern), value))
+            compiled.append((re.compile(text), value))
         except re.error as error:
-            raise InputError(f"selector {pattern!r} is no regular expression: {error}") from error
+            raise InputError(f"selector {text!r} is no regular expression: {error}") from error
     matched_anything = [False] * len(compiled)
     selected: dict[str, Any] = {}
     for path in (paths := list(paths)):

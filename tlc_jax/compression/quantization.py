@@ -148,6 +148,6 @@ def _bounds(w: jax.Array, axes: tuple[int, ...], kept: jax.Array | None) -> tupl
 @jax.jit
 def _minmax_codes(w: jax.Array, low: jax.Array, scale: jax.Array, highest: int, kept: jax.Array | None) -> jax.Array:
     """Paper 1: round((W - q_0) / D). The range is never narrowed, so the paper's clamp of W itself changes nothing."""
-    codes = jnp.round((w - low) / jnp.where(scale > 0, scale, 1))
+    codes = jnp.round((w - low) / jnp.where(scale > 0, scale, 1))  # what becomes of NaN as an integer is undefined
     codes = jnp.clip(codes, 0, highest).astype(jnp.uint8)
     return codes if kept is None else jnp.where(kept, codes, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -104,7 +104,7 @@ def evaluation_batches(data: Packed | Labelled, batch_size: int, limit: int = 0)
         yield {**batch, "weights": weights, "index": index.astype(np.int32)}
 
 
-def load_ahead(batch_fn: Callable[[int], T], start: int, prefetch: int) -> Iterator[T]:
+def load_ahead(batch_fn: Callable[[int], T], start: int, prefetch: int) -> Generator[T, None, None]:
     """batch_fn(start), batch_fn(start + 1), ... for ever, `prefetch` of them computed ahead by a background thread.
 
     Args:

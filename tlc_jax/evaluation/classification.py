@@ -14,7 +14,7 @@ from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.vocabulary import PAD
 from tlc_jax.evaluation.predictions import Predictions
 from tlc_jax.models.encoder import Network, Params
-from tlc_jax.training.mesh import put_batch
+from tlc_jax.training.mesh import put_batch, put_params
 
 
 class ClassificationEvaluator:
@@ -31,6 +31,7 @@ class ClassificationEvaluator:
 
     def predict(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
         """The predictions of one split, in its order. `limit`: examples at most."""
+        params = put_params(params, self._mesh)
         count = min(limit, len(split)) if limit else len(split)
         log_p_NxC: np.ndarray | None = None
         for index, rows_BxC in self._rows(params, evaluation_batches(split, self._batch_size, limit)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.packing import Packed
+from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.encoder import Params
-from tlc_jax.training.mesh import put_batch
+from tlc_jax.training.mesh import put_batch, put_params
 from tlc_jax.training.objectives import Objective, Sums
 
 _MASKS_SEED = 20200211
@@ -39,6 +40,7 @@ class PerplexityEvaluator:
 
         With several sets each also has its own loss and perplexity, `..._NAME`. `limit`: rows at most of each set.
         """
+        params = put_params(params, self._mesh)
         totals = {name: self._total(params, packed, limit) for name, packed in self._sets.items()}
         overall = functools.reduce(np.add, totals.values())
         numbers = _numbers(overall)
@@ -56,7 +58,29 @@ class PerplexityEvaluator:
             for i, batch in enumerate(batches)
         ]
         # Added in float64 on the host: a long evaluation keeps its digits.
-        return np.sum([[float(x) for x in sums] for sums in results], axis=0, dtype=np.float64)
+        return np.array([[float(x) for x in sums] for sums in results], np.float64).sum(axis=0)
+
+
+_COUNTED_ROWS = 200_000
+
+
+def unigram_loss(train: Iterable[Packed], valid: Iterable[Packed], vocab_size: int) -> float:
+    """Nats per token of a model that knows how often each token occurs in training and nothing else.
+
+    A masked-language model starts on a plateau near this value, and leaves it once it uses context. Frequencies are
+    those of at most 200,000 training rows, with one added to each; special tokens are left out, as in masking.
+    """
+    counts = 1.0 + _count(train, vocab_size)
+    targets = _count(valid, vocab_size)
+    return float(-(targets @ np.log(counts / counts.sum())) / targets.sum())
+
+
+def _count(sets: Iterable[Packed], vocab_size: int) -> np.ndarray:
+    counts = np.zeros(vocab_size)
+    for packed in sets:
+        rows = np.linspace(0, len(packed) - 1, min(len(packed), _COUNTED_ROWS)).astype(np.int64)
+        counts += np.bincount(packed.take(rows).reshape(-1), minlength=vocab_size)
+    return counts[FIRST_ORDINARY:]
 
 
 def _numbers(total: np.ndarray) -> dict[str, Any]:

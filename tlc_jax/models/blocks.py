@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,8 +88,10 @@ class Attention(nnx.Module):
 
     def __init__(self, shape: Shape, rngs: nnx.Rngs):
         self.heads = shape.heads
-        for name in ("query", "key", "value", "output"):
-            setattr(self, name, Dense(shape.hidden, shape.hidden, shape, rngs))
+        self.query = Dense(shape.hidden, shape.hidden, shape, rngs)
+        self.key = Dense(shape.hidden, shape.hidden, shape, rngs)
+        self.value = Dense(shape.hidden, shape.hidden, shape, rngs)
+        self.output = Dense(shape.hidden, shape.hidden, shape, rngs)
 
     def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None) -> jax.Array:
         B, L, D = x_BxLxD.shape
@@ -96,7 +99,11 @@ class Attention(nnx.Module):
         def split(x: jax.Array) -> jax.Array:
             return x.reshape(B, L, self.heads, D // self.heads)
 
-        q_BxLxHxE, k_BxLxHxE, v_BxLxHxE = split(self.query(x_BxLxD)), split(self.key(x_BxLxD)), split(self.value(x_BxLxD))
+        q_BxLxHxE, k_BxLxHxE, v_BxLxHxE = (
+            split(self.query(x_BxLxD)),
+            split(self.key(x_BxLxD)),
+            split(self.value(x_BxLxD)),
+        )
         y_BxLxHxE = jax.nn.dot_product_attention(q_BxLxHxE, k_BxLxHxE, v_BxLxHxE, mask=mask_Bx1x1xL)
         return self.output(y_BxLxHxE.reshape(B, L, D))
 
@@ -130,7 +137,11 @@ class Block(nnx.Module):
         return x_BxLxD + dropout(key_ffn, y_BxLxD, self.dropout)
 
 
-SHARED_BY = {"none": (), "attention": ("attention", "attention_norm"), "all": ("attention", "attention_norm", "ffn", "ffn_norm")}
+SHARED_BY = {
+    "none": (),
+    "attention": ("attention", "attention_norm"),
+    "all": ("attention", "attention_norm", "ffn", "ffn_norm"),
+}
 """Which sub-layers have one set of parameters for all layers, by `model.share`."""
 
 
@@ -152,7 +163,8 @@ class Stack(nnx.Module):
         self.blocks = nnx.merge(graph, state)
 
     def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, key: jax.Array | None) -> jax.Array:
-        graph, shared, own = nnx.split(self.blocks, lambda path, _: path[0] in self.shared, ...)
+        parts: Any = nnx.split(self.blocks, lambda path, _: path[0] in self.shared, ...)
+        graph, shared, own = parts
         shared = jax.tree.map(lambda leaf: leaf[0], shared)
         keys_N = None if key is None else jax.random.split(key, self.shape.layers)
 

@@ -15,8 +15,7 @@ from tlc_jax.analysis import flops
 from tlc_jax.compression.pruning import apply_masks, mask_updates
 from tlc_jax.config import Config
 from tlc_jax.data.batches import LabelledBatches
-from tlc_jax.data.labelled import Labelled, load_labelled
-from tlc_jax.data.order import subset
+from tlc_jax.data.labelled import Labelled, hold_out, load_labelled
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.durations import Amounts
 from tlc_jax.errors import InputError
@@ -28,8 +27,6 @@ from tlc_jax.training.loop import Task
 from tlc_jax.training.objectives import classification
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import make_train_step
-
-_HOLDOUT_SEED = 7919  # the same examples are held out whatever the run's seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +55,8 @@ def load_data(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | No
     train = load_labelled(config.data.train, config.data, tokenizer, labels, config.seed, config.impl.threads)
     if config.data.valid:
         return LabelledData(train, load_validation(config, tokenizer, train[0].label_names))
-    held = [_held_out(part, config.data.holdout) for part in train]
-    rest = [np.setdiff1d(np.arange(len(part)), rows) for part, rows in zip(train, held, strict=True)]
-    return LabelledData(
-        [part.take_rows(rows) for part, rows in zip(train, rest, strict=True)],
-        [part.take_rows(rows) for part, rows in zip(train, held, strict=True)],
-    )
+    train, held_out = hold_out(train, config.data.holdout)
+    return LabelledData(train, held_out)
 
 
 def load_validation(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...]) -> list[Labelled]:
@@ -72,11 +65,7 @@ def load_validation(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...
     splits = load_labelled(spec, config.data, tokenizer, labels, config.seed, config.impl.threads)
     if config.data.valid:
         return splits
-    return [part.take_rows(_held_out(part, config.data.holdout)) for part in splits]
-
-
-def _held_out(part: Labelled, share: float) -> np.ndarray:
-    return subset(len(part), share, _HOLDOUT_SEED)
+    return hold_out(splits, config.data.holdout)[1]
 
 
 class ClassifierRun:

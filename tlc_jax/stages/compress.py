@@ -70,8 +70,8 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     """A masked-language model, compressed in one go."""
     if recipe.prune and config.compress.recover > 0:
         raise InputError(
-            f"{start.path} is a masked-language model, and recovery needs labels: set compress.recover=0 to prune it in "
-            "one go, or compress.when=before to finetune what is left of it"
+            f"{start.path} is a masked-language model, and recovery needs labels: set compress.recover=0 to prune it "
+            "in one go, or compress.when=before to finetune what is left of it"
         )
     config = adopt_model(config, start.model, start.path)
     evaluation = Evaluation(config, start, workdir, session.open_devices(config))
@@ -86,7 +86,9 @@ def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     mesh = session.open_devices(config)
     network = classifier(config.model, start.tokenizer.vocab_size, len(start.labels), config.impl)
     work = ClassifierRun(config, network, start.tokenizer, data, mesh)
-    params, masks, history = start.params, None, []
+    params: Params = start.params
+    masks: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = []
     if recipe.prune:
         params, masks, history = _Pruning(
             work, recipe.prune, _rounds_directory(config, workdir, start, recipe.prune)

@@ -21,7 +21,7 @@ from tlc_jax.data.masking import predicted_positions
 from tlc_jax.data.packing import PretrainingData, prepare
 from tlc_jax.data.sources import check_sources
 from tlc_jax.durations import Amounts
-from tlc_jax.evaluation.perplexity import PerplexityEvaluator
+from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.encoder import masked_language_model
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task, train
@@ -71,6 +71,8 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         "params": count.total,
         "params_nonembedding": count.nonembedding,
         "seed": config.seed,
+        "vocab_size": data.tokenizer.vocab_size,
+        "unigram_loss": unigram_loss(data.train, data.valid.values(), data.tokenizer.vocab_size),
         **outcome.numbers,
         **session.provenance(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -41,7 +43,7 @@ def open_devices(config: Config) -> Mesh:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save there
     if config.impl.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.impl.compilation_cache).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return make_mesh(config.impl.mesh)
 
 
@@ -79,10 +81,22 @@ def provenance() -> dict[str, Any]:
         "device": device.device_kind,
         "platform": device.platform,
         "devices": jax.device_count(),
+        "machine": _machine(),
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "aqtp")},
         "python": sys.version.split()[0],
         "command": " ".join(["tlc", *sys.argv[1:]]),
     }
+
+
+def _machine() -> str:
+    """The processor's name and the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def say(text: str) -> None:

@@ -12,11 +12,12 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -174,7 +175,7 @@ class _Run:
 
     # One step -------------------------------------------------------------------------------------------------------
 
-    def _batches(self) -> Iterator[HostBatch]:
+    def _batches(self) -> Generator[HostBatch, None, None]:
         return load_ahead(self.task.batch, self.step, self.settings.impl.prefetch)
 
     def _next(self, batches: Iterator[HostBatch]) -> HostBatch:
@@ -182,7 +183,7 @@ class _Run:
         started = self.clock()
         batch = next(batches)
         waited = self.clock() - started
-        if self.flights and self.flights[-1].metrics.loss.is_ready():
+        if self.flights and cast(Any, self.flights[-1].metrics.loss).is_ready():
             self._collect(leave=0, idle_at_most=waited)
         elif not self.flights:
             self.ledger.seconds["input"] += waited
@@ -314,7 +315,7 @@ class _Run:
             "loss": float(np.mean([m.loss for m in self.recent])),
             "accuracy": float(np.mean([m.accuracy for m in self.recent])),
             "gradient_norm": float(self.recent[-1].gradient_norm),
-            "learning_rate": float(self.learning_rate(np.float32(min(1.0, fraction)))),
+            "learning_rate": float(self.learning_rate(jnp.float32(min(1.0, fraction)))),
             "tokens_per_second": pace,
             "mfu": self._mfu(),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -69,6 +69,11 @@ def parameter_shardings(params: Params, mesh: Mesh) -> dict[str, Any]:
                 )
         shardings[path] = NamedSharding(mesh, spec)
     return unflatten(shardings)
+
+
+def put_params(params: Params, mesh: Mesh) -> Params:
+    """Parameters, from wherever they are, placed on the mesh by the rules."""
+    return cast(Params, jax.device_put(params, parameter_shardings(params, mesh)))
 
 
 def _matches(rule: Rule, leaves: dict[str, Any]) -> bool:

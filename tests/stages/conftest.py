@@ -1,0 +1,133 @@
+"""A tiny world on disk, and the whole chain of stages run on it once."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from tlc_jax.cli import main
+
+WORDS = [
+    "the",
+    "a",
+    "red",
+    "blue",
+    "green",
+    "small",
+    "large",
+    "cat",
+    "dog",
+    "bird",
+    "house",
+    "river",
+    "sees",
+    "likes",
+    "is",
+    "not",
+    "near",
+    "under",
+    "very",
+    "quietly",
+]
+SMALL = (
+    "--config.model.layers=1",
+    "--config.model.hidden=64",
+    "--config.model.max_length=32",
+    "--config.data.length=32",
+    "--config.impl.microbatch=0",
+    "--config.impl.layer_loop=scan",
+    "--config.impl.matmul=float32",
+    "--config.impl.remat=False",
+    "--config.eval.batch_size=16",
+    "--config.eval.every_seconds=0.0",
+)
+
+
+def sentence(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(3, 12)))
+
+
+def write_world(folder: Path) -> None:
+    rng = random.Random(0)
+    for name, lines in (("train", 600), ("valid", 60)):
+        (folder / f"{name}.txt").write_text("\n".join(sentence(rng) for _ in range(lines)) + "\n")
+    for name, rows in (("train", 96), ("dev", 37)):
+        pairs = [(rng.choice(["yes", "no"]), sentence(rng)) for _ in range(rows)]
+        (folder / f"{name}.tsv").write_text(
+            "label\tsentence\n"
+            + "".join(f"{label}\t{'red ' if label == 'yes' else ''}{text}\n" for label, text in pairs)
+        )
+
+
+def tlc(*arguments: str) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def result_of(workdir: Path) -> dict:
+    return json.loads((workdir / "result.json").read_text())
+
+
+def pretrain_arguments(world: Path, workdir: Path, *more: str) -> list[str]:
+    return [
+        "pretrain",
+        "--config=configs/mlm.py:1x64",
+        f"--workdir={workdir}",
+        f"--config.data.train=files:{world}/train.txt",
+        f"--config.data.valid=files:{world}/valid.txt",
+        f"--config.data.cache={world}/cache",
+        "--config.tokenizer.vocab_size=296",
+        "--config.optimizer.batch_size=16",
+        "--config.budget.seconds=0.0",
+        "--config.budget.clock=measured",
+        "--config.budget.steps=6",
+        *SMALL,
+        *more,
+    ]
+
+
+def finetune_arguments(stage: str, world: Path, workdir: Path, *more: str) -> list[str]:
+    return [
+        stage,
+        "--config=configs/sst2.py",
+        f"--workdir={workdir}",
+        f"--config.data.train=files:{world}/train.tsv",
+        f"--config.data.valid=dev=files:{world}/dev.tsv",
+        "--config.optimizer.batch_size=16",
+        "--config.budget.epochs=0.0",
+        "--config.budget.steps=8",
+        "--config.seeds=()",
+        *SMALL,
+        *more,
+    ]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained(world) -> Path:
+    workdir = world / "pretrained"
+    assert tlc(*pretrain_arguments(world, workdir)) == 0
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def finetuned(world, pretrained) -> Path:
+    workdir = world / "finetuned"
+    assert tlc(*finetune_arguments("finetune", world, workdir, f"--config.init.from={pretrained}")) == 0
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def compressed(world, finetuned) -> Path:
+    workdir = world / "compressed"
+    more = (f"--config.init.from={finetuned}", "--config.recipe=prune:0.75+quantize:4", "--config.compress.step=0.4")
+    assert tlc(*finetune_arguments("compress", world, workdir, *more)) == 0
+    return workdir

@@ -1,0 +1,202 @@
+"""Text in, compressed classifier out: every stage once, and what must hold between them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from tests.stages.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
+from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.config import Impl
+from tlc_jax.selectors import flatten
+from tlc_jax.stages import starting_point
+
+TRAINING_KEYS = {
+    *("params", "params_nonembedding", "steps", "tokens", "flops", "seconds", "tokens_per_second", "mfu", "stopped_by"),
+}
+
+
+def test_pretraining_leaves_what_the_design_promises(pretrained) -> None:
+    result = result_of(pretrained)
+    assert TRAINING_KEYS | {"valid_loss", "valid_perplexity"} <= result.keys()
+    assert {"train", "compile", "input", "eval", "checkpoint", "total"} <= result["seconds"].keys()
+    assert result["steps"] == 6
+    assert result["tokens"] == 6 * 16 * 32
+    assert result["stopped_by"] == "steps"
+    for name in ("config.json", "metrics.jsonl", "checkpoints", "tokenizer.model", "parameters.txt"):
+        assert (pretrained / name).exists(), name
+
+
+def test_a_finished_run_is_not_done_again(world, pretrained, capsys) -> None:
+    before = (pretrained / "result.json").stat().st_mtime_ns
+    assert tlc(*pretrain_arguments(world, pretrained)) == 0
+    assert (pretrained / "result.json").stat().st_mtime_ns == before
+    assert "already done" in capsys.readouterr().err
+
+
+def test_finetuning_takes_parameters_alone_and_says_which(world, pretrained, tmp_path, capsys) -> None:
+    assert tlc(*finetune_arguments("finetune", world, tmp_path, f"--config.init.from={pretrained}")) == 0
+    told = capsys.readouterr().err
+    assert "parameters restored" in told
+    assert "classifier/dense/kernel" in told.partition("not restored")[2]
+    result = result_of(tmp_path)
+    assert result["labels"] == ["no", "yes"]
+    assert result["accuracy_by_split"].keys() == {"dev"}
+
+
+def test_predictions_are_saved_for_every_instance_in_order(finetuned, world) -> None:
+    saved = np.load(finetuned / "predictions" / "dev.npz")
+    with (world / "dev.tsv").open() as file:
+        labels = [["no", "yes"].index(row["label"]) for row in csv.DictReader(file, delimiter="\t")]
+    np.testing.assert_array_equal(saved["labels"], labels)
+    np.testing.assert_array_equal(saved["ids"], np.arange(37))
+    np.testing.assert_allclose(saved["probabilities"].sum(1), 1.0, atol=1e-5)
+    accuracy = np.mean(saved["probabilities"].argmax(1) == labels)
+    assert result_of(finetuned)["accuracy"] == pytest.approx(accuracy)
+
+
+def test_what_was_evaluated_is_what_the_artifact_and_the_checkpoint_hold(compressed) -> None:
+    packed = flatten(load_artifact(compressed / "artifact" / "model.safetensors").params)
+    folder = compressed / "compressed" / "0"
+    from_checkpoint = (
+        flatten(starting_point.load(str(folder), Impl(), str(compressed / "tokenizer.model")).params)
+        if (compressed / "tokenizer.model").exists()
+        else flatten(_params_of(compressed))
+    )
+    assert packed.keys() == from_checkpoint.keys()
+    for path, leaf in packed.items():
+        assert np.asarray(leaf).tobytes() == np.asarray(from_checkpoint[path]).tobytes(), path
+
+
+def _params_of(compressed):
+    from tlc_jax.training.checkpoint import read_meta, read_params
+
+    meta = read_meta(compressed / "compressed", 0)
+    return read_params(compressed / "compressed", 0, starting_point.network_of(meta, Impl()).abstract())
+
+
+def test_the_artifact_reloads_to_the_same_predictions(compressed, tmp_path) -> None:
+    assert tlc("evaluate", f"--init={compressed}", f"--workdir={tmp_path}") == 0
+    first, again = (np.load(folder / "predictions" / "dev.npz") for folder in (compressed, tmp_path))
+    np.testing.assert_array_equal(first["probabilities"], again["probabilities"])
+    assert result_of(tmp_path)["accuracy"] == result_of(compressed)["accuracy"]
+
+
+def test_compression_reports_its_sizes_and_rounds(compressed) -> None:
+    result = result_of(compressed)
+    assert result["bits"] == 4
+    assert result["sparsity"] == pytest.approx(0.75, abs=1e-3)
+    assert 0 < result["sparsity_all"] < 0.75
+    assert [round_["sparsity"] for round_ in result["rounds"]] == [0.0, 0.4, 0.75]
+    assert result["nonzero"] < result["params"]
+    assert result["bytes_paper"] < result["bytes_ideal"] <= result["bytes_artifact"]
+    assert result["bytes_checkpoint"] > 0
+
+
+def test_predict_gives_the_evaluated_labels_in_order(compressed, world, tmp_path) -> None:
+    output = tmp_path / "out.tsv"
+    arguments = ("--config.predict.input=" + str(world / "dev.tsv"), f"--config.predict.output={output}")
+    assert tlc("predict", f"--init={compressed}", *arguments) == 0
+    with output.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    probabilities = np.load(compressed / "predictions" / "dev.npz")["probabilities"]
+    assert [row["label"] for row in rows] == [["no", "yes"][i] for i in probabilities.argmax(1)]
+    np.testing.assert_allclose([float(row["yes"]) for row in rows], probabilities[:, 1], atol=1e-6)
+
+
+def test_an_artifact_can_be_moved_away_from_its_run(compressed, world, tmp_path, capsys) -> None:
+    shutil.copytree(compressed / "artifact", tmp_path / "elsewhere")
+    text = tmp_path / "in.txt"
+    text.write_text("red cat\nblue dog\n")
+    config = ("--config=configs/sst2.py", "--config.data.length=32", f"--config.predict.input={text}")
+    assert tlc("predict", f"--init={tmp_path / 'elsewhere'}", *config, "--config.eval.batch_size=8") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_compressing_before_finetuning_holds_the_mask_and_quantises_anew(world, pretrained, tmp_path) -> None:
+    more = (
+        f"--config.init.from={pretrained}",
+        "--config.compress.when=before",
+        "--config.recipe=prune:0.6,scope=tensor+quantize:8,per=tensor",
+    )
+    assert tlc(*finetune_arguments("compress", world, tmp_path, *more)) == 0
+    result = result_of(tmp_path)
+    assert result["when"] == "before"
+    assert result["steps"] == 8
+    packed = flatten(load_artifact(tmp_path / "artifact" / "model.safetensors").params)
+    kernel = np.asarray(packed["blocks/ffn/up/kernel"])
+    assert np.mean(kernel == 0) >= 0.6
+    trained = _trained_params(tmp_path)["blocks/ffn/up/kernel"]
+    np.testing.assert_array_equal(kernel[trained == 0], 0)
+    assert np.mean(trained == 0) == pytest.approx(0.6, abs=1e-3)
+    assert len(np.unique(kernel)) <= 256
+
+
+def _trained_params(workdir):
+    from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params
+
+    (step, *_) = complete_steps(workdir / "checkpoints")
+    meta = read_meta(workdir / "checkpoints", step)
+    params = read_params(workdir / "checkpoints", step, starting_point.network_of(meta, Impl()).abstract())
+    return {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+
+
+def test_finetuning_from_a_compressed_encoder_keeps_its_zeros(world, pretrained, tmp_path) -> None:
+    small = tmp_path / "small"
+    arguments = ["compress", "--config=configs/mlm.py:1x64", *pretrain_arguments(world, small)[3:]]
+    arguments += [f"--workdir={small}", f"--config.init.from={pretrained}", "--config.compress.recover=0.0"]
+    assert tlc(*arguments, "--config.recipe=prune:0.5") == 0
+    assert result_of(small)["valid_perplexity"] > 1
+    tuned = tmp_path / "tuned"
+    assert tlc(*finetune_arguments("finetune", world, tuned, f"--config.init.from={small}")) == 0
+    start = flatten(load_artifact(small / "artifact" / "model.safetensors").params)
+    end = _trained_params(tuned)
+    for path in ("embedding/token", "blocks/attention/query/kernel"):
+        np.testing.assert_array_equal(end[path][np.asarray(start[path]) == 0], 0)
+        assert np.any(end[path] != np.asarray(start[path]))
+    assert result_of(tuned)["recipe"] == "prune:0.5"
+    assert (tuned / "artifact" / "model.safetensors").exists()
+
+
+def test_a_sweep_over_seeds_runs_each_once_and_sums_up(world, pretrained, tmp_path) -> None:
+    arguments = finetune_arguments("finetune", world, tmp_path, f"--config.init.from={pretrained}")
+    arguments = [a for a in arguments if not a.startswith("--config.seeds")] + ["--config.seeds=(3, 4)"]
+    assert tlc(*arguments) == 0
+    result = result_of(tmp_path)
+    each = [result_of(tmp_path / f"seed-{seed}")["accuracy"] for seed in (3, 4)]
+    assert result["accuracy_over_seeds"]["values"] == each
+    assert result["accuracy"] == pytest.approx(np.mean(each))
+
+
+def test_perplexity_of_a_checkpoint_is_that_of_its_run(pretrained, tmp_path) -> None:
+    assert tlc("evaluate", f"--init={pretrained}", f"--workdir={tmp_path}") == 0
+    assert result_of(tmp_path)["valid_loss"] == pytest.approx(result_of(pretrained)["valid_loss"], rel=1e-6)
+
+
+def test_implementation_settings_do_not_change_results(world, pretrained, tmp_path) -> None:
+    more = ("--config.impl.mesh=data=2,fsdp=4", "--config.impl.layer_loop=unrolled", "--config.impl.remat=True")
+    more += ("--config.impl.prefetch=0", "--config.impl.microbatch=8", "--config.model.dropout=0.0")
+    plain = tmp_path / "plain"
+    assert tlc(*pretrain_arguments(world, plain, "--config.model.dropout=0.0")) == 0
+    other = tmp_path / "other"
+    assert tlc(*pretrain_arguments(world, other, *more)) == 0
+    assert result_of(other)["valid_loss"] == pytest.approx(result_of(plain)["valid_loss"], rel=1e-4)
+
+
+def test_golden_metrics(pretrained, golden) -> None:
+    """If a change means to alter results, say so in its message and run `pytest --update-golden`."""
+    rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
+    now = {"valid_loss": rows[-1]["valid_loss"], "steps": rows[-1]["step"], "tokens": rows[-1]["tokens"]}
+    expected = golden("metrics.json", now)
+    assert now["steps"] == expected["steps"]
+    assert now["tokens"] == expected["tokens"]
+    assert now["valid_loss"] == pytest.approx(expected["valid_loss"], rel=1e-3)
+
+
+def test_the_run_uses_all_devices(pretrained) -> None:
+    assert result_of(pretrained)["devices"] == jax.device_count()
