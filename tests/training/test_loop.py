@@ -83,7 +83,9 @@ def test_a_step_budget_runs_exactly_that_many_steps(tmp_path, mesh) -> None:
     assert [row["event"] for row in rows][-2:] == ["checkpoint", "stop"]
     for row in rows:
         assert {"step", "event", "train_seconds", "total_seconds", "tokens"} <= row.keys()
-    assert {"loss", "learning_rate", "tokens_per_second", "mfu"} <= next(r for r in rows if r["event"] == "train").keys()
+    assert {"loss", "learning_rate", "tokens_per_second", "mfu"} <= next(
+        r for r in rows if r["event"] == "train"
+    ).keys()
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,9 @@ def curve(mesh_text: str | None, steps: int = 3) -> tuple[list[float], dict, jax
         mesh = meshes.make_mesh(mesh_text)
         shardings = meshes.parameter_shardings(params, mesh)
         moments = meshes.optimizer_shardings(optimizer, params, shardings, mesh)
-        state = jax.jit(lambda p: init_state(p, optimizer), out_shardings=type(init_state(params, optimizer))(shardings, moments))(
-            jax.device_put(params, shardings)
-        )
+        state = jax.jit(
+            lambda p: init_state(p, optimizer), out_shardings=type(init_state(params, optimizer))(shardings, moments)
+        )(jax.device_put(params, shardings))
         run = jax.jit(step)
         place = lambda batch: meshes.put_batch(batch, mesh)  # noqa: E731
     losses = []

@@ -25,7 +25,12 @@ def test_what_is_no_number_becomes_null(tmp_path) -> None:
     writer = MetricsWriter(tmp_path)
     writer.write("train", 1, loss=float("nan"), mfu=None)
     writer.close()
-    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "event": "train", "loss": None, "mfu": None}
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
+        "step": 1,
+        "event": "train",
+        "loss": None,
+        "mfu": None,
+    }
 
 
 def test_a_log_file_gets_a_line_now_and_then() -> None:
