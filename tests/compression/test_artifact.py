@@ -47,8 +47,8 @@ def test_what_was_evaluated_is_what_the_file_holds(tmp_path: Path, recipe: Recip
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     files = [tmp_path / "a" / "one.safetensors", tmp_path / "b" / "two.safetensors"]
     (tmp_path / "usual").touch()
-    for file in files:
-        save_artifact(file, compress_params(trees.few_leaves(), COMBINED), METADATA)
+    for file, metadata in zip(files, (METADATA, dict(reversed(METADATA.items()))), strict=True):
+        save_artifact(file, compress_params(trees.few_leaves(), COMBINED), metadata)
     assert files[0].read_bytes() == files[1].read_bytes()
     assert files[0].stat().st_mode == (tmp_path / "usual").stat().st_mode
     again = tmp_path / "again.safetensors"
