@@ -241,7 +241,7 @@ def _provenance(study: Study) -> str:
 
 def _recorded(study: Study) -> Iterable[tuple[str, str]]:
     """Command, machine, device and the like, where the study or its jobs wrote them down."""
-    for field in ("command", "device", "devices", "platform", "python", "versions"):
+    for field in ("command", "machine", "device", "devices", "platform", "python", "versions"):
         sources = [study.recorded, *study.results.values()]
         values = {_plain(source[field]) for source in sources if source.get(field)}
         if values:

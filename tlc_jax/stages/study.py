@@ -114,7 +114,7 @@ def _write_down(jobs: list[Job], workdir: Path) -> None:
         }
         for job in jobs
     ]
-    write_json(workdir / "study.json", rows)
+    write_json(workdir / "study.json", {**session.provenance(), "jobs": rows})
     results = [_row(job, jobs) for job in jobs if job.stage == "compress" and job.done]
     temporary = workdir / ".results.jsonl.tmp"
     temporary.write_text("".join(json.dumps(row) + "\n" for row in results), encoding="utf-8")

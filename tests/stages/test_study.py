@@ -1,0 +1,175 @@
+"""A study: its grid, its jobs, and what survives failure and interruption."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.stages.conftest import tlc
+from tlc_jax import config as configs
+from tlc_jax.errors import InputError
+from tlc_jax.stages.jobs import expand, needed_first
+
+
+def study_settings(world, **study) -> dict:
+    settings = configs.merge(
+        configs.to_dict(configs.Config()),
+        {
+            "data": {
+                "train": f"files:{world}/train.txt",
+                "valid": f"files:{world}/valid.txt",
+                "cache": f"{world}/cache",
+                "length": 32,
+            },
+            "tokenizer": {"vocab_size": 296},
+            "model": {"max_length": 32},
+            "optimizer": {"batch_size": 16},
+            "budget": {"steps": 2},
+            "eval": {"batch_size": 16},
+            "compress": {"recover_epochs": 0.2, "step": 0.5},
+        },
+    )
+    settings["study"] = {
+        "sizes": ["1x64"],
+        "recipes": ["dense", "quantize:4", "prune:0.5", "prune:0.5+quantize:4"],
+        "scratch": True,
+        "finetune": {
+            "budget": {"steps": 2},
+            "optimizer": {"batch_size": 16},
+            "eval": {"batch_size": 16},
+            "model": {"max_length": 32},
+        },
+        "tasks": {
+            "words": {"data": {"train": f"files:{world}/train.tsv", "valid": f"files:{world}/dev.tsv"}},
+        },
+        **study,
+    }
+    return settings
+
+
+def write_config(path, settings) -> str:
+    path.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({json.dumps(json.dumps(settings))}))\n"
+    )
+    return f"--config={path}"
+
+
+def test_the_grid_expands_to_jobs_after_those_they_need(world, tmp_path) -> None:
+    settings = study_settings(world, sizes=["1x64", "2x64"], seeds=[0, 1], pretrain_seeds=[0, 5])
+    jobs = expand(configs.resolve(settings), tmp_path)
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    assert [job.number for job in jobs] == list(range(len(jobs)))
+    counts = {stage: sum(job.stage == stage for job in jobs) for stage in ("pretrain", "finetune", "compress")}
+    assert counts == {"pretrain": 4, "finetune": 4 * 2 + 2 * 2, "compress": 8 * 4 + 4}
+    for job in jobs:
+        assert all(needed < job.number for needed in job.needs)
+    last = jobs[names.index("compress-2x64-p5-words-s1-prune0.5+quantize4")]
+    chain = [job.name for job in needed_first(last, jobs)]
+    assert chain == ["pretrain-2x64-p5", "finetune-2x64-p5-words-s1", last.name]
+
+
+def test_tasks_start_from_defaults_and_not_from_pretraining(world, tmp_path) -> None:
+    settings = study_settings(world)
+    settings["budget"] = {"seconds": 9.0}
+    settings["optimizer"]["learning_rate"] = 0.123
+    jobs = expand(configs.resolve(settings), tmp_path)
+    finetune = next(job for job in jobs if job.stage == "finetune")
+    assert finetune.config.budget.seconds == 0
+    assert finetune.config.optimizer.learning_rate == configs.Optimizer().learning_rate
+    assert finetune.config.model.layers == 1
+
+
+def test_a_mistake_in_a_task_names_the_job(world, tmp_path) -> None:
+    settings = study_settings(world)
+    settings["study"]["finetune"]["optimiser"] = {"batch_size": 4}
+    with pytest.raises(InputError, match="settings of job finetune-1x64-p0-words-s0: unknown config field optimiser"):
+        expand(configs.resolve(settings), tmp_path)
+
+
+@pytest.mark.parametrize("field", ["sizes", "pretrain_seeds", "recipes", "seeds"])
+def test_an_empty_grid_is_refused(world, tmp_path, field) -> None:
+    with pytest.raises(InputError, match=f"study.{field} is empty"):
+        expand(configs.resolve(study_settings(world, **{field: []})), tmp_path)
+
+
+def states(config: str, workdir, capsys) -> dict[str, str]:
+    capsys.readouterr()
+    assert tlc("study", config, f"--workdir={workdir}", "--list") == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.strip().splitlines()]
+    assert [int(number) for number, _, _ in rows] == list(range(len(rows)))
+    return {name: state for _, state, name in rows}
+
+
+def test_a_study_from_listing_to_results(world, tmp_path, capsys) -> None:
+    config = write_config(tmp_path / "study.py", study_settings(world))
+    run = tmp_path / "run"
+    before = states(config, run, capsys)
+    assert before["pretrain-1x64-p0"] == "ready"
+    assert set(before.values()) == {"ready", "waiting"}
+    assert not run.exists()
+
+    # One job, and what it needs, as an array job would.
+    wanted = "finetune-1x64-p0-words-s0"
+    assert tlc("study", config, f"--workdir={run}", f"--job={list(before).index(wanted)}") == 0
+    now = states(config, run, capsys)
+    assert [name for name, state in now.items() if state == "done"] == ["pretrain-1x64-p0", wanted]
+
+    # One job fails; the others are run all the same, and the end says so.
+    broken = run / "jobs" / "compress-1x64-p0-words-s0-quantize4"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    capsys.readouterr()
+    assert tlc("study", config, f"--workdir={run}") == 1
+    assert "1 of 9 jobs failed: compress-1x64-p0-words-s0-quantize4" in capsys.readouterr().err
+    after = states(config, run, capsys)
+    assert {name for name, state in after.items() if state != "done"} == {broken.name}
+    assert after[broken.name] == "failed"
+    assert "config.json" in (broken / "error.txt").read_text()
+    assert len((run / "results.jsonl").read_text().splitlines()) == 4
+
+    # Mended, the same command does only what is missing.
+    (broken / "config.json").unlink()
+    times = {path: path.stat().st_mtime_ns for path in run.glob("jobs/*/result.json")}
+    assert tlc("study", config, f"--workdir={run}") == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert {(row["init"], row["recipe"]) for row in rows} == {
+        ("pretrained", "dense"),
+        ("pretrained", "quantize:4"),
+        ("pretrained", "prune:0.5"),
+        ("pretrained", "prune:0.5+quantize:4"),
+        ("scratch", "dense"),
+    }
+    for row in rows:
+        assert row.keys() >= REQUIRED
+    pruned = {row["recipe"]: row for row in rows if row["init"] == "pretrained"}
+    assert pruned["prune:0.5+quantize:4"]["bytes_artifact"] < pruned["prune:0.5"]["bytes_artifact"]
+    # Both recipes with pruning shared its one round.
+    assert len(list((run / "rounds").iterdir())) == 1
+
+    assert tlc("report", f"--workdir={run}") == 0
+    assert (run / "report" / "index.html").exists()
+
+
+REQUIRED = {
+    *("layers", "hidden", "params", "seed", "budget_seconds", "steps", "task", "recipe", "sparsity", "bits"),
+    *("nonzero", "bytes_ideal", "bytes_artifact", "bytes_checkpoint", "accuracy"),
+}
+
+
+def test_a_job_that_does_not_exist(world, tmp_path, capsys) -> None:
+    config = write_config(tmp_path / "study.py", study_settings(world))
+    assert tlc("study", config, f"--workdir={tmp_path / 'run'}", "--job=99") == 2
+    assert "jobs 0 to 8" in capsys.readouterr().err
+
+
+def test_compressing_before_finetuning_needs_pretraining_alone(world, tmp_path) -> None:
+    settings = study_settings(world, scratch=False)
+    settings["compress"]["when"] = "before"
+    jobs = expand(configs.resolve(settings), tmp_path)
+    compress = [job for job in jobs if job.stage == "compress"]
+    assert all([jobs[n].stage for n in job.needs] == ["pretrain"] for job in compress)
+    assert all(job.config.init.source.endswith("pretrain-1x64-p0") for job in compress)
