@@ -98,7 +98,6 @@ def finetune_arguments(stage: str, world: Path, workdir: Path, *more: str) -> li
         "--config.optimizer.batch_size=16",
         "--config.budget.epochs=0.0",
         "--config.budget.steps=8",
-        "--config.seeds=()",
         *SMALL,
         *more,
     ]

@@ -63,7 +63,8 @@ def _before(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe)
     require_budget(config)
     small = compress_params(start.params, recipe)
     meta = {**start.meta, "recipe": format_recipe(recipe)}
-    return finetune(config, workdir, dataclasses.replace(start, params=small.params, meta=meta), pack=True)
+    start = dataclasses.replace(start, params=small.params, masks=small.masks, meta=meta)
+    return finetune(config, workdir, start, pack=True)
 
 
 def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:

@@ -49,15 +49,16 @@ def finish(
     path = workdir / ARTIFACT
     path.parent.mkdir(exist_ok=True)
     save_artifact(path, compressed, meta)
-    tokenizer.save(path.parent / "tokenizer.model")
+    for folder in (path.parent, workdir):  # an artifact is to be moved, a checkpoint to be read where it lies
+        tokenizer.save(folder / "tokenizer.model")
     packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
-    folder = save_params(workdir / "compressed", 0, packed, meta)
+    saved = save_params(workdir / "compressed", 0, packed, meta)
     zeros = sparsity(compressed.params, compressed.masks)
     return {
         "recipe": meta["recipe"],
         "bits": recipe.bits,
         "sparsity": zeros.over_scope,
         "sparsity_all": zeros.over_all,
-        **dataclasses.asdict(measure(compressed, artifact=path, checkpoint=folder)),
+        **dataclasses.asdict(measure(compressed, artifact=path, checkpoint=saved)),
         **evaluate(packed, True),
     }

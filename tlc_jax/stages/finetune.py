@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from tlc_jax.compression.pruning import masks_from_zeros, restrict_masks
+from tlc_jax.compression.pruning import restrict_masks
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Config
 from tlc_jax.data.sources import check_sources, examples, parse_sources
@@ -97,8 +97,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     init = network.init(jax.random.key(config.seed))
     masks = None
     if start is not None:
-        if recipe.prune:
-            masks = restrict_masks(masks_from_zeros(start.params, recipe.prune.embeddings), init)
+        masks = restrict_masks(start.masks, init) or None
         init, restored, fresh = starting_point.graft(init, start.params)
         session.say(
             f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from tlc_jax import config as configs
 from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.compression.pruning import Masks, masks_from_zeros
+from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.errors import InputError
 from tlc_jax.models.encoder import Network, Params
@@ -31,11 +33,13 @@ class StartingPoint:
       path: the checkpoint or artifact that was read.
       meta: what was saved about it: kind, model, length, labels, vocab_size, tokenizer_hash, and recipe if compressed.
       params: float32 parameters; of an artifact, exactly what it stands for.
+      masks: which weights of the pruned leaves are kept; empty where nothing is pruned.
     """
 
     path: Path
     meta: dict[str, Any]
     params: Params
+    masks: Masks
     tokenizer: Tokenizer
     tokenizer_path: Path
 
@@ -103,10 +107,12 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingP
     path = find(source)
     if path.is_file():
         artifact = load_artifact(path)
-        meta, params = dict(artifact.metadata), jax.tree.map(jnp.asarray, artifact.params)
+        meta, params, masks = dict(artifact.metadata), jax.tree.map(jnp.asarray, artifact.params), artifact.masks
         beside = path.parent / "tokenizer.model"
     else:
         path, meta, params = _read_checkpoint(path, impl)
+        prune = parse_recipe(meta.get("recipe", "dense")).prune
+        masks = masks_from_zeros(params, prune.embeddings) if prune else {}
         beside = path.parent.parent / "tokenizer.model"
     where = Path(tokenizer_path or beside)
     tokenizer = Tokenizer.load(where)
@@ -115,7 +121,7 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingP
             f"the tokenizer {where} is not the one that {path} was trained with: "
             "leave tokenizer.path empty, or point it at that run's tokenizer.model"
         )
-    return StartingPoint(path, meta, params, tokenizer, where)
+    return StartingPoint(path, meta, params, masks, tokenizer, where)
 
 
 def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, Any], Params]:

@@ -1,0 +1,101 @@
+"""kill -9 at random moments: the same weights to the bit, and no budget spent twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.stages.conftest import pretrain_arguments, result_of
+from tlc_jax.config import Impl
+from tlc_jax.selectors import flatten
+from tlc_jax.stages import starting_point
+
+STEPS = 240
+
+
+def start(world: Path, workdir: Path) -> subprocess.Popen[bytes]:
+    arguments = pretrain_arguments(
+        world,
+        workdir,
+        f"--config.budget.steps={STEPS}",
+        "--config.checkpoint.every_steps=15",
+        "--config.eval.every_steps=25",
+        "--config.impl.log_seconds=0.0",
+        "--config.optimizer.batch_size=32",
+    )
+    environment = {**os.environ, "XLA_FLAGS": ""}  # one device: what is tested is a process that dies
+    return subprocess.Popen(
+        [sys.executable, "-m", "tlc_jax", *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()[-2000:]
+
+
+def rows_of(workdir: Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def wait_for_training(process: subprocess.Popen[bytes], workdir: Path, rows_before: int) -> None:
+    """Returns once the process has written a row of its own, so that kills fall into training and not into imports."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(rows_of(workdir)) != rows_before:
+            return
+        time.sleep(0.01)
+
+
+def bits_of(workdir: Path) -> dict[str, bytes]:
+    params = starting_point.load(str(workdir), Impl()).params
+    return {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) -> None:
+    del pretrained  # only so that the packed data is there already
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(world, whole))
+    seconds = result_of(whole)["seconds"]
+    rng = random.Random(kills)
+    killed_at = []
+    while len(killed_at) < kills:
+        process = start(world, broken)
+        wait_for_training(process, broken, len(rows_of(broken)))
+        time.sleep(rng.uniform(0.0, 0.5 * (seconds["train"] + seconds["eval"] + seconds["checkpoint"]) / kills + 0.1))
+        if process.poll() is not None:
+            break  # done before the last kill
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed_at.append(rows_of(broken)[-1]["step"] if rows_of(broken) else 0)
+    if not (broken / "result.json").exists():
+        finish(start(world, broken))
+    print("killed at steps", killed_at)
+    assert len(killed_at) >= kills // 2
+
+    assert bits_of(broken) == bits_of(whole)
+    first, again = result_of(whole), result_of(broken)
+    for name in ("steps", "tokens", "examples", "epochs", "flops", "stopped_by", "valid_loss"):
+        assert first[name] == again[name], name
+    # What was lost in a kill is not in the books: every step and every evaluation stands there once.
+    evaluations = [row["step"] for row in rows_of(broken) if row["event"] == "eval"]
+    assert evaluations == sorted(set(evaluations)) == list(range(25, STEPS, 25))
+    tokens = [row["tokens"] for row in rows_of(broken)]
+    assert tokens == sorted(tokens)
+    assert again["seconds"]["train"] == pytest.approx(rows_of(broken)[-1]["train_seconds"])
