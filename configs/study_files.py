@@ -32,15 +32,15 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.05
     config.optimizer.clip_norm = 1.0
-    config.budget.seconds = 720.0
-    config.eval.every_seconds = 40.0
+    config.budget.seconds = 600.0
+    config.eval.every_seconds = 30.0
     config.eval.examples = 640
     config.eval.batch_size = 64
     config.impl.matmul = "mix"
     config.impl.layer_loop = "unrolled"
     config.impl.compilation_cache = "runs/compilation-cache"
 
-    config.study.sizes = ("2x64", "3x128", "4x256")
+    config.study.sizes = ("2x64", "3x128", "4x192")
     config.study.seeds = (0, 1, 2)
     config.study.recipes = (
         "dense",
