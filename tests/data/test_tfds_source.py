@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from tensorflow_datasets.text import glue
 
+from tests.made_mnli import build_mnli
 from tlc_jax import config
 from tlc_jax.data import sources, tfds_source
 from tlc_jax.data.labelled import load_labelled
@@ -32,20 +31,8 @@ NAMES = ("entailment", "neutral", "contradiction")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A TFDS data directory that holds glue/mnli."""
-    with tfds.core.registered.skip_registration():
-
-        class Made(glue.Glue):
-            name = "glue"
-
-            def _split_generators(self, _: Any) -> dict[str, Any]:
-                return {split: self._generate_examples(rows) for split, rows in SPLITS.items()}
-
-            def _generate_examples(self, rows: list[tuple[str, str, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
-                for idx, (premise, hypothesis, label) in enumerate(rows):
-                    yield idx, {"premise": premise, "hypothesis": hypothesis, "label": label, "idx": idx}
-
     folder = tmp_path_factory.mktemp("tfds")
-    Made(config="mnli", data_dir=folder, file_format="array_record").download_and_prepare()
+    build_mnli(folder, SPLITS)
     return folder
 
 
