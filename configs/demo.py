@@ -31,11 +31,11 @@ def get_config() -> ConfigDict:
     config.optimizer.batch_size = 16
     config.optimizer.learning_rate = 3e-3
     config.optimizer.clip_norm = 1.0
-    config.budget.seconds = 75.0
+    config.budget.seconds = 60.0
     config.eval.every_seconds = 4.0
     config.eval.examples = 256
     config.eval.batch_size = 64
-    config.checkpoint.every_seconds = 30.0
+    config.checkpoint.every_seconds = 20.0
     config.impl.matmul = "mix"
     config.impl.layer_loop = "unrolled"
     config.impl.compilation_cache = "runs/compilation-cache"
@@ -50,7 +50,6 @@ def get_config() -> ConfigDict:
         "prune:0.9",
         "prune:0.6+quantize:4",
     )
-    config.study.scratch = True
     # Fewer and shorter rounds of pruning than in the paper (15 %, an epoch), so that a recipe takes seconds.
     config.compress.step = 0.3
     config.compress.recover_epochs = 0.2

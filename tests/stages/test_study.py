@@ -123,7 +123,7 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys) -> None:
     (broken / "config.json").write_text("{")
     capsys.readouterr()
     assert tlc("study", config, f"--workdir={run}") == 1
-    assert "1 of 9 jobs failed: compress-1x64-p0-words-s0-quantize4" in capsys.readouterr().err
+    assert "1 of 8 jobs failed: compress-1x64-p0-words-s0-quantize4" in capsys.readouterr().err
     after = states(config, run, capsys)
     assert {name for name, state in after.items() if state != "done"} == {broken.name}
     assert after[broken.name] == "failed"
@@ -163,7 +163,7 @@ REQUIRED = {
 def test_a_job_that_does_not_exist(world, tmp_path, capsys) -> None:
     config = write_config(tmp_path / "study.py", study_settings(world))
     assert tlc("study", config, f"--workdir={tmp_path / 'run'}", "--job=99") == 2
-    assert "jobs 0 to 8" in capsys.readouterr().err
+    assert "jobs 0 to 7" in capsys.readouterr().err
 
 
 def test_compressing_before_finetuning_needs_pretraining_alone(world, tmp_path) -> None:
