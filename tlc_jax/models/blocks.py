@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tlc_jax import config
-from tlc_jax.models.numerics import dropout, matmul
+from tlc_jax.models.numerics import affine, dropout
 
 HEAD_SIZE = 64
 NORM_EPSILON = 1e-5
@@ -70,8 +70,7 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = matmul(x, self.kernel[...], self.matmul)
-        return y + self.bias[...].astype(y.dtype)
+        return affine(x, self.kernel[...], self.bias[...], self.matmul)
 
 
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:

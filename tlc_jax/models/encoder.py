@@ -15,7 +15,7 @@ from flax import nnx
 
 from tlc_jax import config
 from tlc_jax.models.blocks import Dense, Shape, Stack, layer_norm
-from tlc_jax.models.numerics import dropout, matmul
+from tlc_jax.models.numerics import affine, dropout
 
 Params = dict[str, Any]
 
@@ -72,14 +72,15 @@ class MaskedLanguageHead(nnx.Module):
     """Vectors to logits over the vocabulary, through the tied token embedding."""
 
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
-        self.matmul = shape.matmul
+        # Logits are never rounded to bfloat16: neighbouring tokens of a large vocabulary would tie.
+        self.matmul = "float32" if shape.matmul == "float32" else "mix"
         self.dense = Dense(shape.hidden, shape.hidden, shape, rngs)
         self.norm = layer_norm(shape.hidden, rngs)
         self.bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
     def __call__(self, x_BxKxD: jax.Array, token_VxD: jax.Array) -> jax.Array:
         x_BxKxD = self.norm(jax.nn.gelu(self.dense(x_BxKxD), approximate=False))
-        return matmul(x_BxKxD, token_VxD.T, self.matmul).astype(jnp.float32) + self.bias[...]
+        return affine(x_BxKxD, token_VxD, self.bias[...], self.matmul, kernel_is_OxI=True)
 
 
 class MaskedLanguageModel(Encoder):
