@@ -94,8 +94,10 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 
 def test_the_table_names_every_parameter_and_its_place() -> None:
     params = {"embedding": {"token": jnp.zeros((64, 8))}, "final_norm": {"scale": jnp.zeros(8)}}
-    table = meshes.describe_parameters(params, meshes.parameter_shardings(params, meshes.make_mesh("fsdp=-1")))
+    places = meshes.specs(meshes.parameter_shardings(params, meshes.make_mesh("fsdp=-1")))
+    table = meshes.describe_parameters(params, sharding=places, decay={"embedding/token": "yes"})
     assert "embedding/token" in table
     assert "64x8" in table
+    assert "yes" in table
     assert "'fsdp'" in table
     assert len(table.splitlines()) == 3

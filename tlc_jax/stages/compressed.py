@@ -9,16 +9,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tlc_jax.compression.artifact import load_artifact, save_artifact
-from tlc_jax.compression.compress import compress_params
+from tlc_jax.compression.compress import Compressed, compress_params
 from tlc_jax.compression.pruning import sparsity
-from tlc_jax.compression.recipe import Recipe, format_recipe
+from tlc_jax.compression.recipe import FLOAT_BITS, Recipe, format_recipe
 from tlc_jax.compression.size import measure
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.encoder import Params
+from tlc_jax.selectors import flatten
 from tlc_jax.stages.starting_point import ARTIFACT
 from tlc_jax.training.checkpoint import save_params
+from tlc_jax.training.mesh import describe_parameters
 
 
 def finish(
@@ -53,6 +56,7 @@ def finish(
         tokenizer.save(folder / "tokenizer.model")
     packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
     saved = save_params(workdir / "compressed", 0, packed, meta)
+    (workdir / "compressed.txt").write_text(_table(compressed), encoding="utf-8")
     zeros = sparsity(compressed.params, compressed.masks)
     return {
         "recipe": meta["recipe"],
@@ -62,3 +66,14 @@ def finish(
         **dataclasses.asdict(measure(compressed, artifact=path, checkpoint=saved)),
         **evaluate(packed, True),
     }
+
+
+def _table(model: Compressed) -> str:
+    """What compression did to each parameter."""
+    masks = flatten(model.masks)
+    bits = {path: tensor.bits for path, tensor in model.quantized.items()}
+    return describe_parameters(
+        model.params,
+        pruned={path: f"{1 - np.asarray(mask).mean():.1%}" for path, mask in masks.items()},
+        bits={path: bits.get(path, FLOAT_BITS) for path in flatten(model.params)},
+    )

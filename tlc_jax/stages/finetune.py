@@ -92,6 +92,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     mesh = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
     work = ClassifierRun(config, network, tokenizer, data, mesh)
+    session.write_parameter_table(config, network.abstract(), mesh, workdir)
 
     recipe = parse_recipe(start.recipe if start else "dense")
     init = network.init(jax.random.key(config.seed))

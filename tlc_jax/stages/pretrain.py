@@ -25,7 +25,6 @@ from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.encoder import masked_language_model
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task, train
-from tlc_jax.training.mesh import describe_parameters, parameter_shardings
 from tlc_jax.training.objectives import masked_language
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import make_train_step
@@ -46,7 +45,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     network = masked_language_model(config.model, data.tokenizer.vocab_size, config.impl)
     abstract = network.abstract()
     count = flops.parameter_count(config.model, data.tokenizer.vocab_size)
-    (workdir / "parameters.txt").write_text(describe_parameters(abstract, parameter_shardings(abstract, mesh)) + "\n")
+    session.write_parameter_table(config, abstract, mesh, workdir)
     session.say(f"{config.model.layers}x{config.model.hidden}: {count.total:,} parameters, table in parameters.txt")
 
     objective = masked_language(network, config.objective)

@@ -17,8 +17,10 @@ from jax.sharding import Mesh
 from tlc_jax.analysis.flops import peak_flops
 from tlc_jax.config import Config, to_dict
 from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.models.encoder import Params
 from tlc_jax.stages.workdir import claim, read_json, write_json
-from tlc_jax.training.mesh import make_mesh
+from tlc_jax.training.mesh import describe_parameters, make_mesh, parameter_shardings, specs
+from tlc_jax.training.optimizer import treatment
 
 
 def run_once(workdir: Path, config: Config, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -58,6 +60,12 @@ def keep_tokenizer(tokenizer: Tokenizer, workdir: Path) -> None:
     path = workdir / "tokenizer.model"
     if not path.exists():
         tokenizer.save(path)
+
+
+def write_parameter_table(config: Config, params: Params, mesh: Mesh, workdir: Path) -> None:
+    """parameters.txt: each parameter's shape, where it lies, and what the optimizer does to it."""
+    columns = {"sharding": specs(parameter_shardings(params, mesh)), **treatment(config.optimizer, params)}
+    (workdir / "parameters.txt").write_text(describe_parameters(params, **columns), encoding="utf-8")
 
 
 def model_meta(kind: str, config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] = ()) -> dict[str, Any]:

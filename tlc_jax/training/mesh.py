@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
@@ -111,20 +112,18 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     return jax.device_put(batch, NamedSharding(mesh, P(AXES)))
 
 
-def describe_parameters(params: Params, shardings: dict[str, Any], **columns: dict[str, Any]) -> str:
-    """A table of all parameters: path, shape, partition spec, and further columns by path (decay, scope, bits)."""
-    places = flatten(shardings)
-    header = ["path", "shape", "sharding", *columns]
+def describe_parameters(params: Params, **columns: Mapping[str, Any]) -> str:
+    """A table of all parameters: path, shape, and any columns by path (sharding, decay, sparsity, bits)."""
+    header = ["path", "shape", *columns]
     rows = [
-        [
-            path,
-            "x".join(map(str, leaf.shape)),
-            str(places[path].spec),
-            *(str(c.get(path, "")) for c in columns.values()),
-        ]
+        [path, "x".join(map(str, leaf.shape)), *(str(column.get(path, "")) for column in columns.values())]
         for path, leaf in flatten(params).items()
     ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]
-    )
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def specs(shardings: Mapping[str, Any]) -> dict[str, Any]:
+    """Path -> partition spec, for the table of parameters."""
+    return {path: sharding.spec for path, sharding in flatten(shardings).items()}

@@ -11,7 +11,7 @@ import optax
 
 from tlc_jax import config
 from tlc_jax.models.encoder import Params
-from tlc_jax.selectors import select_tree
+from tlc_jax.selectors import flatten, select, select_tree
 
 
 def schedule(settings: config.Optimizer) -> Callable[[jax.Array], jax.Array]:
@@ -35,6 +35,14 @@ def scale_by_schedule(learning_rate: Callable[[jax.Array], jax.Array]) -> optax.
         return jax.tree.map(lambda u: -rate * u, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def treatment(settings: config.Optimizer, params: Params) -> dict[str, dict[str, str]]:
+    """What the optimizer does to each parameter, by path: columns for the table of parameters."""
+    paths = flatten(params)
+    decays = select([(pattern, "yes") for pattern in settings.decay], paths, default="no")
+    frozen = select([(pattern, "yes") for pattern in settings.freeze], paths, default="no")
+    return {"decay": decays, "frozen": frozen}
 
 
 def adamw(
