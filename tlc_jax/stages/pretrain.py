@@ -7,22 +7,21 @@ from the last checkpoint and ends with the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from tlc_jax.analysis import flops
 from tlc_jax.config import Config, require_budget
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.masking import predicted_positions
-from tlc_jax.data.packing import PretrainingData, prepare
+from tlc_jax.data.packing import prepare
 from tlc_jax.data.sources import check_sources
 from tlc_jax.durations import Amounts
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
-from tlc_jax.models.encoder import masked_language_model
+from tlc_jax.models.encoder import Network, Params, masked_language_model
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task, train
 from tlc_jax.training.objectives import masked_language
@@ -48,19 +47,18 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     session.write_parameter_table(config, abstract, mesh, workdir)
     session.say(f"{config.model.layers}x{config.model.hidden}: {count.total:,} parameters, table in parameters.txt")
 
-    objective = masked_language(network, config.objective)
-    optimizer = adamw(config.optimizer, abstract)
-    batches = RowBatches(data.train, config.optimizer.batch_size, config.seed)
-    evaluator = PerplexityEvaluator(objective, data.valid, config.eval.batch_size or config.optimizer.batch_size, mesh)
-    task = Task(
-        init=lambda: network.init(jax.random.key(config.seed)),
-        optimizer=optimizer,
-        step=make_train_step(objective, optimizer, config.impl.microbatch, config.impl.dropout_keys),
-        batch=batches,
-        cost=_cost_per_step(config, data, batches.rows_per_epoch),
-        evaluate=lambda params, final: evaluator(params, 0 if final else config.eval.examples),
-        meta=session.model_meta("mlm", config, data.tokenizer),
-        peak_flops=session.peak(config),
+    evaluator = PerplexityEvaluator(
+        masked_language(network, config.objective),
+        data.valid,
+        config.eval.batch_size or config.optimizer.batch_size,
+        mesh,
+    )
+    task = make_task(
+        config,
+        network,
+        RowBatches(data.train, config.optimizer.batch_size, config.seed),
+        lambda params, final: evaluator(params, 0 if final else config.eval.examples),
+        session.model_meta("mlm", config, data.tokenizer),
     )
     outcome = train(task, config, workdir, mesh)
     return {
@@ -77,19 +75,37 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     }
 
 
-def _cost_per_step(config: Config, data: PretrainingData, rows_per_epoch: float) -> Any:
+def make_task(
+    config: Config,
+    network: Network,
+    batches: RowBatches,
+    evaluate: Callable[[Params, bool], dict[str, Any]],
+    meta: dict[str, Any],
+) -> Task:
+    """The task of training `network` on masked tokens."""
+    objective = masked_language(network, config.objective)
+    optimizer = adamw(config.optimizer, network.abstract())
+    cost = cost_per_step(config, network.vocab_size, batches.rows_per_epoch)
+    return Task(
+        init=lambda: network.init(jax.random.key(config.seed)),
+        optimizer=optimizer,
+        step=make_train_step(objective, optimizer, config.impl.microbatch, config.impl.dropout_keys),
+        batch=batches,
+        cost=lambda batch: cost,  # all batches are alike
+        evaluate=evaluate,
+        meta=meta,
+        peak_flops=session.peak(config),
+    )
+
+
+def cost_per_step(config: Config, vocab_size: int, rows_per_epoch: float) -> Amounts:
+    """What one step spends, seconds apart."""
     rows, length = config.optimizer.batch_size, config.data.length
     predicted = predicted_positions(length, config.objective.mask_rate)
-    cost = Amounts(
+    return Amounts(
         steps=1,
         examples=rows,
         tokens=rows * length,
         epochs=rows / rows_per_epoch,
-        flops=flops.train_flops_per_step(config.model, data.tokenizer.vocab_size, rows, length, predicted),
+        flops=flops.train_flops_per_step(config.model, vocab_size, rows, length, predicted),
     )
-
-    def cost_of(batch: dict[str, np.ndarray]) -> Amounts:
-        del batch  # all are alike
-        return cost
-
-    return cost_of

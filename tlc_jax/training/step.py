@@ -93,7 +93,7 @@ def make_train_step(
     return step
 
 
-def step_key(seed: int, step: int) -> jax.Array:
+def step_key(seed: int, step: int | jax.Array) -> jax.Array:
     """The key of a training step: a function of (seed, step) alone."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
 

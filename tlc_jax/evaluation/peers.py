@@ -1,0 +1,157 @@
+"""What the training step is compared with: plain JAX that computes all logits, and Hugging Face transformers.
+
+Same shape, batch, dropout (of hidden states; none on attention probabilities) and AdamW on all sides, fed with the same
+tokens. Each function returns a callable that does one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tlc_jax import config as configs
+from tlc_jax.data.masking import mask_tokens, predicted_positions
+from tlc_jax.data.vocabulary import MASK
+from tlc_jax.errors import InputError
+from tlc_jax.models.blocks import NORM_EPSILON, Shape
+from tlc_jax.models.encoder import Params, masked_language_model
+from tlc_jax.training.step import step_key
+
+
+def plain_step(config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray) -> Callable[[], None]:
+    """A step of plain JAX in float32: `x @ kernel + bias`, logits at every position, Optax's loss and AdamW."""
+    shape = Shape.of(config.model, configs.Impl())
+    params = masked_language_model(config.model, vocab_size, configs.Impl()).init(jax.random.key(0))
+    settings = config.optimizer
+    optimizer = optax.adamw(1e-4, settings.beta1, settings.beta2, settings.epsilon, weight_decay=settings.weight_decay)
+
+    def loss_of(params: Params, tokens_BxL: jax.Array, key: jax.Array) -> jax.Array:
+        key_mask, key_dropout = jax.random.split(key)
+        masked = mask_tokens(key_mask, tokens_BxL, config.objective, vocab_size)
+        logits_BxLxV = _plain_logits(params, masked.inputs_BxL, shape, key_dropout)
+        loss_BxL = optax.softmax_cross_entropy_with_integer_labels(logits_BxLxV, tokens_BxL)
+        chosen_BxK = jnp.take_along_axis(loss_BxL, masked.positions_BxK, axis=1)
+        return jnp.sum(chosen_BxK * masked.weights_BxK) / jnp.sum(masked.weights_BxK)
+
+    def step(params: Params, state: Any, tokens_BxL: jax.Array, index: jax.Array) -> tuple[Params, Any, jax.Array]:
+        loss, gradient = jax.value_and_grad(loss_of)(params, tokens_BxL, step_key(0, index))
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    compiled = jax.jit(step, donate_argnums=(0, 1))
+    held: list[Any] = [params, optimizer.init(params)]
+    tokens = jnp.asarray(tokens_BxL, jnp.int32)
+
+    def run() -> None:
+        held[0], held[1], loss = compiled(*held, tokens, np.int32(0))
+        loss.block_until_ready()
+
+    return run
+
+
+def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.Array) -> jax.Array:
+    keys = iter(jax.random.split(key, 2 * shape.layers + 1))
+
+    def norm(x: jax.Array, p: Params) -> jax.Array:
+        return jax.nn.standardize(x, epsilon=NORM_EPSILON) * p["scale"] + p["bias"]
+
+    def dense(x: jax.Array, p: Params) -> jax.Array:
+        return x @ p["kernel"] + p["bias"]
+
+    def drop(x: jax.Array) -> jax.Array:
+        if shape.dropout == 0.0:
+            return x
+        return jnp.where(jax.random.bernoulli(next(keys), 1 - shape.dropout, x.shape), x / (1 - shape.dropout), 0.0)
+
+    def split(x_BxLxD: jax.Array) -> jax.Array:
+        return x_BxLxD.reshape(*x_BxLxD.shape[:2], shape.heads, -1)
+
+    embedding = params["embedding"]
+    x_BxLxD = embedding["token"][tokens_BxL] + embedding["position"][: tokens_BxL.shape[1]]
+    x_BxLxD = drop(norm(x_BxLxD, embedding["norm"]))
+    for layer in range(shape.layers):
+        block = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["blocks"])
+        attention, y_BxLxD = block["attention"], norm(x_BxLxD, block["attention_norm"])
+        q, k, v = (split(dense(y_BxLxD, attention[name])) for name in ("query", "key", "value"))
+        y_BxLxD = jax.nn.dot_product_attention(q, k, v).reshape(x_BxLxD.shape)
+        x_BxLxD = x_BxLxD + drop(dense(y_BxLxD, attention["output"]))
+        y_BxLxF = jax.nn.gelu(dense(norm(x_BxLxD, block["ffn_norm"]), block["ffn"]["up"]), approximate=False)
+        x_BxLxD = x_BxLxD + drop(dense(y_BxLxF, block["ffn"]["down"]))
+    head = params["mlm_head"]
+    x_BxLxD = dense(norm(x_BxLxD, params["final_norm"]), head["dense"])
+    return norm(jax.nn.gelu(x_BxLxD, approximate=False), head["norm"]) @ embedding["token"].T + head["bias"]
+
+
+def transformers_step(
+    config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray, masked_only: bool
+) -> Callable[[], None]:
+    """A step of Hugging Face's pre-norm RoBERTa in eager PyTorch, float32, fused AdamW.
+
+    PyTorch's default float32 matrix product runs at half of oneDNN's rate on CPUs; precision "medium" selects oneDNN,
+    which is still true float32 there, so that the comparison is with PyTorch at its best.
+
+    Args:
+      masked_only: compute logits at the predicted positions alone, as ours does; otherwise at all, as it comes.
+
+    Raises:
+      InputError: PyTorch or transformers is not installed.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise InputError("--peers needs PyTorch and transformers: pip install 'tlc_jax[peers]'") from error
+    torch.set_float32_matmul_precision("medium")
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    shape = Shape.of(config.model, configs.Impl())
+    peer_config = transformers.RobertaPreLayerNormConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.ffn,
+        max_position_embeddings=shape.max_length + 2,
+        hidden_dropout_prob=shape.dropout,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=NORM_EPSILON,
+        type_vocab_size=1,
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = transformers.RobertaPreLayerNormForMaskedLM(peer_config).train().to(device)
+    settings = config.optimizer
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=1e-4,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    tokens = torch.as_tensor(np.asarray(tokens_BxL), dtype=torch.long, device=device)
+    rows, length = tokens.shape
+    predicted = predicted_positions(length, config.objective.mask_rate)
+
+    def run() -> None:
+        positions = torch.rand(rows, length, device=device).topk(predicted, dim=1).indices
+        targets = tokens.gather(1, positions)
+        inputs = tokens.scatter(1, positions, MASK)
+        if masked_only:
+            hidden = model.roberta_prelayernorm(inputs).last_hidden_state
+            index = positions[:, :, None].expand(-1, -1, hidden.shape[-1])
+            logits = model.lm_head(hidden.gather(1, index))
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        else:
+            labels = torch.full_like(tokens, -100).scatter(1, positions, targets)
+            loss = model(inputs, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        float(loss)
+
+    return run

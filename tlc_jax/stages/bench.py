@@ -1,0 +1,172 @@
+"""Measure this machine: training tokens/s, MFU, goodput, input pipeline and compilation for a config.
+
+Tokens are random, so nothing is read or downloaded. --peers times the same step as plain JAX that computes all logits
+and as Hugging Face transformers (PyTorch), in alternation, and prints ratios to the latter; each side runs in float32,
+and ours also with impl.matmul=mix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import Mesh
+
+from tlc_jax.config import Budget, Checkpoint, Config, Eval
+from tlc_jax.data.batches import RowBatches
+from tlc_jax.data.packing import Packed
+from tlc_jax.data.vocabulary import FIRST_ORDINARY
+from tlc_jax.evaluation import peers
+from tlc_jax.evaluation.throughput import Variant, alternate, summary
+from tlc_jax.models.encoder import masked_language_model
+from tlc_jax.stages import session
+from tlc_jax.stages.pretrain import cost_per_step, make_task
+from tlc_jax.stages.workdir import write_json
+from tlc_jax.training.loop import train
+from tlc_jax.training.mesh import put_batch, put_params
+from tlc_jax.training.step import init_state, step_key
+
+_ROWS = 8192
+HUGGING_FACE = "Hugging Face, all logits, float32"
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Measures, prints a table, and writes result.json anew."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    mesh = session.open_devices(config)
+    vocab_size = config.tokenizer.vocab_size
+    rows = np.random.default_rng(0).integers(FIRST_ORDINARY, vocab_size, (_ROWS, config.data.length))
+    packed = Packed(rows.astype(np.uint16 if vocab_size <= 65536 else np.uint32), "random")
+    result: dict[str, Any] = {"stage": "bench", **session.provenance()}
+    result["compile"] = _compilation(config, mesh, packed)
+    result["training"] = _training(config, mesh, packed)
+    result["input_tokens_per_second"] = _input(config, packed)
+    result["goodput"] = _goodput(config, mesh, packed)
+    if options.get("peers"):
+        result["peers"] = _peers(config, mesh, packed)
+    write_json(workdir / "result.json", result)
+    _print(result)
+    return result
+
+
+def _step(config: Config, mesh: Mesh, packed: Packed) -> Variant:
+    """One training step of ours on a batch that stays."""
+    network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
+    batches = RowBatches([packed], config.optimizer.batch_size, 0)
+    task = make_task(config, network, batches, lambda params, final: {}, {})
+    state = [init_state(put_params(task.init(), mesh), task.optimizer)]
+    batch = put_batch(batches(0), mesh)
+    compiled = jax.jit(
+        lambda state, batch, index, fraction: task.step(state, batch, step_key(0, index), fraction), donate_argnums=0
+    )
+
+    def one() -> None:
+        state[0], metrics = compiled(state[0], batch, np.int32(0), np.float32(0.5))
+        jax.block_until_ready(metrics)
+
+    return one
+
+
+def _training(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
+    step = _step(config, mesh, packed)
+    seconds = alternate({"tlc": step}, config.bench.rounds, config.bench.steps)["tlc"]
+    cost = cost_per_step(config, config.tokenizer.vocab_size, _ROWS)
+    median = statistics.median(seconds)
+    peak = session.peak(config)
+    return {
+        "tokens_per_second": cost.tokens / median,
+        "tokens_per_second_spread": [cost.tokens / max(seconds), cost.tokens / min(seconds)],
+        "flops_per_second": cost.flops / median,
+        "mfu": None if peak is None else cost.flops / median / peak,
+    }
+
+
+def _compilation(config: Config, mesh: Mesh, packed: Packed) -> dict[str, float]:
+    """Seconds from nothing to the first step's result: without a persistent cache, and with a warm one."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    seconds = []
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        compilation_cache.reset_cache()
+        for _ in range(2):
+            jax.clear_caches()
+            step = _step(config, mesh, packed)
+            started = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - started)
+        jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()
+    return {"cold_seconds": seconds[0], "warm_cache_seconds": seconds[1]}
+
+
+def _input(config: Config, packed: Packed) -> float:
+    """Tokens per second that one process can prepare."""
+    batches = RowBatches([packed], config.optimizer.batch_size, 0)
+    steps = iter(range(1, 1_000_000))
+    seconds = alternate({"batch": lambda: _use(batches(next(steps)))}, config.bench.rounds, 50)["batch"]
+    return config.optimizer.batch_size * config.data.length / statistics.median(seconds)
+
+
+def _use(batch: dict[str, np.ndarray]) -> None:
+    assert batch["tokens"].size
+
+
+def _goodput(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
+    """The share of a short real run's time, compilation and evaluation apart, that is training steps."""
+    short = dataclasses.replace(
+        config,
+        budget=Budget(seconds=config.bench.seconds),
+        eval=Eval(every_seconds=config.bench.seconds / 3),
+        checkpoint=Checkpoint(every_seconds=config.bench.seconds / 2, keep=1),
+    )
+    network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
+    batches = RowBatches([packed], config.optimizer.batch_size, 0)
+    task = make_task(short, network, batches, lambda params, final: {}, {})
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = train(task, short, Path(folder), mesh).numbers["seconds"]
+    return {"share": seconds["train"] / (seconds["total"] - seconds["compile"] - seconds["eval"]), "seconds": seconds}
+
+
+def _peers(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
+    """Tokens per second of ours and of others, and ratios to Hugging Face's step as it comes."""
+    tokens_BxL = packed.take(np.arange(config.optimizer.batch_size))
+    vocab_size = config.tokenizer.vocab_size
+
+    def ours(matmul: str) -> Variant:
+        return _step(dataclasses.replace(config, impl=dataclasses.replace(config.impl, matmul=matmul)), mesh, packed)
+
+    variants: dict[str, Callable[[], None]] = {
+        HUGGING_FACE: peers.transformers_step(config, vocab_size, tokens_BxL, masked_only=False),
+        "Hugging Face, masked positions, float32": peers.transformers_step(config, vocab_size, tokens_BxL, True),
+        "plain JAX, all logits, float32": peers.plain_step(config, vocab_size, tokens_BxL),
+        "tlc, masked positions, float32": ours("float32"),
+        "tlc, masked positions, mix": ours("mix"),
+    }
+    return summary(alternate(variants, config.bench.rounds, config.bench.steps), tokens_BxL.size, HUGGING_FACE)
+
+
+def _print(result: dict[str, Any]) -> None:
+    training, compile_ = result["training"], result["compile"]
+    mfu = "unknown (no peak for this device)" if training["mfu"] is None else f"{training['mfu']:.1%}"
+    print(f"device            {result['device']} x {result['devices']} ({result['machine']})")
+    print(f"training          {training['tokens_per_second']:,.0f} tokens/s")
+    print(f"                  {training['flops_per_second'] / 1e9:,.0f} GFLOP/s, MFU {mfu}")
+    print(f"input pipeline    {result['input_tokens_per_second']:,.0f} tokens/s")
+    print(
+        f"first step        {compile_['cold_seconds']:.1f} s, {compile_['warm_cache_seconds']:.1f} s from a warm cache"
+    )
+    print(f"goodput           {result['goodput']['share']:.1%} outside compilation and evaluation")
+    for name, row in result.get("peers", {}).items():
+        print(
+            f"{name:42s}{row['per_second']:>12,.0f} tokens/s  {row['ratio']:.2f} times "
+            f"({row['ratio_least']:.2f} to {row['ratio_most']:.2f})"
+        )
