@@ -32,7 +32,7 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.05
     config.optimizer.clip_norm = 1.0
-    config.budget.seconds = 600.0
+    config.budget.seconds = 480.0
     config.eval.every_seconds = 30.0
     config.eval.examples = 640
     config.eval.batch_size = 64
@@ -63,10 +63,10 @@ def get_config(folder: str = "data") -> ConfigDict:
             "eval": {"batch_size": 128},
         }
     )
-    config.study.tasks = ConfigDict(
-        {
-            task: {"data": {"train": f"files:{folder}/{task}/train.tsv", "valid": f"files:{folder}/{task}/dev.tsv"}}
-            for task in ("sentiment", "nli")
-        }
-    )
+    config.study.tasks = ConfigDict({"sentiment": _task(folder, "sentiment"), "nli": _task(folder, "nli")})
+    config.study.tasks.nli.budget = {"epochs": 1.0}
     return config
+
+
+def _task(folder: str, name: str) -> dict:
+    return {"data": {"train": f"files:{folder}/{name}/train.tsv", "valid": f"files:{folder}/{name}/dev.tsv"}}
