@@ -4,13 +4,14 @@ Every size in study.sizes is pretrained under `budget` for each of study.pretrai
 each of study.seeds, and compressed by every recipe; results.jsonl gets a row for each compressed model. Jobs that are
 done are not done again, so a study that was killed goes on where it was; a job that fails does not stop the others, and
 is tried again by the next run. --list prints the jobs; --job=K runs job K and what it needs, for array jobs of a
-scheduler.
+scheduler. Several processes can work on one study: each takes the jobs that no other is running.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,23 +41,30 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
             raise InputError(f"--job={number}: this study has jobs 0 to {len(jobs) - 1}; see --list")
         chosen = needed_first(jobs[number], jobs)
     claim_study(config, workdir)
-    failed: list[Job] = []
     for position, job in enumerate(chosen, start=1):
         if not job.done:
             session.say(f"[{position}/{len(chosen)}] {job.name}")
-            _run_job(job, jobs, one=number is not None)
+            _run_job(job, jobs)
             _write_down(jobs, workdir)
-        if not job.done:
-            failed.append(job)
     _write_down(jobs, workdir)
-    if failed:
-        raise TrainingFailed(
-            f"{len(failed)} of {len(chosen)} jobs failed: {', '.join(job.name for job in failed)}; "
-            f"each one's error.txt says why, and the same command tries them again"
-        )
+    _check_end(chosen)
     result = {"stage": "study", "jobs": len(jobs), "done": sum(job.done for job in jobs)}
     session.say(f"{result['done']} of {len(jobs)} jobs are done: tlc report --workdir={workdir}")
     return result
+
+
+def _check_end(chosen: list[Job]) -> None:
+    """Says what is missing at the end, if anything is."""
+    failed = [job.name for job in chosen if not job.done and job.error_file.exists()]
+    if failed:
+        raise TrainingFailed(
+            f"{len(failed)} of {len(chosen)} jobs failed: {', '.join(failed)}; "
+            "each one's error.txt says why, and the same command tries them again"
+        )
+    if missing := [job.name for job in chosen if not job.done]:
+        raise StoppedEarly(
+            f"left to other processes, or waiting for them: {', '.join(missing)}; run the same command again"
+        )
 
 
 def claim_study(config: Config, workdir: Path) -> None:
@@ -79,18 +87,22 @@ def state(job: Job, jobs: list[Job]) -> str:
     return "ready" if all(jobs[needed].done for needed in job.needs) else "waiting"
 
 
-def _run_job(job: Job, jobs: list[Job], one: bool) -> None:
-    """Runs a job; what it raises is written to its error.txt, except where the whole study is to stop."""
-    missing = [jobs[needed].name for needed in job.needs if not jobs[needed].done]
+def _run_job(job: Job, jobs: list[Job]) -> None:
+    """Runs a job; what it raises is written to its error.txt, except where the whole study is to stop.
+
+    A job that another process is running, or that needs one, is left alone: several processes can work on one study.
+    """
+    needed = [jobs[number] for number in job.needs if not jobs[number].done]
     job.workdir.mkdir(parents=True, exist_ok=True)
-    if missing:
-        job.error_file.write_text(f"needs {', '.join(missing)}, which failed\n")
+    if needed:
+        if failed := [other.name for other in needed if other.error_file.exists()]:
+            job.error_file.write_text(f"needs {', '.join(failed)}, which failed\n")
         return
     job.error_file.unlink(missing_ok=True)
     try:
         _RUN[job.stage](job.config, job.workdir, {})
     except InUse as error:
-        raise StoppedEarly(f"{error}; this job can be tried again later") from error
+        session.say(f"{job.name} is left to another process ({error})")
     except (StoppedEarly, KeyboardInterrupt):
         raise
     except (InputError, TrainingFailed) as error:
@@ -99,8 +111,6 @@ def _run_job(job: Job, jobs: list[Job], one: bool) -> None:
     except Exception as error:
         job.error_file.write_text(traceback.format_exc())
         session.say(f"{job.name} failed: {type(error).__name__}: {error}; the study goes on")
-        if one:
-            raise
 
 
 def _write_down(jobs: list[Job], workdir: Path) -> None:
@@ -116,7 +126,7 @@ def _write_down(jobs: list[Job], workdir: Path) -> None:
     ]
     write_json(workdir / "study.json", {**session.provenance(), "jobs": rows})
     results = [_row(job, jobs) for job in jobs if job.stage == "compress" and job.done]
-    temporary = workdir / ".results.jsonl.tmp"
+    temporary = workdir / f".results.jsonl.{os.getpid()}.tmp"
     temporary.write_text("".join(json.dumps(row) + "\n" for row in results), encoding="utf-8")
     temporary.replace(workdir / "results.jsonl")
 

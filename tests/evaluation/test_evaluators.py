@@ -1,0 +1,95 @@
+"""Every row and example counts exactly once, whatever the batch size."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from tlc_jax.config import Impl, Model, Objective
+from tlc_jax.data.labelled import Labelled
+from tlc_jax.data.packing import Packed
+from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
+from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
+from tlc_jax.models.encoder import classifier, masked_language_model
+from tlc_jax.training.mesh import make_mesh
+from tlc_jax.training.objectives import masked_language
+
+V, LENGTH = 50, 16
+MODEL = Model(layers=1, hidden=64, max_length=LENGTH)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh("data=-1")
+
+
+def labelled(name: str = "dev", count: int = 21) -> Labelled:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, LENGTH, count)
+    return Labelled(
+        name=name,
+        tokens=rng.integers(5, V, lengths.sum()).astype(np.uint16),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        labels=np.where(np.arange(count) == 4, -1, rng.integers(0, 3, count)).astype(np.int32),
+        ids=np.arange(count) + 100,
+        label_names=("a", "b", "c"),
+        length=LENGTH,
+    )
+
+
+def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(mesh, tmp_path) -> None:
+    network = classifier(MODEL, V, 3, Impl())
+    params = network.init(jax.random.key(0))
+    split = labelled()
+    small, large = (ClassificationEvaluator(network, [split], size, mesh).predict(params, split) for size in (8, 32))
+    np.testing.assert_allclose(small.probabilities, large.probabilities, atol=1e-5)
+    np.testing.assert_array_equal(small.ids, split.ids)
+    for row in (0, 7, 20):
+        tokens = split.tokens[split.offsets[row] : split.offsets[row + 1]][None].astype(np.int32)
+        alone = jax.nn.softmax(network.apply(params, tokens, tokens != 0))[0]
+        np.testing.assert_allclose(small.probabilities[row], alone, atol=1e-5)
+    known = split.labels >= 0
+    assert small.accuracy == np.mean(small.probabilities.argmax(1)[known] == split.labels[known])
+    small.save(tmp_path / "p" / "dev.npz")
+    saved = np.load(tmp_path / "p" / "dev.npz")
+    assert sorted(saved) == ["ids", "labels", "probabilities"]
+
+
+def test_the_first_labelled_split_decides(mesh) -> None:
+    network = classifier(MODEL, V, 3, Impl())
+    unlabelled = labelled("hidden")
+    unlabelled.labels[:] = -1
+    evaluator = ClassificationEvaluator(network, [unlabelled, labelled("x"), labelled("y", 10)], 16, mesh)
+    numbers = evaluator(network.init(jax.random.key(0)))
+    assert list(numbers["accuracy_by_split"]) == ["x", "y"]
+    assert numbers["accuracy"] == numbers["accuracy_by_split"]["x"]
+    assert summarise({}) == {"accuracy": None, "valid_loss": None, "accuracy_by_split": {}}
+
+
+def rows(count: int, seed: int = 0) -> Packed:
+    return Packed(np.random.default_rng(seed).integers(5, V, (count, LENGTH)).astype(np.uint16), f"set{seed}")
+
+
+def test_perplexity_weighs_every_row_once(mesh) -> None:
+    network = masked_language_model(MODEL, V, Impl())
+    params = network.init(jax.random.key(0))
+    objective = masked_language(network, Objective())
+    sets = {"one": rows(21), "two": rows(8, seed=1)}
+    numbers = PerplexityEvaluator(objective, sets, 16, mesh)(params)
+    weights = {"one": 21, "two": 8}
+    mean = sum(numbers[f"valid_loss_{name}"] * n for name, n in weights.items()) / 29
+    assert numbers["valid_loss"] == pytest.approx(mean, rel=1e-5)
+    assert numbers["valid_perplexity"] == pytest.approx(np.exp(numbers["valid_loss"]))
+    assert numbers["valid_loss"] == pytest.approx(np.log(V), abs=0.3)
+    again = PerplexityEvaluator(objective, sets, 16, mesh)(params)
+    assert again == numbers
+    assert PerplexityEvaluator(objective, sets, 16, mesh)(params, limit=8) != numbers
+
+
+def test_the_unigram_loss_is_the_entropy_of_what_was_counted() -> None:
+    tokens = np.array([[2, 10, 10, 11]] * 500, np.uint16)
+    packed = Packed(tokens, "x")
+    assert unigram_loss([packed], [packed], V) == pytest.approx(
+        -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3)), abs=0.05
+    )
