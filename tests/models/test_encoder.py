@@ -96,10 +96,12 @@ def test_implementation_settings_change_nothing_beyond_rounding(params, plain, i
     logits, reference = plain
     scale = np.abs(logits).max()
     np.testing.assert_allclose(logits_of(params, **impl), logits, atol=tolerance * scale)
+    largest = max(float(np.abs(gradient).max()) for gradient in reference.values())
     for path, gradient in gradients(params, **impl).items():
         assert gradient.dtype == jnp.float32, path
-        atol = tolerance * max(float(np.abs(reference[path]).max()), 1e-6)
-        np.testing.assert_allclose(gradient, reference[path], atol=atol, err_msg=path)
+        # A key bias moves all scores of a query alike, so its gradient is nothing but rounding: measure that by others.
+        size = max(float(np.abs(reference[path]).max()), 0.01 * largest)
+        np.testing.assert_allclose(gradient, reference[path], atol=tolerance * size, err_msg=path)
 
 
 def test_dropout_acts_with_a_key_alone_and_follows_it(params) -> None:
