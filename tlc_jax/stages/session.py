@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from tlc_jax.config import Config, to_dict
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.encoder import Params
 from tlc_jax.stages.workdir import claim, read_json, write_json
+from tlc_jax.training.host_memory import keep_freed_memory
 from tlc_jax.training.mesh import describe_parameters, make_mesh, parameter_shardings, specs
 from tlc_jax.training.optimizer import treatment
 
@@ -43,10 +45,19 @@ def open_devices(config: Config) -> Mesh:
     """Sets up JAX as `impl` says and makes the mesh; the first call that touches devices."""
     logging.basicConfig(format="tlc: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save there
+    if not _may_have_accelerator():
+        keep_freed_memory()
     if config.impl.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.impl.compilation_cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return make_mesh(config.impl.mesh)
+
+
+def _may_have_accelerator() -> bool:
+    """Whether JAX could find a device other than the CPU; asking JAX itself would start its threads."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return False
+    return any(find_spec(plugin) for plugin in ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin"))
 
 
 def peak(config: Config) -> float | None:
