@@ -47,8 +47,8 @@ def get_config(folder: str = "data") -> ConfigDict:
         "quantize:8",
         "quantize:4",
         "prune:0.6",
-        "prune:0.9",
         "prune:0.6+quantize:4",
+        "prune:0.9",
     )
     config.study.scratch = True
     # Fewer and shorter rounds of pruning than in the paper (15 %, an epoch): each recipe is to take seconds here.
@@ -57,14 +57,13 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.compress.recover_evals = 4
     config.study.finetune = ConfigDict(
         {
-            "budget": {"epochs": 2.0},
+            "budget": {"epochs": 1.0},
             "model": {"dropout": 0.1},
-            "optimizer": {"batch_size": 32, "learning_rate": 5e-4, "warmup": 0.1, "clip_norm": 1.0},
+            "optimizer": {"batch_size": 32, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
             "eval": {"batch_size": 128},
         }
     )
     config.study.tasks = ConfigDict({"sentiment": _task(folder, "sentiment"), "nli": _task(folder, "nli")})
-    config.study.tasks.nli.budget = {"epochs": 1.0}
     return config
 
 
