@@ -1,0 +1,87 @@
+"""Affine maps and dropout: every precision and shape against plain arithmetic, forward and backward."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tlc_jax.models.numerics import affine, dropout
+
+TOLERANCE = {"float32": 1e-5, "mix": 0.03, "bfloat16": 0.03}
+# Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register divides: on CPUs
+# each takes another way through XLA, and some bfloat16 products exist on paper only.
+SHAPES = [(80, 64, 500), (80, 256, 64), (1, 64, 3), (5, 3, 1), (7, 33, 65)]
+
+
+def problem(rows: int, inputs: int, outputs: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    random = np.random.default_rng(seed)
+    shapes = [(rows, inputs), (inputs, outputs), (outputs,), (rows, outputs)]
+    return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
+
+
+def with_gradients(precision: str, stored_as_OxI: bool):
+    def loss(x, kernel, bias, weights):
+        y = affine(x, kernel, bias, precision, stored_as_OxI)
+        return jnp.sum(y.astype(jnp.float32) * weights), y
+
+    return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)
+
+
+def close(actual, expected, precision: str) -> None:
+    expected = np.asarray(expected, np.float32)
+    atol = TOLERANCE[precision] * max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(np.asarray(actual, np.float32), expected, atol=atol)
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("stored_as_OxI", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_affine_map_and_its_gradients(shape, stored_as_OxI, precision) -> None:
+    x, kernel, bias, weights = problem(*shape)
+    stored = np.ascontiguousarray(kernel.T) if stored_as_OxI else kernel
+    (_, y), gradients = jax.jit(with_gradients(precision, stored_as_OxI))(x, stored, bias, weights)
+    assert y.dtype == (jnp.bfloat16 if precision == "bfloat16" else jnp.float32)
+    close(y, x @ kernel + bias, precision)
+    kernel_gradient = weights.T @ x if stored_as_OxI else x.T @ weights
+    for actual, expected in zip(gradients, (weights @ kernel.T, kernel_gradient, weights.sum(0)), strict=True):
+        assert actual.dtype == jnp.float32
+        close(actual, expected, precision)
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_affine_maps_can_be_mapped_over_seeds(precision) -> None:
+    problems = [problem(20, 64, 48, seed) for seed in (0, 1)]
+    stacked = [np.stack(arrays) for arrays in zip(*problems, strict=True)]
+    (_, y), gradients = jax.jit(jax.vmap(with_gradients(precision, False)))(*stacked)
+    for index, (x, kernel, bias, weights) in enumerate(problems):
+        close(y[index], x @ kernel + bias, precision)
+        for actual, expected in zip(gradients, (weights @ kernel.T, x.T @ weights, weights.sum(0)), strict=True):
+            close(actual[index], expected, precision)
+
+
+def test_leading_axes_are_kept() -> None:
+    x, kernel, bias, _ = problem(12, 8, 5)
+    y = affine(x.reshape(2, 3, 2, 8), kernel, bias, "float32")
+    np.testing.assert_allclose(y, (x @ kernel + bias).reshape(2, 3, 2, 5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("generator", ["rbg", "threefry2x32"])
+def test_dropout_keeps_the_expectation(generator) -> None:
+    x = jnp.full((301, 333), 3.0)  # an odd number of elements
+    key = jax.random.key(0, impl=generator)
+    dropped = np.asarray(jax.jit(lambda key, x: dropout(key, x, 0.1))(key, x))
+    assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(3.0) / np.float32(0.9)}
+    assert np.mean(dropped == 0) == pytest.approx(0.1, abs=0.005)
+    # Neighbours, which share a draw of 32 bits, are dropped independently.
+    both = (dropped[:, :-1] == 0) & (dropped[:, 1:] == 0)
+    assert np.mean(both) == pytest.approx(0.01, abs=0.002)
+    np.testing.assert_array_equal(dropped, dropout(key, x, 0.1))
+    assert np.any(dropped != dropout(jax.random.key(1, impl=generator), x, 0.1))
+
+
+def test_dropout_without_a_key_or_a_rate_is_the_identity() -> None:
+    x = jnp.arange(6.0)
+    assert dropout(None, x, 0.5) is x
+    assert dropout(jax.random.key(0), x, 0.0) is x

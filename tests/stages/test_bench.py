@@ -1,0 +1,55 @@
+"""`tlc bench` on a tiny model."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from tests.stages.conftest import SMALL, result_of, tlc
+
+ARGUMENTS = (
+    "bench",
+    "--config=configs/mlm.py:1x64",
+    *SMALL,
+    "--config.tokenizer.vocab_size=300",
+    "--config.optimizer.batch_size=16",
+    "--config.bench.rounds=2",
+    "--config.bench.steps=2",
+    "--config.bench.seconds=0.5",
+)
+
+
+def test_every_number_is_measured(tmp_path, capsys) -> None:
+    assert tlc(*ARGUMENTS, f"--workdir={tmp_path}") == 0
+    result = result_of(tmp_path)
+    training = result["training"]
+    slowest, fastest = training["tokens_per_second_spread"]
+    assert 0 < slowest <= training["tokens_per_second"] <= fastest
+    # 6 operations a weight and token in matrix products, plus attention; logits at 5 positions of 32.
+    per_token = 6 * (12 * 64**2) + 12 * 32 * 64 + 6 * 5 / 32 * (64**2 + 64 * 300)
+    assert training["flops_per_second"] == pytest.approx(training["tokens_per_second"] * per_token, rel=1e-6)
+    assert result["input_tokens_per_second"] > 1e5
+    assert 0 < result["compile"]["warm_cache_seconds"] < result["compile"]["cold_seconds"]
+    assert 0 < result["goodput"]["share"] <= 1.0  # small: half a second of training against one checkpoint
+    assert result["goodput"]["seconds"]["train"] == pytest.approx(0.5, abs=0.4)
+    assert "peers" not in result
+    assert "tokens/s" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
+def test_peers_without_pytorch_name_the_extra(tmp_path, capsys) -> None:
+    assert tlc(*ARGUMENTS, "--peers", f"--workdir={tmp_path}") == 2
+    assert "tlc_jax[peers]" in capsys.readouterr().err
+
+
+@pytest.mark.peers
+def test_peers_are_timed_against_the_yardstick(tmp_path) -> None:
+    assert tlc(*ARGUMENTS, "--peers", f"--workdir={tmp_path}") == 0
+    rows = result_of(tmp_path)["peers"]
+    yardstick = rows["Hugging Face, all logits, float32"]
+    assert yardstick["ratio"] == 1.0
+    assert len(rows) == 5
+    for row in rows.values():
+        assert row["per_second"] > 0
+        assert row["ratio_least"] <= row["ratio"] <= row["ratio_most"]
