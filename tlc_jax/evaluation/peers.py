@@ -152,6 +152,6 @@ def transformers_step(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        float(loss)
+        loss.detach().item()
 
     return run
