@@ -183,7 +183,9 @@ class Study:
     pretrain_seeds: tuple[int, ...] = _setting((0,), "one pretraining run of each size for each of these")
     seeds: tuple[int, ...] = _setting((0,), "one finetuning run of each pretrained encoder for each of these")
     recipes: tuple[str, ...] = _setting(("dense",), "compression recipes applied to each finetuned model")
-    scratch: bool = _setting(False, "also finetune each size from random weights, its from-scratch twin")
+    scratch: tuple[str, ...] = _setting(
+        (), "sizes that are also finetuned from random weights, as twins to compare with"
+    )
     finetune: Mapping[str, Any] = dataclasses.field(
         default_factory=dict,
         metadata={"doc": "settings of every finetuning run, as a partial config", "choices": ()},
@@ -411,6 +413,8 @@ def _check(config: Config) -> None:
     need(config.impl.prefetch >= 0, f"impl.prefetch={config.impl.prefetch} must not be negative")
     for size in config.study.sizes:
         parse_size(size)
+    for size in config.study.scratch:
+        need(size in config.study.sizes, f"study.scratch has the size {size}, which study.sizes has not")
 
 
 def require_budget(config: Config) -> None:

@@ -33,7 +33,7 @@ def study_settings(world, **study) -> dict:
     settings["study"] = {
         "sizes": ["1x64"],
         "recipes": ["dense", "quantize:4", "prune:0.5", "prune:0.5+quantize:4"],
-        "scratch": True,
+        "scratch": ["1x64"],
         "finetune": {
             "budget": {"steps": 2},
             "optimizer": {"batch_size": 16},
@@ -57,7 +57,9 @@ def write_config(path, settings) -> str:
 
 
 def test_the_grid_expands_to_jobs_after_those_they_need(world, tmp_path) -> None:
-    settings = study_settings(world, sizes=["1x64", "2x64"], seeds=[0, 1], pretrain_seeds=[0, 5])
+    settings = study_settings(
+        world, sizes=["1x64", "2x64"], scratch=["1x64", "2x64"], seeds=[0, 1], pretrain_seeds=[0, 5]
+    )
     jobs = expand(configs.resolve(settings), tmp_path)
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
@@ -167,7 +169,7 @@ def test_a_job_that_does_not_exist(world, tmp_path, capsys) -> None:
 
 
 def test_compressing_before_finetuning_needs_pretraining_alone(world, tmp_path) -> None:
-    settings = study_settings(world, scratch=False)
+    settings = study_settings(world, scratch=[])
     settings["compress"]["when"] = "before"
     jobs = expand(configs.resolve(settings), tmp_path)
     compress = [job for job in jobs if job.stage == "compress"]

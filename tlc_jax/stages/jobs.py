@@ -105,7 +105,7 @@ class _Grid:
         ]
         twins = [
             self._finetune(size, self.study.pretrain_seeds[0], task, one, number, "scratch")
-            for size in (self.study.sizes if self.study.scratch else ())
+            for size in self.study.scratch
             for number in [pretrained[size, self.study.pretrain_seeds[0]]]
             for task in self.study.tasks
             for one in self.study.seeds
