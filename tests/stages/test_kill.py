@@ -53,13 +53,14 @@ def rows_of(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
-def wait_for_training(process: subprocess.Popen[bytes], workdir: Path, rows_before: int) -> None:
-    """Returns once the process has written a row of its own, so that kills fall into training and not into imports."""
+def wait_for_step(process: subprocess.Popen[bytes], workdir: Path, step: int, rows_before: int) -> None:
+    """Returns once the process has written a row of its own at `step` or later, or has ended."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if len(rows_of(workdir)) != rows_before:
+        rows = rows_of(workdir)
+        if len(rows) != rows_before and rows and rows[-1]["step"] >= step:
             return
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 def bits_of(workdir: Path) -> dict[str, bytes]:
@@ -72,18 +73,17 @@ def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) 
     del pretrained  # only so that the packed data is there already
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(world, whole))
-    seconds = result_of(whole)["seconds"]
     rng = random.Random(kills)
     killed_at = []
-    while len(killed_at) < kills:
+    for step in sorted(rng.sample(range(1, STEPS), kills)):
         process = start(world, broken)
-        wait_for_training(process, broken, len(rows_of(broken)))
-        time.sleep(rng.uniform(0.0, 0.5 * (seconds["train"] + seconds["eval"] + seconds["checkpoint"]) / kills + 0.1))
+        wait_for_step(process, broken, step, len(rows_of(broken)))
+        time.sleep(rng.uniform(0.0, 0.05))  # not always just after a row: in the middle of a save, too
         if process.poll() is not None:
             break  # done before the last kill
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        killed_at.append(rows_of(broken)[-1]["step"] if rows_of(broken) else 0)
+        killed_at.append(rows_of(broken)[-1]["step"])
     if not (broken / "result.json").exists():
         finish(start(world, broken))
     print("killed at steps", killed_at)
