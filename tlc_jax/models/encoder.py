@@ -7,6 +7,7 @@ float32 arrays. Shapes are named as in `blocks.py`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import jax
@@ -147,6 +148,7 @@ class Network:
             return MaskedLanguageModel(self.vocab_size, shape, rngs)
         return Classifier(self.vocab_size, self.classes, shape, rngs)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters; a pure function of the key."""
         return _export(nnx.to_pure_dict(nnx.state(self._create(nnx.Rngs(params=key)), nnx.Param)))
