@@ -94,7 +94,7 @@ def test_a_mistake_in_a_task_names_the_job(world, tmp_path) -> None:
 @pytest.mark.parametrize("field", ["sizes", "pretrain_seeds", "recipes", "seeds"])
 def test_an_empty_grid_is_refused(world, tmp_path, field) -> None:
     with pytest.raises(InputError, match=f"study.{field} is empty"):
-        expand(configs.resolve(study_settings(world, **{field: []})), tmp_path)
+        expand(configs.resolve(study_settings(world, scratch=[], **{field: []})), tmp_path)
 
 
 def states(config: str, workdir, capsys) -> dict[str, str]:
@@ -175,3 +175,8 @@ def test_compressing_before_finetuning_needs_pretraining_alone(world, tmp_path) 
     compress = [job for job in jobs if job.stage == "compress"]
     assert all([jobs[n].stage for n in job.needs] == ["pretrain"] for job in compress)
     assert all(job.config.init.source.endswith("pretrain-1x64-p0") for job in compress)
+
+
+def test_a_twin_needs_its_pretrained_counterpart(world) -> None:
+    with pytest.raises(InputError, match="study.scratch has the size 9x64, which study.sizes has not"):
+        configs.resolve(study_settings(world, scratch=["9x64"]))
