@@ -6,6 +6,7 @@ tokens. Each function returns a callable that does one step.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,12 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
     return norm(jax.nn.gelu(x_BxLxD, approximate=False), head["norm"]) @ embedding["token"].T + head["bias"]
 
 
+def require_transformers() -> None:
+    """Raises `InputError` unless PyTorch and transformers are installed, without importing them."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
+        raise InputError("--peers needs PyTorch and transformers: pip install 'tlc_jax[peers]'")
+
+
 def transformers_step(
     config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray, masked_only: bool
 ) -> Callable[[], None]:
@@ -101,11 +108,10 @@ def transformers_step(
     Raises:
       InputError: PyTorch or transformers is not installed.
     """
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise InputError("--peers needs PyTorch and transformers: pip install 'tlc_jax[peers]'") from error
+    require_transformers()
+    import torch
+    import transformers
+
     torch.set_float32_matmul_precision("medium")
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)

@@ -39,7 +39,13 @@ HUGGING_FACE = "Hugging Face, all logits, float32"
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures, prints a table, and writes result.json anew."""
+    """Measures, prints a table, and writes result.json anew.
+
+    Raises:
+      InputError: --peers without PyTorch or transformers.
+    """
+    if options.get("peers"):
+        peers.require_transformers()
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = session.open_devices(config)
     vocab_size = config.tokenizer.vocab_size
