@@ -18,7 +18,8 @@ from tlc_jax.stages import starting_point
 from tlc_jax.training.checkpoint import complete_steps
 
 TRAINING_KEYS = {
-    *("params", "params_nonembedding", "steps", "tokens", "flops", "seconds", "tokens_per_second", "mfu", "stopped_by"),
+    *("params", "params_nonembedding", "steps", "tokens", "flops", "train_seconds", "seconds"),
+    *("tokens_per_second", "mfu", "stopped_by"),
 }
 
 

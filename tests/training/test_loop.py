@@ -206,6 +206,10 @@ def test_the_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, mesh) -> N
     (tmp_path / "benchmark.json").write_text('{"seconds_per_step": 0.25}')
     outcome = train(make_task(), configured, tmp_path, mesh)
     assert outcome.numbers["steps"] == 12
+    # Steps are charged what the benchmark says, whatever the clock says.
+    assert outcome.numbers["train_seconds"] == 3.0 and outcome.numbers["seconds"]["train"] != 3.0
+    stop = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert stop["event"] == "stop" and stop["train_seconds"] == 3.0
     fresh = _made(tmp_path / "fresh")
     train(make_task(), configured, fresh, mesh, StepClock(per_read=0.05))
     assert json.loads((fresh / "benchmark.json").read_text())["seconds_per_step"] == pytest.approx(0.05)

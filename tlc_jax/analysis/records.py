@@ -233,8 +233,7 @@ def _read_curve(
     shape = int(model.get("layers", 0)), int(model.get("hidden", 0))
     evaluations = [row for row in _read_metrics(folder / "metrics.jsonl") if row.get("event") == "eval"]
     # The last evaluation, on everything, is in the result. It takes the place of one on a part at the same step.
-    train_seconds = (result.get("seconds") or {}).get("train")
-    evaluations.append({"step": result.get("steps"), "train_seconds": train_seconds, **result})
+    evaluations.append({"step": result.get("steps"), **result})
     points: list[tuple[int, float, float]] = []
     for row in evaluations:
         if not all(_finite(row.get(field)) for field in ("step", "train_seconds", "valid_loss")):

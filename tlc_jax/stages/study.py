@@ -158,7 +158,7 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
         row |= {
             "budget_seconds": pretrained.config.budget.seconds,
             "steps": training["steps"],
-            "train_seconds": training["seconds"]["train"],
+            "train_seconds": training["train_seconds"],
             "pretrain_valid_loss": training["valid_loss"],
             "pretrain_valid_perplexity": training["valid_perplexity"],
         }

@@ -51,10 +51,10 @@ class Ledger:
         finally:
             self.seconds[cause] += self.clock() - started
 
-    def finish_steps(self, amounts: Amounts, seconds: float) -> None:
-        """Books finished training."""
+    def finish_steps(self, amounts: Amounts, seconds: float, charged: float | None = None) -> None:
+        """Books finished training: `seconds` on the clock, of which the budget is charged `charged` (None: all)."""
         self.seconds["train"] += seconds
-        self.spent = dataclasses.replace(self.spent + amounts, seconds=self.seconds["train"])
+        self.spent += dataclasses.replace(amounts, seconds=seconds if charged is None else charged)
 
     def save(self) -> dict[str, Any]:
         """What `saved` takes: goes into every checkpoint."""

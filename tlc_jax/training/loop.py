@@ -114,12 +114,13 @@ class _Run:
         self.stopped_by = ""
         self.step, self.state = self._start()
         self.budget = Budget.of(settings.budget)
+        self.seconds_per_step: float | None = None
         self.flights: deque[_Flight] = deque()
         self.last_result = -math.inf
         self.last_step_seconds = 0.0
         self.attended = self.ledger.spent
         self.recent: list[StepMetrics] = []
-        self.logged_seconds, self.logged_tokens = self.ledger.spent.seconds, self.ledger.spent.tokens
+        self.logged_seconds, self.logged_tokens = self.ledger.seconds["train"], self.ledger.spent.tokens
         self.saved_step = self.step if self.step else -1
         self.compiled: dict[tuple[Any, ...], Callable[..., tuple[TrainState, StepMetrics]]] = {}
         self.learning_rate = schedule(settings.optimizer)
@@ -152,7 +153,8 @@ class _Run:
         """Trains, saves, and sums up."""
         with StopRequest() as stop, contextlib.closing(self._batches()) as batches:
             if self.settings.budget.clock == "benchmark":
-                self.budget = self.budget.in_steps(self._benchmarked_steps())
+                self.seconds_per_step = self._benchmarked_step()
+                self.budget = self.budget.in_steps(max(1, round(self.settings.budget.seconds / self.seconds_per_step)))
             while not (stop.received or self._finished()):
                 batch = self._next(batches)
                 self._dispatch(batch)
@@ -226,7 +228,7 @@ class _Run:
             seconds = now - max(flight.started, self.last_result)
             idle = min(idle_at_most, max(0.0, seconds - self.last_step_seconds))
             self.ledger.seconds["input"] += idle
-            self.ledger.finish_steps(flight.cost, seconds - idle)
+            self.ledger.finish_steps(flight.cost, seconds - idle, self.seconds_per_step)
             self.last_result, self.last_step_seconds = now, seconds - idle
             if not (math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)):
                 self._fail(flight.step, metrics)
@@ -246,7 +248,7 @@ class _Run:
     def _in_flight(self) -> Amounts:
         amounts = Amounts()
         for flight in self.flights:
-            amounts += dataclasses.replace(flight.cost, seconds=self.last_step_seconds)
+            amounts += dataclasses.replace(flight.cost, seconds=self.seconds_per_step or self.last_step_seconds)
         return amounts
 
     def _finished(self) -> bool:
@@ -257,8 +259,8 @@ class _Run:
             self.stopped_by = unit if fraction >= 1.0 else ""
         return bool(self.stopped_by)
 
-    def _benchmarked_steps(self) -> int:
-        """Steps that the seconds of the budget buy, measured on a copy of the state and written down once."""
+    def _benchmarked_step(self) -> float:
+        """Seconds that a step is charged on the benchmark clock, measured on a copy of the state and kept."""
         path = self.workdir / "benchmark.json"
         seconds = self.settings.budget.seconds
         if (known := known_benchmark(path)) is None:
@@ -273,7 +275,7 @@ class _Run:
 
             known = benchmark_step(one_step, seconds, self.clock)
             keep_benchmark(path, known)
-        return max(1, round(seconds / known))
+        return known
 
     # Between steps --------------------------------------------------------------------------------------------------
 
@@ -281,7 +283,7 @@ class _Run:
         """Logs, evaluates and saves where that is due."""
         now = self.ledger.spent + dataclasses.replace(self._in_flight(), seconds=0.0)
         before, self.attended = self.attended, now
-        if self.ledger.spent.seconds - self.logged_seconds >= self.settings.impl.log_seconds:
+        if self.ledger.seconds["train"] - self.logged_seconds >= self.settings.impl.log_seconds:
             self._log()
         evals, checkpoints = self.settings.eval, self.settings.checkpoint
         if due(Amounts(seconds=evals.every_seconds, steps=evals.every_steps), before, now):
@@ -307,8 +309,8 @@ class _Run:
     def _log(self) -> None:
         if not self.recent:
             return
-        spent = self.ledger.spent
-        seconds, tokens = spent.seconds - self.logged_seconds, spent.tokens - self.logged_tokens
+        spent, trained = self.ledger.spent, self.ledger.seconds["train"]
+        seconds, tokens = trained - self.logged_seconds, spent.tokens - self.logged_tokens
         pace = tokens / seconds if seconds > 0 else math.nan
         fraction, unit = self.budget.used(self.ledger)
         values = {
@@ -320,7 +322,7 @@ class _Run:
             "mfu": self._mfu(),
         }
         self._row("train", **values)
-        left = spent.seconds * (1 - fraction) / fraction if fraction > 0 else math.nan
+        left = trained * (1 - fraction) / fraction if fraction > 0 else math.nan
         mfu = f" | mfu {values['mfu']:.1%}" if values["mfu"] is not None else ""
         self.progress.show(
             f"step {self.step:,} | {min(1.0, fraction):.0%} of {unit} | {left:.0f} s left | loss {values['loss']:.3f}"
@@ -328,7 +330,7 @@ class _Run:
             self.clock(),
         )
         self.recent = []
-        self.logged_seconds, self.logged_tokens = spent.seconds, spent.tokens
+        self.logged_seconds, self.logged_tokens = trained, spent.tokens
 
     def _row(self, event: str, **values: Any) -> None:
         self.metrics.write(
@@ -341,10 +343,10 @@ class _Run:
         )
 
     def _mfu(self) -> float | None:
-        spent = self.ledger.spent
-        if self.task.peak_flops is None or spent.seconds == 0:
+        seconds = self.ledger.seconds["train"]
+        if self.task.peak_flops is None or seconds == 0:
             return None
-        return spent.flops / spent.seconds / self.task.peak_flops
+        return self.ledger.spent.flops / seconds / self.task.peak_flops
 
     def _numbers(self) -> dict[str, Any]:
         spent, seconds = self.ledger.spent, self.ledger.save()["seconds"]
@@ -354,8 +356,9 @@ class _Run:
             "tokens": spent.tokens,
             "epochs": spent.epochs,
             "flops": spent.flops,
+            "train_seconds": spent.seconds,
             "seconds": seconds,
-            "tokens_per_second": spent.tokens / spent.seconds if spent.seconds else None,
+            "tokens_per_second": spent.tokens / seconds["train"] if seconds["train"] else None,
             "mfu": self._mfu(),
             "stopped_by": self.stopped_by,
         }
