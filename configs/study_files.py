@@ -32,7 +32,8 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.05
     config.optimizer.clip_norm = 1.0
-    config.budget.seconds = 480.0
+    config.budget.seconds = 600.0
+    config.budget.clock = "benchmark"  # results do not depend on what else a laptop is doing
     config.eval.every_seconds = 30.0
     config.eval.examples = 640
     config.eval.batch_size = 64
@@ -50,21 +51,21 @@ def get_config(folder: str = "data") -> ConfigDict:
         "prune:0.6+quantize:4",
         "prune:0.9",
     )
-    config.study.scratch = ("3x128",)
+    config.study.scratch = ("3x128", "4x192")
     # Fewer and shorter rounds of pruning than in the paper (15 %, an epoch): each recipe is to take seconds here.
     config.compress.step = 0.3
     config.compress.recover_epochs = 0.25
     config.compress.recover_evals = 4
     config.study.finetune = ConfigDict(
         {
-            "budget": {"epochs": 1.0},
+            "budget": {"epochs": 2.0},
             "model": {"dropout": 0.1},
             "optimizer": {"batch_size": 32, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
             "eval": {"batch_size": 128},
         }
     )
     config.study.tasks = ConfigDict({"sentiment": _task(folder, "sentiment"), "nli": _task(folder, "nli")})
-    config.study.tasks.nli.data.subsample = 0.5  # rough labels, made by rule: for the plumbing
+    config.study.tasks.nli.data.subsample = 0.25  # rough labels, made by rule: for the plumbing
     return config
 
 
