@@ -43,6 +43,11 @@ class Data:
     length: int = _setting(128, "tokens per packed row (pretraining) or at most per example (finetuning)")
     holdout: float = _setting(0.005, "fraction of rows held out for validation where data.valid is empty")
     subsample: float = _setting(1.0, "fraction of the training rows or examples to use, chosen by the seed")
+    max_ratio: float = _setting(
+        4.0,
+        "translation: pairs are left out whose one side has over this many times the tokens of the other; 0: none",
+    )
+    buckets: int = _setting(8, "translation: widths that batches come in, at most; each is compiled once")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
+    label_smoothing: float = _setting(0.1, "translation: share of a target's weight that is spread over all tokens")
     mask_rate: float = _setting(0.15, "fraction of positions to predict in masked-language training")
     mask_token: float = _setting(0.8, "of these, the fraction replaced by <mask>")
     random_token: float = _setting(0.1, "of these, the fraction replaced by a random ordinary token")
@@ -98,11 +104,16 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    batch_size: int = _setting(256, "sequences (pretraining) or examples (finetuning) per step")
+    batch_size: int = _setting(256, "per step: sequences to pretrain, examples to finetune, target tokens to translate")
     learning_rate: float = _setting(5e-4, "peak learning rate")
+    reference_width: int = _setting(
+        0, "hidden width that learning_rate is meant for; others get it times sqrt(this / hidden); 0: all the same"
+    )
     warmup: float = _setting(0.06, "fraction of the budget over which the learning rate rises linearly")
     schedule: str = _setting(
-        "linear", "course of the learning rate after warm-up, over the budget", ("linear", "cosine", "constant")
+        "linear",
+        "course of the learning rate after warm-up, over the budget; rsqrt: inverse square root of the fraction",
+        ("linear", "cosine", "constant", "rsqrt"),
     )
     beta1: float = _setting(0.9, "Adam's decay of the first moment")
     beta2: float = _setting(0.98, "Adam's decay of the second moment")
@@ -124,10 +135,20 @@ class Eval:
 
 
 @dataclasses.dataclass(frozen=True)
+class Decode:
+    beams: int = _setting(4, "hypotheses of the beam search; 1: greedy")
+    alpha: float = _setting(0.6, "exponent of the length penalty ((5 + length) / 6) ** alpha; 0: none")
+    extra: int = _setting(50, "tokens that a translation may have more than its source")
+    nbest: int = _setting(1, "predict: translations written of each sentence; above 1 with their scores, as a TSV")
+    batch_size: int = _setting(32, "sentences decoded at once")
+
+
+@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     every_seconds: float = _setting(300.0, "training seconds between checkpoints; 0: no such rule")
     every_steps: int = _setting(0, "steps between checkpoints; 0: no such rule")
     keep: int = _setting(2, "checkpoints kept")
+    average: int = _setting(0, "translate: the result is the mean of this many last checkpoints; 0 or 1: the last one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +176,9 @@ class Compress:
 @dataclasses.dataclass(frozen=True)
 class Impl:
     mesh: str = _setting("data=-1", "devices per axis, e.g. data=2,fsdp=4; -1: all that are left")
-    microbatch: int = _setting(0, "rows or examples per gradient accumulation step; 0: the whole batch")
+    microbatch: int = _setting(
+        0, "share of optimizer.batch_size, in its unit, per gradient accumulation step; 0: the whole batch"
+    )
     layer_loop: str = _setting("scan", "how layers run: one scanned body, or unrolled", ("scan", "unrolled"))
     remat: bool = _setting(False, "recompute a layer's activations in the backward pass")
     matmul: str = _setting(
@@ -213,7 +236,7 @@ class Config:
     data: Data = _section(Data, "sources")
     tokenizer: Tokenizer = _section(Tokenizer, "SentencePiece tokenizer")
     model: Model = _section(Model, "encoder")
-    objective: Objective = _section(Objective, "masked-language objective")
+    objective: Objective = _section(Objective, "what is minimised in pretraining and translation")
     budget: Budget = _section(Budget, "what a run may spend; the first limit used up stops it")
     optimizer: Optimizer = _section(Optimizer, "AdamW")
     init: Init = _section(Init, "starting point")
@@ -221,10 +244,16 @@ class Config:
     compress: Compress = _section(Compress, "how recipes are applied")
     eval: Eval = _section(Eval, "evaluation")
     checkpoint: Checkpoint = _section(Checkpoint, "checkpoints")
+    decode: Decode = _section(Decode, "how translations are searched for")
     impl: Impl = _section(Impl, "implementation: must not change results beyond rounding")
     predict: Predict = _section(Predict, "stage predict")
     study: Study = _section(Study, "stage study")
     bench: Bench = _section(Bench, "stage bench")
+
+    @property
+    def microbatches(self) -> int:
+        """Parts that the batch of a step is worked through in."""
+        return self.optimizer.batch_size // (self.impl.microbatch or self.optimizer.batch_size)
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
@@ -402,6 +431,10 @@ def _check(config: Config) -> None:
     need(optimizer.batch_size >= 1, f"optimizer.batch_size={optimizer.batch_size} must be at least 1")
     need(optimizer.learning_rate >= 0, f"optimizer.learning_rate={optimizer.learning_rate} must not be negative")
     need(0 <= optimizer.warmup <= 1, f"optimizer.warmup={optimizer.warmup} is a fraction of the budget, from 0 to 1")
+    need(
+        optimizer.schedule != "rsqrt" or optimizer.warmup > 0,
+        "optimizer.schedule=rsqrt falls from the end of the warm-up on: set optimizer.warmup above 0",
+    )
     micro = config.impl.microbatch
     need(
         micro >= 0 and (micro == 0 or optimizer.batch_size % micro == 0),
@@ -410,6 +443,21 @@ def _check(config: Config) -> None:
     need(0 <= config.compress.recover <= 1, f"compress.recover={config.compress.recover} must lie in [0, 1]")
     need(0 < config.compress.step <= 1, f"compress.step={config.compress.step} must lie in (0, 1]")
     need(config.checkpoint.keep >= 1, f"checkpoint.keep={config.checkpoint.keep} must be at least 1")
+    need(
+        0 <= config.checkpoint.average <= config.checkpoint.keep,
+        f"checkpoint.average={config.checkpoint.average} is more than checkpoint.keep={config.checkpoint.keep}",
+    )
+    decode = config.decode
+    need(decode.beams >= 1 and decode.batch_size >= 1, "decode.beams and decode.batch_size must be at least 1")
+    need(decode.alpha >= 0, f"decode.alpha={decode.alpha} must not be negative: stopping early would not be safe")
+    need(decode.extra >= 0, f"decode.extra={decode.extra} must not be negative")
+    need(1 <= decode.nbest <= decode.beams, f"decode.nbest={decode.nbest} must be 1 to decode.beams={decode.beams}")
+    need(data.max_ratio == 0 or data.max_ratio >= 1, f"data.max_ratio={data.max_ratio} must be 0 or at least 1")
+    need(data.buckets >= 1, f"data.buckets={data.buckets} must be at least 1")
+    need(
+        0 <= objective.label_smoothing < 1, f"objective.label_smoothing={objective.label_smoothing} must lie in [0, 1)"
+    )
+    need(optimizer.reference_width >= 0, "optimizer.reference_width must not be negative")
     need(config.impl.prefetch >= 0, f"impl.prefetch={config.impl.prefetch} must not be negative")
     for size in config.study.sizes:
         parse_size(size)

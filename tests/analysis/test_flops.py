@@ -7,7 +7,7 @@ import pytest
 
 from tlc_jax.analysis import flops
 from tlc_jax.config import Impl, Model
-from tlc_jax.models.encoder import classifier, masked_language_model
+from tlc_jax.models.network import classifier, masked_language_model
 
 # Wide enough that element-wise work, which the formula leaves out, is small beside the products. Nothing of this
 # size is run: it is compiled only.

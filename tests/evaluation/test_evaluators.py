@@ -11,7 +11,7 @@ from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.packing import Packed
 from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
-from tlc_jax.models.encoder import classifier, masked_language_model
+from tlc_jax.models.network import classifier, masked_language_model
 from tlc_jax.training.mesh import make_mesh
 from tlc_jax.training.objectives import masked_language
 

@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 
 from tlc_jax.config import Impl, Model
-from tlc_jax.models.encoder import classifier, masked_language_model
+from tlc_jax.models.network import classifier, masked_language_model
 from tlc_jax.selectors import flatten
 
 V, L, B = 40, 8, 3

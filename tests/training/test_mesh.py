@@ -9,7 +9,7 @@ import pytest
 
 from tlc_jax import config as configs
 from tlc_jax.errors import InputError
-from tlc_jax.models.encoder import masked_language_model
+from tlc_jax.models.network import masked_language_model
 from tlc_jax.selectors import flatten
 from tlc_jax.training import mesh as meshes
 from tlc_jax.training.objectives import masked_language
@@ -43,7 +43,7 @@ def curve(mesh_text: str | None, steps: int = 3) -> tuple[list[float], dict, jax
     network = masked_language_model(model, VOCABULARY, configs.Impl())
     objective = masked_language(network, configs.Objective())
     params = network.init(jax.random.key(0))
-    optimizer = adamw(configs.Optimizer(learning_rate=1e-2), params)
+    optimizer = adamw(configs.Optimizer(learning_rate=1e-2), params, 64)
     step = make_train_step(objective, optimizer)
     if mesh_text is None:
         place = jax.device_put

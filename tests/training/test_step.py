@@ -13,7 +13,7 @@ from tlc_jax import config as configs
 from tlc_jax.compression.pruning import apply_masks, magnitude_masks, mask_updates
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.errors import InputError
-from tlc_jax.models.encoder import masked_language_model
+from tlc_jax.models.network import masked_language_model
 from tlc_jax.selectors import flatten
 from tlc_jax.training.objectives import cross_entropy, masked_language
 from tlc_jax.training.optimizer import adamw, schedule
@@ -33,10 +33,10 @@ def params():
     return NETWORK.init(jax.random.key(0))
 
 
-def run(params, optimizer_settings, microbatch=0, masks=None, steps=1, seed=0):
-    optimizer = adamw(optimizer_settings, params, mask_updates(masks) if masks else None)
+def run(params, optimizer_settings, parts=1, masks=None, steps=1, seed=0):
+    optimizer = adamw(optimizer_settings, params, 64, mask_updates(masks) if masks else None)
     freeze = (lambda g: apply_masks(g, masks)) if masks else (lambda g: g)
-    step = jax.jit(make_train_step(OBJECTIVE, optimizer, microbatch, "rbg", freeze))
+    step = jax.jit(make_train_step(OBJECTIVE, optimizer, parts, "rbg", freeze))
     state = init_state(params, optimizer)
     for index in range(steps):
         state, metrics = step(state, BATCH, step_key(seed, index), jnp.float32(0.5))
@@ -48,9 +48,9 @@ def whole(params):
     return run(params, configs.Optimizer(learning_rate=1e-3))
 
 
-@pytest.mark.parametrize("microbatch", [1, 4, 8])
-def test_accumulation_equals_the_big_batch(params, whole, microbatch) -> None:
-    accumulated, metrics = run(params, configs.Optimizer(learning_rate=1e-3), microbatch)
+@pytest.mark.parametrize("parts", [2, 4, ROWS])
+def test_accumulation_equals_the_big_batch(params, whole, parts) -> None:
+    accumulated, metrics = run(params, configs.Optimizer(learning_rate=1e-3), parts)
     expected, expected_metrics = whole
     np.testing.assert_allclose(metrics.loss, expected_metrics.loss, rtol=1e-5)
     np.testing.assert_allclose(metrics.accuracy, expected_metrics.accuracy, rtol=1e-5)
@@ -59,11 +59,11 @@ def test_accumulation_equals_the_big_batch(params, whole, microbatch) -> None:
         np.testing.assert_allclose(leaf, expected[path], atol=2e-5, err_msg=path)
 
 
-def temporary_bytes(microbatch: int) -> int:
+def temporary_bytes(parts: int) -> int:
     model = dataclasses.replace(MODEL, hidden=128)
     network = masked_language_model(model, V, configs.Impl())
-    optimizer = adamw(configs.Optimizer(), network.abstract())
-    step = make_train_step(masked_language(network, configs.Objective()), optimizer, microbatch)
+    optimizer = adamw(configs.Optimizer(), network.abstract(), 64)
+    step = make_train_step(masked_language(network, configs.Objective()), optimizer, parts)
     state = jax.eval_shape(lambda: init_state(network.init(jax.random.key(0)), optimizer))
     batch = {"tokens": jax.ShapeDtypeStruct((256, LENGTH), jnp.int32)}
     key = jax.eval_shape(lambda: step_key(0, 0))
@@ -72,7 +72,7 @@ def temporary_bytes(microbatch: int) -> int:
 
 
 def test_accumulation_needs_the_memory_of_one_microbatch() -> None:
-    assert temporary_bytes(16) < 0.35 * temporary_bytes(0)
+    assert temporary_bytes(16) < 0.35 * temporary_bytes(1)
 
 
 def test_weight_decay_reaches_kernels_and_embeddings_alone(params) -> None:
@@ -82,7 +82,7 @@ def test_weight_decay_reaches_kernels_and_embeddings_alone(params) -> None:
     for path, leaf in decayed.items():
         expected = plain[path]
         if path.endswith(("kernel", "token", "position")):
-            rate = float(schedule(configs.Optimizer(learning_rate=1e-2))(jnp.float32(0.5)))
+            rate = float(schedule(configs.Optimizer(learning_rate=1e-2), 64)(jnp.float32(0.5)))
             expected = expected - rate * 0.5 * before[path]
         np.testing.assert_allclose(leaf, expected, atol=1e-6, err_msg=path)
 
@@ -96,7 +96,7 @@ def test_frozen_parameters_stay(params) -> None:
 @pytest.mark.parametrize("field", ["decay", "freeze"])
 def test_a_selector_that_matches_nothing_is_refused(params, field) -> None:
     with pytest.raises(InputError, match="matches no parameter"):
-        adamw(dataclasses.replace(configs.Optimizer(), **{field: ("blocks/atention/.*",)}), params)
+        adamw(dataclasses.replace(configs.Optimizer(), **{field: ("blocks/atention/.*",)}), params, 64)
 
 
 def test_pruned_weights_stay_exactly_zero(params) -> None:
@@ -115,16 +115,23 @@ def test_pruned_weights_stay_exactly_zero(params) -> None:
         ("linear", {0.0: 0.0, 0.05: 0.5, 0.1: 1.0, 0.55: 0.5, 1.0: 0.0}),
         ("cosine", {0.1: 1.0, 0.55: 0.5, 1.0: 0.0}),
         ("constant", {0.05: 0.5, 0.1: 1.0, 1.0: 1.0}),
+        ("rsqrt", {0.0: 0.0, 0.05: 0.5, 0.1: 1.0, 0.4: 0.5, 0.9: 1 / 3}),
     ],
 )
 def test_the_schedule_runs_on_the_fraction_of_the_budget(course, values) -> None:
-    rate = schedule(configs.Optimizer(learning_rate=2.0, warmup=0.1, schedule=course))
+    rate = schedule(configs.Optimizer(learning_rate=2.0, warmup=0.1, schedule=course), 64)
     for fraction, share in values.items():
         assert float(rate(jnp.float32(fraction))) == pytest.approx(2.0 * share, abs=1e-5)
 
 
+def test_the_learning_rate_falls_with_the_square_root_of_the_width() -> None:
+    settings = configs.Optimizer(learning_rate=2.0, warmup=0.0, schedule="constant", reference_width=64)
+    rates = [float(schedule(settings, hidden)(jnp.float32(0.5))) for hidden in (64, 256)]
+    assert rates == [2.0, 1.0]
+
+
 def test_a_step_can_be_mapped_over_seeds(params) -> None:
-    optimizer = adamw(configs.Optimizer(learning_rate=1e-3), params)
+    optimizer = adamw(configs.Optimizer(learning_rate=1e-3), params, 64)
     step = make_train_step(OBJECTIVE, optimizer)
     states = jax.vmap(lambda key: init_state(NETWORK.init(key), optimizer))(jax.random.split(jax.random.key(0), 2))
     keys = jnp.stack([step_key(seed, 0) for seed in (0, 1)])

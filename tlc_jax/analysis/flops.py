@@ -41,6 +41,21 @@ def classifier_train_flops_per_step(model: Model, classes: int, batch: int, leng
     return _BACKWARD_AND_FORWARD * classifier_forward_flops_per_step(model, classes, batch, length)
 
 
+def translator_train_flops_per_step(model: Model, vocab_size: int, batch: int, source: int, target: int) -> float:
+    """Operations of one training step of a translator over [batch, source] and [batch, target] tokens.
+
+    Attention is counted in full, though causality needs half of the decoder's own.
+    """
+    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
+    # Decoder: query, key, value, output to itself; query and output to the source; up, down.
+    projections = 2.0 * batch * target * (4 * hidden**2 + 2 * hidden**2 + 2 * hidden * ffn)
+    source_keys_and_values = 2.0 * batch * source * 2 * hidden**2
+    attention = 4.0 * batch * target * (target + source) * hidden
+    decoder = model.layers * (projections + source_keys_and_values + attention)
+    logits = 2.0 * batch * target * hidden * vocab_size
+    return _BACKWARD_AND_FORWARD * (_layers_forward(model, batch, source) + decoder + logits)
+
+
 def _layers_forward(model: Model, batch: int, length: int) -> float:
     hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
     tokens = batch * length
@@ -68,6 +83,19 @@ def parameter_count(model: Model, vocab_size: int, classes: int | None = None) -
     dense = hidden**2 + hidden
     head = dense + norm + vocab_size if classes is None else dense + hidden * classes + classes
     body = norm + attention_copies * attention + ffn_copies * feed_forward + norm + head
+    return ParameterCount(total=body + (vocab_size + model.max_length) * hidden, nonembedding=body)
+
+
+def translator_parameter_count(model: Model, vocab_size: int) -> ParameterCount:
+    """Parameters of an encoder-decoder with one embedding for source, target and output."""
+    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
+    norm = 2 * hidden
+    attention = norm + 4 * (hidden**2 + hidden)
+    feed_forward = norm + hidden * ffn + ffn + ffn * hidden + hidden
+    attention_copies = model.layers if model.share == "none" else 1
+    ffn_copies = 1 if model.share == "all" else model.layers
+    stacks = 3 * attention_copies * attention + 2 * ffn_copies * feed_forward
+    body = norm + stacks + 2 * norm + vocab_size
     return ParameterCount(total=body + (vocab_size + model.max_length) * hidden, nonembedding=body)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import itertools
 import json
 import os
 import zlib
@@ -21,17 +22,23 @@ from tlc_jax.data.records import UNLABELLED, Columns, Examples, choose_columns
 from tlc_jax.errors import InputError
 
 SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl")
+_TABLES = SUFFIXES[1:]
 _BLOCK = 1 << 18  # characters of text read at once
 _WIDEST_CELL = 1 << 30  # characters; csv's own limit is 131072
 
 
 def matches(pattern: str) -> list[str]:
-    """The files of a glob, sorted.
+    """The files of a glob, sorted; of two line-aligned files `A+B`, both.
 
     Raises:
       InputError: nothing matches, or a match is not a readable file of a known format.
     """
     pattern = os.path.expanduser(pattern)
+    if sides := aligned(pattern):
+        for path in sides:
+            if not os.access(path, os.R_OK) or os.path.isdir(path):
+                raise InputError(f"there is no readable file {path} (relative paths start at {os.getcwd()})")
+        return list(sides)
     found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     found = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
     if not found:
@@ -45,6 +52,21 @@ def matches(pattern: str) -> list[str]:
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} cannot be read: check its permissions")
     return found
+
+
+def aligned(pattern: str) -> tuple[str, str] | None:
+    """The two files of `A+B`, whose lines are translations of each other; None for anything else.
+
+    Raises:
+      InputError: more than two files are joined, or one of the two is a table.
+    """
+    pattern = os.path.expanduser(pattern)
+    if "+" not in pattern or os.path.exists(pattern) or glob.glob(pattern, recursive=True):
+        return None
+    sides = pattern.split("+")
+    if len(sides) != 2 or any(_suffix(path) in _TABLES for path in sides):
+        raise InputError(f"files:{pattern} is not two line-aligned text files, such as files:train.en+train.fr")
+    return sides[0], os.path.expanduser(sides[1])
 
 
 def check(pattern: str) -> None:
@@ -80,7 +102,7 @@ def size_hint(pattern: str) -> int:
 def lines(pattern: str, data: config.Data) -> Iterator[str]:
     """Text lines of all files, "" after each document (see `sources.lines`)."""
     for path in matches(pattern):
-        if _suffix(path) == ".txt":
+        if _suffix(path) not in _TABLES:
             with _opened(path) as stream:
                 while block := stream.readlines(_BLOCK):  # a line at a time costs a tenth of tokenising it
                     yield from ("" if line.isspace() else line.rstrip("\r\n") for line in block)
@@ -92,8 +114,39 @@ def lines(pattern: str, data: config.Data) -> Iterator[str]:
                 yield ""
 
 
+def pairs(pattern: str, data: config.Data) -> Iterator[tuple[str, str]]:
+    """Pairs of sentences: line by line of two aligned files, or two columns of tables.
+
+    Raises:
+      InputError: a file cannot be read, aligned files differ in their number of lines, or a table has no second column.
+    """
+    if sides := aligned(pattern):
+        yield from _aligned_lines(*sides)
+        return
+    for path in matches(pattern):
+        if _suffix(path) not in _TABLES:
+            raise InputError(f"{path} has one text a line: for pairs name two aligned files, files:A+B, or a table")
+        for _, text, pair, _ in _rows(path, data):
+            if pair is None:
+                raise InputError(f"{path} has a single column of text: name the second one in data.pair")
+            yield text, pair
+
+
+def _aligned_lines(first: str, second: str) -> Iterator[tuple[str, str]]:
+    lines = itertools.zip_longest(_text_lines(first), _text_lines(second))
+    for number, (a, b) in enumerate(lines):
+        if a is None or b is None:
+            counts = [number + (1 + sum(1 for _ in lines) if side is not None else 0) for side in (a, b)]
+            raise InputError(
+                f"{first} has {counts[0]} lines and {second} has {counts[1]}: line-aligned files must have as many"
+            )
+        yield a[1], b[1]
+
+
 def examples(pattern: str, data: config.Data) -> Examples:
     """Examples of all files, in order; ids count rows from 0 over all of them."""
+    if aligned(pattern):
+        raise InputError(f"files:{pattern} are pairs of translations, without labels")
     result = Examples([], [], [], None, [], ([], []))
     assert result.places is not None and result.pairs is not None and result.labels is not None
     starts, numbers = result.places

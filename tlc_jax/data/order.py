@@ -89,17 +89,17 @@ class Mixture:
         """Args: sizes: rows of each source. weights: relative; all 0: by size. seed: of the shuffles."""
         self.rows = sum(sizes)
         self._starts = np.cumsum([0, *sizes])
-        self._shares: list[Fraction] = []
+        self._turns: Turns | None = None
         if any(weights):
             self._shuffles = [Shuffle(size, seed, stream) for stream, size in enumerate(sizes)]
-            self._shares = _shares_of_rest(weights)
+            self._turns = Turns(weights)
         else:
             self._shuffles = [Shuffle(self.rows, seed)]
 
     def __call__(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """(source, row of that source), int64 each, of `count` places from place `first` on."""
         places = np.arange(first, first + count, dtype=np.int64)
-        if not self._shares:
+        if self._turns is None:
             rows = self._shuffles[0](places)
             sources = np.searchsorted(self._starts, rows, side="right") - 1
             return sources, rows - self._starts[sources]
@@ -110,10 +110,19 @@ class Mixture:
             rows[here] = self._shuffles[source](turns[here])
         return sources, rows
 
-    def _turns(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(source, how many places that source had before), source by source: its share of what the others left.
 
-        Of the first n places left, a source with share s has had floor(n s): place n is its own if that number grows.
+class Turns:
+    """Whose turn it is, among sources that are to have shares of an endless stream of places."""
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        """Args: weights: relative, all above 0."""
+        self._shares = _shares_of_rest(weights)
+
+    def __call__(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(source, how many places that source had before), int64 each, at places (int64).
+
+        Worked out source by source, each one's share of what the others left: of the first n places left, a source with
+        share s has had floor(n s): place n is its own if that number grows.
         """
         sources = np.full(len(places), len(self._shares) - 1)
         turns = places.copy()

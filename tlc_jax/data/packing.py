@@ -96,7 +96,7 @@ def prepare(config: Config, cache: Path, progress: bool = True) -> PretrainingDa
     train_sources = sources_lib.check_sources(data.train, "data.train", data)
     valid_sources = sources_lib.check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
     cache = Path(cache).expanduser()
-    tokenizer, path = _tokenizer(config, train_sources, cache, progress)
+    tokenizer, path = tokenizer_for(config, train_sources, cache, progress)
     result = PretrainingData(tokenizer, (), {}, cache, {}, path)
     packed = []
     for split, sources in (("train", train_sources), ("valid", valid_sources)):
@@ -112,7 +112,7 @@ def prepare(config: Config, cache: Path, progress: bool = True) -> PretrainingDa
     return result
 
 
-def _tokenizer(config: Config, sources: tuple[Source, ...], cache: Path, progress: bool) -> tuple[Tokenizer, Path]:
+def tokenizer_for(config: Config, sources: tuple[Source, ...], cache: Path, progress: bool) -> tuple[Tokenizer, Path]:
     """The tokenizer of tokenizer.path, or one trained on the sources and kept in the cache."""
     settings = config.tokenizer
     if settings.path:
@@ -123,7 +123,7 @@ def _tokenizer(config: Config, sources: tuple[Source, ...], cache: Path, progres
         "vocab_size": settings.vocab_size,
         "train_bytes": settings.train_bytes,
     }
-    target = cache / f"tokenizer-{_digest(identity)}.model"
+    target = cache / f"tokenizer-{digest(identity)}.model"
 
     def build(part: Path) -> Facts:
         start = time.monotonic()
@@ -158,7 +158,7 @@ def _packed(
     length, data = config.data.length, config.data
     dtype = dtype_for(tokenizer.vocab_size)
     place = [source.kind, source.location, source.split, data.text, data.pair, length, tokenizer.hash]
-    target = cache / f"rows-{source.name}-{_digest(place)}.bin"
+    target = cache / f"rows-{source.name}-{digest(place)}.bin"
     identity = {
         "format": _FORMAT,
         "fingerprint": sources_lib.fingerprint(source, data),
@@ -213,5 +213,6 @@ def _subsample(part: Packed, fraction: float, seed: int) -> Packed:
     return part if fraction >= 1 else part.select(subset(len(part), fraction, seed))
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """A short hash of plain JSON values, for the names of files in the cache."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

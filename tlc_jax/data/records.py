@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from tlc_jax import config
 from tlc_jax.errors import InputError
 
-TEXT_NAMES = ("sentence", "text", "premise", "sentence1", "question1")
-PAIR_NAMES = ("hypothesis", "sentence2", "question2")
+TEXT_NAMES = ("sentence", "text", "premise", "sentence1", "question1", "en")
+PAIR_NAMES = ("hypothesis", "sentence2", "question2", "fr")
 LABEL_NAME = "label"
 UNLABELLED = ("", "-")  # an empty cell, and SNLI's mark for "the annotators disagree"
 

@@ -3,6 +3,7 @@
     SOURCES = SOURCE,SOURCE,...        SOURCE = [NAME=]KIND:LOCATION[@WEIGHT]
     tfds:NAME[/CONFIG][:SPLIT]         a TFDS data set (split: train)
     files:GLOB                         .txt, .tsv, .csv or .jsonl, each also .gz
+    files:A+B                          two line-aligned text files, pairs of translations
     toy:KIND[:SPLIT]                   embedded and synthetic (split: train)
 
 This module knows the grammar and who answers; reading is done by `files`, `tfds_source` and `toy`, which are imported
@@ -106,6 +107,19 @@ def examples(source: Source, data: config.Data) -> Examples:
 
         return tfds_source.examples(source.location, source.split, data)
     return _toy_examples(source)
+
+
+def pairs(source: Source, data: config.Data) -> Iterator[tuple[str, str]]:
+    """Sentences with their translations, in order."""
+    if source.kind == "files":
+        from tlc_jax.data import files
+
+        return files.pairs(source.location, data)
+    if source.kind == "tfds":
+        from tlc_jax.data import tfds_source
+
+        return tfds_source.pairs(source.location, source.split, data)
+    return _toy_pairs(source)
 
 
 def fingerprint(source: Source, data: config.Data) -> str:
@@ -230,14 +244,29 @@ def _toy_lines(source: Source) -> Iterator[str]:
     if source.location == "text":
         yield from toy.lines(source.split, _TOY_SEED)
         return
+    if source.location == "enfr":
+        for english, french in toy.translations(source.split, _TOY_SEED):
+            yield from (english, french, "")
+        return
     for pair in toy.pairs(source.split, _TOY_SEED):
         yield from (pair.text, pair.pair, "")
+
+
+def _toy_pairs(source: Source) -> Iterator[tuple[str, str]]:
+    from tlc_jax.data import toy
+
+    _check_toy(source)
+    if source.location != "enfr":
+        raise InputError(f"{source.spec} has no translations: toy:enfr has")
+    yield from toy.translations(source.split, _TOY_SEED)
 
 
 def _toy_examples(source: Source) -> Examples:
     from tlc_jax.data import toy
 
     _check_toy(source)
+    if source.location == "enfr":
+        raise InputError(f"{source.spec} has translations and no labels")
     if source.location == "text":
         texts = [line for line in toy.lines(source.split, _TOY_SEED) if line]
         return Examples(texts, None, None, None, list(range(len(texts))))

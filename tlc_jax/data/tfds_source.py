@@ -31,6 +31,7 @@ _MODULES = {
     "lm1b": "tensorflow_datasets.text.lm1b",
     "wiki40b": "tensorflow_datasets.text.wiki40b",
     "wikipedia": "tensorflow_datasets.text.wikipedia",
+    "wmt14_translate": "tensorflow_datasets.translate.wmt14",
 }
 _WIKI40B_MARKS = ("_START_ARTICLE_", "_START_SECTION_", "_START_PARAGRAPH_")
 
@@ -65,6 +66,16 @@ def lines(name: str, split: str, data: config.Data) -> Iterator[str]:
             text = _without_marks(text) if wiki40b else text
             yield from (line for line in text.split("\n") if line and not line.isspace())
         yield ""
+
+
+def pairs(name: str, split: str, data: config.Data) -> Iterator[tuple[str, str]]:
+    """Pairs of sentences, such as the two languages of a translation data set."""
+    builder, source = _open(name, split, data)
+    columns = _columns(builder, data)
+    if not columns.pair:
+        raise InputError(f"tfds:{builder.info.full_name} has a single text: name the second one in data.pair")
+    for record in _records(source, builder):
+        yield _text(record[columns.text]), _text(record[columns.pair])
 
 
 def examples(name: str, split: str, data: config.Data) -> Examples:

@@ -13,7 +13,7 @@ from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.vocabulary import PAD
 from tlc_jax.evaluation.predictions import Predictions
-from tlc_jax.models.encoder import Network, Params
+from tlc_jax.models.network import Network, Params
 from tlc_jax.training.mesh import put_batch, put_params
 
 

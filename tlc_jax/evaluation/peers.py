@@ -20,7 +20,7 @@ from tlc_jax.data.masking import mask_tokens, predicted_positions
 from tlc_jax.data.vocabulary import MASK
 from tlc_jax.errors import InputError
 from tlc_jax.models.blocks import NORM_EPSILON, Shape
-from tlc_jax.models.encoder import Params, masked_language_model
+from tlc_jax.models.network import Params, masked_language_model
 from tlc_jax.training.step import step_key
 
 

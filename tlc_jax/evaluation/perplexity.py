@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.training.mesh import put_batch, put_params
 from tlc_jax.training.objectives import Objective, Sums
 

@@ -7,7 +7,7 @@ V vocabulary, K predicted positions, C classes, I and O any input and output wid
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -78,8 +78,41 @@ def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(width, epsilon=NORM_EPSILON, dtype=jnp.float32, rngs=rngs)
 
 
+def sinusoids(length: int, width: int) -> jax.Array:
+    """Sines and cosines of geometrically spaced wavelengths, [length, width], of mean square 1."""
+    frequency = 1000.0 ** -(jnp.arange(width // 2) / (width // 2))
+    angle = jnp.arange(length)[:, None] * frequency
+    return jnp.sqrt(2.0) * jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
+
+
+class Embedding(nnx.Module):
+    """Token and learned position embeddings, summed and normalised.
+
+    With `init="fan_in"` positions start as sinusoids instead of noise (and are learned from there): neighbours are then
+    told apart from the first step, and small models under small budgets leave the plateau of context-free prediction
+    much sooner.
+    """
+
+    def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
+        scale = 0.02 if shape.init == "normal" else shape.hidden**-0.5
+        normal = nnx.initializers.truncated_normal(stddev=scale)
+        self.token = nnx.Param(normal(rngs.params(), (vocab_size, shape.hidden), jnp.float32))
+        if shape.init == "normal":
+            self.position = nnx.Param(normal(rngs.params(), (shape.max_length, shape.hidden), jnp.float32))
+        else:
+            self.position = nnx.Param(scale * sinusoids(shape.max_length, shape.hidden))
+        self.norm = layer_norm(shape.hidden, rngs)
+
+    def __call__(self, tokens_BxL: jax.Array) -> jax.Array:
+        return self.norm(self.token[...][tokens_BxL] + self.position[...][: tokens_BxL.shape[1]])
+
+    def at(self, tokens: jax.Array, position: jax.Array) -> jax.Array:
+        """Embeddings of tokens that all stand at one position."""
+        return self.norm(self.token[...][tokens] + self.position[...][position])
+
+
 class Attention(nnx.Module):
-    """Multi-head self-attention.
+    """Multi-head attention, to the same positions or to those of another sequence.
 
     Attention probabilities are not dropped out: the fused kernels behind `jax.nn.dot_product_attention` have no such
     option, and dropping the layer's output serves the same end.
@@ -92,19 +125,41 @@ class Attention(nnx.Module):
         self.value = Dense(shape.hidden, shape.hidden, shape, rngs)
         self.output = Dense(shape.hidden, shape.hidden, shape, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None) -> jax.Array:
+    def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, causal: bool = False) -> jax.Array:
+        """Self-attention; `causal`: to earlier positions and the own one only."""
+        return self.attend(x_BxLxD, *self.keys_and_values(x_BxLxD), mask_Bx1x1xL, causal)
+
+    def keys_and_values(self, x_BxLxD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What `attend` takes, [B, L, H, E] each, of the sequence that is attended to."""
+        return self._split(self.key(x_BxLxD)), self._split(self.value(x_BxLxD))
+
+    def attend(
+        self,
+        x_BxTxD: jax.Array,
+        k_BxLxHxE: jax.Array,
+        v_BxLxHxE: jax.Array,
+        mask_Bx1x1xL: jax.Array | None,
+        causal: bool = False,
+    ) -> jax.Array:
+        """Attention of the T positions of `x` to L positions; `mask` is true at those that count (None: all)."""
+        q_BxTxHxE = self._split(self.query(x_BxTxD))
+        y_BxTxHxE = jax.nn.dot_product_attention(q_BxTxHxE, k_BxLxHxE, v_BxLxHxE, mask=mask_Bx1x1xL, is_causal=causal)
+        return self.output(y_BxTxHxE.reshape(x_BxTxD.shape))
+
+    def attend_cached(
+        self, x_BxTxD: jax.Array, k_BxHxLxE: jax.Array, v_BxHxLxE: jax.Array, mask_Bx1xTxL: jax.Array
+    ) -> jax.Array:
+        """As `attend`, with keys and values head by head, as decoding keeps them; softmax in float32."""
+        q_BxHxTxE = self._split(self.query(x_BxTxD)).swapaxes(1, 2)
+        score_BxHxTxL = jnp.einsum("bhte,bhle->bhtl", q_BxHxTxE, k_BxHxLxE, preferred_element_type=jnp.float32)
+        score_BxHxTxL = jnp.where(mask_Bx1xTxL, score_BxHxTxL * k_BxHxLxE.shape[-1] ** -0.5, -jnp.inf)
+        share_BxHxTxL = jax.nn.softmax(score_BxHxTxL).astype(v_BxHxLxE.dtype)
+        y_BxHxTxE = jnp.einsum("bhtl,bhle->bhte", share_BxHxTxL, v_BxHxLxE)
+        return self.output(y_BxHxTxE.swapaxes(1, 2).reshape(x_BxTxD.shape))
+
+    def _split(self, x_BxLxD: jax.Array) -> jax.Array:
         B, L, D = x_BxLxD.shape
-
-        def split(x: jax.Array) -> jax.Array:
-            return x.reshape(B, L, self.heads, D // self.heads)
-
-        q_BxLxHxE, k_BxLxHxE, v_BxLxHxE = (
-            split(self.query(x_BxLxD)),
-            split(self.key(x_BxLxD)),
-            split(self.value(x_BxLxD)),
-        )
-        y_BxLxHxE = jax.nn.dot_product_attention(q_BxLxHxE, k_BxLxHxE, v_BxLxHxE, mask=mask_Bx1x1xL)
-        return self.output(y_BxLxHxE.reshape(B, L, D))
+        return x_BxLxD.reshape(B, L, self.heads, D // self.heads)
 
 
 class FeedForward(nnx.Module):
@@ -128,7 +183,7 @@ class Block(nnx.Module):
         self.ffn_norm = layer_norm(shape.hidden, rngs)
         self.ffn = FeedForward(shape, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x_BxLxD: jax.Array, key: jax.Array | None, mask_Bx1x1xL: jax.Array | None) -> jax.Array:
         key_attention, key_ffn = (None, None) if key is None else jax.random.split(key)
         y_BxLxD = self.attention(self.attention_norm(x_BxLxD), mask_Bx1x1xL)
         x_BxLxD = x_BxLxD + dropout(key_attention, y_BxLxD, self.dropout)
@@ -138,8 +193,8 @@ class Block(nnx.Module):
 
 SHARED_BY = {
     "none": (),
-    "attention": ("attention", "attention_norm"),
-    "all": ("attention", "attention_norm", "ffn", "ffn_norm"),
+    "attention": ("attention", "attention_norm", "cross", "cross_norm"),
+    "all": ("attention", "attention_norm", "cross", "cross_norm", "ffn", "ffn_norm"),
 }
 """Which sub-layers have one set of parameters for all layers, by `model.share`."""
 
@@ -147,30 +202,29 @@ SHARED_BY = {
 class Stack(nnx.Module):
     """N blocks whose parameters are stacked on a leading axis (of length 1 where the layers share them)."""
 
-    def __init__(self, shape: Shape, rngs: nnx.Rngs):
+    def __init__(self, shape: Shape, rngs: nnx.Rngs, block: Callable[[Shape, nnx.Rngs], Any] = Block):
         self.shape = shape
-        self.shared = SHARED_BY[shape.share]
 
         @nnx.split_rngs(splits=shape.layers)
         @nnx.vmap(in_axes=(0,), out_axes=0)
-        def create(rngs: nnx.Rngs) -> Block:
-            return Block(shape, rngs)
+        def create(rngs: nnx.Rngs) -> Any:
+            return block(shape, rngs)
 
         graph, state = nnx.split(create(rngs))
+        self.shared = tuple(name for name in SHARED_BY[shape.share] if name in state)
         for name in self.shared:
             state[name] = jax.tree.map(lambda leaf: leaf[:1], state[name])
         self.blocks = nnx.merge(graph, state)
 
-    def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, key: jax.Array | None) -> jax.Array:
-        parts: Any = nnx.split(self.blocks, lambda path, _: path[0] in self.shared, ...)
-        graph, shared, own = parts
-        shared = jax.tree.map(lambda leaf: leaf[0], shared)
+    def __call__(self, x_BxLxD: jax.Array, key: jax.Array | None, *context: jax.Array | None) -> jax.Array:
+        """All layers, one after the other; `context` is what every block takes after its input and its key."""
+        graph, shared, own = self._parts()
         keys_N = None if key is None else jax.random.split(key, self.shape.layers)
 
         def layer(x_BxLxD: jax.Array, own_and_key: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
             own, key = own_and_key
-            block: Block = nnx.merge(graph, shared, own)
-            return block(x_BxLxD, mask_Bx1x1xL, key).astype(x_BxLxD.dtype), None
+            block = nnx.merge(graph, shared, own)
+            return block(x_BxLxD, key, *context).astype(x_BxLxD.dtype), None
 
         if self.shape.remat:
             layer = jax.checkpoint(layer)
@@ -179,3 +233,15 @@ class Stack(nnx.Module):
         for index in range(self.shape.layers):
             x_BxLxD, _ = layer(x_BxLxD, jax.tree.map(lambda leaf, index=index: leaf[index], (own, keys_N)))
         return x_BxLxD
+
+    def each(self) -> Iterator[Any]:
+        """The blocks, one by one."""
+        graph, shared, own = self._parts()
+        for index in range(self.shape.layers):
+            yield nnx.merge(graph, shared, jax.tree.map(lambda leaf, index=index: leaf[index], own))
+
+    def _parts(self) -> tuple[Any, nnx.State, nnx.State]:
+        """The graph of a block, the parameters that all layers share, and those of each, stacked."""
+        parts: Any = nnx.split(self.blocks, lambda path, _: path[0] in self.shared, ...)
+        graph, shared, own = parts
+        return graph, jax.tree.map(lambda leaf: leaf[0], shared), own

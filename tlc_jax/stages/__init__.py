@@ -55,6 +55,7 @@ _TRAINING = ("seed", "data", "tokenizer", "model", "budget", "optimizer", "init"
 STAGES: dict[str, Stage] = {
     "prepare": Stage(("seed", "data", "tokenizer", "impl")),
     "pretrain": Stage((*_TRAINING, "objective"), needs_budget=True),
+    "translate": Stage((*_TRAINING, "objective", "decode"), needs_budget=True),
     "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True),
     "compress": Stage((*_TRAINING, "recipe", "compress")),
     "evaluate": Stage((*_LABELLED, "objective"), (_INIT,), default_config="init"),

@@ -26,7 +26,7 @@ from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.evaluation import peers
 from tlc_jax.evaluation.throughput import Variant, alternate, summary
-from tlc_jax.models.encoder import masked_language_model
+from tlc_jax.models.network import masked_language_model
 from tlc_jax.stages import session
 from tlc_jax.stages.pretrain import cost_per_step, make_task
 from tlc_jax.stages.workdir import write_json

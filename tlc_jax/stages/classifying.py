@@ -21,7 +21,7 @@ from tlc_jax.durations import Amounts
 from tlc_jax.errors import InputError
 from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
 from tlc_jax.evaluation.predictions import Predictions
-from tlc_jax.models.encoder import Network, Params
+from tlc_jax.models.network import Network, Params
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task
 from tlc_jax.training.objectives import classification
@@ -100,7 +100,9 @@ class ClassifierRun:
     def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
         """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
         config = self.config
-        optimizer = adamw(config.optimizer, self.network.abstract(), mask_updates(masks) if masks else None)
+        optimizer = adamw(
+            config.optimizer, self.network.abstract(), config.model.hidden, mask_updates(masks) if masks else None
+        )
         batches = LabelledBatches(self.data.train, config.optimizer.batch_size, config.seed if seed is None else seed)
         return Task(
             init=init,
@@ -108,7 +110,7 @@ class ClassifierRun:
             step=make_train_step(
                 classification(self.network),
                 optimizer,
-                config.impl.microbatch,
+                config.microbatches,
                 config.impl.dropout_keys,
                 (lambda gradient: apply_masks(gradient, masks)) if masks else (lambda gradient: gradient),
             ),

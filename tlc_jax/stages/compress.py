@@ -23,7 +23,7 @@ from tlc_jax.compression.pruning import apply_masks, magnitude_masks, schedule
 from tlc_jax.compression.recipe import Prune, Recipe, format_recipe, parse_recipe
 from tlc_jax.config import Budget, Config, require_budget, to_dict
 from tlc_jax.errors import InputError
-from tlc_jax.models.encoder import Params, classifier
+from tlc_jax.models.network import Params, classifier
 from tlc_jax.stages import compressed, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, adopt_model, load_data, on_first_device, size_numbers
 from tlc_jax.stages.evaluating import Evaluation

@@ -17,7 +17,7 @@ from tlc_jax.compression.pruning import sparsity
 from tlc_jax.compression.recipe import FLOAT_BITS, Recipe, format_recipe
 from tlc_jax.compression.size import measure
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.selectors import flatten
 from tlc_jax.stages.starting_point import ARTIFACT
 from tlc_jax.training.checkpoint import save_params

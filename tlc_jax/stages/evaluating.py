@@ -14,7 +14,7 @@ from tlc_jax.errors import InputError
 from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator
 from tlc_jax.evaluation.predictions import Predictions
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.stages.classifying import load_validation
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.training.objectives import masked_language

@@ -22,7 +22,7 @@ from tlc_jax.config import Config
 from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer, train_tokenizer
 from tlc_jax.errors import InputError
-from tlc_jax.models.encoder import classifier
+from tlc_jax.models.network import classifier
 from tlc_jax.stages import compressed, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, adopt_model, load_data, on_first_device, size_numbers
 from tlc_jax.stages.starting_point import StartingPoint

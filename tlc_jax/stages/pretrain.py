@@ -21,7 +21,7 @@ from tlc_jax.data.packing import prepare
 from tlc_jax.data.sources import check_sources
 from tlc_jax.durations import Amounts
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
-from tlc_jax.models.encoder import Network, Params, masked_language_model
+from tlc_jax.models.network import Network, Params, masked_language_model
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task, train
 from tlc_jax.training.objectives import masked_language
@@ -84,12 +84,12 @@ def make_task(
 ) -> Task:
     """The task of training `network` on masked tokens."""
     objective = masked_language(network, config.objective)
-    optimizer = adamw(config.optimizer, network.abstract())
+    optimizer = adamw(config.optimizer, network.abstract(), config.model.hidden)
     cost = cost_per_step(config, network.vocab_size, batches.rows_per_epoch)
     return Task(
         init=lambda: network.init(jax.random.key(config.seed)),
         optimizer=optimizer,
-        step=make_train_step(objective, optimizer, config.impl.microbatch, config.impl.dropout_keys),
+        step=make_train_step(objective, optimizer, config.microbatches, config.impl.dropout_keys),
         batch=batches,
         cost=lambda batch: cost,  # all batches are alike
         evaluate=evaluate,

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from tlc_jax.analysis.flops import peak_flops
 from tlc_jax.config import Config, to_dict
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.stages.workdir import claim, read_json, write_json
 from tlc_jax.training.host_memory import keep_freed_memory
 from tlc_jax.training.mesh import describe_parameters, make_mesh, parameter_shardings, specs

@@ -16,13 +16,14 @@ from tlc_jax.compression.pruning import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.errors import InputError
-from tlc_jax.models.encoder import Network, Params
+from tlc_jax.models.network import Network, Params
 from tlc_jax.selectors import flatten, unflatten
 from tlc_jax.training import checkpoint
 
 log = logging.getLogger(__name__)
 
 ARTIFACT = Path("artifact") / "model.safetensors"
+AVERAGED = "averaged"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,8 @@ def network_of(meta: dict[str, Any], impl: configs.Impl) -> Network:
 def find(source: str) -> Path:
     """The artifact file or checkpoint folder (`.../checkpoints/STEP`) that `init.from` means, without reading it.
 
-    A workdir means its artifact where it has one, since that is what was evaluated, and else its newest checkpoint.
+    A workdir means its artifact or averaged checkpoint where it has one, since that is what was evaluated, and else its
+    newest checkpoint.
 
     Raises:
       InputError: there is nothing of the kind.
@@ -84,6 +86,8 @@ def find(source: str) -> Path:
     for artifact in (path / ARTIFACT, path / ARTIFACT.name):
         if artifact.exists():
             return artifact
+    if (path / AVERAGED / "0" / "params").is_dir():
+        return path / AVERAGED / "0"
     if path.name.isdecimal() and (path / "params").is_dir():
         return path
     directory = path if path.name == "checkpoints" else path / "checkpoints"

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from tlc_jax import config
 from tlc_jax.errors import InputError
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)

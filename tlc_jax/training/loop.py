@@ -26,7 +26,7 @@ from tlc_jax import config
 from tlc_jax.data.batches import load_ahead
 from tlc_jax.durations import Amounts, due
 from tlc_jax.errors import StoppedEarly, TrainingFailed
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.training import mesh as meshes
 from tlc_jax.training.budget import Budget, Clock, Ledger, benchmark_step, keep_benchmark, known_benchmark
 from tlc_jax.training.checkpoint import Checkpointer
@@ -123,7 +123,7 @@ class _Run:
         self.logged_seconds, self.logged_tokens = self.ledger.seconds["train"], self.ledger.spent.tokens
         self.saved_step = self.step if self.step else -1
         self.compiled: dict[tuple[Any, ...], Callable[..., tuple[TrainState, StepMetrics]]] = {}
-        self.learning_rate = schedule(settings.optimizer)
+        self.learning_rate = schedule(settings.optimizer, settings.model.hidden)
         self.metrics = MetricsWriter(workdir, self.step, settings.impl.tensorboard)
         self.progress = ProgressLine()
 

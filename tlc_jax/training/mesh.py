@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tlc_jax.errors import InputError
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.selectors import Rule, flatten, select, unflatten
 
 AXES = ("data", "fsdp")
@@ -21,7 +21,7 @@ AXES = ("data", "fsdp")
 
 SHARDING_RULES: tuple[Rule, ...] = (
     (r"embedding/token", P("fsdp", None)),
-    (r"blocks/.*/kernel", P(None, "fsdp", None)),
+    (r"(.*/)?blocks/.*/kernel", P(None, "fsdp", None)),
     (r"(mlm_head|classifier)/dense/kernel", P("fsdp", None)),
     (r".*", P()),  # vectors, positions and the few columns of a classifier: too small to be worth splitting
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +11,29 @@ import jax.numpy as jnp
 import optax
 
 from tlc_jax import config
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.selectors import flatten, select, select_tree
 
 
-def schedule(settings: config.Optimizer) -> Callable[[jax.Array], jax.Array]:
-    """Fraction of the budget used (0 to 1) -> learning rate: linear warm-up, then the chosen course down to 0."""
+def schedule(settings: config.Optimizer, hidden: int) -> Callable[[jax.Array], jax.Array]:
+    """Fraction of the budget used (0 to 1) -> learning rate of a model of this width: linear warm-up, then the course.
+
+    With `reference_width` the rate falls with the square root of the width, as tensor2tensor's does.
+    """
+    peak = settings.learning_rate
+    if settings.reference_width:
+        peak *= math.sqrt(settings.reference_width / hidden)
 
     def learning_rate(fraction: jax.Array) -> jax.Array:
         warm = jnp.minimum(1.0, fraction / settings.warmup) if settings.warmup > 0 else 1.0
         rest = jnp.clip((fraction - settings.warmup) / max(1e-9, 1.0 - settings.warmup), 0.0, 1.0)
-        course = {"linear": 1.0 - rest, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * rest)), "constant": jnp.ones(())}
-        return settings.learning_rate * warm * course[settings.schedule]
+        course = {
+            "linear": 1.0 - rest,
+            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * rest)),
+            "constant": jnp.ones(()),
+            "rsqrt": jnp.sqrt(settings.warmup / jnp.maximum(fraction, max(settings.warmup, 1e-9))),
+        }
+        return peak * warm * course[settings.schedule]
 
     return learning_rate
 
@@ -46,13 +58,17 @@ def treatment(settings: config.Optimizer, params: Params) -> dict[str, dict[str,
 
 
 def adamw(
-    settings: config.Optimizer, params: Params, mask_updates: optax.GradientTransformation | None = None
+    settings: config.Optimizer,
+    params: Params,
+    hidden: int,
+    mask_updates: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer of every training stage.
 
     Args:
       settings: hyper-parameters and selectors.
       params: parameters, or their shapes; only their paths matter here.
+      hidden: the model's width, which the learning rate may depend on.
       mask_updates: a pruning mask. It comes last, so that neither momentum nor weight decay revives a pruned weight.
 
     Raises:
@@ -63,7 +79,7 @@ def adamw(
     if settings.weight_decay > 0:
         decays = select_tree([(pattern, True) for pattern in settings.decay], params, default=False)
         steps.append(optax.add_decayed_weights(settings.weight_decay, decays))
-    steps.append(scale_by_schedule(schedule(settings)))
+    steps.append(scale_by_schedule(schedule(settings, hidden)))
     if settings.freeze:
         frozen = select_tree([(pattern, True) for pattern in settings.freeze], params, default=False)
         steps.append(optax.masked(optax.set_to_zero(), frozen))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tlc_jax.models.encoder import Params
+from tlc_jax.models.network import Params
 from tlc_jax.training.objectives import Batch, Objective, Sums
 
 
@@ -38,7 +38,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 def make_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformationExtraArgs,
-    microbatch: int = 0,
+    parts: int = 1,
     dropout_keys: str = "rbg",
     freeze_gradient: Callable[[Params], Params] = lambda gradient: gradient,
 ) -> TrainStep:
@@ -47,8 +47,8 @@ def make_train_step(
     Args:
       objective: what to minimise.
       optimizer: an Optax transform whose update takes `fraction=`.
-      microbatch: rows per accumulation step, dividing the batch; 0 for the batch at once. Accumulated gradients are
-        those of the whole batch up to rounding (sums are added up and divided once); only dropout draws differ.
+      parts: microbatches that a batch is worked through in. Accumulated gradients are those of the whole batch up to
+        rounding (sums are added up and divided once); only dropout draws differ.
       dropout_keys: random generator for dropout.
       freeze_gradient: applied to the mean gradient before its norm is taken, e.g. to leave out pruned weights.
 
@@ -63,12 +63,10 @@ def make_train_step(
     gradient_of = jax.grad(sums_of, has_aux=True)
 
     def accumulate(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
-        rows = next(iter(batch.values())).shape[0]
-        if microbatch in (0, rows):
+        if parts == 1:
             return gradient_of(params, batch, key)
-        parts = rows // microbatch
         # Every part takes each `parts`-th row, so that on a sharded batch it stays spread over all devices.
-        batches = jax.tree.map(lambda x: x.reshape(microbatch, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        batches = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def add_part(total: tuple[Params, Sums], part: tuple[Batch, jax.Array]) -> tuple[tuple[Params, Sums], None]:
             part_batch, index = part

@@ -1,0 +1,164 @@
+"""Beam search over any model that scores the next token, in one compiled loop.
+
+Shapes in names: B sentences, K hypotheses (beams) of each, T positions, V vocabulary, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tlc_jax.data.vocabulary import BOS, EOS, PAD
+
+Step = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+"""(cache, tokens_BxK, ancestors_BxKxT, t) -> logits_BxKxV of the next token, cache."""
+
+_CHUNK = 128
+
+
+class Hypotheses(NamedTuple):
+    """Finished translations of each sentence, best first.
+
+    Attributes:
+      tokens_BxKxT: int32, with </s> at their ends and <pad> after.
+      scores_BxK: log-probability over the length penalty; -inf where there are fewer than K hypotheses.
+      lengths_BxK: tokens, </s> included.
+    """
+
+    tokens_BxKxT: jax.Array
+    scores_BxK: jax.Array
+    lengths_BxK: jax.Array
+
+
+class _State(NamedTuple):
+    t: jax.Array
+    tokens_BxKxT: jax.Array
+    log_p_BxK: jax.Array
+    ancestors_BxKxT: jax.Array
+    finished: Hypotheses
+    done_B: jax.Array
+    cache: Any
+
+
+def length_penalty(length: jax.Array, alpha: float) -> jax.Array:
+    """((5 + length) / 6) ** alpha of Wu et al. (2016), by which a hypothesis' log-probability is divided."""
+    return ((5.0 + length) / 6.0) ** alpha
+
+
+def beam_search(
+    step: Step, cache: Any, limits_B: jax.Array, *, beams: int, length: int, vocab_size: int, alpha: float
+) -> Hypotheses:
+    """The best translations that a beam of `beams` hypotheses finds.
+
+    Of all continuations of the live hypotheses, a hypothesis that ends (</s>) is finished if it is among the best
+    `beams`; the best `beams` others stay alive. A sentence is done once no live hypothesis can overtake the worst of
+    its `beams` finished ones: log-probabilities only fall, and no length helps more than the longest one. At its limit
+    a sentence's live hypotheses are ended. With one beam this is greedy search, and stops at the first </s>.
+
+    Args:
+      step: the model. Position 0 of every hypothesis is <s>.
+      cache: what `step` takes first.
+      limits_B: tokens that a translation may have, </s> included, at least 1 and at most `length`.
+      beams: hypotheses kept.
+      length: positions; decoding takes as many steps as the longest translation of the batch needs, not this many.
+      vocab_size: at least `beams` + 1.
+      alpha: of the length penalty; 0: none. Not negative.
+    """
+    B, K, T = limits_B.shape[0], beams, length
+    longest_B = length_penalty(limits_B, alpha)
+
+    def proceed(state: _State) -> jax.Array:
+        return (state.t < T) & ~jnp.all(state.done_B)
+
+    def advance(state: _State) -> _State:
+        t = state.t
+        previous_BxK = jnp.where(t == 0, BOS, state.tokens_BxKxT[:, :, jnp.maximum(t - 1, 0)])
+        ancestors_BxKxT = state.ancestors_BxKxT.at[:, :, t].set(jnp.arange(K))
+        logits_BxKxV, cache = step(state.cache, previous_BxK, ancestors_BxKxT, t)
+        logits_BxKxV = logits_BxKxV.astype(jnp.float32)
+        normaliser_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
+
+        ended_BxK = state.log_p_BxK + logits_BxKxV[:, :, EOS] - normaliser_BxK
+        alive = logits_BxKxV.at[:, :, jnp.array([EOS, PAD, BOS])].set(-jnp.inf)
+        best_BxKxK, token_BxKxK = top_k(alive, K)
+        scores_BxC = (state.log_p_BxK[:, :, None] + best_BxKxK - normaliser_BxK[:, :, None]).reshape(B, K * K)
+        log_p_BxK, chosen_BxK = jax.lax.top_k(scores_BxC, K)
+        parent_BxK = chosen_BxK // K
+        token_BxK = jnp.take_along_axis(token_BxKxK.reshape(B, K * K), chosen_BxK, axis=1)
+
+        worst_kept_B = jax.lax.top_k(jnp.concatenate([log_p_BxK, ended_BxK], axis=1), K)[0][:, -1]
+        at_limit_B = t + 1 >= limits_B
+        accepted_BxK = ((ended_BxK >= worst_kept_B[:, None]) | at_limit_B[:, None]) & ~state.done_B[:, None]
+        finished = _merge(
+            state.finished,
+            Hypotheses(
+                state.tokens_BxKxT.at[:, :, t].set(EOS),
+                jnp.where(accepted_BxK, ended_BxK / length_penalty(t + 1, alpha), -jnp.inf),
+                jnp.full((B, K), t + 1),
+            ),
+        )
+        # No live hypothesis can end with a score above this one.
+        bound_B = log_p_BxK[:, 0] / longest_B
+        enough_B = finished.scores_BxK[:, -1] >= bound_B
+        if K == 1:
+            enough_B = finished.scores_BxK[:, 0] > -jnp.inf
+        done_B = state.done_B | at_limit_B | enough_B
+        tokens_BxKxT = jnp.take_along_axis(state.tokens_BxKxT, parent_BxK[:, :, None], axis=1)
+        return _State(
+            t + 1,
+            tokens_BxKxT.at[:, :, t].set(token_BxK),
+            log_p_BxK,
+            jnp.take_along_axis(ancestors_BxKxT, parent_BxK[:, :, None], axis=1),
+            finished,
+            done_B,
+            cache,
+        )
+
+    tokens_BxKxT = jnp.full((B, K, T), PAD, jnp.int32)
+    nothing = Hypotheses(tokens_BxKxT, jnp.full((B, K), -jnp.inf), jnp.zeros((B, K), jnp.int32))
+    start = _State(
+        jnp.int32(0),
+        tokens_BxKxT,
+        jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf) * jnp.ones((B, 1)),  # all hypotheses start out the same
+        jnp.zeros((B, K, T), jnp.int32),
+        nothing,
+        jnp.zeros((B,), bool),
+        cache,
+    )
+    return jax.lax.while_loop(proceed, advance, start).finished
+
+
+def _merge(old: Hypotheses, new: Hypotheses) -> Hypotheses:
+    """The best K of both."""
+    scores_BxK, chosen_BxK = jax.lax.top_k(
+        jnp.concatenate([old.scores_BxK, new.scores_BxK], axis=1), old.scores_BxK.shape[1]
+    )
+    tokens = jnp.concatenate([old.tokens_BxKxT, new.tokens_BxKxT], axis=1)
+    lengths = jnp.concatenate([old.lengths_BxK, new.lengths_BxK], axis=1)
+    return Hypotheses(
+        jnp.take_along_axis(tokens, chosen_BxK[:, :, None], axis=1),
+        scores_BxK,
+        jnp.take_along_axis(lengths, chosen_BxK, axis=1),
+    )
+
+
+def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k` over a long last axis, several times as fast on CPUs.
+
+    The k largest values lie in the k chunks with the largest maxima, so only these are sorted.
+    """
+    *outer, size = x.shape
+    if size <= 2 * k * _CHUNK:
+        return jax.lax.top_k(x, k)
+    padding = -size % _CHUNK
+    x = jnp.pad(x, [(0, 0)] * len(outer) + [(0, padding)], constant_values=-jnp.inf)
+    chunks = x.reshape(*outer, -1, _CHUNK)
+    _, best = jax.lax.top_k(jnp.max(chunks, axis=-1), k)
+    best = jnp.sort(best, axis=-1)  # among equals the one that comes first wins, as in lax.top_k
+    candidates = jnp.take_along_axis(chunks, best[..., None], axis=-2).reshape(*outer, k * _CHUNK)
+    values, places = jax.lax.top_k(candidates, k)
+    chunk = jnp.take_along_axis(best, places // _CHUNK, axis=-1)
+    return values, chunk * _CHUNK + places % _CHUNK

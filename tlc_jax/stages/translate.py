@@ -1,0 +1,108 @@
+"""Train a translator under a budget, translate the validation set with beam search, and score it.
+
+Reads pairs from data.train (tokenised once into data.cache): two line-aligned files (files:A+B), a table with two
+columns, or a TFDS data set. optimizer.batch_size counts target tokens. Stops at the first limit of `budget` that is
+used up; killed at any moment, the same command goes on from the last checkpoint. With checkpoint.average=N the result
+is the mean of the last N checkpoints, kept in averaged/. Translations go to predictions/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tlc_jax.config import Config, require_budget
+from tlc_jax.data.sources import check_sources
+from tlc_jax.data.translation import prepare_pairs
+from tlc_jax.errors import InputError
+from tlc_jax.models.network import Network, Params, translator
+from tlc_jax.stages import session, starting_point
+from tlc_jax.stages.classifying import adopt_model
+from tlc_jax.stages.starting_point import AVERAGED, StartingPoint
+from tlc_jax.stages.translating import TranslatorRun, translator_size
+from tlc_jax.training.checkpoint import complete_steps, read_params, save_params
+from tlc_jax.training.loop import train
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains and evaluates in `workdir`; returns what result.json says."""
+    del options
+    require_budget(config)
+    check_sources(config.data.train, "data.train", config.data)
+    if config.data.valid:
+        check_sources(config.data.valid, "data.valid", config.data)
+    if config.init.source:
+        starting_point.find(config.init.source)
+    return session.run_once(workdir, config, lambda: _translate(config, workdir))
+
+
+def _translate(config: Config, workdir: Path) -> dict[str, Any]:
+    start: StartingPoint | None = None
+    if config.init.source:
+        start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+        if start.kind != "translator":
+            raise InputError(f"{start.path} is no translator: leave init.from empty to start from scratch")
+        config = adopt_model(config, start.model, start.path)
+        config = dataclasses.replace(
+            config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
+        )
+    data = prepare_pairs(config, Path(config.data.cache or workdir / "data"))
+    session.keep_tokenizer(data.tokenizer, workdir)
+    for name, facts in data.facts.items():
+        session.say(
+            f"{name}: {facts['kept']:,} of {facts['pairs']:,} pairs; left out: {facts['empty']:,} empty, "
+            f"{facts['too_long']:,} longer than {config.data.length} tokens, {facts['unequal']:,} of unequal lengths"
+        )
+    mesh = session.open_devices(config)
+    network = translator(config.model, data.tokenizer.vocab_size, config.impl)
+    work = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, mesh)
+    padding = work.batches.padding()
+    session.say(
+        f"widths {', '.join(map(str, work.batches.widths))}; padding {padding['source']:.1%} of source and "
+        f"{padding['target']:.1%} of target positions"
+    )
+    session.write_parameter_table(config, network.abstract(), mesh, workdir)
+    size = translator_size(config, data.tokenizer.vocab_size)
+    session.say(f"{config.model.layers}x{config.model.hidden}: {size['params']:,} parameters, table in parameters.txt")
+
+    fresh = network.init(jax.random.key(config.seed))
+    task = work.task(lambda: start.params if start else fresh)
+    if config.checkpoint.average > 1:
+        task = dataclasses.replace(task, evaluate=work.loss)
+    outcome = train(task, config, workdir, mesh)
+    numbers = outcome.numbers
+    if config.checkpoint.average > 1:
+        params, steps = _average(network, workdir, config.checkpoint.average)
+        save_params(workdir / AVERAGED, 0, params, {**work.meta, "averaged": steps})
+        numbers |= {"averaged_steps": steps, "valid_loss_last": numbers["valid_loss"], **work.evaluate(params, True)}
+    work.save_predictions(workdir)
+    return {
+        "stage": "translate",
+        **size,
+        "seed": config.seed,
+        "vocab_size": data.tokenizer.vocab_size,
+        "init": str(start.path) if start else "scratch",
+        "padding": padding,
+        "pairs": {name: {key: facts[key] for key in _COUNTED} for name, facts in data.facts.items()},
+        **numbers,
+        **session.provenance(),
+    }
+
+
+_COUNTED = ("pairs", "kept", "empty", "too_long", "unequal", "source_tokens", "target_tokens")
+
+
+def _average(network: Network, workdir: Path, count: int) -> tuple[Params, list[int]]:
+    """The mean of the last checkpoints' parameters, and their steps."""
+    directory = workdir / "checkpoints"
+    steps = complete_steps(directory)[:count]
+    mean: Params | None = None
+    for step in steps:
+        params = jax.tree.map(lambda leaf: leaf / len(steps), read_params(directory, step, network.abstract()))
+        mean = params if mean is None else jax.tree.map(jax.numpy.add, mean, params)
+    assert mean is not None, "training leaves a checkpoint"
+    return mean, steps

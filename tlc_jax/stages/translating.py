@@ -1,0 +1,125 @@
+"""Training and evaluating a translator, as `translate` does it once and recovery from pruning many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from tlc_jax.analysis import flops
+from tlc_jax.compression.pruning import apply_masks, mask_updates
+from tlc_jax.config import Config
+from tlc_jax.data.buckets import PairBatches
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.translation import Pairs, Split
+from tlc_jax.durations import Amounts
+from tlc_jax.evaluation.translation import TranslationEvaluator, Translations
+from tlc_jax.models.network import Network, Params
+from tlc_jax.stages import session
+from tlc_jax.training.loop import Task
+from tlc_jax.training.objectives import translation
+from tlc_jax.training.optimizer import adamw
+from tlc_jax.training.step import make_train_step
+
+
+class TranslatorRun:
+    """A network with its pairs: makes training tasks and evaluates parameters.
+
+    Attributes:
+      goal: the number that recovery from pruning is to bring back.
+      translations: per split, of the parameters that were decoded last.
+    """
+
+    goal = "token_accuracy"
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        tokenizer: Tokenizer,
+        train: list[Pairs],
+        valid: list[Split],
+        mesh: Mesh,
+    ):
+        self.config, self.network, self.tokenizer, self.mesh = config, network, tokenizer, mesh
+        self.train, self.valid = train, valid
+        batch_tokens = config.eval.batch_size or config.optimizer.batch_size
+        self._evaluator = TranslationEvaluator(network, valid, batch_tokens, config.decode, tokenizer, mesh)
+        self.translations: dict[str, Translations] = {}
+        self.meta = session.model_meta("translator", config, tokenizer)
+        self.batches = self._batches(config.seed)
+        self.steps_per_epoch = self.batches.steps_per_epoch
+
+    def _batches(self, seed: int) -> PairBatches:
+        config = self.config
+        return PairBatches(self.train, config.optimizer.batch_size, seed, config.data.buckets, config.microbatches)
+
+    def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
+        """Loss and accuracy given the true target so far; once training is over also BLEU of every sentence."""
+        if not final:
+            return self._evaluator.loss(params, self.config.eval.examples)
+        numbers, self.translations = self._evaluator(params)
+        return numbers
+
+    def loss(self, params: Params, final: bool) -> dict[str, Any]:
+        """As `evaluate`, never decoding."""
+        return self._evaluator.loss(params, 0 if final else self.config.eval.examples)
+
+    def save_predictions(self, workdir: Path) -> None:
+        """Writes predictions/SPLIT.txt, a translation a line in the order of the split."""
+        for name, found in self.translations.items():
+            path = workdir / "predictions" / f"{name}.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{one_line(text)}\n" for text in found.best), encoding="utf-8")
+
+    def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
+        """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
+        config = self.config
+        optimizer = adamw(
+            config.optimizer, self.network.abstract(), config.model.hidden, mask_updates(masks) if masks else None
+        )
+        return Task(
+            init=init,
+            optimizer=optimizer,
+            step=make_train_step(
+                translation(self.network, config.objective.label_smoothing),
+                optimizer,
+                config.microbatches,
+                config.impl.dropout_keys,
+                (lambda gradient: apply_masks(gradient, masks)) if masks else (lambda gradient: gradient),
+            ),
+            batch=self.batches if seed is None else self._batches(seed),
+            cost=self._cost,
+            evaluate=self.evaluate,
+            meta=self.meta,
+            peak_flops=session.peak(config),
+        )
+
+    def _cost(self, batch: dict[str, np.ndarray]) -> Amounts:
+        rows, width = batch["target"].shape
+        return Amounts(
+            steps=1,
+            examples=rows,
+            tokens=rows * width,
+            epochs=rows / self.batches.rows_per_epoch,
+            flops=flops.translator_train_flops_per_step(self.config.model, self.network.vocab_size, rows, width, width),
+        )
+
+
+def one_line(text: str) -> str:
+    """A translation with line ends made spaces, so that a line of a file stays a sentence."""
+    return " ".join(text.splitlines())
+
+
+def translator_size(config: Config, vocab_size: int) -> dict[str, Any]:
+    """The columns that identify a translator's size."""
+    count = flops.translator_parameter_count(config.model, vocab_size)
+    return {
+        "layers": config.model.layers,
+        "hidden": config.model.hidden,
+        "params": count.total,
+        "params_nonembedding": count.nonembedding,
+    }
