@@ -1,6 +1,6 @@
 """Beam search over any model that scores the next token, in one compiled loop.
 
-Shapes in names: B sentences, K hypotheses (beams) of each, T positions, V vocabulary, C candidates.
+Shapes in names: B sentences, K hypotheses (beams) of each, T positions, V vocabulary, C continuations of a hypothesis.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tlc_jax.data.vocabulary import BOS, EOS, PAD
+from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, PAD
 
 Step = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """(cache, tokens_BxK, ancestors_BxKxT, t) -> logits_BxKxV of the next token, cache."""
@@ -64,10 +64,10 @@ def beam_search(
       limits_B: tokens that a translation may have, </s> included, at least 1 and at most `length`.
       beams: hypotheses kept.
       length: positions; decoding takes as many steps as the longest translation of the batch needs, not this many.
-      vocab_size: at least `beams` + 1.
+      vocab_size: of the logits.
       alpha: of the length penalty; 0: none. Not negative.
     """
-    B, K, T = limits_B.shape[0], beams, length
+    B, K, T, C = limits_B.shape[0], beams, length, min(beams, vocab_size)
     longest_B = length_penalty(limits_B, alpha)
 
     def proceed(state: _State) -> jax.Array:
@@ -82,12 +82,12 @@ def beam_search(
         normaliser_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
 
         ended_BxK = state.log_p_BxK + logits_BxKxV[:, :, EOS] - normaliser_BxK
-        alive = logits_BxKxV.at[:, :, jnp.array([EOS, PAD, BOS])].set(-jnp.inf)
-        best_BxKxK, token_BxKxK = top_k(alive, K)
-        scores_BxC = (state.log_p_BxK[:, :, None] + best_BxKxK - normaliser_BxK[:, :, None]).reshape(B, K * K)
+        alive = logits_BxKxV.at[:, :, :FIRST_ORDINARY].set(-jnp.inf)
+        best_BxKxC, token_BxKxC = top_k(alive, C)
+        scores_BxC = (state.log_p_BxK[:, :, None] + best_BxKxC - normaliser_BxK[:, :, None]).reshape(B, K * C)
         log_p_BxK, chosen_BxK = jax.lax.top_k(scores_BxC, K)
-        parent_BxK = chosen_BxK // K
-        token_BxK = jnp.take_along_axis(token_BxKxK.reshape(B, K * K), chosen_BxK, axis=1)
+        parent_BxK = chosen_BxK // C
+        token_BxK = jnp.take_along_axis(token_BxKxC.reshape(B, K * C), chosen_BxK, axis=1)
 
         worst_kept_B = jax.lax.top_k(jnp.concatenate([log_p_BxK, ended_BxK], axis=1), K)[0][:, -1]
         at_limit_B = t + 1 >= limits_B
