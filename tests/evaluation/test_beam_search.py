@@ -141,7 +141,7 @@ def test_top_k_is_that_of_jax(size, k) -> None:
     np.testing.assert_array_equal(places, expected_places)
 
 
-# With the translator ---------------------------------------------------------------------------------------------------
+# With the translator -------------------------------------------------------------------------------------------------
 
 VOCAB = 40
 MODEL = configs.Model(layers=2, hidden=64, heads=2, max_length=24, dropout=0.0, init="fan_in")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from tlc_jax.config import Decode
 from tlc_jax.data.buckets import best_widths, evaluation_batch, sentence_batches
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.translation import Split, encode_split
+from tlc_jax.data.translation import Split
 from tlc_jax.data.vocabulary import PAD
 from tlc_jax.evaluation import bleu
 from tlc_jax.evaluation.beam_search import Hypotheses, beam_search
@@ -88,12 +88,6 @@ def search(network: Network, settings: Decode, params: Params, source_BxS: jax.A
         vocab_size=network.vocab_size,
         alpha=settings.alpha,
     )
-
-
-def search_texts(decoder: Decoder, params: Params, texts: Sequence[str], length: int, tokenizer: Tokenizer) -> Any:
-    """Translations of plain sentences, and how many of them were cut to `length` tokens."""
-    split = encode_split("input", list(texts), [""] * len(texts), length, tokenizer)
-    return decoder(params, split), split.cut
 
 
 class TranslationEvaluator:

@@ -57,11 +57,13 @@ STAGES: dict[str, Stage] = {
     "pretrain": Stage((*_TRAINING, "objective"), needs_budget=True),
     "translate": Stage((*_TRAINING, "objective", "decode"), needs_budget=True),
     "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True),
-    "compress": Stage((*_TRAINING, "recipe", "compress")),
-    "evaluate": Stage((*_LABELLED, "objective"), (_INIT,), default_config="init"),
-    "predict": Stage(("predict", "init", "data", "eval", "impl"), (_INIT,), default_config="init", needs_workdir=False),
+    "compress": Stage((*_TRAINING, "recipe", "compress", "objective", "decode")),
+    "evaluate": Stage((*_LABELLED, "objective", "decode"), (_INIT,), default_config="init"),
+    "predict": Stage(
+        ("predict", "init", "data", "eval", "decode", "impl"), (_INIT,), default_config="init", needs_workdir=False
+    ),
     "study": Stage(
-        ("study", *_TRAINING, "objective", "compress"),
+        ("study", *_TRAINING, "objective", "compress", "decode"),
         (
             Option("list", bool, False, "print one job a line with its number and state, and run nothing"),
             Option("job", int, None, "run this one job, by its number in --list, and what it needs first"),

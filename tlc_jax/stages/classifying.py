@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,7 +17,6 @@ from tlc_jax.data.batches import LabelledBatches
 from tlc_jax.data.labelled import Labelled, hold_out, load_labelled
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.durations import Amounts
-from tlc_jax.errors import InputError
 from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
 from tlc_jax.evaluation.predictions import Predictions
 from tlc_jax.models.network import Network, Params
@@ -72,8 +70,11 @@ class ClassifierRun:
     """A network with its data: makes training tasks and evaluates parameters.
 
     Attributes:
+      goal: the number that recovery from pruning is to bring back.
       predictions: per split, of the parameters that `final` evaluated last.
     """
+
+    goal = "accuracy"
 
     def __init__(self, config: Config, network: Network, tokenizer: Tokenizer, data: LabelledData, mesh: Mesh):
         self.config, self.network, self.tokenizer, self.data, self.mesh = config, network, tokenizer, data, mesh
@@ -133,33 +134,3 @@ class ClassifierRun:
             )
 
         return cost
-
-
-def adopt_model(config: Config, model: Any, path: Path) -> Config:
-    """The config with the architecture of a saved model; dropout stays the config's own.
-
-    Raises:
-      InputError: data.length is beyond the saved model's positions.
-    """
-    if config.data.length > model.max_length:
-        raise InputError(
-            f"data.length={config.data.length} is beyond the {model.max_length} positions of {path}: "
-            f"set --config.data.length={model.max_length} or less"
-        )
-    return dataclasses.replace(config, model=dataclasses.replace(model, dropout=config.model.dropout))
-
-
-def size_numbers(config: Config, vocab_size: int, classes: int | None) -> dict[str, Any]:
-    """The columns that identify a model's size."""
-    count = flops.parameter_count(config.model, vocab_size, classes)
-    return {
-        "layers": config.model.layers,
-        "hidden": config.model.hidden,
-        "params": count.total,
-        "params_nonembedding": count.nonembedding,
-    }
-
-
-def on_first_device(params: Params) -> Params:
-    """Parameters gathered from the mesh, for work that is done once and not in a loop."""
-    return jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), params)

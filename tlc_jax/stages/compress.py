@@ -1,8 +1,9 @@
 """Compress a trained model by a recipe: prune by magnitude, recover, quantise, pack.
 
-compress.when=after (paper 1): init.from is a finetuned classifier. It is pruned in steps of compress.step; after each
-it is trained until its accuracy is back at compress.recover of the dense model's, or for compress.recover_epochs; then
-it is quantised without further training. compress.when=before: init.from is a pretrained encoder. It is pruned and
+compress.when=after (paper 1): init.from is a finetuned classifier or a translator. It is pruned in steps of
+compress.step; after each it is trained until its accuracy (a translator's: that of tokens given the true ones before
+them) is back at compress.recover of the dense model's, or for compress.recover_epochs; then it is quantised without
+further training. compress.when=before: init.from is a pretrained encoder. It is pruned and
 quantised at once, finetuned under `budget` with its zeros held, and quantised anew. A masked-language model can also be
 compressed for its own sake (compress.recover=0): no training then, and perplexity is what is measured.
 What is evaluated is what artifact/ holds, to the bit; compressed/ holds the same weights as an Orbax checkpoint.
@@ -22,13 +23,15 @@ from tlc_jax.compression.compress import compress_params
 from tlc_jax.compression.pruning import apply_masks, magnitude_masks, schedule
 from tlc_jax.compression.recipe import Prune, Recipe, format_recipe, parse_recipe
 from tlc_jax.config import Budget, Config, require_budget, to_dict
+from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
-from tlc_jax.models.network import Params, classifier
+from tlc_jax.models.network import Params
 from tlc_jax.stages import compressed, session, starting_point
-from tlc_jax.stages.classifying import ClassifierRun, adopt_model, load_data, on_first_device, size_numbers
+from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.evaluating import Evaluation
 from tlc_jax.stages.finetune import finetune
 from tlc_jax.stages.starting_point import StartingPoint
+from tlc_jax.stages.translating import TranslatorRun
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params, save_params
 from tlc_jax.training.loop import train
 
@@ -49,7 +52,7 @@ def _compress(config: Config, workdir: Path) -> dict[str, Any]:
         raise InputError(f"{start.path} is compressed already ({start.recipe}): start from the dense model")
     if config.compress.when == "before":
         result = _before(config, workdir, start, recipe)
-    elif start.kind == "classifier":
+    elif start.kind in ("classifier", "translator"):
         result = _after(config, workdir, start, recipe)
     else:
         result = _alone(config, workdir, start, recipe)
@@ -74,19 +77,27 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
             f"{start.path} is a masked-language model, and recovery needs labels: set compress.recover=0 to prune it "
             "in one go, or compress.when=before to finetune what is left of it"
         )
-    config = adopt_model(config, start.model, start.path)
+    config = session.adopt_model(config, start.model, start.path)
     evaluation = Evaluation(config, start, workdir, session.open_devices(config))
     numbers = compressed.finish(start.params, recipe, None, start.meta, start.tokenizer, workdir, evaluation)
-    return {**size_numbers(config, start.tokenizer.vocab_size, None), "init": str(start.path), **numbers}
+    return {**session.size_numbers(start.network(config.impl)), "init": str(start.path), **numbers}
+
+
+def _work(config: Config, workdir: Path, start: StartingPoint) -> ClassifierRun | TranslatorRun:
+    """The trained model with the data to retrain and evaluate it on."""
+    network = start.network(config.impl)
+    if start.kind == "classifier":
+        data = load_data(config, start.tokenizer, start.labels)
+        return ClassifierRun(config, network, start.tokenizer, data, session.open_devices(config))
+    path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
+    pairs = prepare_pairs(dataclasses.replace(config, tokenizer=path), Path(config.data.cache or workdir / "data"))
+    return TranslatorRun(config, network, start.tokenizer, pairs.train, pairs.valid, session.open_devices(config))
 
 
 def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
-    """Paper 1: prune the finetuned model step by step with recovery, then quantise."""
-    config = adopt_model(config, start.model, start.path)
-    data = load_data(config, start.tokenizer, start.labels)
-    mesh = session.open_devices(config)
-    network = classifier(config.model, start.tokenizer.vocab_size, len(start.labels), config.impl)
-    work = ClassifierRun(config, network, start.tokenizer, data, mesh)
+    """Paper 1: prune the trained model step by step with recovery, then quantise."""
+    config = session.adopt_model(config, start.model, start.path)
+    work = _work(config, workdir, start)
     params: Params = start.params
     masks: dict[str, Any] | None = None
     history: list[dict[str, Any]] = []
@@ -97,7 +108,7 @@ def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     numbers = compressed.finish(params, recipe, masks, work.meta, start.tokenizer, workdir, work.evaluate)
     work.save_predictions(workdir)
     return {
-        **size_numbers(config, start.tokenizer.vocab_size, len(start.labels)),
+        **session.size_numbers(work.network),
         "init": str(start.path),
         "seed": config.seed,
         "labels": list(start.labels),
@@ -117,7 +128,7 @@ class _Pruning:
     to several sparsities share their rounds where compress.cache is set. Finished rounds are not done again.
     """
 
-    def __init__(self, work: ClassifierRun, prune: Prune, directory: Path):
+    def __init__(self, work: ClassifierRun | TranslatorRun, prune: Prune, directory: Path):
         self.work, self.prune = work, prune
         self.directory, self.kept = directory, directory / "kept"
         self.settings = work.config.compress
@@ -130,8 +141,9 @@ class _Pruning:
             return self._run(params)
 
     def _run(self, params: Params) -> tuple[Params, dict[str, Any], list[dict[str, Any]]]:
-        history = [{"sparsity": 0.0, "accuracy": self.work.evaluate(params, False)["accuracy"], "steps": 0}]
-        goal = self.settings.recover * history[0]["accuracy"]
+        name = self.work.goal
+        history = [{"sparsity": 0.0, name: self.work.evaluate(params, False)[name], "steps": 0}]
+        goal = self.settings.recover * history[0][name]
         masks: dict[str, Any] = {}
         for sparsity in schedule(self.prune.sparsity, self.settings.step):
             number = round(1000 * sparsity)
@@ -149,9 +161,10 @@ class _Pruning:
     def _recover(
         self, number: int, params: Params, masks: dict[str, Any], goal: float
     ) -> tuple[Params, dict[str, Any]]:
-        accuracy = self.work.evaluate(params, False)["accuracy"]
-        pruned = {"accuracy_pruned": accuracy, "accuracy": accuracy, "steps": 0, "stopped_by": "target"}
-        if self.settings.recover == 0 or accuracy >= goal:
+        name = self.work.goal
+        reached = self.work.evaluate(params, False)[name]
+        pruned = {f"{name}_pruned": reached, name: reached, "steps": 0, "stopped_by": "target"}
+        if self.settings.recover == 0 or reached >= goal:
             return params, pruned
         config = self.work.config
         every = max(1, round(self.work.steps_per_epoch / self.settings.recover_evals))
@@ -162,13 +175,14 @@ class _Pruning:
             eval=dataclasses.replace(config.eval, every_seconds=0.0, every_steps=every),
         )
         task = dataclasses.replace(
-            self.work.task(lambda: params, masks, config.seed), enough=lambda metrics: metrics["accuracy"] >= goal
+            self.work.task(lambda: params, masks, config.seed), enough=lambda metrics: metrics[name] >= goal
         )
         workdir = self.directory / str(number)
         workdir.mkdir(parents=True, exist_ok=True)
         outcome = train(task, config, workdir, self.work.mesh)
-        numbers = {name: outcome.numbers[name] for name in ("accuracy", "steps", "stopped_by")}
-        return on_first_device(outcome.params), {**pruned, **numbers, "seconds": outcome.numbers["seconds"]["train"]}
+        numbers = {key: outcome.numbers[key] for key in (name, "steps", "stopped_by")}
+        numbers["seconds"] = outcome.numbers["seconds"]["train"]
+        return session.on_first_device(outcome.params), {**pruned, **numbers}
 
 
 def _rounds_directory(config: Config, workdir: Path, start: StartingPoint, prune: Prune) -> Path:
@@ -176,7 +190,7 @@ def _rounds_directory(config: Config, workdir: Path, start: StartingPoint, prune
     if not config.compress.cache:
         return workdir / "rounds"
     settings = to_dict(config)
-    decides = {name: settings[name] for name in ("seed", "data", "optimizer", "compress", "eval", "model")}
+    decides = {name: settings[name] for name in ("seed", "data", "optimizer", "objective", "compress", "eval", "model")}
     decides["data"] = {name: value for name, value in decides["data"].items() if name not in ("cache", "dir")}
     prune_kind = dataclasses.asdict(dataclasses.replace(prune, sparsity=0.0))
     identity = json.dumps([str(start.path.absolute()), prune_kind, decides], sort_keys=True, default=list)

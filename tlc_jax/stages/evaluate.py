@@ -1,4 +1,4 @@
-"""Measure a saved model: perplexity or accuracy on data.valid, and its size.
+"""Measure a saved model: perplexity, accuracy or BLEU on data.valid, and its size.
 
 --init names a workdir, a checkpoint or an artifact; without --config the settings of the run it belongs to are used.
 Predictions for every instance go to predictions/.
@@ -18,7 +18,6 @@ from tlc_jax.config import Config
 from tlc_jax.data.sources import check_sources
 from tlc_jax.errors import InputError
 from tlc_jax.stages import session, starting_point
-from tlc_jax.stages.classifying import adopt_model, size_numbers
 from tlc_jax.stages.evaluating import Evaluation
 
 
@@ -37,17 +36,16 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-    config = adopt_model(config, start.model, start.path)
+    config = session.adopt_model(config, start.model, start.path)
     evaluation = Evaluation(config, start, workdir, session.open_devices(config))
     numbers = evaluation(start.params)
     evaluation.save_predictions(workdir)
-    classes = len(start.labels) if start.kind == "classifier" else None
     return {
         "stage": "evaluate",
         "init": str(start.path),
         "kind": start.kind,
         "recipe": start.recipe,
-        **size_numbers(config, start.tokenizer.vocab_size, classes),
+        **session.size_numbers(start.network(config.impl)),
         **_size(start.path),
         **numbers,
         **session.provenance(),

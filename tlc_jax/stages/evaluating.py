@@ -10,13 +10,16 @@ from jax.sharding import Mesh
 
 from tlc_jax.config import Config
 from tlc_jax.data.packing import prepare
+from tlc_jax.data.translation import load_splits, prepare_pairs
 from tlc_jax.errors import InputError
 from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator
 from tlc_jax.evaluation.predictions import Predictions
+from tlc_jax.evaluation.translation import TranslationEvaluator, Translations
 from tlc_jax.models.network import Params
 from tlc_jax.stages.classifying import load_validation
 from tlc_jax.stages.starting_point import StartingPoint
+from tlc_jax.stages.translating import save_translations
 from tlc_jax.training.objectives import masked_language
 
 
@@ -25,10 +28,15 @@ class Evaluation:
 
     Attributes:
       predictions: per split, of the classifier that was evaluated last.
+      translations: per split, of the translator that was evaluated last.
     """
 
     def __init__(self, config: Config, start: StartingPoint, workdir: Path, mesh: Mesh):
         self.predictions: dict[str, Predictions] = {}
+        self.translations: dict[str, Translations] = {}
+        self._classify: ClassificationEvaluator | None = None
+        self._translate: TranslationEvaluator | None = None
+        self._perplexity: PerplexityEvaluator | None = None
         if not (config.data.valid or config.data.train):
             raise InputError("data.valid is empty: name what to evaluate on")
         network = start.network(config.impl)
@@ -36,15 +44,18 @@ class Evaluation:
         if start.kind == "classifier":
             splits = load_validation(config, start.tokenizer, start.labels)
             self._classify = ClassificationEvaluator(network, splits, batch_size, mesh)
-            self._perplexity = None
+            return
+        cache = Path(config.data.cache or workdir / "data")
+        settings = dataclasses.replace(
+            config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
+        )
+        if start.kind == "translator":
+            pairs = load_splits(config, start.tokenizer) if config.data.valid else prepare_pairs(settings, cache).valid
+            self._translate = TranslationEvaluator(network, pairs, batch_size, config.decode, start.tokenizer, mesh)
         else:
             # Validation text of its own is packed alone; a held-out part needs the text it was held out of.
-            settings = dataclasses.replace(
-                config,
-                data=dataclasses.replace(config.data, train=config.data.valid or config.data.train),
-                tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path)),
-            )
-            data = prepare(settings, Path(config.data.cache or workdir / "data"))
+            data_settings = dataclasses.replace(config.data, train=config.data.valid or config.data.train)
+            data = prepare(dataclasses.replace(settings, data=data_settings), cache)
             objective = masked_language(network, config.objective)
             self._perplexity = PerplexityEvaluator(objective, data.valid, batch_size, mesh)
 
@@ -53,10 +64,15 @@ class Evaluation:
         del final
         if self._perplexity is not None:
             return self._perplexity(params)
+        if self._translate is not None:
+            numbers, self.translations = self._translate(params)
+            return numbers
+        assert self._classify is not None
         self.predictions = self._classify.predictions(params)
         return summarise(self.predictions)
 
     def save_predictions(self, workdir: Path) -> None:
-        """Writes predictions/SPLIT.npz of a classifier."""
+        """Writes predictions/SPLIT.npz of a classifier, predictions/SPLIT.txt of a translator."""
+        save_translations(self.translations, workdir)
         for name, predictions in self.predictions.items():
             predictions.save(workdir / "predictions" / f"{name}.npz")

@@ -24,7 +24,7 @@ from tlc_jax.data.tokenizer import Tokenizer, train_tokenizer
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import classifier
 from tlc_jax.stages import compressed, session, starting_point
-from tlc_jax.stages.classifying import ClassifierRun, adopt_model, load_data, on_first_device, size_numbers
+from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.training.loop import train
 
@@ -85,7 +85,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     if start is None and config.init.source:
         start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     if start is not None:
-        config = adopt_model(config, start.model, start.path)
+        config = session.adopt_model(config, start.model, start.path)
     tokenizer = start.tokenizer if start else _own_tokenizer(config)
     session.keep_tokenizer(tokenizer, workdir)
     data = load_data(config, tokenizer, start.labels if start and start.kind == "classifier" else None)
@@ -109,7 +109,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     outcome = train(work.task(lambda: init, masks), config, workdir, mesh)
     result = {
         "stage": "finetune",
-        **size_numbers(config, tokenizer.vocab_size, len(data.labels)),
+        **session.size_numbers(network),
         "seed": config.seed,
         "init": str(start.path) if start else "scratch",
         "labels": list(data.labels),
@@ -119,7 +119,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
         **session.provenance(),
     }
     if pack or recipe.operations:
-        params = on_first_device(outcome.params)
+        params = session.on_first_device(outcome.params)
         result |= compressed.finish(params, recipe, masks, work.meta, tokenizer, workdir, work.evaluate)
     work.save_predictions(workdir)
     return result

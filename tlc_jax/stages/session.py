@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import platform
@@ -15,10 +16,11 @@ from typing import Any, cast
 import jax
 from jax.sharding import Mesh
 
-from tlc_jax.analysis.flops import peak_flops
+from tlc_jax.analysis import flops
 from tlc_jax.config import Config, to_dict
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.models.network import Params
+from tlc_jax.errors import InputError
+from tlc_jax.models.network import Network, Params
 from tlc_jax.stages.workdir import claim, read_json, write_json
 from tlc_jax.training.host_memory import keep_freed_memory
 from tlc_jax.training.mesh import describe_parameters, make_mesh, parameter_shardings, specs
@@ -62,7 +64,7 @@ def _may_have_accelerator() -> bool:
 
 def peak(config: Config) -> float | None:
     """FLOP/s that all devices together could reach; None where their kind is unknown."""
-    one = peak_flops(jax.devices()[0].device_kind, config.impl.matmul)
+    one = flops.peak_flops(jax.devices()[0].device_kind, config.impl.matmul)
     return None if one is None else one * jax.device_count()
 
 
@@ -126,3 +128,37 @@ def say(text: str) -> None:
 def discard(path: Path) -> None:
     """Removes a directory left by an earlier attempt."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def adopt_model(config: Config, model: Any, path: Path) -> Config:
+    """The config with the architecture of a saved model; dropout stays the config's own.
+
+    Raises:
+      InputError: data.length is beyond the saved model's positions.
+    """
+    if config.data.length > model.max_length:
+        raise InputError(
+            f"data.length={config.data.length} is beyond the {model.max_length} positions of {path}: "
+            f"set --config.data.length={model.max_length} or less"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(model, dropout=config.model.dropout))
+
+
+def size_numbers(network: Network) -> dict[str, Any]:
+    """The columns that identify a model's size."""
+    model, vocab_size = network.model, network.vocab_size
+    if network.kind == "translator":
+        count = flops.translator_parameter_count(model, vocab_size)
+    else:
+        count = flops.parameter_count(model, vocab_size, network.classes if network.kind == "classifier" else None)
+    return {
+        "layers": model.layers,
+        "hidden": model.hidden,
+        "params": count.total,
+        "params_nonembedding": count.nonembedding,
+    }
+
+
+def on_first_device(params: Params) -> Params:
+    """Parameters gathered from the mesh, for work that is done once and not in a loop."""
+    return jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), params)

@@ -21,9 +21,8 @@ from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Network, Params, translator
 from tlc_jax.stages import session, starting_point
-from tlc_jax.stages.classifying import adopt_model
 from tlc_jax.stages.starting_point import AVERAGED, StartingPoint
-from tlc_jax.stages.translating import TranslatorRun, translator_size
+from tlc_jax.stages.translating import TranslatorRun
 from tlc_jax.training.checkpoint import complete_steps, read_params, save_params
 from tlc_jax.training.loop import train
 
@@ -46,7 +45,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
         if start.kind != "translator":
             raise InputError(f"{start.path} is no translator: leave init.from empty to start from scratch")
-        config = adopt_model(config, start.model, start.path)
+        config = session.adopt_model(config, start.model, start.path)
         config = dataclasses.replace(
             config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
         )
@@ -66,7 +65,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         f"{padding['target']:.1%} of target positions"
     )
     session.write_parameter_table(config, network.abstract(), mesh, workdir)
-    size = translator_size(config, data.tokenizer.vocab_size)
+    size = session.size_numbers(network)
     session.say(f"{config.model.layers}x{config.model.hidden}: {size['params']:,} parameters, table in parameters.txt")
 
     fresh = network.init(jax.random.key(config.seed))

@@ -69,11 +69,8 @@ class TranslatorRun:
         return self._evaluator.loss(params, 0 if final else self.config.eval.examples)
 
     def save_predictions(self, workdir: Path) -> None:
-        """Writes predictions/SPLIT.txt, a translation a line in the order of the split."""
-        for name, found in self.translations.items():
-            path = workdir / "predictions" / f"{name}.txt"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("".join(f"{one_line(text)}\n" for text in found.best), encoding="utf-8")
+        """Writes predictions/SPLIT.txt."""
+        save_translations(self.translations, workdir)
 
     def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
         """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
@@ -109,17 +106,14 @@ class TranslatorRun:
         )
 
 
+def save_translations(translations: Mapping[str, Translations], workdir: Path) -> None:
+    """Writes predictions/SPLIT.txt, a translation a line in the order of the split."""
+    for name, found in translations.items():
+        path = workdir / "predictions" / f"{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{one_line(text)}\n" for text in found.best), encoding="utf-8")
+
+
 def one_line(text: str) -> str:
     """A translation with line ends made spaces, so that a line of a file stays a sentence."""
     return " ".join(text.splitlines())
-
-
-def translator_size(config: Config, vocab_size: int) -> dict[str, Any]:
-    """The columns that identify a translator's size."""
-    count = flops.translator_parameter_count(config.model, vocab_size)
-    return {
-        "layers": config.model.layers,
-        "hidden": config.model.hidden,
-        "params": count.total,
-        "params_nonembedding": count.nonembedding,
-    }
