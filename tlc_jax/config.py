@@ -203,7 +203,8 @@ class Predict:
 @dataclasses.dataclass(frozen=True)
 class Study:
     sizes: tuple[str, ...] = _setting((), "encoders as LAYERSxHIDDEN")
-    pretrain_seeds: tuple[int, ...] = _setting((0,), "one pretraining run of each size for each of these")
+    translators: tuple[str, ...] = _setting((), "translators as LAYERSxHIDDEN, the layers of each side")
+    pretrain_seeds: tuple[int, ...] = _setting((0,), "one run of each encoder and translator for each of these")
     seeds: tuple[int, ...] = _setting((0,), "one finetuning run of each pretrained encoder for each of these")
     recipes: tuple[str, ...] = _setting(("dense",), "compression recipes applied to each finetuned model")
     scratch: tuple[str, ...] = _setting(
@@ -216,6 +217,10 @@ class Study:
     tasks: Mapping[str, Any] = dataclasses.field(
         default_factory=dict,
         metadata={"doc": "task name -> settings of its finetuning runs, as a partial config", "choices": ()},
+    )
+    translation: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"doc": "settings of translation runs, as a partial config over the study's own", "choices": ()},
     )
     megabytes: tuple[float, ...] = _setting((), "deployment budgets (10^6 bytes) that the report picks models for")
 
@@ -459,7 +464,7 @@ def _check(config: Config) -> None:
     )
     need(optimizer.reference_width >= 0, "optimizer.reference_width must not be negative")
     need(config.impl.prefetch >= 0, f"impl.prefetch={config.impl.prefetch} must not be negative")
-    for size in config.study.sizes:
+    for size in (*config.study.sizes, *config.study.translators):
         parse_size(size)
     for size in config.study.scratch:
         need(size in config.study.sizes, f"study.scratch has the size {size}, which study.sizes has not")

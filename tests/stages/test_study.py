@@ -91,6 +91,24 @@ def test_a_mistake_in_a_task_names_the_job(world, tmp_path) -> None:
         expand(configs.resolve(settings), tmp_path)
 
 
+def test_translators_are_trained_and_compressed_beside_encoders(world, tmp_path) -> None:
+    translation = {"data": {"train": "files:a.en+a.fr"}, "budget": {"steps": 7}}
+    changes = {"translators": ["2x64"], "translation": translation, "pretrain_seeds": [0, 1]}
+    jobs = expand(configs.resolve(study_settings(world, **changes)), tmp_path)
+    trained = [job for job in jobs if job.stage == "translate"]
+    assert [job.name for job in trained] == ["translate-2x64-p0", "translate-2x64-p1"]
+    assert [(job.config.seed, job.config.budget.steps, job.config.data.train) for job in trained] == [
+        (0, 7, "files:a.en+a.fr"),
+        (1, 7, "files:a.en+a.fr"),
+    ]
+    compressed = [job for job in jobs if job.name.startswith("compress-translator-2x64-p1")]
+    assert [job.config.recipe for job in compressed] == list(dict.fromkeys(j.config.recipe for j in compressed))
+    assert {job.needs for job in compressed} == {(trained[1].number,)}
+    assert {job.config.init.source for job in compressed} == {str(trained[1].workdir)}
+    alone = expand(configs.resolve(study_settings(world, sizes=[], scratch=[], tasks={}, **changes)), tmp_path)
+    assert {job.stage for job in alone} == {"translate", "compress"}
+
+
 @pytest.mark.parametrize("field", ["sizes", "pretrain_seeds", "recipes", "seeds"])
 def test_an_empty_grid_is_refused(world, tmp_path, field) -> None:
     with pytest.raises(InputError, match=f"study.{field} is empty"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ def needed_first(job: Job, jobs: list[Job]) -> list[Job]:
 def expand(config: Config, workdir: Path) -> list[Job]:
     """All jobs of a study, each after those that it needs.
 
-    Pretraining jobs have the study's own settings. Finetuning jobs have the defaults, `data.dir`, `compress`, `impl`
-    and the model of the study, then study.finetune, then what their task sets.
+    Pretraining jobs have the study's own settings, translation jobs these and study.translation. Finetuning jobs have
+    the defaults, `data.dir`, `compress`, `impl` and the model of the study, then study.finetune, then what their task
+    sets.
 
     Raises:
       InputError: the grid is empty, or the settings of a task are wrong.
@@ -79,12 +81,15 @@ def expand(config: Config, workdir: Path) -> list[Job]:
 
 class _Grid:
     def __init__(self, config: Config, workdir: Path):
-        for field in ("sizes", "pretrain_seeds", "recipes"):
+        if not (config.study.sizes or config.study.translators):
+            raise InputError("study.sizes is empty, and so is study.translators: there is nothing to run")
+        for field in ("pretrain_seeds", "recipes"):
             if not getattr(config.study, field):
                 raise InputError(f"study.{field} is empty: there is nothing to run")
         if config.study.tasks and not config.study.seeds:
             raise InputError("study.seeds is empty: there is nothing to finetune with")
-        require_budget(config)
+        if config.study.sizes:
+            require_budget(config)
         self.config, self.study, self.workdir = config, config.study, workdir
         self.jobs: list[Job] = []
         self.base = to_dict(config)
@@ -115,6 +120,12 @@ class _Grid:
                 self._compress(number, recipe)
         for number in twins:
             self._compress(number, "dense")
+        translators = [
+            self._translate(size, seed) for size in self.study.translators for seed in self.study.pretrain_seeds
+        ]
+        for recipe in self.recipes:
+            for number in translators:
+                self._compress(number, recipe)
         return self.jobs
 
     def _add(self, name: str, stage: str, settings: dict[str, Any], needs: tuple[int, ...], **labels: Any) -> int:
@@ -130,6 +141,15 @@ class _Grid:
         layers, hidden = parse_size(size)
         settings = merge(self.base, {"seed": seed, "model": {"layers": layers, "hidden": hidden}})
         return self._add(f"pretrain-{size}-p{seed}", "pretrain", settings, (), pretrain_seed=seed)
+
+    def _translate(self, size: str, seed: int) -> int:
+        layers, hidden = parse_size(size)
+        chosen = {"seed": seed, "model": {"layers": layers, "hidden": hidden}}
+        labels = {"task": "translation", "seed": seed, "pretrain_seed": seed, "init": "pretrained"}
+        settings = merge(self.base, self.study.translation, chosen)
+        number = self._add(f"translate-{size}-p{seed}", "translate", settings, (), **labels)
+        require_budget(self.jobs[number].config)
+        return number
 
     def _finetune(self, size: str, pretrain_seed: int, task: str, seed: int, pretrained: int, init: str) -> int:
         source = self.jobs[pretrained]
@@ -165,5 +185,10 @@ class _Grid:
                 "compress": {"cache": str(self.workdir / "rounds"), "when": "before" if before else "after"},
             },
         )
-        name = source.name.replace("finetune-", "compress-", 1) + "-" + recipe.replace(":", "").replace("=", "")
+        kind = "-translator" if source.stage == "translate" else ""
+        name = (
+            re.sub("^(finetune|translate)", f"compress{kind}", source.name)
+            + "-"
+            + recipe.replace(":", "").replace("=", "")
+        )
         self._add(name, "compress", settings, needs, **source.labels)

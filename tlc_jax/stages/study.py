@@ -19,13 +19,13 @@ from typing import Any
 
 from tlc_jax.config import Config
 from tlc_jax.errors import InputError, StoppedEarly, TrainingFailed
-from tlc_jax.stages import compress, finetune, pretrain, session
+from tlc_jax.stages import compress, finetune, pretrain, session, translate
 from tlc_jax.stages.jobs import Job, expand, needed_first
 from tlc_jax.stages.workdir import InUse, claim, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-_RUN = {"pretrain": pretrain.run, "finetune": finetune.run, "compress": compress.run}
+_RUN = {"pretrain": pretrain.run, "translate": translate.run, "finetune": finetune.run, "compress": compress.run}
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,19 +144,25 @@ _MEASURED = (
     ),
     *("when",),
 )
+_OF_TRANSLATORS = (
+    *("bleu", "bleu_signature", "chrf", "chrf_signature", "bleu_tokenized", "approx_bleu", "token_accuracy"),
+    *("sentences", "cut"),
+)
 
 
 def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     """One line of results.jsonl: a compressed model, and where it comes from."""
     result = read_json(job.workdir / "result.json")
-    row = {"job": job.name, **job.labels, **{name: result.get(name) for name in _MEASURED}}
+    trained = next(jobs[n] for n in job.ancestors(jobs) if jobs[n].stage in ("pretrain", "translate"))
+    translator = trained.stage == "translate"
+    row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
+    row |= {name: result.get(name) for name in (*_MEASURED, *(_OF_TRANSLATORS if translator else ()))}
     # Counted from the recipe and not from the result of a packed model: the recipe is the key that reports group by.
     row["recipe"] = job.config.recipe
-    pretrained = next((jobs[n] for n in job.ancestors(jobs) if jobs[n].stage == "pretrain"), None)
-    if pretrained is not None and job.labels["init"] == "pretrained":
-        training = read_json(pretrained.workdir / "result.json")
+    if job.labels["init"] == "pretrained":
+        training = read_json(trained.workdir / "result.json")
         row |= {
-            "budget_seconds": pretrained.config.budget.seconds,
+            "budget_seconds": trained.config.budget.seconds,
             "steps": training["steps"],
             "train_seconds": training["train_seconds"],
             "pretrain_valid_loss": training["valid_loss"],

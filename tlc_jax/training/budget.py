@@ -86,7 +86,10 @@ class Budget:
 
 
 STABLE_WITHIN = 0.1
+WARM_STEPS = 50
 AVERAGED_STEPS = 100
+BENCHMARK_STEPS = WARM_STEPS + AVERAGED_STEPS
+"""What a measurement takes at most."""
 
 
 def benchmark_step(run_step: Callable[[], None], seconds: float, clock: Clock = time.monotonic) -> float:
@@ -106,7 +109,7 @@ def benchmark_step(run_step: Callable[[], None], seconds: float, clock: Clock = 
         return clock() - started
 
     warm = [timed() for _ in range(10)]
-    while len(warm) < 50 and sum(warm) < seconds / 10:
+    while len(warm) < WARM_STEPS and sum(warm) < seconds / 10:
         last, before = statistics.median(warm[-5:]), statistics.median(warm[-10:-5])
         if abs(last - before) <= STABLE_WITHIN * before:
             break

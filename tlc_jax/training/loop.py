@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections import deque
@@ -28,7 +29,15 @@ from tlc_jax.durations import Amounts, due
 from tlc_jax.errors import StoppedEarly, TrainingFailed
 from tlc_jax.models.network import Params
 from tlc_jax.training import mesh as meshes
-from tlc_jax.training.budget import Budget, Clock, Ledger, benchmark_step, keep_benchmark, known_benchmark
+from tlc_jax.training.budget import (
+    BENCHMARK_STEPS,
+    Budget,
+    Clock,
+    Ledger,
+    benchmark_step,
+    keep_benchmark,
+    known_benchmark,
+)
 from tlc_jax.training.checkpoint import Checkpointer
 from tlc_jax.training.metrics import MetricsWriter, ProgressLine
 from tlc_jax.training.optimizer import schedule
@@ -264,13 +273,21 @@ class _Run:
         path = self.workdir / "benchmark.json"
         seconds = self.settings.budget.seconds
         if (known := known_benchmark(path)) is None:
-            batch = self.task.batch(0)
-            run_step = self._compiled(batch)
-            placed = meshes.put_batch(batch, self.mesh)
+            # Batches of several shapes cost differently: they are timed in the mixture that training will see.
+            steps = []
+            placed: dict[Any, Any] = {}
+            for index in range(BENCHMARK_STEPS):
+                batch = self.task.batch(index)
+                run_step = self._compiled(batch)
+                if run_step not in placed:
+                    placed[run_step] = meshes.put_batch(batch, self.mesh)
+                steps.append(run_step)
             state = [jax.tree.map(lambda x: x + 0, self.state)]
+            endless = itertools.cycle(steps)
 
             def one_step() -> None:
-                state[0], metrics = run_step(state[0], placed, np.int32(0), np.float32(0))
+                run_step = next(endless)
+                state[0], metrics = run_step(state[0], placed[run_step], np.int32(0), np.float32(0))
                 jax.block_until_ready(metrics)
 
             known = benchmark_step(one_step, seconds, self.clock)

@@ -1,0 +1,51 @@
+"""The paper's translation study on pairs of your own: widths and depths under one budget, then compression.
+
+    tlc study  --config=configs/study_enfr.py:DIR --workdir=runs/enfr
+    tlc report --workdir=runs/enfr
+
+DIR holds train.en.gz and train.fr.gz, line by line translations of each other, and valid.en and valid.fr. The grid is a
+scaled-down one for a laptop: a base, one model that is deeper and one that is wider; the paper's own is
+--config.study.translators="('2x128', '2x256', '6x512', '6x1024', '8x2048')" with the settings of configs/wmt14_enfr.py.
+Time on two cores: about an hour. What it showed is in the README.
+"""
+
+from ml_collections import ConfigDict
+
+from tlc_jax.config import default_config
+
+
+def get_config(folder: str = "data") -> ConfigDict:
+    config = default_config()
+    config.data.train = f"files:{folder}/train.en.gz+{folder}/train.fr.gz"
+    config.data.valid = f"files:{folder}/valid.en+{folder}/valid.fr"
+    config.data.length = 64
+    config.model.max_length = 128
+    config.model.dropout = 0.1
+    config.model.init = "fan_in"
+    config.tokenizer.vocab_size = 8192
+    config.tokenizer.train_bytes = 20_000_000
+
+    # tensor2tensor's optimizer with a budget of minutes in mind: a higher peak, a longer warm-up, and a rate that falls
+    # to zero with the budget, for nobody trains on from here.
+    config.objective.label_smoothing = 0.1
+    config.optimizer.batch_size = 2048
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.reference_width = 128
+    config.optimizer.warmup = 0.1
+    config.optimizer.schedule = "linear"
+    config.optimizer.epsilon = 1e-9
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.clip_norm = 1.0
+    config.budget.seconds = 900.0
+    config.budget.clock = "benchmark"
+    config.eval.every_seconds = 60.0
+    config.eval.examples = 512
+    config.impl.matmul = "mix"
+    config.impl.compilation_cache = "runs/compilation-cache"
+
+    config.study.translators = ("2x128", "6x128", "2x256")
+    config.study.recipes = ("dense", "quantize:8", "quantize:4", "prune:0.6", "prune:0.6+quantize:8")
+    config.compress.step = 0.3
+    config.compress.recover_epochs = 0.25
+    config.compress.recover_evals = 4
+    return config
