@@ -47,7 +47,9 @@ class Data:
         4.0,
         "translation: pairs are left out whose one side has over this many times the tokens of the other; 0: none",
     )
-    buckets: int = _setting(8, "translation: widths that batches come in, at most; each is compiled once")
+    buckets: int = _setting(
+        8, "translation: widths that batches come in at most, to train and to decode; each is compiled once"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,8 +24,6 @@ from tlc_jax.models.network import Network, Params
 from tlc_jax.training.mesh import put_batch, put_params
 from tlc_jax.training.objectives import translation
 
-_WIDTHS = 6  # shapes that a set is decoded in, at most
-
 
 @dataclasses.dataclass(frozen=True)
 class Translations:
@@ -47,10 +45,10 @@ class Translations:
 
 
 class Decoder:
-    """Beam search with one network; compiles once per width of sources."""
+    """Beam search with one network; compiles once per width of sources, of which there are `buckets` at most."""
 
-    def __init__(self, network: Network, settings: Decode, tokenizer: Tokenizer, mesh: Mesh):
-        self._settings, self._tokenizer, self._mesh = settings, tokenizer, mesh
+    def __init__(self, network: Network, settings: Decode, buckets: int, tokenizer: Tokenizer, mesh: Mesh):
+        self._settings, self._buckets, self._tokenizer, self._mesh = settings, buckets, tokenizer, mesh
         self._search = jax.jit(functools.partial(search, network, settings))
 
     def __call__(self, params: Params, split: Split, limit: int = 0) -> Translations:
@@ -62,7 +60,7 @@ class Decoder:
         texts: list[list[str]] = [[] for _ in range(count)]
         scores = np.zeros((count, settings.nbest), np.float32)
         tokens = 0
-        widths = best_widths(lengths, _WIDTHS)
+        widths = best_widths(lengths, self._buckets)
         for width, rows in sentence_batches(lengths, widths, settings.batch_size, limit):
             batch = evaluation_batch(split.pairs, rows, width, settings.batch_size)
             found = jax.device_get(self._search(params, put_batch({"source": batch["source"]}, self._mesh)["source"]))
@@ -99,12 +97,13 @@ class TranslationEvaluator:
         splits: Iterable[Split],
         batch_tokens: int,
         decode: Decode,
+        buckets: int,
         tokenizer: Tokenizer,
         mesh: Mesh,
     ):
         self.splits, self._mesh = list(splits), mesh
-        self._batch_tokens = batch_tokens
-        self._decoder = Decoder(network, dataclasses.replace(decode, nbest=1), tokenizer, mesh)
+        self._batch_tokens, self._buckets = batch_tokens, buckets
+        self._decoder = Decoder(network, dataclasses.replace(decode, nbest=1), buckets, tokenizer, mesh)
         objective = translation(network, 0.0)
 
         @jax.jit
@@ -137,7 +136,7 @@ class TranslationEvaluator:
     def _loss(self, params: Params, split: Split, limit: int) -> dict[str, Any]:
         pairs = split.pairs
         longer = pairs.lengths.max(axis=1)
-        widths = best_widths(longer, _WIDTHS)
+        widths = best_widths(longer, self._buckets)
         total = np.zeros(3)
         count = min(limit, len(pairs)) if limit else len(pairs)
         predicted: list[Any] = [()] * count

@@ -51,7 +51,9 @@ class Evaluation:
         )
         if start.kind == "translator":
             pairs = load_splits(config, start.tokenizer) if config.data.valid else prepare_pairs(settings, cache).valid
-            self._translate = TranslationEvaluator(network, pairs, batch_size, config.decode, start.tokenizer, mesh)
+            self._translate = TranslationEvaluator(
+                network, pairs, batch_size, config.decode, config.data.buckets, start.tokenizer, mesh
+            )
         else:
             # Validation text of its own is packed alone; a held-out part needs the text it was held out of.
             data_settings = dataclasses.replace(config.data, train=config.data.valid or config.data.train)

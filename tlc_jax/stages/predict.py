@@ -54,7 +54,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def _translate(config: Config, start: StartingPoint, texts: list[str]) -> dict[str, Any]:
     split = encode_split("input", texts, [""] * len(texts), config.data.length, start.tokenizer, config.impl.threads)
-    decoder = Decoder(start.network(config.impl), config.decode, start.tokenizer, session.open_devices(config))
+    decoder = Decoder(
+        start.network(config.impl), config.decode, config.data.buckets, start.tokenizer, session.open_devices(config)
+    )
     found = decoder(start.params, split)
     if split.cut:
         session.say(f"{split.cut} of {len(texts)} texts were cut to data.length={config.data.length} tokens")

@@ -47,7 +47,9 @@ class TranslatorRun:
         self.config, self.network, self.tokenizer, self.mesh = config, network, tokenizer, mesh
         self.train, self.valid = train, valid
         batch_tokens = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = TranslationEvaluator(network, valid, batch_tokens, config.decode, tokenizer, mesh)
+        self._evaluator = TranslationEvaluator(
+            network, valid, batch_tokens, config.decode, config.data.buckets, tokenizer, mesh
+        )
         self.translations: dict[str, Translations] = {}
         self.meta = session.model_meta("translator", config, tokenizer)
         self.batches = self._batches(config.seed)

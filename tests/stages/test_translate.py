@@ -1,0 +1,170 @@
+"""Translation from pairs on disk to a compressed artifact that translates."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.stages.conftest import SMALL, WORDS, result_of, sentence, tlc
+from tlc_jax.cli import main
+from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.config import Impl
+from tlc_jax.selectors import flatten
+from tlc_jax.stages import starting_point
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = random.Random(0)
+    for name, count in (("train", 400), ("valid", 21)):
+        lines = [sentence(rng) for _ in range(count)]
+        (folder / f"{name}.en").write_text("".join(f"{line}\n" for line in lines))
+        (folder / f"{name}.fr").write_text("".join(f"{' '.join(reversed(line.split()))}\n" for line in lines))
+    return folder
+
+
+def arguments(stage, pairs, workdir, *more):
+    return [
+        stage,
+        "--config=configs/wmt14_enfr.py:1x64",
+        f"--workdir={workdir}",
+        f"--config.data.train=files:{pairs}/train.en+{pairs}/train.fr",
+        f"--config.data.valid=dev=files:{pairs}/valid.en+{pairs}/valid.fr",
+        f"--config.data.cache={pairs}/cache",
+        "--config.data.buckets=1",
+        "--config.tokenizer.vocab_size=296",
+        "--config.optimizer.batch_size=512",
+        "--config.optimizer.learning_rate=1e-2",
+        "--config.budget.seconds=0.0",
+        "--config.budget.steps=12",
+        "--config.decode.beams=2",
+        "--config.decode.batch_size=8",
+        "--config.decode.extra=3",
+        *(flag for flag in SMALL if "eval.batch_size" not in flag),
+        "--config.eval.batch_size=512",
+        "--config.model.max_length=40",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="session")
+def translated(pairs):
+    workdir = pairs / "translated"
+    assert tlc(*arguments("translate", pairs, workdir)) == 0
+    return workdir
+
+
+def test_training_reports_what_the_design_promises(translated) -> None:
+    result = result_of(translated)
+    assert result["stage"] == "translate" and result["steps"] == 12 and result["stopped_by"] == "steps"
+    counted = result["pairs"]["train"]
+    assert counted["pairs"] == 400 == counted["kept"] + counted["too_long"]
+    assert 0 <= result["padding"]["target"] < 1
+    assert {"bleu", "chrf", "bleu_tokenized", "approx_bleu", "token_accuracy", "valid_perplexity"} <= result.keys()
+    assert "tok:13a" in result["bleu_signature"] and "case:mixed" in result["bleu_signature"]
+    assert result["sentences"] == 21
+    lines = (translated / "predictions" / "dev.txt").read_text().splitlines()
+    assert len(lines) == 21
+
+
+def test_evaluation_of_the_run_is_that_of_its_training(translated, tmp_path) -> None:
+    assert tlc("evaluate", f"--init={translated}", f"--workdir={tmp_path}") == 0
+    found, trained = result_of(tmp_path), result_of(translated)
+    for name in ("valid_loss", "bleu", "chrf", "approx_bleu"):
+        assert found[name] == pytest.approx(trained[name]), name
+    assert (tmp_path / "predictions/dev.txt").read_text() == (translated / "predictions/dev.txt").read_text()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(pairs, translated, tmp_path) -> None:
+    run = arguments("translate", pairs, tmp_path, "--config.checkpoint.every_steps=5")
+    assert tlc(*run) == 0
+    (tmp_path / "result.json").unlink()  # as if it had been killed after step 10
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    assert tlc(*run) == 0
+    bits = [
+        {
+            path: np.asarray(leaf).tobytes()
+            for path, leaf in flatten(starting_point.load(str(run), Impl()).params).items()
+        }
+        for run in (translated, tmp_path)
+    ]
+    assert bits[0] == bits[1]
+    assert result_of(tmp_path)["bleu"] == result_of(translated)["bleu"]
+
+
+def test_averaging_takes_the_mean_of_the_last_checkpoints(pairs, tmp_path) -> None:
+    more = ("--config.checkpoint.every_steps=4", "--config.checkpoint.average=2", "--config.checkpoint.keep=2")
+    assert tlc(*arguments("translate", pairs, tmp_path, *more)) == 0
+    result = result_of(tmp_path)
+    assert result["averaged_steps"] == [12, 8] and "valid_loss_last" in result
+    mean = flatten(starting_point.load(str(tmp_path), Impl()).params)
+    parts = [flatten(starting_point.load(str(tmp_path / f"checkpoints/{step}"), Impl()).params) for step in (8, 12)]
+    for path, leaf in mean.items():
+        np.testing.assert_allclose(leaf, (parts[0][path] + parts[1][path]) / 2, atol=1e-7, err_msg=path)
+    assert np.abs(parts[0]["embedding/token"] - parts[1]["embedding/token"]).max() > 0
+
+
+@pytest.fixture(scope="session")
+def compressed(pairs, translated):
+    workdir = pairs / "compressed"
+    more = ("--config.recipe=prune:0.6+quantize:8", "--config.compress.step=0.3", f"--config.init.from={translated}")
+    assert tlc(*arguments("compress", pairs, workdir, *more)) == 0
+    return workdir
+
+
+def test_a_compressed_translator_is_what_its_artifact_holds(compressed, tmp_path) -> None:
+    result = result_of(compressed)
+    assert result["sparsity"] == pytest.approx(0.6, abs=0.01) and result["bits"] == 8
+    assert [row["sparsity"] for row in result["rounds"]] == [0.0, 0.3, 0.6]
+    assert all("token_accuracy" in row for row in result["rounds"])
+    assert (
+        tlc("evaluate", f"--init={compressed}/artifact", "--config=configs/wmt14_enfr.py", *_dev(compressed, tmp_path))
+        == 0
+    )
+    assert result_of(tmp_path)["bleu"] == result["bleu"]
+    assert load_artifact(compressed / "artifact/model.safetensors").metadata["kind"] == "translator"
+
+
+def _dev(compressed, workdir):
+    settings = json.loads((compressed / "config.json").read_text())
+    flags = [f"--config.data.{name}={settings['data'][name]}" for name in ("train", "valid", "length", "buckets")]
+    flags += [f"--config.decode.{name}={settings['decode'][name]}" for name in ("beams", "batch_size", "extra")]
+    return [*flags, "--config.model.max_length=40", "--config.eval.batch_size=512", f"--workdir={workdir}"]
+
+
+def test_predict_translates_a_file_in_its_order(compressed, pairs, tmp_path) -> None:
+    texts = (pairs / "valid.en").read_text().splitlines()[:9]
+    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in texts))
+    run = ("predict", f"--init={compressed}", f"--config.predict.input={tmp_path}/in.txt")
+    assert tlc(*run, f"--config.predict.output={tmp_path}/out.txt") == 0
+    best = (tmp_path / "out.txt").read_text().splitlines()
+    assert best == (compressed / "predictions/dev.txt").read_text().splitlines()[:9]
+    assert tlc(*run, f"--config.predict.output={tmp_path}/n.tsv", "--config.decode.nbest=2") == 0
+    rows = [line.split("\t") for line in (tmp_path / "n.tsv").read_text().splitlines()]
+    assert [(row[0], row[1]) for row in rows] == [(str(n), str(k)) for n in range(1, 10) for k in (1, 2)]
+    assert [row[3] for row in rows if row[1] == "1"] == best
+    scores = [float(row[2]) for row in rows]
+    assert all(first >= second for first, second in zip(scores[::2], scores[1::2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.decode.nbest=5", "decode.nbest=5 must be 1 to decode.beams=2"),
+        ("--config.decode.alpha=-1.0", "decode.alpha=-1.0 must not be negative"),
+        ("--config.optimizer.warmup=0.0", "optimizer.schedule=rsqrt"),
+        ("--config.checkpoint.average=9", "checkpoint.average=9 is more than checkpoint.keep=8"),
+        ("--config.data.train=files:a.en+b.fr+c.de", "not two line-aligned text files"),
+        ("--config.optimizer.batch_size=8", "raise it"),
+    ],
+)
+def test_bad_settings_end_in_one_line(pairs, tmp_path, capsys, flag, message) -> None:
+    assert main(arguments("translate", pairs, tmp_path, flag)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert WORDS[0] not in error.split()
