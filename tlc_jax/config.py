@@ -48,7 +48,7 @@ class Data:
         "translation: pairs are left out whose one side has over this many times the tokens of the other; 0: none",
     )
     buckets: int = _setting(
-        8, "translation: widths that batches come in at most, to train and to decode; each is compiled once"
+        8, "translation: widths of batches at most, in training and decoding; each is compiled once"
     )
 
 
