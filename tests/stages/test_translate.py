@@ -167,3 +167,12 @@ def test_bad_settings_end_in_one_line(pairs, tmp_path, capsys, flag, message) ->
     assert main(arguments("translate", pairs, tmp_path, flag)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
+
+
+def test_pairs_can_be_prepared_ahead(pairs, translated, tmp_path, capsys) -> None:
+    del translated  # so that the cache is full
+    flags = [
+        flag for flag in arguments("prepare", pairs, tmp_path) if flag.startswith(("--config.data", "--config.tok"))
+    ]
+    assert tlc("prepare", "--pairs", "--config=configs/wmt14_enfr.py", f"--workdir={tmp_path}", *flags) == 0
+    assert "training a tokenizer" not in capsys.readouterr().err

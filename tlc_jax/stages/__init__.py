@@ -53,7 +53,10 @@ _LABELLED = ("seed", "data", "tokenizer", "model", "init", "eval", "impl")
 _TRAINING = ("seed", "data", "tokenizer", "model", "budget", "optimizer", "init", "eval", "checkpoint", "impl")
 
 STAGES: dict[str, Stage] = {
-    "prepare": Stage(("seed", "data", "tokenizer", "impl")),
+    "prepare": Stage(
+        ("seed", "data", "tokenizer", "impl"),
+        (Option("pairs", bool, False, "tokenise sentence pairs for translation instead of packing text"),),
+    ),
     "pretrain": Stage((*_TRAINING, "objective"), needs_budget=True),
     "translate": Stage((*_TRAINING, "objective", "decode"), needs_budget=True),
     "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True),
