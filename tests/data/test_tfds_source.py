@@ -13,6 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.made_mnli import build_mnli
+from tests.made_wmt14 import build_wmt14
 from tlc_jax import config
 from tlc_jax.data import sources, tfds_source
 from tlc_jax.data.labelled import load_labelled
@@ -105,7 +106,7 @@ def test_what_is_unknown_or_not_built_is_told_with_the_mend(folder: Path, spec: 
 
 
 def test_the_data_sets_of_the_papers_are_known_to_tfds(tmp_path: Path) -> None:
-    for name in ("glue/qqp", "wikipedia/20230601.en", "wiki40b/en", "lm1b"):
+    for name in ("glue/qqp", "wikipedia/20230601.en", "wiki40b/en", "lm1b", "wmt14_translate/fr-en"):
         with pytest.raises(InputError, match="is not built"):
             tfds_source.check(name, "train", config.Data(dir=str(tmp_path)))
 
@@ -152,3 +153,14 @@ def test_marks_of_wiki40b_become_lines() -> None:
     text = "\n_START_ARTICLE_\nTitle\n_START_SECTION_\nPart\n_START_PARAGRAPH_\nOne._NEWLINE_Two."
     lines = [line for line in tfds_source._without_marks(text).split("\n") if line]
     assert lines == ["Title", "Part", "One.", "Two."]
+
+
+def test_pairs_of_languages_come_back_from_english_to_french(tmp_path: Path) -> None:
+    pairs = [(f"the cat number {n}", f"le chat numéro {n}") for n in range(40)]
+    build_wmt14(tmp_path, {"train": pairs, "validation": pairs[:5]})
+    data = config.Data(dir=str(tmp_path))
+    (source,) = sources.check_sources("tfds:wmt14_translate/fr-en:train", "data.train", data)
+    assert sorted(sources.pairs(source, data)) == sorted(pairs)
+    (valid,) = sources.parse_sources("tfds:wmt14_translate/fr-en:validation")
+    backwards = config.Data(dir=str(tmp_path), text="fr", pair="en")
+    assert sorted(sources.pairs(valid, backwards)) == sorted((b, a) for a, b in pairs[:5])
