@@ -130,3 +130,45 @@ def compressed(world, finetuned) -> Path:
     more = (f"--config.init.from={finetuned}", "--config.recipe=prune:0.75+quantize:4", "--config.compress.step=0.4")
     assert tlc(*finetune_arguments("compress", world, workdir, *more)) == 0
     return workdir
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = random.Random(0)
+    for name, count in (("train", 400), ("valid", 21)):
+        lines = [sentence(rng) for _ in range(count)]
+        (folder / f"{name}.en").write_text("".join(f"{line}\n" for line in lines))
+        (folder / f"{name}.fr").write_text("".join(f"{' '.join(reversed(line.split()))}\n" for line in lines))
+    return folder
+
+
+def pairs_arguments(stage: str, pairs: Path, workdir: Path, *more: str) -> list[str]:
+    return [
+        stage,
+        "--config=configs/wmt14_enfr.py:1x64",
+        f"--workdir={workdir}",
+        f"--config.data.train=files:{pairs}/train.en+{pairs}/train.fr",
+        f"--config.data.valid=dev=files:{pairs}/valid.en+{pairs}/valid.fr",
+        f"--config.data.cache={pairs}/cache",
+        "--config.data.buckets=1",
+        "--config.tokenizer.vocab_size=296",
+        "--config.optimizer.batch_size=512",
+        "--config.optimizer.learning_rate=1e-2",
+        "--config.budget.seconds=0.0",
+        "--config.budget.steps=12",
+        "--config.decode.beams=2",
+        "--config.decode.batch_size=8",
+        "--config.decode.extra=3",
+        *(flag for flag in SMALL if "eval.batch_size" not in flag),
+        "--config.eval.batch_size=512",
+        "--config.model.max_length=40",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="session")
+def translated(pairs) -> Path:
+    workdir = pairs / "translated"
+    assert tlc(*pairs_arguments("translate", pairs, workdir)) == 0
+    return workdir

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -9,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.stages.conftest import pretrain_arguments, result_of
+from tests.stages.conftest import pairs_arguments, pretrain_arguments, result_of
 from tlc_jax.config import Impl
 from tlc_jax.selectors import flatten
 from tlc_jax.stages import starting_point
@@ -22,9 +24,9 @@ from tlc_jax.stages import starting_point
 STEPS = 240
 
 
-def start(world: Path, workdir: Path) -> subprocess.Popen[bytes]:
-    arguments = pretrain_arguments(
-        world,
+def start(arguments: Callable[..., list[str]], data: Path, workdir: Path) -> subprocess.Popen[bytes]:
+    flags = arguments(
+        data,
         workdir,
         f"--config.budget.steps={STEPS}",
         "--config.checkpoint.every_steps=15",
@@ -34,7 +36,7 @@ def start(world: Path, workdir: Path) -> subprocess.Popen[bytes]:
     )
     environment = {**os.environ, "XLA_FLAGS": ""}  # one device: what is tested is a process that dies
     return subprocess.Popen(
-        [sys.executable, "-m", "tlc_jax", *arguments],
+        [sys.executable, "-m", "tlc_jax", *flags],
         env=environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -71,12 +73,27 @@ def bits_of(workdir: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) -> None:
     del pretrained  # only so that the packed data is there already
+    kill_and_compare(functools.partial(start, pretrain_arguments, world), tmp_path, kills)
+
+
+@pytest.mark.slow
+def test_killed_translators_end_with_the_same_bits(pairs, translated, tmp_path) -> None:
+    del translated  # only so that the pairs are tokenised already
+    kill_and_compare(functools.partial(start, translate_arguments, pairs), tmp_path, 10)
+
+
+def translate_arguments(pairs: Path, workdir: Path, *more: str) -> list[str]:
+    # A batch of 32 target tokens holds a single pair: let it be sixteen.
+    return pairs_arguments("translate", pairs, workdir, *more, "--config.optimizer.batch_size=512")
+
+
+def kill_and_compare(start: Callable[[Path], subprocess.Popen[bytes]], tmp_path: Path, kills: int) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(world, whole))
+    finish(start(whole))
     rng = random.Random(kills)
     killed_at = []
     for step in sorted(rng.sample(range(1, STEPS), kills)):
-        process = start(world, broken)
+        process = start(broken)
         wait_for_step(process, broken, step, len(rows_of(broken)))
         time.sleep(rng.uniform(0.0, 0.05))  # not always just after a row: in the middle of a save, too
         if process.poll() is not None:
@@ -85,7 +102,7 @@ def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) 
         process.communicate()
         killed_at.append(rows_of(broken)[-1]["step"])
     if not (broken / "result.json").exists():
-        finish(start(world, broken))
+        finish(start(broken))
     print("killed at steps", killed_at)
     assert len(killed_at) >= kills // 2
 

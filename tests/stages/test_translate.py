@@ -3,60 +3,17 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 
 import numpy as np
 import pytest
 
-from tests.stages.conftest import SMALL, result_of, sentence, tlc
+from tests.stages.conftest import pairs_arguments, result_of, tlc
 from tlc_jax.cli import main
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl
 from tlc_jax.selectors import flatten
 from tlc_jax.stages import starting_point
-
-
-@pytest.fixture(scope="session")
-def pairs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pairs")
-    rng = random.Random(0)
-    for name, count in (("train", 400), ("valid", 21)):
-        lines = [sentence(rng) for _ in range(count)]
-        (folder / f"{name}.en").write_text("".join(f"{line}\n" for line in lines))
-        (folder / f"{name}.fr").write_text("".join(f"{' '.join(reversed(line.split()))}\n" for line in lines))
-    return folder
-
-
-def arguments(stage, pairs, workdir, *more):
-    return [
-        stage,
-        "--config=configs/wmt14_enfr.py:1x64",
-        f"--workdir={workdir}",
-        f"--config.data.train=files:{pairs}/train.en+{pairs}/train.fr",
-        f"--config.data.valid=dev=files:{pairs}/valid.en+{pairs}/valid.fr",
-        f"--config.data.cache={pairs}/cache",
-        "--config.data.buckets=1",
-        "--config.tokenizer.vocab_size=296",
-        "--config.optimizer.batch_size=512",
-        "--config.optimizer.learning_rate=1e-2",
-        "--config.budget.seconds=0.0",
-        "--config.budget.steps=12",
-        "--config.decode.beams=2",
-        "--config.decode.batch_size=8",
-        "--config.decode.extra=3",
-        *(flag for flag in SMALL if "eval.batch_size" not in flag),
-        "--config.eval.batch_size=512",
-        "--config.model.max_length=40",
-        *more,
-    ]
-
-
-@pytest.fixture(scope="session")
-def translated(pairs):
-    workdir = pairs / "translated"
-    assert tlc(*arguments("translate", pairs, workdir)) == 0
-    return workdir
 
 
 def test_training_reports_what_the_design_promises(translated) -> None:
@@ -81,7 +38,7 @@ def test_evaluation_of_the_run_is_that_of_its_training(translated, tmp_path) -> 
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(pairs, translated, tmp_path) -> None:
-    run = arguments("translate", pairs, tmp_path, "--config.checkpoint.every_steps=5")
+    run = pairs_arguments("translate", pairs, tmp_path, "--config.checkpoint.every_steps=5")
     assert tlc(*run) == 0
     (tmp_path / "result.json").unlink()  # as if it had been killed after step 10
     shutil.rmtree(tmp_path / "checkpoints" / "12")
@@ -99,7 +56,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(pairs, translated, tmp_path) -> 
 
 def test_averaging_takes_the_mean_of_the_last_checkpoints(pairs, tmp_path) -> None:
     more = ("--config.checkpoint.every_steps=4", "--config.checkpoint.average=2", "--config.checkpoint.keep=2")
-    assert tlc(*arguments("translate", pairs, tmp_path, *more)) == 0
+    assert tlc(*pairs_arguments("translate", pairs, tmp_path, *more)) == 0
     result = result_of(tmp_path)
     assert result["averaged_steps"] == [12, 8] and "valid_loss_last" in result
     mean = flatten(starting_point.load(str(tmp_path), Impl()).params)
@@ -113,7 +70,7 @@ def test_averaging_takes_the_mean_of_the_last_checkpoints(pairs, tmp_path) -> No
 def compressed(pairs, translated):
     workdir = pairs / "compressed"
     more = ("--config.recipe=prune:0.6+quantize:8", "--config.compress.step=0.3", f"--config.init.from={translated}")
-    assert tlc(*arguments("compress", pairs, workdir, *more)) == 0
+    assert tlc(*pairs_arguments("compress", pairs, workdir, *more)) == 0
     return workdir
 
 
@@ -164,7 +121,7 @@ def test_predict_translates_a_file_in_its_order(compressed, pairs, tmp_path) -> 
     ],
 )
 def test_bad_settings_end_in_one_line(pairs, tmp_path, capsys, flag, message) -> None:
-    assert main(arguments("translate", pairs, tmp_path, flag)) == 2
+    assert main(pairs_arguments("translate", pairs, tmp_path, flag)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
 
@@ -172,7 +129,9 @@ def test_bad_settings_end_in_one_line(pairs, tmp_path, capsys, flag, message) ->
 def test_pairs_can_be_prepared_ahead(pairs, translated, tmp_path, capsys) -> None:
     del translated  # so that the cache is full
     flags = [
-        flag for flag in arguments("prepare", pairs, tmp_path) if flag.startswith(("--config.data", "--config.tok"))
+        flag
+        for flag in pairs_arguments("prepare", pairs, tmp_path)
+        if flag.startswith(("--config.data", "--config.tok"))
     ]
     assert tlc("prepare", "--pairs", "--config=configs/wmt14_enfr.py", f"--workdir={tmp_path}", *flags) == 0
     assert "training a tokenizer" not in capsys.readouterr().err
