@@ -3,14 +3,16 @@ import json
 
 import pytest
 
-from tlc_jax.analysis.claims import FAILS, HOLDS, UNTESTED, evaluate
-from tlc_jax.analysis.records import Size, load
-from tlc_jax.analysis.regime import regime
+from tlc_jax.analysis.claims import evaluate
+from tlc_jax.analysis.kinds import Size
+from tlc_jax.analysis.records import load
+from tlc_jax.analysis.regime import regimes
+from tlc_jax.analysis.verdicts import FAILS, HOLDS, UNTESTED
 
 
 def _verdicts(workdir):
     study = load(workdir)
-    return {claim.number: claim for claim in evaluate(study, regime(study.curves))}
+    return {claim.number: claim for claim in evaluate(study, regimes(study))}
 
 
 def _edit(workdir, change):
@@ -39,9 +41,9 @@ def test_evidence_carries_the_numbers(study_maker, tmp_path):
     drops = load(tmp_path)
     dense = next(m for m in drops.models if str(m.size) == "2x64" and m.recipe == "dense" and m.pretrained)
     pruned = next(m for m in drops.models if str(m.size) == "2x64" and m.recipe == "prune:0.9")
-    lost = 100 * (dense.accuracy.mean - pruned.accuracy.mean)
+    lost = 100 * (dense.score.mean - pruned.score.mean)
     (line,) = claims["2b"].evidence
-    assert f"2x64 {lost:.1f} ± " in line and f"of {100 * dense.accuracy.mean:.1f}" in line
+    assert f"2x64 {lost:.1f} ± " in line and f"of {100 * dense.score.mean:.1f}" in line
     assert any("overtakes" in line or "leads" in line for line in claims["1b"].evidence)
 
 
@@ -84,7 +86,7 @@ def _with_twin(study_maker, workdir, loss_shift):
         if curve.size.hidden == 128
     ]
     study = dataclasses.replace(study, curves=(*study.curves, *curves))
-    return {claim.number: claim for claim in evaluate(study, regime(study.curves))}["3"]
+    return {claim.number: claim for claim in evaluate(study, regimes(study))}["3"]
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.05, HOLDS), (1.5, FAILS)])

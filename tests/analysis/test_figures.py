@@ -5,6 +5,8 @@ import matplotlib
 import pytest
 
 from tlc_jax.analysis import figures, style
+from tlc_jax.analysis.curves import APPROX_BLEU
+from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR
 from tlc_jax.analysis.recipe_labels import count_label, recipe_labels
 from tlc_jax.analysis.records import load
 from tlc_jax.analysis.regime import regime
@@ -31,8 +33,8 @@ def test_every_figure_is_drawn_and_depends_on_the_study_alone(study, tmp_path):
         assert b"Software" not in content[:2000]
 
 
-def test_loss_curves_show_every_size_and_the_spread_of_seeds(study):
-    axes = figures.loss_curves(study, "seconds").axes[0]
+def test_training_curves_show_every_size_and_the_spread_of_seeds(study):
+    axes = figures.training_curves(study, "seconds").axes[0]
     lines = [line for line in axes.lines if not line.get_label().startswith("_")]
     assert [line.get_label() for line in lines] == ["2x64 (600 k)", "3x128 (1.7 M)", "4x256 (5.4 M)"]
     assert len(axes.collections) == 3
@@ -46,26 +48,26 @@ def test_a_final_evaluation_alone_can_be_drawn(study, axis, tmp_path):
     curves = [
         dataclasses.replace(c, steps=c.steps[-1:], seconds=c.seconds[-1:], losses=c.losses[-1:]) for c in study.curves
     ]
-    figure = figures.loss_curves(dataclasses.replace(study, curves=tuple(curves)), axis)
+    figure = figures.training_curves(dataclasses.replace(study, curves=tuple(curves)), axis)
     assert style.save(figure, tmp_path / "loss.png").stat().st_size > 0
     assert regime(curves).leader == study.sizes[-1]
 
 
 @pytest.mark.parametrize(("cost", "unit"), [("megabytes", "MB"), ("nonzero", "non-zero parameters")])
 def test_accuracy_figure_shows_every_model_and_rings_the_frontier(study, cost, unit):
-    axes = figures.accuracy_against(study, "n/li", cost).axes[0]
+    axes = figures.score_against(study, "n/li", cost).axes[0]
     models = [model for model in study.models if model.task == "n/li"]
     assert len(axes.containers) == len(models)
     step, rings = axes.lines[-2:]
     costs, values = rings.get_data()
     assert list(values) == sorted(values) and list(costs) == sorted(costs)
-    assert max(values) == pytest.approx(100 * max(model.accuracy.mean for model in models))
+    assert max(values) == pytest.approx(100 * max(model.score.mean for model in models))
     assert step.get_xdata()[-1] == axes.get_xlim()[1]
     assert unit in axes.get_xlabel() and "%" in axes.get_ylabel()
 
 
 def test_lost_accuracy_is_the_difference_to_the_same_seeds_dense_model(study):
-    axes = figures.accuracy_lost(study, "n/li").axes[0]
+    axes = figures.score_lost(study, "n/li").axes[0]
     assert len(axes.containers) == 7 * 3
     labels = [label.get_text() for label in axes.get_yticklabels()]
     pruned = next(m for m in study.models if m.task == "n/li" and m.recipe == "prune:0.9" and str(m.size) == "2x64")
@@ -77,7 +79,7 @@ def test_lost_accuracy_is_the_difference_to_the_same_seeds_dense_model(study):
         for c in axes.containers
         if c.lines[0].get_color() == style.size_colours(study.sizes)[pruned.size]
     }
-    expected = round(100 * (dense.accuracy.mean - pruned.accuracy.mean), 6)
+    expected = round(100 * (dense.score.mean - pruned.score.mean), 6)
     assert (labels.index("pruned 90 %"), expected) in points
 
 
@@ -101,3 +103,56 @@ def test_recipe_labels_are_short_and_distinct():
         "dense", "pruned 75 % + 4-bit", "4-bit (per=tensor)", "4-bit (per=channel)", "pruned 50 %",
     ]  # fmt: skip
     assert [count_label(count) for count in (17, 999_999, 5_432_100)] == ["17", "1 M", "5.43 M"]
+
+
+@pytest.fixture
+def both(study_maker, tmp_path):
+    return load(study_maker(tmp_path, kinds=("encoder", "translator")))
+
+
+def test_each_kind_has_figures_of_its_own(both, tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "save", lambda figure, path: path)  # rendering takes most of the time
+    drawn = figures.draw_all(both, tmp_path)
+    assert [figure.path.stem for figure in drawn] == [
+        "loss_seconds", "loss_steps", "accuracy_megabytes-nli", "accuracy_nonzero-nli", "lost-nli", "scratch-nli",
+        "translation_loss_seconds", "translation_loss_steps",
+        "translation_approx_bleu_seconds", "translation_approx_bleu_steps",
+        "bleu_megabytes-translation", "bleu_nonzero-translation", "lost-translation",
+    ]  # fmt: skip
+    assert [figure.path.stem for figure in drawn if figure.wide] == [
+        "accuracy_megabytes-nli", "accuracy_nonzero-nli", "bleu_megabytes-translation", "bleu_nonzero-translation",
+    ]  # fmt: skip
+    assert not any("masked" in f.caption or "ccuracy" in f.title + f.caption for f in drawn[6:])
+
+
+@pytest.mark.parametrize("axis", ["seconds", "steps"])
+def test_translators_curves_show_loss_per_target_token_and_approx_bleu(both, axis):
+    part = both.of(TRANSLATOR)
+    loss, bleu = (figures.training_curves(part, axis, *of).axes[0] for of in ((), (APPROX_BLEU,)))
+    assert loss.get_ylabel() == "validation loss (nats per target token)"
+    assert [child.get_ylabel() for child in loss.child_axes] == ["perplexity"]
+    assert bleu.get_ylabel().startswith("approx_bleu (0 to 1") and bleu.child_axes == []
+    assert loss.get_xlabel() == bleu.get_xlabel()
+    for axes, sign in ((loss, -1), (bleu, 1)):
+        lines = [line for line in axes.lines if not line.get_label().startswith("_")]
+        assert [line.get_label() for line in lines] == ["2x64 (900 k)", "6x64 (1.6 M)", "2x128 (2.1 M)"]
+        ends = [sign * line.get_ydata()[-1] for line in lines]
+        assert ends == sorted(ends) and len(axes.collections) == 3
+    last = [max(curve.approx_bleus) for curve in part.curves if str(curve.size) == "2x128"]
+    assert bleu.lines[-1].get_ydata()[-1] == pytest.approx(sum(last) / 2, abs=1e-3)
+
+
+def test_bleu_is_drawn_in_points_with_the_spread_of_seeds(both):
+    part = both.of(TRANSLATOR)
+    axes = figures.score_against(part, "translation", "megabytes").axes[0]
+    assert axes.get_ylabel() == "BLEU" and len(axes.containers) == 3 * 8
+    assert all(container.has_yerr for container in axes.containers)
+    assert max(axes.lines[-1].get_ydata()) == pytest.approx(max(100 * model.score.mean for model in part.models))
+    assert figures.score_lost(part, "translation").axes[0].get_xlabel() == "BLEU lost (points)"
+    assert figures.score_lost(both.of(ENCODER), "nli").axes[0].get_xlabel() == "accuracy lost (percentage points)"
+
+
+def test_colours_follow_the_size_within_a_kind(both):
+    dark = [style.size_colours(both.of(kind).sizes)[both.of(kind).sizes[0]] for kind in both.kinds]
+    axes = figures.training_curves(both.of(TRANSLATOR), "seconds").axes[0]
+    assert axes.lines[0].get_color() == dark[0] == dark[1]

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR
 from tlc_jax.analysis.records import load
 from tlc_jax.errors import InputError
 
@@ -16,8 +17,8 @@ def test_rows_of_all_seeds_become_one_model(study_maker, tmp_path):
     model = next(m for m in study.models if str(m.size) == "3x128" and m.recipe == "prune:0.9")
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["hidden"] == 128 and row["recipe"] == "prune:0.9"]
-    assert model.accuracy.n == len(rows) == 4
-    assert model.accuracy.mean == pytest.approx(sum(row["accuracy"] for row in rows) / 4)
+    assert model.score.n == len(rows) == 4
+    assert model.score.mean == pytest.approx(sum(row["accuracy"] for row in rows) / 4)
     assert model.megabytes == max(row["bytes_artifact"] for row in rows) / 1e6
     assert set(model.jobs) == {row["job"] for row in rows}
 
@@ -26,7 +27,7 @@ def test_from_scratch_twins_are_models_of_their_own(study_maker, tmp_path):
     study = load(study_maker(tmp_path))
     dense = [m for m in study.models if str(m.size) == "2x64" and m.recipe == "dense"]
     assert [model.pretrained for model in dense] == [True, False]
-    assert dense[0].accuracy.mean > dense[1].accuracy.mean
+    assert dense[0].score.mean > dense[1].score.mean
 
 
 def test_sizes_are_ordered_by_parameters(study_maker, tmp_path):
@@ -40,7 +41,7 @@ def test_a_job_that_ran_again_replaces_its_row(study_maker, tmp_path):
     _append(path, json.dumps(row | {"accuracy": 0.123}) + "\n")
     study = load(tmp_path)
     assert len(study.rows) == len(path.read_text().splitlines()) - 1
-    assert any(0.123 in model.accuracies.values() for model in study.models)
+    assert any(0.123 in model.scores.values() for model in study.models)
 
 
 def test_a_resumed_run_that_evaluated_again_has_one_curve(study_maker, tmp_path):
@@ -121,5 +122,86 @@ def test_jobs_with_the_same_seeds_are_counted_once_and_said(study_maker, tmp_pat
     _append(tmp_path / "results.jsonl", json.dumps(row | {"job": "other-budget", "accuracy": 0.1}) + "\n")
     study = load(tmp_path)
     (model,) = [model for model in study.models if "other-budget" in model.jobs]
-    assert row["job"] not in model.jobs and model.accuracy.n == 4
+    assert row["job"] not in model.jobs and model.score.n == 4
     assert any("same seeds" in note for note in study.notes)
+
+
+BOTH = ("encoder", "translator")
+
+
+def _edit(workdir, change):
+    path = workdir / "results.jsonl"
+    rows = [change(json.loads(line)) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_sizes_of_the_same_shape_know_their_kind(study_maker, tmp_path):
+    study = load(study_maker(tmp_path, kinds=BOTH))
+    assert study.kinds == [ENCODER, TRANSLATOR]
+    shared = [size for size in study.sizes if str(size) == "2x64"]
+    assert [(size.kind, size.params) for size in shared] == [(ENCODER, 600_000), (TRANSLATOR, 900_000)]
+    assert [str(size) for size in study.of(TRANSLATOR).sizes] == ["2x64", "6x64", "2x128"]
+    for kind, models, rows in ((ENCODER, 3 * 9, 3 * 9 * 4), (TRANSLATOR, 3 * 8, 3 * 8 * 2)):
+        part = study.of(kind)
+        assert part.kind == kind
+        assert (len(part.models), len(part.rows), len(part.curves)) == (models, rows, 6)
+        assert {curve.job.split("-")[0] for curve in part.curves} == {kind.job}
+    with pytest.raises(ValueError):
+        _ = study.kind  # it has two: whoever asks would mix them up
+
+
+def test_translators_are_scored_by_bleu_as_a_fraction(study_maker, tmp_path):
+    study = load(study_maker(tmp_path, kinds=("translator",)))
+    model = next(m for m in study.models if str(m.size) == "6x64" and m.recipe == "prune:0.9")
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    bleus = [row["bleu"] for row in rows if row["layers"] == 6 and row["recipe"] == "prune:0.9"]
+    assert model.pretrained and model.score.n == len(bleus) == 2
+    assert model.score.mean == pytest.approx(sum(bleus) / 200)
+    curve = study.curves[0]
+    assert len(curve.approx_bleus) == len(curve.losses) == 24
+    assert all(0 < bleu < 1 for bleu in curve.approx_bleus)
+
+
+def test_rows_that_name_no_kind_are_of_encoders(study_maker, tmp_path):
+    before = load(study_maker(tmp_path))
+    _edit(tmp_path, lambda row: {name: value for name, value in row.items() if name != "kind"})
+    after = load(tmp_path)
+    assert after.kinds == [ENCODER]
+    assert [(m.size, m.recipe, m.scores) for m in after.models] == [(m.size, m.recipe, m.scores) for m in before.models]
+
+
+def test_each_kind_has_a_score_of_its_own(study_maker, tmp_path):
+    study_maker(tmp_path, kinds=BOTH)
+    assert "accuracy" not in " ".join(load(tmp_path).notes)  # null for translators
+    _edit(tmp_path, lambda row: row | ({"bleu": None} if row["kind"] == "translator" and row["layers"] == 6 else {}))
+    study = load(tmp_path)
+    assert any("16 of 48 rows have no finite BLEU" in note for note in study.notes)
+    assert {model.size.layers for model in study.of(TRANSLATOR).models} == {2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"bleu": ...}, "lacks bleu"), ({"kind": "parser"}, "has kind 'parser'; known: encoder, translator")],
+)
+def test_bad_rows_of_translators_end_in_one_line(study_maker, tmp_path, change, message):
+    study_maker(tmp_path, kinds=("translator",))
+    _edit(tmp_path, lambda row: {name: value for name, value in (row | change).items() if value is not ...})
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
+def test_bleu_computed_in_two_ways_is_said(study_maker, tmp_path):
+    study_maker(tmp_path, kinds=("translator",))
+    assert not load(tmp_path).notes
+    _edit(tmp_path, lambda row: row | ({"bleu_signature": "tok:none"} if row["layers"] == 6 else {}))
+    assert any("several ways" in note and "tok:none" in note and "tok:13a" in note for note in load(tmp_path).notes)
+
+
+def test_a_run_that_did_not_always_measure_approx_bleu_has_losses_alone(study_maker, tmp_path):
+    curve = load(study_maker(tmp_path, kinds=("translator",))).curves[0]
+    path = tmp_path / "jobs" / curve.job / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1].pop("approx_bleu")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = load(tmp_path).curves[0]
+    assert (again.losses, again.approx_bleus) == (curve.losses, ())

@@ -3,8 +3,10 @@ import math
 
 import pytest
 
-from tlc_jax.analysis.records import Curve, Size
-from tlc_jax.analysis.regime import losses_at, reaching, regime
+from tlc_jax.analysis.curves import APPROX_BLEU, Curve, reaching, values_at
+from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Size
+from tlc_jax.analysis.records import load
+from tlc_jax.analysis.regime import regime, regimes
 
 SMALL, LARGE = Size(600_000, 2, 64), Size(5_400_000, 4, 256)
 SECONDS = tuple(float(2**power) for power in range(7))
@@ -84,8 +86,8 @@ def test_no_curves():
 
 def test_interpolation_is_linear_in_the_logarithm():
     curve = _curve(SMALL, [7.0 - k for k in range(7)])
-    assert losses_at([curve], "seconds", math.sqrt(2) * 4) == pytest.approx([4.5])
-    assert losses_at([curve], "seconds", 1000.0) == [1.0]
+    assert values_at([curve], "seconds", math.sqrt(2) * 4) == pytest.approx([4.5])
+    assert values_at([curve], "seconds", 1000.0) == [1.0]
 
 
 def test_reaching_a_loss():
@@ -93,3 +95,24 @@ def test_reaching_a_loss():
     assert reaching([curve], "seconds", 4.5) == pytest.approx(6.0)
     assert reaching([curve], "steps", 7.0) == 10.0
     assert reaching([curve, dataclasses.replace(curve, losses=(7.0,) * 7)], "seconds", 4.5) is None
+
+
+def test_a_quantity_that_rises_is_read_the_same_way():
+    curve = dataclasses.replace(_curve(SMALL, [6.0] * 7), approx_bleus=tuple(0.1 * k for k in range(7)))
+    assert values_at([curve], "seconds", math.sqrt(2) * 4, APPROX_BLEU) == pytest.approx([0.25])
+    assert reaching([curve], "seconds", 0.25, APPROX_BLEU) == pytest.approx(6.0)
+    assert reaching([curve], "seconds", 0.7, APPROX_BLEU) is None
+
+
+def test_translators_have_no_plateau_of_masked_language_training():
+    sizes = (dataclasses.replace(size, kind=TRANSLATOR) for size in (SMALL, LARGE))
+    found = regime([_curve(size, [6.9] * 7, unigram_loss=5.0) for size in sizes])
+    assert [progress.plateau for progress in found.progress] == [None, None]
+    assert "plateau" not in found.headline() and "masked" not in found.headline()
+
+
+def test_each_kind_has_a_regime_of_its_own(study_maker, tmp_path):
+    study = load(study_maker(tmp_path, kinds=("encoder", "translator")))
+    found = regimes(study)
+    assert {kind: str(regime.leader) for kind, regime in found.items()} == {ENCODER: "4x256", TRANSLATOR: "2x128"}
+    assert all(len(regime.seconds) == 3 for regime in found.values())

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tlc_jax.analysis import figures
+from tlc_jax.analysis import figures, style
 from tlc_jax.config import resolve
 from tlc_jax.errors import InputError
 from tlc_jax.stages import report
@@ -154,6 +154,113 @@ def test_without_results_there_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="run `tlc study` there first"):
         _run(tmp_path)
     assert not (tmp_path / "report").exists()
+
+
+SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """For tests of titles and captions."""
+
+    def save(figure, path):
+        path.write_bytes(b"")
+        return path
+
+    monkeypatch.setattr(style, "save", save)
+
+
+def test_a_study_of_encoders_says_nothing_of_translation(study_maker, tmp_path, capsys, blank_figures):
+    _run(study_maker(tmp_path))
+    for words in (_parse(tmp_path)[0], capsys.readouterr().out):
+        assert not re.search(r"bleu|chrf|translat|-mt|are left out", words, re.IGNORECASE)
+    for path in (tmp_path / "report").glob("*.csv"):
+        assert "bleu" not in path.read_text()
+
+
+def test_a_study_of_translators_says_nothing_of_encoders(study_maker, tmp_path, capsys, blank_figures):
+    result = _run(study_maker(tmp_path, kinds=("translator",)))
+    text, out = _parse(tmp_path)[0], capsys.readouterr().out
+    for words in (text, out):
+        assert not re.search(r"accuracy|pretrain|finetun|masked|plateau|labelled|tokens seen", words, re.IGNORECASE)
+    assert "The paper's claims about encoders are left out" in text
+    assert "The sentence pairs are synthetic" in text
+    assert set(result["claims"]) == {"1a-mt", "1b-mt", "2a-mt", "2b-mt", "2c-mt", "3-mt"}
+    assert len(out.splitlines()) <= 24
+    assert "Translators: Large-model regime: 2x128" in out and "3 sizes of translators" in out
+
+
+def test_bleu_stands_with_its_signature(study_maker, tmp_path, capsys, no_figures):
+    _run(study_maker(tmp_path, kinds=("translator",)))
+    text, _ = _parse(tmp_path)
+    assert f"BLEU signature: {SIGNATURE}" in capsys.readouterr().out
+    assert f"BLEU (sacreBLEU, signature {SIGNATURE}) is" in text
+    assert f"<dt>BLEU signature</dt><dd>{SIGNATURE}</dd>" in text
+    assert "<dt>chrF signature</dt><dd>nrefs:1|case:mixed|eff:yes|nc:6" in text
+    assert re.search(r"sacrebleu \d", text)
+
+
+def test_both_kinds_stand_side_by_side(study_maker, tmp_path, capsys, no_figures):
+    result = _run(study_maker(tmp_path, kinds=("encoder", "translator")), megabytes=(1.0, 3.0))
+    text, out = _parse(tmp_path)[0], capsys.readouterr().out
+    assert [(best["task"], *(set(best) & {"accuracy", "bleu"})) for best in result["best"]] == [
+        ("nli", "accuracy"), ("nli", "accuracy"), ("translation", "bleu"), ("translation", "bleu"),
+    ]  # fmt: skip
+    for best in result["best"]:
+        amount = f"{100 * best['accuracy']:.1f}" if "accuracy" in best else f"{best['bleu']:.1f}"
+        assert re.search(rf"^{best['task']} +{best['megabytes']:g} +{best['size']}, .* {amount} ± ", out, re.MULTILINE)
+        unit = "%" if "accuracy" in best else "BLEU"
+        named = rf"under {best['megabytes']:g} MB <strong>{best['size']}, [^<]*</strong> \({amount} ± [\d.]+ {unit}\)"
+        assert re.search(named, text)
+    for words in (text, out):
+        assert words.count("Encoders: Large-model regime: 4x256") == 1
+        assert words.count("Translators: Large-model regime: 2x128") == 1
+    assert text.count("<th>early plateau</th>") == 1
+    assert text.count("<h3>Configs of the ") == 2
+
+
+def test_the_training_of_translators_is_tabled_with_its_scores(study_maker, tmp_path, no_figures):
+    _run(study_maker(tmp_path, kinds=("translator",)))
+    text, _ = _parse(tmp_path)
+    table = text[text.index("Regime of training") : text.index("Figures")]
+    headings = re.findall(r"<th[^>]*>([^<]+)</th>", table)
+    assert headings == [
+        "size", "parameters", "steps", "training s", "final loss (nats)", "perplexity", "approx_bleu", "BLEU", "chrF",
+        "fall in last fifth", "stopped by", "jobs",
+    ]  # fmt: skip
+    results = [json.loads((tmp_path / f"jobs/translate-2x64-p{seed}/result.json").read_text()) for seed in range(2)]
+    mean = {name: sum(result[name] for result in results) / 2 for name in ("bleu", "chrf", "approx_bleu")}
+    row = next(row for row in table.split("<tr>") if row.startswith("<td>2x64"))
+    for cell in (f"{mean['bleu']:.1f} ± 0.0", f"{mean['chrf']:.1f} ± 0.1", f"{mean['approx_bleu']:.3f} ± 0.001"):
+        assert f">{cell}</td>" in row
+
+
+def test_tables_of_translators_keep_the_units_of_results(study_maker, tmp_path, no_figures):
+    _run(study_maker(tmp_path, kinds=("encoder", "translator")))
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    with (tmp_path / "report/models.csv").open() as file:
+        models = {(row["kind"], row["layers"], row["hidden"], row["init"], row["recipe"]): row
+                  for row in csv.DictReader(file)}  # fmt: skip
+    assert len(models) == 3 * 9 + 3 * 8
+    found = models["translator", "2", "64", "pretrained", "dense"]
+    given = [row for row in rows if row["kind"] == "translator" and (row["layers"], row["hidden"]) == (2, 64)]
+    given = [row for row in given if row["recipe"] == "dense"]
+    for name in ("bleu", "chrf", "bleu_tokenized", "approx_bleu", "token_accuracy", "valid_loss"):
+        assert float(found[f"{name}_mean"]) == pytest.approx(sum(row[name] for row in given) / 2)
+    assert found["bleu_signature"] == SIGNATURE and found["accuracy_mean"] == ""
+    assert models["encoder", "2", "64", "pretrained", "dense"]["bleu_mean"] == ""
+    with (tmp_path / "report/curves.csv").open() as file:
+        curves = list(csv.DictReader(file))
+    assert {row["kind"] for row in curves if row["approx_bleu"]} == {"translator"}
+    with (tmp_path / "report/best.csv").open() as file:
+        assert {(row["kind"], row["task"]) for row in csv.DictReader(file)} == {
+            ("encoder", "nli"), ("translator", "translation"),
+        }  # fmt: skip
+
+
+def test_a_task_of_encoders_may_be_called_translation(study_maker, tmp_path, no_figures):
+    result = _run(study_maker(tmp_path, tasks=("translation",), kinds=("encoder", "translator")), megabytes=(3.0,))
+    assert [("accuracy" in best, "bleu" in best) for best in result["best"]] == [(True, False), (False, True)]
 
 
 def test_analysis_needs_no_jax():

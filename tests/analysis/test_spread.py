@@ -1,7 +1,7 @@
 import pytest
 
-from tlc_jax.analysis.records import Size
-from tlc_jax.analysis.spread import clear, half_width, pool, trend
+from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Size
+from tlc_jax.analysis.spread import clear, half_width, pool, rule, trend
 
 SMALL, MIDDLE, LARGE = Size(1, 2, 64), Size(2, 3, 128), Size(3, 4, 256)
 
@@ -34,3 +34,9 @@ def test_trend(values, holds):
     found = trend({size: [value] for size, value in zip((SMALL, MIDDLE, LARGE), values, strict=True)}, margin=0.01)
     assert found.holds is holds
     assert found.pairs == 3
+
+
+def test_the_rule_names_the_scores_that_it_is_used_on():
+    assert "0.01 nats of loss, 0.5 points of accuracy)" in rule([ENCODER])
+    assert "0.5 points of BLEU)" in rule([TRANSLATOR])
+    assert "0.5 points of accuracy or BLEU)" in rule([ENCODER, TRANSLATOR])

@@ -1,4 +1,4 @@
-"""The figures of a report, each a function from a study to a matplotlib figure."""
+"""The figures of a report, each a function from one kind's part of a study to a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from tlc_jax.analysis import style
+from tlc_jax.analysis import captions, style
+from tlc_jax.analysis.curves import LOSS, Curve, Quantity, measured, shared_end, values_at
 from tlc_jax.analysis.frontier import group, pareto, summarise
+from tlc_jax.analysis.kinds import Size
 from tlc_jax.analysis.recipe_labels import recipe_labels, size_label
-from tlc_jax.analysis.records import Curve, Model, Size, Study
-from tlc_jax.analysis.regime import losses_at, shared_end
+from tlc_jax.analysis.records import Model, Study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,61 +29,45 @@ class Drawn:
     path: Path
     title: str
     caption: str
+    wide: bool = False
 
 
 def draw_all(study: Study, folder: Path) -> list[Drawn]:
     """Writes every figure that the study has data for into `folder`."""
-    drawn: list[Drawn] = []
-
-    def add(name: str, figure: Figure, title: str, caption: str) -> None:
-        drawn.append(Drawn(style.save(figure, folder / f"{name}.png"), title, caption))
-
     with matplotlib.rc_context(style.RC):
-        if study.curves:
-            add("loss_seconds", loss_curves(study, "seconds"), "Loss against training seconds", _LOSS_SECONDS)
-            add("loss_steps", loss_curves(study, "steps"), "Loss against steps", _LOSS_STEPS)
-        for task in study.tasks:
-            name = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
-            title = f"{task}: accuracy against"
-            add(f"accuracy_megabytes-{name}", accuracy_against(study, task, "megabytes"), f"{title} size", _MEGABYTES)
-            figure = accuracy_against(study, task, "nonzero")
-            add(f"accuracy_nonzero-{name}", figure, f"{title} non-zero parameters", _NONZERO)
-            if any(model.recipe != "dense" for model in study.models if model.task == task):
-                add(f"lost-{name}", accuracy_lost(study, task), f"{task}: accuracy lost to compression", _LOST)
-            if _twins(study, task):
-                figure = pretrained_and_scratch(study, task)
-                add(f"scratch-{name}", figure, f"{task}: pretrained and from scratch", _SCRATCH)
+        return [drawn for kind in study.kinds for drawn in _draw_kind(study.of(kind), folder)]
+
+
+def _draw_kind(study: Study, folder: Path) -> list[Drawn]:
+    kind, drawn = study.kind, list[Drawn]()
+
+    def add(name: str, figure: Figure, title: str, caption: str, wide: bool = False) -> None:
+        drawn.append(Drawn(style.save(figure, folder / f"{name}.png"), title, caption, wide))
+
+    for caption in captions.CURVES[kind]:
+        if caption.of in measured(study.curves):
+            add(caption.name, training_curves(study, caption.axis, caption.of), caption.title, caption.text)
+    for task in study.tasks:
+        name, score = re.sub(r"[^A-Za-z0-9._-]+", "-", task), kind.score.lower()
+        title = f"{task}: {kind.score}"
+        figure = score_against(study, task, "megabytes")
+        add(f"{score}_megabytes-{name}", figure, f"{title} against size", captions.MEGABYTES[kind], wide=True)
+        figure = score_against(study, task, "nonzero")
+        add(f"{score}_nonzero-{name}", figure, f"{title} against non-zero parameters", captions.NONZERO, wide=True)
+        if any(model.recipe != "dense" for model in study.models if model.task == task):
+            add(f"lost-{name}", score_lost(study, task), f"{title} lost to compression", captions.lost(kind))
+        if _twins(study, task):
+            figure = pretrained_and_scratch(study, task)
+            add(f"scratch-{name}", figure, f"{task}: pretrained and from scratch", captions.SCRATCH)
     return drawn
 
 
-_LOSS_SECONDS = (
-    "Validation loss of masked-language training against training seconds (compilation, evaluation and checkpoints "
-    "are not charged). The learning rate runs on the share of the budget used, so every curve decays inside its own "
-    "budget. Lines are means over pretraining seeds, bands one sample standard deviation. Source: curves.csv."
-)
-_LOSS_STEPS = "The same runs against optimizer steps; at equal steps every size has seen the same text."
-_MEGABYTES = (
-    "Accuracy on the validation split against the size of the packed artifact. Error bars are one sample standard "
-    "deviation over seeds, of pretraining and finetuning together; hollow markers were never pretrained. The stepped "
-    "line joins the Pareto frontier: no other model is as small and as accurate as a ringed one. Source: models.csv."
-)
-_NONZERO = "The same models against the number of parameters that are not zero; quantisation does not move a point."
-_LOST = (
-    "Accuracy of each seed's dense model minus that of its compressed one, mean and sample standard deviation over "
-    "seeds, in percentage points: lower is better, below zero compression helped."
-)
-_SCRATCH = (
-    "Dense models finetuned from the pretrained encoder and, for the same size, from random weights. Error bars are "
-    "one sample standard deviation over seeds."
-)
-
-
-def loss_curves(study: Study, axis: str) -> Figure:
-    """Validation loss (left, nats) and perplexity (right) of every size; `axis` is "seconds" or "steps"."""
+def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
+    """Validation loss (with perplexity on the right) or approx_bleu of every size; `axis` is "seconds" or "steps"."""
     figure, axes = style.new_figure(6.4, 4.5)
     colours = style.size_colours(study.sizes)
     for size, curves in sorted(group(study.curves, lambda curve: curve.size).items()):
-        costs, means, stds = _mean_curve(curves, axis)
+        costs, means, stds = _mean_curve(curves, axis, of)
         axes.plot(costs, means, color=colours[size], linewidth=1.8, label=size_label(size))
         axes.plot(costs[-1:], means[-1:], "o", color=colours[size], markersize=4)
         if len(curves) > 1:
@@ -91,43 +76,50 @@ def loss_curves(study: Study, axis: str) -> Figure:
     values = [value for curve in study.curves for value in getattr(curve, axis)]
     style.log_axis(axes, "x", min(values), max(values))
     axes.set_xlabel("training seconds (log)" if axis == "seconds" else "optimizer steps (log)")
-    axes.set_ylabel("validation loss (nats per predicted token)")
+    if of == LOSS:
+        axes.set_ylabel(f"validation loss ({study.kind.loss_unit})")
+        _add_perplexity(axes)
+    else:
+        axes.set_ylabel("approx_bleu (0 to 1; subwords, given the true prefix)")
+    figure.legend(loc="outside lower left", ncols=4, title="layers x hidden (parameters)", alignment="left")
+    return figure
+
+
+def _add_perplexity(axes: Axes) -> None:
     perplexity = axes.secondary_yaxis("right", functions=(lambda loss: loss, lambda loss: loss))
     low, high = (math.exp(min(limit, 60.0)) for limit in axes.get_ylim())
     perplexity.yaxis.set_major_locator(FixedLocator([math.log(tick) for tick in style.round_ticks(low, high)]))
     perplexity.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: style.plain_number(math.exp(loss))))
     perplexity.set_ylabel("perplexity")
     perplexity.spines["right"].set_visible(False)
-    figure.legend(loc="outside lower left", ncols=4, title="layers x hidden (parameters)", alignment="left")
-    return figure
 
 
-def _mean_curve(curves: Sequence[Curve], axis: str) -> tuple[list[float], list[float], list[float]]:
-    """Costs that all seeds reached, with mean and deviation of their losses there."""
+def _mean_curve(curves: Sequence[Curve], axis: str, of: Quantity) -> tuple[list[float], list[float], list[float]]:
+    """Costs that all seeds reached, with mean and deviation of what they measured there."""
     start, end = max(getattr(curve, axis)[0] for curve in curves), shared_end(curves, axis)
     costs = sorted({float(c) for curve in curves for c in getattr(curve, axis) if start <= c <= end} or {end})
-    found = [summarise(losses_at(curves, axis, cost)) for cost in costs]
+    found = [summarise(values_at(curves, axis, cost, of)) for cost in costs]
     return costs, [summary.mean for summary in found], [summary.std for summary in found]
 
 
-def accuracy_against(study: Study, task: str, cost: str) -> Figure:
-    """Accuracy of every model of a task against "megabytes" or "nonzero" parameters, with the Pareto frontier."""
+def score_against(study: Study, task: str, cost: str) -> Figure:
+    """Score of every model of a task against "megabytes" or "nonzero" parameters, with the Pareto frontier."""
     figure, axes = style.new_figure(9.4, 5.2)
     models = [model for model in study.models if model.task == task]
     colours, markers = style.size_colours(study.sizes), _markers(study)
     for model in models:
         colour = colours[model.size]
         axes.errorbar(
-            getattr(model, cost), 100 * model.accuracy.mean,
-            yerr=100 * model.accuracy.std if model.accuracy.n > 1 else None,
+            getattr(model, cost), 100 * model.score.mean,
+            yerr=100 * model.score.std if model.score.n > 1 else None,
             fmt=markers[model.recipe], color=colour, markerfacecolor=colour if model.pretrained else "white",
             markersize=6.5, markeredgewidth=1.2, elinewidth=1, capsize=2.5, alpha=0.92, zorder=3,
         )  # fmt: skip
-    costs, values = [getattr(model, cost) for model in models], [100 * model.accuracy.mean for model in models]
+    costs, values = [getattr(model, cost) for model in models], [100 * model.score.mean for model in models]
     style.log_axis(axes, "x", min(costs), max(costs))
     _draw_frontier(axes, costs, values)
     axes.set_xlabel("packed artifact (MB = 10⁶ bytes, log)" if cost == "megabytes" else "non-zero parameters (log)")
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(study.kind.heading)
     _legends(figure, study, models)
     return figure
 
@@ -170,8 +162,8 @@ def _legends(figure: Figure, study: Study, models: Sequence[Model]) -> None:
             text.set_fontweight("bold")
 
 
-def accuracy_lost(study: Study, task: str) -> Figure:
-    """Points of accuracy lost by recipe, sizes side by side."""
+def score_lost(study: Study, task: str) -> Figure:
+    """Points of the score lost by recipe, sizes side by side."""
     models = [model for model in study.models if model.task == task and model.pretrained]
     sizes = sorted({model.size for model in models})
     recipes = [recipe for recipe in _recipes(models) if recipe != "dense"]
@@ -181,8 +173,8 @@ def accuracy_lost(study: Study, task: str) -> Figure:
     for model in models:
         if model.recipe == "dense" or model.size not in dense:
             continue
-        base = dense[model.size].accuracies
-        drops = [100 * (base[seed] - value) for seed, value in model.accuracies.items() if seed in base]
+        base = dense[model.size].scores
+        drops = [100 * (base[seed] - value) for seed, value in model.scores.items() if seed in base]
         if not drops:
             continue
         found = summarise(drops)
@@ -194,7 +186,7 @@ def accuracy_lost(study: Study, task: str) -> Figure:
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.set_yticks(range(len(recipes)), [labels[recipe] for recipe in recipes])
     axes.set_ylim(len(recipes) - 0.5, -0.5)
-    axes.set_xlabel("accuracy lost (percentage points)")
+    axes.set_xlabel(f"{study.kind.score} lost ({study.kind.points})")
     handles = [Line2D([], [], color=colours[s], marker="o", linestyle="none", label=size_label(s)) for s in sizes]
     figure.legend(handles=handles, loc="outside lower left", ncols=4)
     return figure
@@ -211,20 +203,20 @@ def _twins(study: Study, task: str) -> list[tuple[Size, Model, Model]]:
 
 
 def pretrained_and_scratch(study: Study, task: str) -> Figure:
-    """Dense accuracy of each size on a task, pretrained (filled) and from scratch (hollow)."""
+    """Dense score of each size on a task, pretrained (filled) and from scratch (hollow)."""
     colours, twins = style.size_colours(study.sizes), _twins(study, task)
     figure, axes = style.new_figure(6.4, 1.9 + 0.5 * len(twins))
     for place, (size, *models) in enumerate(twins):
-        accuracies = [model.accuracy for model in models]
-        axes.plot([100 * found.mean for found in accuracies], [place, place], color=colours[size], linewidth=1.2)
-        for found, face in zip(accuracies, (colours[size], "white"), strict=True):
+        scores = [model.score for model in models]
+        axes.plot([100 * found.mean for found in scores], [place, place], color=colours[size], linewidth=1.2)
+        for found, face in zip(scores, (colours[size], "white"), strict=True):
             axes.errorbar(
                 100 * found.mean, place, xerr=100 * found.std if found.n > 1 else None, fmt="o", color=colours[size],
                 markerfacecolor=face, markersize=7, elinewidth=1, capsize=3, zorder=3,
             )  # fmt: skip
     axes.set_yticks(range(len(twins)), [size_label(size) for size, *_ in twins])
     axes.set_ylim(len(twins) - 0.5, -0.5)
-    axes.set_xlabel("accuracy (%)")
+    axes.set_xlabel(study.kind.heading)
     filled = Line2D([], [], color=style.INK, marker="o", linestyle="none", label="pretrained")
     hollow = Line2D([], [], color=style.INK, marker="o", fillstyle="none", linestyle="none", label="from scratch")
     figure.legend(handles=[filled, hollow], loc="outside lower left", ncols=2)

@@ -1,6 +1,6 @@
 """Which models are worth having: means over seeds, the Pareto frontier, and the best model under a budget.
 
-Cost (megabytes, parameters) is better smaller, value (accuracy) better larger.
+Cost (megabytes, parameters) is better smaller, value (accuracy, BLEU) better larger.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ class Summary:
     mean: float
     std: float
     n: int
+
+    def written(self, form: str, scale: float = 1.0) -> str:
+        """71.2 ± 0.4; without a spread where there is one seed."""
+        text = f"{scale * self.mean:{form}}"
+        return f"{text} ± {scale * self.std:{form}}" if self.n > 1 else text
 
 
 def summarise(values: Iterable[float]) -> Summary:

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import base64
-import importlib.metadata
-import json
-import os
-import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any
 
-from tlc_jax.analysis.claims import Claim
 from tlc_jax.analysis.figures import Drawn
-from tlc_jax.analysis.frontier import group, summarise
+from tlc_jax.analysis.frontier import group
+from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Kind
+from tlc_jax.analysis.page_markup import section, table
+from tlc_jax.analysis.page_provenance import provenance
 from tlc_jax.analysis.page_style import CSS
-from tlc_jax.analysis.recipe_labels import count_label, model_label, recipe_labels
-from tlc_jax.analysis.records import Curve, Model, Study
-from tlc_jax.analysis.regime import Progress, Regime
-from tlc_jax.analysis.spread import RULE
-from tlc_jax.analysis.tables import Choice, mean_of, on_frontier, percent, split_accuracies
+from tlc_jax.analysis.page_tables import best_table, model_tables, training_table
+from tlc_jax.analysis.recipe_labels import model_label, recipe_labels
+from tlc_jax.analysis.records import Study
+from tlc_jax.analysis.regime import Regime
+from tlc_jax.analysis.spread import rule
+from tlc_jax.analysis.tables import Choice, hundredths
+from tlc_jax.analysis.verdicts import Claim
 
 
 def render(
-    study: Study, regime: Regime, claims: Sequence[Claim], chosen: Sequence[Choice], drawn: Sequence[Drawn]
+    study: Study,
+    regimes: Mapping[Kind, Regime],
+    claims: Sequence[Claim],
+    chosen: Sequence[Choice],
+    drawn: Sequence[Drawn],
 ) -> str:
     """The whole page; every text that comes from the study is escaped."""
+
+    def by_kind(part: Callable[[Study], str]) -> str:
+        return "".join(part(study.of(kind)) for kind in study.kinds)
+
     sections = [
         _head(study, chosen),
-        _section("Best model under each memory budget", _best_table(study, chosen)),
-        _section("Regime of training", _regime(study, regime)),
-        _section("Figures", _figures(drawn)),
-        _section("The paper's claims, put to this study", _claims(claims)),
-        _section("Every evaluated model", _models(study)),
-        _section("Where the numbers come from", _provenance(study)),
+        section("Best model under each memory budget", by_kind(lambda part: best_table(part, chosen))),
+        section("Regime of training", by_kind(lambda part: _regime(study, part, regimes[part.kind]))),
+        section("Figures", _figures(drawn)),
+        section("The paper's claims, put to this study", _claims(study, claims)),
+        section("Every evaluated model", by_kind(model_tables)),
+        section("Where the numbers come from", provenance(study)),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -46,12 +53,22 @@ def render(
 def coverage(study: Study) -> str:
     """One sentence: how many models, sizes, recipes, tasks and seeds."""
     recipes = {model.recipe for model in study.models}
-    seeds = max(model.accuracy.n for model in study.models)
+    seeds = max(model.score.n for model in study.models)
+    sizes = [
+        _count(len(study.of(kind).sizes), "size") + ("" if study.kinds == [ENCODER] else f" of {kind.models}")
+        for kind in study.kinds
+    ]
+    tasks = {(model.size.kind, model.task) for model in study.models}
     parts = [
-        _count(len(study.sizes), "size"), _count(len(recipes), "recipe"), _count(len(study.tasks), "task"),
+        *sizes, _count(len(recipes), "recipe"), _count(len(tasks), "task"),
         f"up to {_count(seeds, 'seed')} each", f"{_count(len(study.rows), 'evaluated model')} in all",
     ]  # fmt: skip
     return ", ".join(parts) + ("; synthetic data" if study.synthetic else "")
+
+
+def headline(study: Study, regime: Regime, kind: Kind) -> str:
+    """The regime in one sentence, which names the kind of model except where all are encoders."""
+    return ("" if study.kinds == [ENCODER] else f"{kind.models.capitalize()}: ") + regime.headline()
 
 
 def unfinished(study: Study) -> list[str]:
@@ -74,12 +91,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def _head(study: Study, chosen: Sequence[Choice]) -> str:
-    labels = recipe_labels(model.recipe for model in study.models)
     sentences = []
-    for task, options in group(chosen, lambda choice: choice.task).items():
+    for (kind, task), options in group(chosen, lambda choice: (choice.kind, choice.task)).items():
+        labels = recipe_labels(model.recipe for model in study.of(kind).models)
         named = [
             f"under {choice.megabytes:g} MB <strong>{escape(model_label(choice.model, labels))}</strong> "
-            f"({percent(choice.model.accuracy)} %)"
+            f"({hundredths(choice.model.score)} {kind.unit})"
             for choice in options
             if choice.model
         ]
@@ -87,72 +104,27 @@ def _head(study: Study, chosen: Sequence[Choice]) -> str:
         sentences.append(f"<p class='lead'>Best on <em>{escape(task)}</em>: {text}.</p>")
     warnings = [escape(line) for line in unfinished(study)]
     if study.synthetic:
+        data, skill = _SYNTHETIC[tuple(study.kinds)]
         warnings.insert(
             0,
-            "The text and the labelled pairs are synthetic, generated by the toy world: the numbers show how the "
-            "method behaves, not how well a model understands English.",
+            f"{data} are synthetic, generated by the toy world: the numbers show how the "
+            f"method behaves, not how well a model {skill}.",
         )
     notes = "".join(f"<p class='note'>{line}</p>" for line in warnings)
     title = f"<h1>{escape(study.name)}</h1><p class='sub'>{escape(coverage(study))}</p>"
     return f"<header>{title}{''.join(sentences)}{notes}</header>\n"
 
 
-def _best_table(study: Study, chosen: Sequence[Choice]) -> str:
-    labels = recipe_labels(model.recipe for model in study.models)
-    rows = []
-    for choice in chosen:
-        cells = [escape(choice.task), f"{choice.megabytes:g}"]
-        if (model := choice.model) is None:
-            rows.append([*cells, "nothing fits", *[""] * 5])
-            continue
-        rows.append(
-            [*cells, escape(model_label(model, labels)), percent(model.accuracy), str(model.accuracy.n),
-             f"{model.megabytes:.3f}", count_label(model.nonzero), _jobs(model)]
-        )  # fmt: skip
-    heading = ["task", "#budget (MB)", "best model", "#accuracy (%)", "#seeds", "#artifact (MB)", "#non-zero", "jobs"]
-    return _table(heading, rows) + (
-        "<p class='fine'>MB = 10⁶ bytes of the packed artifact, of the largest artifact among the seeds. Accuracy is "
-        "mean ± sample standard deviation over seeds.</p>"
-    )
+_SYNTHETIC = {
+    (ENCODER,): ("The text and the labelled pairs", "understands English"),
+    (TRANSLATOR,): ("The sentence pairs", "translates"),
+    (ENCODER, TRANSLATOR): ("Data of this study", "understands English or translates"),
+}
 
 
-def _regime(study: Study, regime: Regime) -> str:
-    text = f"<p class='lead'>{escape(regime.headline())}</p>"
-    curves = group(study.curves, lambda curve: curve.size)
-    rows = [_progress_row(progress, curves[progress.size]) for progress in regime.progress]
-    heading = [
-        "size", "#parameters", "#steps", "#tokens seen", "#tokens/s", "#MFU", "#training s", "#final loss (nats)",
-        "#perplexity", "#fall in last fifth", "early plateau", "stopped by", "jobs",
-    ]  # fmt: skip
-    lines = "".join(f"<li>{escape(crossing.describe('s'))}</li>" for crossing in regime.seconds)
-    if not rows:
-        return text
-    return (
-        f"{text}<ul>{lines}</ul>{_table(heading, rows)}"
-        "<p class='fine'>“Fall in last fifth” is how much the loss, in nats, still fell over the last fifth of a run's "
-        "steps; a learning rate that decays there lowers the loss by itself. “Early plateau” means that the final loss "
-        "is above 0.8 of the entropy of single tokens, or, where that is not reported, above 0.6 of the logarithm of "
-        "the vocabulary: the model knows how frequent tokens are and little more.</p>"
-    )
-
-
-def _progress_row(progress: Progress, curves: Sequence[Curve]) -> list[str]:
-    def mean(field: str) -> float | None:
-        values = [float(curve.result[field]) for curve in curves if curve.result.get(field) is not None]
-        return summarise(values).mean if values else None
-
-    tokens, rate, mfu = mean("tokens"), mean("tokens_per_second"), mean("mfu")
-    finals, seconds = summarise(curve.losses[-1] for curve in curves), summarise(curve.seconds[-1] for curve in curves)
-    spread = f" ± {finals.std:.3f}" if finals.n > 1 else ""
-    plateau = {None: "unknown", True: "yes", False: "left"}[progress.plateau]
-    stopped = sorted({str(curve.result.get("stopped_by", "")) for curve in curves})
-    return [
-        str(progress.size), count_label(progress.size.params), f"{progress.steps:,.0f}",
-        "" if tokens is None else count_label(tokens), "" if rate is None else f"{rate:,.0f}",
-        "" if mfu is None else f"{mfu:.1%}", f"{seconds.mean:,.1f}", f"{progress.loss:.3f}{spread}",
-        f"{2.718281828459045 ** progress.loss:,.4g}", f"{progress.fall:.3f}", plateau, escape(", ".join(stopped)),
-        _details([curve.job for curve in curves]),
-    ]  # fmt: skip
+def _regime(study: Study, part: Study, regime: Regime) -> str:
+    text = escape(headline(study, regime, part.kind))
+    return f"<p class='lead'>{text}</p>{training_table(part, regime)}"
 
 
 def _figures(drawn: Sequence[Drawn]) -> str:
@@ -161,14 +133,14 @@ def _figures(drawn: Sequence[Drawn]) -> str:
 
 def _figure(figure: Drawn) -> str:
     data = base64.b64encode(figure.path.read_bytes()).decode()
-    wide = " class='wide'" if figure.path.name.startswith("accuracy_") else ""
+    wide = " class='wide'" if figure.wide else ""
     return (
         f"<figure{wide}><img src='data:image/png;base64,{data}' alt='{escape(figure.title, quote=True)}'>"
         f"<figcaption><strong>{escape(figure.title)}.</strong> {escape(figure.caption)}</figcaption></figure>\n"
     )
 
 
-def _claims(claims: Sequence[Claim]) -> str:
+def _claims(study: Study, claims: Sequence[Claim]) -> str:
     rows = []
     for claim in claims:
         badge = f"<span class='badge {claim.verdict.replace(' ', '-')}'>{claim.verdict}</span>"
@@ -179,119 +151,7 @@ def _claims(claims: Sequence[Claim]) -> str:
         "“Does not hold” says that the criterion was not met in this study, which may also mean that the difference "
         "is within the spread of the seeds. Spreads are sample standard deviations."
     )
-    table = _table(["", "claim and criterion", "verdict", "numbers found here"], rows, kind="claims")
-    return f"<p class='fine'>{escape(RULE)} {legend}</p>{table}"
-
-
-def _models(study: Study) -> str:
-    frontier, labels = on_frontier(study), recipe_labels(model.recipe for model in study.models)
-    text = ""
-    for task, models in group(study.models, lambda model: model.task).items():
-        splits = list(dict.fromkeys(split for model in models for split in split_accuracies(model)))
-        splits = splits if len(splits) > 1 else []
-        heading = ["model", "recipe", "#sparsity", "#bits", "#non-zero", "#ideal (MB)", "#artifact (MB)",
-                   "#checkpoint (MB)", "#accuracy (%)", *(f"#{escape(split)} (%)" for split in splits),
-                   "#seeds", "jobs"]  # fmt: skip
-        rows = [_model_row(model, splits, labels, model.jobs in frontier) for model in models]
-        text += f"<h3>{escape(task)}</h3>{_table(heading, rows)}"
-    return text + (
-        "<p class='fine'>A dot marks the Pareto frontier of accuracy against megabytes. Sparsity is over the pruned "
-        "tensors. Ideal: bits of the values kept and of the positions they need, no headers; artifact: our packed file "
-        "(largest over seeds); checkpoint: the compressed model as Orbax stores it. Unrounded: models.csv.</p>"
-    )
-
-
-def _model_row(model: Model, splits: Sequence[str], labels: dict[str, str], best: bool) -> list[str]:
-    def megabytes(field: str) -> str:
-        value = mean_of(model, field)
-        return "" if value is None else f"{value / 1e6:.3f}"
-
-    by_split = split_accuracies(model)
-    return [
-        f"{model.size}{'' if model.pretrained else ', from scratch'}",
-        f"<span title='{escape(model.recipe, quote=True)}'>{escape(labels[model.recipe])}</span>{' •' if best else ''}",
-        f"{model.sparsity:.0%}", f"{model.bits:g}", count_label(model.nonzero), megabytes("bytes_ideal"),
-        f"{model.megabytes:.3f}", megabytes("bytes_checkpoint"), percent(model.accuracy),
-        *(percent(by_split[split]) if split in by_split else "" for split in splits),
-        str(model.accuracy.n), _jobs(model),
-    ]  # fmt: skip
-
-
-def _provenance(study: Study) -> str:
-    seeds = sorted({f"pretraining {p}, finetuning {s}" for m in study.models for p, s in m.accuracies})
-    packages = ("tlc_jax", "jax", "flax", "optax", "orbax-checkpoint", "aqtp", "numpy")
-    versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
-    sources = sorted({str(c.get("data", {}).get("train")) for c in study.configs.values() if c.get("data")})
-    facts = [
-        *_recorded(study),
-        ("this page was written by", f"tlc report --workdir={study.name}, on {platform.system()} "
-         f"{platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"),
-        ("data sources", ", ".join(sources)),
-        ("seeds", "; ".join(seeds)),
-        ("rows", f"{len(study.rows)} in results.jsonl; each number above names the jobs it is from, in jobs/NAME/"),
-    ]  # fmt: skip
-    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
-    configs = "".join(
-        f"<details><summary>{escape(name)}</summary><pre>{escape(_compact(config))}</pre></details>"
-        for name, config in study.configs.items()
-        if name.startswith("pretrain-")
-    )
-    return f"<dl>{rows}</dl><h3>Configs of the pretraining jobs</h3>{configs or '<p>none found</p>'}"
-
-
-def _recorded(study: Study) -> Iterable[tuple[str, str]]:
-    """Command, machine, device and the like, where the study or its jobs wrote them down."""
-    for field in ("command", "machine", "device", "devices", "platform", "python", "versions"):
-        sources = [study.recorded, *study.results.values()]
-        values = {_plain(source[field]) for source in sources if source.get(field)}
-        if values:
-            yield field, " | ".join(sorted(values))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {inner}" for name, inner in value.items())
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _compact(config: Any) -> str:
-    return "\n".join(f"{section}: {json.dumps(value)}" for section, value in config.items())
-
-
-def _jobs(model: Model) -> str:
-    return _details(model.jobs)
-
-
-def _details(names: Sequence[str]) -> str:
-    listing = "<br>".join(map(escape, names))
-    return f"<details><summary>{len(names)}</summary>{listing}</details>"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>\n"
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table of cells that are already HTML; headings that start with # are columns of numbers.
-
-    Columns in which every cell is empty are left out.
-    """
-    rows = list(rows)
-    kept = [place for place in range(len(heading)) if not rows or any(row[place] for row in rows)]
-    heading, rows = [heading[place] for place in kept], [[row[place] for place in kept] for row in rows]
-    classes = [" class='n'" if name.startswith("#") else "" for name in heading]
-    head = "".join(f"<th{c}>{name.lstrip('#')}</th>" for name, c in zip(heading, classes, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{c}>{cell}</td>" for cell, c in zip(row, classes, strict=True)) + "</tr>\n"
-        for row in rows
-    )
-    return (
-        f"<div class='scroll'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    if ENCODER not in study.kinds:
+        legend += " The paper's claims about encoders are left out: this study has none."
+    listing = table(["", "claim and criterion", "verdict", "numbers found here"], rows, kind="claims")
+    return f"<p class='fine'>{escape(rule(study.kinds))} {legend}</p>{listing}"

@@ -37,7 +37,7 @@ th { font-weight: 600; color: var(--soft); font-size: .8rem; vertical-align: bot
 .n { text-align: right; }
 table.claims td { white-space: normal; min-width: 2rem; }
 table.claims td:nth-child(2), table.claims td:nth-child(4) { min-width: 18rem; width: 46%; }
-table.claims td:nth-child(3) { white-space: nowrap; }
+table.claims td:nth-child(1), table.claims td:nth-child(3) { white-space: nowrap; }
 ul { margin: .2rem 0; padding-left: 1.1rem; }
 td ul { font-size: .84rem; }
 .badge { display: inline-block; padding: .1rem .6rem; border-radius: 999px; border: 1px solid currentColor;

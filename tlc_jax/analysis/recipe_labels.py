@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from tlc_jax.analysis.records import Model, Size
+from tlc_jax.analysis.kinds import Size
+from tlc_jax.analysis.records import Model
 
 
 def recipe_labels(recipes: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a study left on disk, read once into plain objects: evaluated models, loss curves, job states.
+"""What a study left on disk, read once into plain objects: evaluated models, training curves, job states.
 
 Only finished jobs count. A torn last line (the study was killed while writing it) is skipped; any other bad line is
 the user's to know about.
@@ -8,41 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlc_jax.analysis.curves import Curve, finite, read_curve
 from tlc_jax.analysis.frontier import Summary, group, summarise
+from tlc_jax.analysis.kinds import ENCODER, KINDS, Kind, Shape, Size
 from tlc_jax.errors import InputError
 
-_REQUIRED = ("layers", "hidden", "params", "task", "recipe", "accuracy", "bytes_artifact", "nonzero", "job")
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Size:
-    """A shape of encoder; ordered by parameters, as every figure and table is."""
-
-    params: int  # of the finetuned classifier, or of the pretraining model where nothing was finetuned
-    layers: int
-    hidden: int
-
-    def __str__(self) -> str:
-        return f"{self.layers}x{self.hidden}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """Validation loss (nats per predicted token) of one pretraining run, by steps and by training seconds."""
-
-    size: Size
-    seed: int
-    job: str
-    steps: tuple[int, ...]
-    seconds: tuple[float, ...]
-    losses: tuple[float, ...]
-    result: Mapping[str, Any]
-    vocab_size: int  # 0: not known
+_REQUIRED = ("layers", "hidden", "params", "task", "recipe", "bytes_artifact", "nonzero", "job")  # and the kind's score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +28,7 @@ class Model:
     size: Size
     pretrained: bool
     recipe: str
-    accuracies: Mapping[tuple[int, int], float]  # by (pretraining seed, finetuning seed)
+    scores: Mapping[tuple[int, int], float]  # 0 to 1, by (pretraining seed, finetuning seed)
     megabytes: float  # 10^6 bytes of the largest artifact among the seeds, so that every seed's fits
     nonzero: float
     sparsity: float
@@ -61,8 +36,8 @@ class Model:
     rows: tuple[Mapping[str, Any], ...]
 
     @property
-    def accuracy(self) -> Summary:
-        return summarise(self.accuracies.values())
+    def score(self) -> Summary:
+        return summarise(self.scores.values())
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -84,6 +59,26 @@ class Study:
     notes: tuple[str, ...]  # what was left out, and why
 
     @property
+    def kinds(self) -> list[Kind]:
+        found = {size.kind for size in self.sizes}
+        return [kind for kind in KINDS.values() if kind in found]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of a study that has one, as `of` makes it."""
+        (kind,) = self.kinds
+        return kind
+
+    def of(self, kind: Kind) -> Study:
+        """The part about one kind of model. Whatever compares sizes looks at one part at a time."""
+        return dataclasses.replace(
+            self,
+            rows=tuple(row for row in self.rows if _kind(row) == kind),
+            models=tuple(model for model in self.models if model.size.kind == kind),
+            curves=tuple(curve for curve in self.curves if curve.size.kind == kind),
+        )
+
+    @property
     def sizes(self) -> list[Size]:
         return sorted({model.size for model in self.models} | {curve.size for curve in self.curves})
 
@@ -96,6 +91,11 @@ class Study:
         """Whether any data of any job came from the toy generator."""
         sources = [str(config.get("data", {}).get(name, "")) for config in self.configs.values() for name in _SOURCES]
         return any("toy:" in source for source in sources)
+
+    def signatures(self, score: str) -> list[str]:
+        """The different sacreBLEU signatures of "bleu" or "chrf" in this study."""
+        found = [row.get(f"{score}_signature") for row in (*self.rows, *self.results.values())]
+        return list(dict.fromkeys(str(signature) for signature in found if signature))
 
 
 _SOURCES = ("train", "valid")
@@ -110,11 +110,16 @@ def load(workdir: Path) -> Study:
     path = workdir / "results.jsonl"
     notes: list[str] = []
     rows = _latest(_read_rows(path, notes))
-    usable = [row for row in rows if _finite(row["accuracy"])]
-    if len(usable) < len(rows):
-        notes.append(f"{len(rows) - len(usable)} of {len(rows)} rows have no finite accuracy and are left out")
+    usable = [row for row in rows if finite(row[_kind(row).field])]
+    for kind in KINDS.values():
+        read, left = (sum(_kind(row) == kind for row in some) for some in (rows, usable))
+        if left < read:
+            notes.append(f"{read - left} of {read} rows have no finite {kind.score} and are left out")
     if not usable:
         raise InputError(f"{path} holds no evaluated model yet: run `tlc study` on this workdir first")
+    signatures = {str(row["bleu_signature"]) for row in usable if row.get("bleu_signature")}
+    if len(signatures) > 1:
+        notes.append(f"BLEU was computed in several ways, which must not be compared: {', '.join(sorted(signatures))}")
     configs = {folder.name: _read_json(folder / "config.json") for folder in _job_folders(workdir)}
     results = {
         folder.name: _read_json(folder / "result.json")
@@ -124,9 +129,10 @@ def load(workdir: Path) -> Study:
     sizes = _sizes(usable)
     curves = [
         curve
+        for kind in KINDS.values()
         for folder in _job_folders(workdir)
-        if folder.name.startswith("pretrain-") and folder.name in results
-        if (curve := _read_curve(folder, configs[folder.name], results[folder.name], sizes))
+        if folder.name.startswith(f"{kind.job}-") and folder.name in results
+        if (curve := read_curve(kind, folder, configs[folder.name], results[folder.name], sizes))
     ]
     recorded = _read_json(workdir / "study.json", default={})
     recorded = {"jobs": recorded} if isinstance(recorded, list) else dict(recorded)
@@ -158,20 +164,23 @@ def _read_rows(path: Path, notes: list[str]) -> list[Mapping[str, Any]]:
                 notes.append(f"the last line of {path.name} is cut short and left out")
                 continue
             raise InputError(f"{path} line {number} is not JSON ({error}): remove it and run the study again") from None
-        missing = [name for name in _REQUIRED if name not in row] if isinstance(row, dict) else list(_REQUIRED)
+        row = row if isinstance(row, dict) else {}
+        if str(row.get("kind") or ENCODER.name) not in KINDS:
+            raise InputError(f"{path} line {number} has kind {row['kind']!r}; known: {', '.join(KINDS)}")
+        missing = [name for name in (*_REQUIRED, _kind(row).field) if name not in row]
         if missing:
             raise InputError(f"{path} line {number} lacks {', '.join(missing)}: is this the results file of a study?")
         rows.append(row)
     return rows
 
 
+def _kind(row: Mapping[str, Any]) -> Kind:
+    return KINDS[str(row.get("kind") or ENCODER.name)]  # results of older studies name none
+
+
 def _latest(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """One row per evaluated model: a job that ran again replaces what it wrote before."""
     return list({(row["job"], row["task"], row["recipe"]): row for row in rows}.values())
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _job_folders(workdir: Path) -> list[Path]:
@@ -187,18 +196,19 @@ def _read_json(path: Path, default: Any = None) -> Any:
         raise InputError(f"{path} is not JSON ({error}): remove that job's folder and run the study again") from None
 
 
-def _sizes(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], Size]:
+def _shape(row: Mapping[str, Any]) -> Shape:
+    return int(row["layers"]), int(row["hidden"]), _kind(row)
+
+
+def _sizes(rows: Sequence[Mapping[str, Any]]) -> dict[Shape, Size]:
     """One `Size` per shape. Tasks differ in their heads by a few parameters: the smallest count stands for all."""
-    by_shape = group(rows, lambda row: (int(row["layers"]), int(row["hidden"])))
+    by_shape = group(rows, _shape)
     return {shape: Size(min(int(row["params"]) for row in members), *shape) for shape, members in by_shape.items()}
 
 
-def _models(
-    rows: Sequence[Mapping[str, Any]], sizes: Mapping[tuple[int, int], Size], notes: list[str]
-) -> tuple[Model, ...]:
+def _models(rows: Sequence[Mapping[str, Any]], sizes: Mapping[Shape, Size], notes: list[str]) -> tuple[Model, ...]:
     def key(row: Mapping[str, Any]) -> tuple[str, Size, bool, str]:
-        size = sizes[int(row["layers"]), int(row["hidden"])]
-        return str(row["task"]), size, row.get("init", "pretrained") != "scratch", str(row["recipe"])
+        return str(row["task"]), sizes[_shape(row)], row.get("init", "pretrained") != "scratch", str(row["recipe"])
 
     models = []
     for (task, size, pretrained, recipe), all_members in group(rows, key).items():
@@ -211,7 +221,7 @@ def _models(
                 size=size,
                 pretrained=pretrained,
                 recipe=recipe,
-                accuracies={_seeds(row): float(row["accuracy"]) for row in members},
+                scores={_seeds(row): float(row[size.kind.field]) / size.kind.full for row in members},
                 megabytes=max(row["bytes_artifact"] for row in members) / 1e6,
                 nonzero=summarise(row["nonzero"] for row in members).mean,
                 sparsity=summarise(row.get("sparsity") or 0.0 for row in members).mean,
@@ -224,37 +234,3 @@ def _models(
 
 def _seeds(row: Mapping[str, Any]) -> tuple[int, int]:
     return int(row.get("pretrain_seed") or 0), int(row.get("seed") or 0)
-
-
-def _read_curve(
-    folder: Path, config: Mapping[str, Any], result: Mapping[str, Any], sizes: Mapping[tuple[int, int], Size]
-) -> Curve | None:
-    model = config.get("model", {})
-    shape = int(model.get("layers", 0)), int(model.get("hidden", 0))
-    evaluations = [row for row in _read_metrics(folder / "metrics.jsonl") if row.get("event") == "eval"]
-    # The last evaluation, on everything, is in the result. It takes the place of one on a part at the same step.
-    evaluations.append({"step": result.get("steps"), **result})
-    points: list[tuple[int, float, float]] = []
-    for row in evaluations:
-        if not all(_finite(row.get(field)) for field in ("step", "train_seconds", "valid_loss")):
-            continue
-        while points and points[-1][0] >= row["step"]:  # a resumed run writes the steps since its checkpoint again
-            points.pop()
-        points.append((int(row["step"]), float(row["train_seconds"]), float(row["valid_loss"])))
-    points = [point for point in points if point[0] > 0 and point[1] > 0]  # axes are logarithmic
-    if not points:
-        return None
-    size = sizes.get(shape) or Size(int(result.get("params", 0)), *shape)
-    steps, seconds, losses = zip(*points, strict=True)
-    vocab = result.get("vocab_size") or config.get("tokenizer", {}).get("vocab_size") or 0
-    return Curve(size, int(config.get("seed", 0)), folder.name, steps, seconds, losses, result, int(vocab))
-
-
-def _read_metrics(path: Path) -> list[Mapping[str, Any]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a kill; the resumed run wrote the row again
-    return rows

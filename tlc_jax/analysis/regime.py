@@ -6,13 +6,14 @@ a report must say which of the two was observed.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
 
+from tlc_jax.analysis.curves import Curve, interpolate, shared_end, values_at
 from tlc_jax.analysis.frontier import group, summarise
-from tlc_jax.analysis.records import Curve, Size
+from tlc_jax.analysis.kinds import ENCODER, Kind, Size
+from tlc_jax.analysis.records import Study
 from tlc_jax.analysis.spread import LOSS_MARGIN, clear, pool
 
 # A loss that is still above this share of its reference counts as the early plateau, on which a model has learned
@@ -52,7 +53,7 @@ class Progress:
     steps: float
     loss: float  # at the end, nats, mean over seeds
     fall: float  # of the loss over the last fifth of its steps, nats
-    plateau: bool | None  # None: no reference to judge by
+    plateau: bool | None  # None: no reference to judge by, or no plateau to be on, as with translators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,56 +89,23 @@ class Regime:
         return f"{text}."
 
 
+def regimes(study: Study) -> dict[Kind, Regime]:
+    """The regime of each kind of model."""
+    return {kind: regime(study.of(kind).curves) for kind in study.kinds}
+
+
 def regime(curves: Sequence[Curve]) -> Regime:
-    """Compares the loss curves of all sizes at equal training seconds and at equal steps."""
+    """Compares the loss curves of all sizes of one kind at equal training seconds and at equal steps."""
     by_size = group(sorted(curves, key=lambda curve: curve.size), lambda curve: curve.size)
     pairs = [(small, large) for small in by_size for large in by_size if small < large]
     end = shared_end(curves, "seconds") if curves else 0.0
-    finals = {size: summarise(losses_at(members, "seconds", end)).mean for size, members in by_size.items()}
+    finals = {size: summarise(values_at(members, "seconds", end)).mean for size, members in by_size.items()}
     return Regime(
         seconds=tuple(_crossing(by_size[small], by_size[large], curves, "seconds") for small, large in pairs),
         steps=tuple(_crossing(by_size[small], by_size[large], curves, "steps") for small, large in pairs),
         progress=tuple(_progress(members) for members in by_size.values()),
         leader=min(finals, key=lambda size: finals[size], default=None),
     )
-
-
-def shared_end(curves: Sequence[Curve], axis: str) -> float:
-    """The largest cost that every curve reached (its last evaluation)."""
-    return float(min(getattr(curve, axis)[-1] for curve in curves))
-
-
-def losses_at(curves: Sequence[Curve], axis: str, cost: float) -> list[float]:
-    """The loss of each curve at a cost, interpolated linearly in the logarithm of the cost."""
-    return [_interpolate(getattr(curve, axis), curve.losses, cost) for curve in curves]
-
-
-def reaching(curves: Sequence[Curve], axis: str, loss: float) -> float | None:
-    """The mean cost at which the curves first reach a loss; None where one of them never does."""
-    costs = []
-    for curve in curves:
-        axis_values = getattr(curve, axis)
-        place = next((place for place, value in enumerate(curve.losses) if value <= loss), None)
-        if place is None:
-            return None
-        if place == 0:
-            costs.append(float(axis_values[0]))
-            continue
-        before, after = curve.losses[place - 1], curve.losses[place]
-        share = (before - loss) / (before - after)
-        costs.append(axis_values[place - 1] + share * (axis_values[place] - axis_values[place - 1]))
-    return summarise(costs).mean
-
-
-def _interpolate(costs: Sequence[float], losses: Sequence[float], cost: float) -> float:
-    place = bisect.bisect_left(costs, cost)
-    if place == 0:
-        return losses[0]
-    if place == len(costs):
-        return losses[-1]
-    low, high = math.log(costs[place - 1]), math.log(costs[place])
-    share = (math.log(cost) - low) / (high - low)
-    return losses[place - 1] + share * (losses[place] - losses[place - 1])
 
 
 def _crossing(small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequence[Curve], axis: str) -> Crossing:
@@ -148,11 +116,11 @@ def _crossing(small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequen
     grid = sorted({float(start), *inner, end})
 
     def gap(cost: float) -> float:
-        return summarise(losses_at(large, axis, cost)).mean - summarise(losses_at(small, axis, cost)).mean
+        return summarise(values_at(large, axis, cost)).mean - summarise(values_at(small, axis, cost)).mean
 
     gaps = [gap(cost) for cost in grid]
-    spread = pool([losses_at(m, axis, end) for m in group(all_curves, lambda c: c.size).values()])
-    outcome = -clear(losses_at(small, axis, end), losses_at(large, axis, end), spread, LOSS_MARGIN)
+    spread = pool([values_at(m, axis, end) for m in group(all_curves, lambda c: c.size).values()])
+    outcome = -clear(values_at(small, axis, end), values_at(large, axis, end), spread, LOSS_MARGIN)
     behind = [place for place, value in enumerate(gaps) if value >= 0]
     at = None
     if outcome > 0 and behind:
@@ -164,15 +132,21 @@ def _crossing(small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequen
 
 def _progress(curves: Sequence[Curve]) -> Progress:
     finals = [curve.losses[-1] for curve in curves]
-    falls = [_interpolate(curve.steps, curve.losses, 0.8 * curve.steps[-1]) - curve.losses[-1] for curve in curves]
-    first, loss = curves[0], summarise(finals).mean
-    reference = None
-    if first.result.get("unigram_loss"):
-        reference = _PLATEAU_OF_UNIGRAM * float(first.result["unigram_loss"])
-    elif first.vocab_size > 1:
-        reference = _PLATEAU_OF_VOCABULARY * math.log(first.vocab_size)
+    falls = [interpolate(curve.steps, curve.losses, 0.8 * curve.steps[-1]) - curve.losses[-1] for curve in curves]
+    loss = summarise(finals).mean
+    reference = _plateau(curves[0])
     steps = summarise(curve.steps[-1] for curve in curves).mean
-    return Progress(first.size, steps, loss, summarise(falls).mean, None if reference is None else loss > reference)
+    plateau = None if reference is None else loss > reference
+    return Progress(curves[0].size, steps, loss, summarise(falls).mean, plateau)
+
+
+def _plateau(curve: Curve) -> float | None:
+    """The loss above which a model is on the early plateau."""
+    if curve.size.kind != ENCODER:
+        return None
+    if curve.result.get("unigram_loss"):
+        return _PLATEAU_OF_UNIGRAM * float(curve.result["unigram_loss"])
+    return _PLATEAU_OF_VOCABULARY * math.log(curve.vocab_size) if curve.vocab_size > 1 else None
 
 
 def _round(value: float) -> str:

@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.analysis.claims import Claim
+from tlc_jax.analysis.curves import measured
 from tlc_jax.analysis.frontier import Summary, best_under, group, pareto, round_budgets, summarise
+from tlc_jax.analysis.kinds import TRANSLATOR, Kind
 from tlc_jax.analysis.records import Model, Study
+from tlc_jax.analysis.verdicts import Claim
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """The best model of a task under a budget of megabytes (10^6 bytes of artifact); None where nothing fits."""
 
+    kind: Kind
     task: str
     megabytes: float
     model: Model | None
@@ -25,28 +28,41 @@ class Choice:
 def choices(study: Study, budgets: Sequence[float] = ()) -> list[Choice]:
     """The best model under each budget, task by task; without budgets, three round ones inside the data's range."""
     chosen = []
-    for task in study.tasks:
-        models = [model for model in study.models if model.task == task]
-        costs, values = [model.megabytes for model in models], [model.accuracy.mean for model in models]
+    for (kind, task), models in _by_task(study).items():
+        costs, values = [model.megabytes for model in models], [model.score.mean for model in models]
         for budget in budgets or round_budgets(costs):
             index = best_under(budget, costs, values)
-            chosen.append(Choice(task, budget, None if index is None else models[index]))
+            chosen.append(Choice(kind, task, budget, None if index is None else models[index]))
     return chosen
 
 
+def _by_task(study: Study) -> dict[tuple[Kind, str], list[Model]]:
+    return group(study.models, lambda model: (model.size.kind, model.task))
+
+
 def on_frontier(study: Study) -> set[tuple[str, ...]]:
-    """The models (by their jobs) that are on the frontier of accuracy against megabytes of their task."""
+    """The models (by their jobs) that are on the frontier of score against megabytes of their task."""
     found: set[tuple[str, ...]] = set()
-    for models in group(study.models, lambda model: model.task).values():
-        frontier = pareto([m.megabytes for m in models], [m.accuracy.mean for m in models])
+    for models in _by_task(study).values():
+        frontier = pareto([m.megabytes for m in models], [m.score.mean for m in models])
         found |= {models[index].jobs for index in frontier}
     return found
 
 
-def percent(accuracy: Summary) -> str:
-    """71.2 ± 0.4, in percent; without a spread where there is one seed."""
-    text = f"{100 * accuracy.mean:.1f}"
-    return f"{text} ± {100 * accuracy.std:.1f}" if accuracy.n > 1 else text
+def hundredths(score: Summary) -> str:
+    """A score in percent, or in points of BLEU."""
+    return score.written(".1f", 100)
+
+
+def scores(model: Model) -> list[str]:
+    """The score of a model and the means of those beside it; empty where one was not measured."""
+    means = ((beside, mean_of(model, beside.field)) for beside in model.size.kind.beside)
+    return [hundredths(model.score), *("" if mean is None else f"{mean:{beside.form}}" for beside, mean in means)]
+
+
+def score_headings(kind: Kind) -> list[str]:
+    """What `scores` are called."""
+    return [kind.heading, *(beside.heading for beside in kind.beside)]
 
 
 def split_accuracies(model: Model) -> dict[str, Summary]:
@@ -75,8 +91,8 @@ def write_csvs(study: Study, chosen: Sequence[Choice], claims: Sequence[Claim], 
 
 
 def _model_row(model: Model) -> dict[str, Any]:
-    accuracy = model.accuracy
     return {
+        "kind": model.size.kind.name,
         "task": model.task,
         "layers": model.size.layers,
         "hidden": model.size.hidden,
@@ -88,15 +104,13 @@ def _model_row(model: Model) -> dict[str, Any]:
         "nonzero": round(model.nonzero),
         "megabytes_artifact_largest": model.megabytes,
         **{f"{field}_mean": mean_of(model, field) for field in ("bytes_ideal", "bytes_artifact", "bytes_checkpoint")},
-        "accuracy_mean": accuracy.mean,
-        "accuracy_std": accuracy.std,
-        "seeds": accuracy.n,
+        **_scores(model),
         "jobs": " ".join(model.jobs),
     }
 
 
 def _choice_row(choice: Choice) -> dict[str, Any]:
-    row = {"task": choice.task, "megabytes": choice.megabytes}
+    row = {"kind": choice.kind.name, "task": choice.task, "megabytes": choice.megabytes}
     if choice.model is None:
         return row
     model = choice.model
@@ -104,12 +118,26 @@ def _choice_row(choice: Choice) -> dict[str, Any]:
         "size": str(model.size),
         "init": "pretrained" if model.pretrained else "scratch",
         "recipe": model.recipe,
-        "accuracy_mean": model.accuracy.mean,
-        "accuracy_std": model.accuracy.std,
-        "seeds": model.accuracy.n,
+        **_scores(model),
         "megabytes_artifact": model.megabytes,
         "jobs": " ".join(model.jobs),
     }
+
+
+def _scores(model: Model) -> dict[str, Any]:
+    """The scores of a model, in the units of results.jsonl."""
+    kind, score = model.size.kind, model.score
+    scores: dict[str, Any] = {
+        f"{kind.field}_mean": kind.full * score.mean,
+        f"{kind.field}_std": kind.full * score.std,
+        "seeds": score.n,
+    }
+    if kind == TRANSLATOR:
+        fields = (*(column.field for column in kind.beside), "token_accuracy", "valid_loss")
+        scores |= {f"{field}_mean": mean_of(model, field) for field in fields}
+        signatures = {str(row["bleu_signature"]) for row in model.rows if row.get("bleu_signature")}
+        scores["bleu_signature"] = " ".join(sorted(signatures))
+    return scores
 
 
 def _claim_row(claim: Claim) -> dict[str, Any]:
@@ -118,10 +146,11 @@ def _claim_row(claim: Claim) -> dict[str, Any]:
 
 def _curve_rows(study: Study) -> list[dict[str, Any]]:
     return [
-        {"job": curve.job, "size": str(curve.size), "params": curve.size.params, "seed": curve.seed,
-         "step": step, "train_seconds": seconds, "valid_loss": loss}
+        {"kind": curve.size.kind.name, "job": curve.job, "size": str(curve.size), "params": curve.size.params,
+         "seed": curve.seed, "step": step, "train_seconds": seconds}
+        | {of.name: getattr(curve, of.field)[place] for of in measured([curve])}
         for curve in study.curves
-        for step, seconds, loss in zip(curve.steps, curve.seconds, curve.losses, strict=True)
+        for place, (step, seconds) in enumerate(zip(curve.steps, curve.seconds, strict=True))
     ]  # fmt: skip
 
 

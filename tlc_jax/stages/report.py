@@ -1,8 +1,8 @@
 """Write the tables and figures of a study: one HTML file, PNGs and CSV.
 
 Reads what `tlc study` left in --workdir, finished or not, and writes report/ there: loss of every size against training
-seconds and steps, accuracy against megabytes and non-zero parameters with the Pareto frontier, the best model under
-each budget of study.megabytes, and the paper's claims with the numbers found and a verdict.
+seconds and steps, accuracy (of translators BLEU) against megabytes and non-zero parameters with the Pareto frontier,
+the best model under each budget of study.megabytes, and the paper's claims with the numbers found and a verdict.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 
 from tlc_jax.analysis import claims as claims_of
 from tlc_jax.analysis import figures, page, tables
+from tlc_jax.analysis.frontier import group
+from tlc_jax.analysis.kinds import TRANSLATOR, Kind
 from tlc_jax.analysis.recipe_labels import model_label, recipe_labels
 from tlc_jax.analysis.records import Study, load
-from tlc_jax.analysis.regime import Regime, regime
+from tlc_jax.analysis.regime import Regime, regimes
+from tlc_jax.analysis.verdicts import FAILS, HOLDS, UNTESTED, Claim
 from tlc_jax.config import Config
 
 
@@ -30,7 +33,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """
     del options
     study = load(workdir)
-    found = regime(study.curves)
+    found = regimes(study)
     claims = claims_of.evaluate(study, found)
     chosen = tables.choices(study, config.study.megabytes)
     folder = workdir / "report"
@@ -55,26 +58,38 @@ def _best(choice: tables.Choice) -> dict[str, Any]:
     best = {"task": choice.task, "megabytes": choice.megabytes}
     if model is None:
         return best
-    return best | {"size": str(model.size), "recipe": model.recipe, "accuracy": model.accuracy.mean}
+    score = choice.kind.full * model.score.mean
+    return best | {"size": str(model.size), "recipe": model.recipe, choice.kind.field: score}
 
 
 def summary(
-    study: Study, found: Regime, claims: Sequence[claims_of.Claim], chosen: Sequence[tables.Choice]
+    study: Study, found: Mapping[Kind, Regime], claims: Sequence[Claim], chosen: Sequence[tables.Choice]
 ) -> list[str]:
-    """The report in one screen of text: what was evaluated, the best models, the regime, the verdicts."""
-    labels = recipe_labels(model.recipe for model in study.models)
+    """The report in one screen of text: what was evaluated, the best models, the regimes, the verdicts."""
     lines = [f"{study.name}: {page.coverage(study)}", ""]
-    rows = [["task", "budget MB", "best model", "accuracy %", "MB"]]
-    for choice in chosen:
-        model = choice.model
-        cells = ["nothing fits", "", ""]
-        if model:
-            cells = [model_label(model, labels), tables.percent(model.accuracy), f"{model.megabytes:.3g}"]
-        rows.append([choice.task, f"{choice.megabytes:g}", *cells])
-    lines += tables.align(rows)
-    lines += ["", *textwrap.wrap(found.headline(), 100), ""]
-    for verdict in (claims_of.HOLDS, claims_of.FAILS, claims_of.UNTESTED):
+    for kind, options in group(chosen, lambda choice: choice.kind).items():
+        lines += [*_best_models(study.of(kind), options), ""]
+    for kind, regime in found.items():
+        lines += [*textwrap.wrap(page.headline(study, regime, kind), 100), ""]
+    for verdict in (HOLDS, FAILS, UNTESTED):
         numbers = [claim.number for claim in claims if claim.verdict == verdict]
         lines.append(f"claims: {verdict:<14} {', '.join(numbers) or '-'}")
     lines += page.unfinished(study)
+    return lines
+
+
+def _best_models(study: Study, chosen: Sequence[tables.Choice]) -> list[str]:
+    """The choices among one kind of models, of which `study` is the part."""
+    labels = recipe_labels(model.recipe for model in study.models)
+    headings = tables.score_headings(study.kind)
+    rows = [["task", "budget MB", "best model", *headings, "MB"]]
+    for choice in chosen:
+        model = choice.model
+        cells = ["nothing fits", *[""] * len(headings), ""]
+        if model:
+            cells = [model_label(model, labels), *tables.scores(model), f"{model.megabytes:.3g}"]
+        rows.append([choice.task, f"{choice.megabytes:g}", *cells])
+    lines = tables.align(rows)
+    if study.kind == TRANSLATOR:
+        lines.append(f"BLEU signature: {', '.join(study.signatures('bleu')) or 'unknown'}")
     return lines

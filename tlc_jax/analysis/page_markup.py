@@ -1,0 +1,36 @@
+"""The parts that every section of the page is made of: sections, tables, lists of jobs that open on a click."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+def details(names: Sequence[str]) -> str:
+    """Names behind their number."""
+    listing = "<br>".join(map(escape, names))
+    return f"<details><summary>{len(names)}</summary>{listing}</details>"
+
+
+def section(title: str, content: str) -> str:
+    """A heading and what is under it."""
+    return f"<section><h2>{escape(title)}</h2>{content}</section>\n"
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table of cells that are already HTML; headings that start with # are columns of numbers.
+
+    Columns in which every cell is empty are left out.
+    """
+    rows = list(rows)
+    kept = [place for place in range(len(heading)) if not rows or any(row[place] for row in rows)]
+    heading, rows = [heading[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    classes = [" class='n'" if name.startswith("#") else "" for name in heading]
+    head = "".join(f"<th{c}>{name.lstrip('#')}</th>" for name, c in zip(heading, classes, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{c}>{cell}</td>" for cell, c in zip(row, classes, strict=True)) + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f"<div class='scroll'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
