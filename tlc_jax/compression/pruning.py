@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from tlc_jax.compression.recipe import Prune
-from tlc_jax.compression.scope import Params, compressible
+from tlc_jax.compression.scope import Params, prunable
 from tlc_jax.compression.thresholds import keep_largest, nonzero
 from tlc_jax.selectors import flatten, unflatten
 
@@ -157,5 +157,5 @@ def _zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def _in_scope(params: Params, embeddings: bool) -> dict[str, Any]:
-    scope = compressible(params, embeddings)
+    scope = prunable(params, embeddings)
     return {path: leaf for path, leaf in flatten(params).items() if scope[path]}

@@ -1,7 +1,8 @@
-"""Which parameters compression touches: the same answer for pruning, quantisation and size."""
+"""Which parameters compression touches."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from tlc_jax.selectors import flatten, select
 
 Params = Mapping[str, Any]
 EMBEDDING = r"(.*/)?embedding/(token|position)"
+HEAD = r"classifier/.*"
 
 
 def compressible(params: Params, embeddings: bool) -> dict[str, bool]:
@@ -19,6 +21,16 @@ def compressible(params: Params, embeddings: bool) -> dict[str, bool]:
     percent of a model, a zero scale cuts a feature off altogether, and four bits do not hold them.
     """
     return select([(r".*/kernel", True), (EMBEDDING, embeddings)], flatten(params), default=False)
+
+
+def prunable(params: Params, embeddings: bool) -> dict[str, bool]:
+    """Whether each parameter, by path, may be pruned: what is compressible, but for the classification head.
+
+    The head is not pretrained, so its weights are of another scale than those they would be ranked among, and few: at
+    90 % a global threshold takes the whole of it, and what is left of the model answers the same class always.
+    """
+    scope = compressible(params, embeddings)
+    return {path: chosen and not re.fullmatch(HEAD, path) for path, chosen in scope.items()}
 
 
 def output_axis(path: str) -> int:
