@@ -106,3 +106,15 @@ def test_a_fingerprint_changes_with_the_file_and_with_the_columns(tmp_path: Path
     assert sources.fingerprint(source, config.Data(text="other")) != first
     path.write_text("text\tother\nz\tyy\n")
     assert sources.fingerprint(source, DATA) != first
+
+
+def test_the_toy_world_has_translations() -> None:
+    (source,) = sources.check_sources("toy:enfr:valid", "data.valid", DATA)
+    english, french = next(sources.pairs(source, DATA))
+    assert english and french and english != french
+    assert next(iter(sources.lines(source, DATA))) == english
+    assert sources.fingerprint(source, DATA) != sources.fingerprint(sources.parse_sources("toy:nli:valid")[0], DATA)
+    with pytest.raises(InputError, match="toy:enfr has"):
+        next(sources.pairs(sources.parse_sources("toy:nli")[0], DATA))
+    with pytest.raises(InputError, match="no labels"):
+        sources.examples(source, DATA)

@@ -127,7 +127,8 @@ def fingerprint(source: Source, data: config.Data) -> str:
     if source.kind == "toy":
         from tlc_jax.data import toy
 
-        return f"toy:{source.location}:{source.split}:{toy.fingerprint()}"
+        content = toy.translations_fingerprint() if source.location == "enfr" else toy.fingerprint()
+        return f"toy:{source.location}:{source.split}:{content}"
     columns = f"text={data.text} pair={data.pair}"
     if source.kind == "files":
         from tlc_jax.data import files
