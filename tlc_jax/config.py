@@ -229,9 +229,12 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
+    task: str = _setting("pretrain", "what is measured: pretraining, or decoding translations", ("pretrain", "decode"))
     rounds: int = _setting(5, "rounds; medians are reported")
     steps: int = _setting(10, "training steps per round")
     seconds: float = _setting(20.0, "training seconds of the short real run that goodput is measured on")
+    source: int = _setting(32, "decoding: tokens of every source sentence")
+    generated: int = _setting(40, "decoding: tokens generated for every sentence")
 
 
 @dataclasses.dataclass(frozen=True)

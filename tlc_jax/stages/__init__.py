@@ -74,12 +74,8 @@ STAGES: dict[str, Stage] = {
     ),
     "report": Stage(("study",), default_config="workdir"),
     "bench": Stage(
-        ("bench", *_TRAINING, "objective"),
-        (
-            Option(
-                "peers", bool, False, "time Hugging Face transformers in alternation and print ratios (extra `peers`)"
-            ),
-        ),
+        ("bench", *_TRAINING, "objective", "decode"),
+        (Option("peers", bool, False, "time other systems in alternation and print ratios (extra `peers`)"),),
     ),
 }
 

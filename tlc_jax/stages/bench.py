@@ -1,8 +1,10 @@
 """Measure this machine: training tokens/s, MFU, goodput, input pipeline and compilation for a config.
 
-Tokens are random, so nothing is read or downloaded. --peers times the same step as plain JAX that computes all logits
-and as Hugging Face transformers (PyTorch), in alternation, and prints ratios to the latter; each side runs in float32,
-and ours also with impl.matmul=mix.
+With bench.task=decode: tokens/s of beam search (--config.decode.batch_size sentences at once) instead. Tokens are
+random, so nothing is read or downloaded. --peers times others doing the same, in alternation, and prints ratios:
+pretraining as plain JAX that computes all logits and as Hugging Face transformers (PyTorch), decoding as transformers'
+`generate` and as CTranslate2, whose int8 is a side of its own; the others run in float32, ours also with
+impl.matmul=mix.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ from tlc_jax.config import Budget, Checkpoint, Config, Eval
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
-from tlc_jax.evaluation import peers
+from tlc_jax.evaluation import decoding_peers, peers
 from tlc_jax.evaluation.throughput import Variant, alternate, summary
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.stages import session
+from tlc_jax.stages import bench_decoding, session
 from tlc_jax.stages.pretrain import cost_per_step, make_task
 from tlc_jax.stages.workdir import write_json
 from tlc_jax.training.loop import train
@@ -42,25 +44,38 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Measures, prints a table, and writes result.json anew.
 
     Raises:
-      InputError: --peers without PyTorch or transformers.
+      InputError: --peers without the packages that it needs; sentences to decode longer than the model allows.
     """
-    if options.get("peers"):
-        peers.require_transformers()
+    decode, with_peers = config.bench.task == "decode", bool(options.get("peers"))
+    if with_peers:
+        (decoding_peers.require_packages if decode else peers.require_transformers)()
+    if decode:
+        decoding_peers.check_lengths(config)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = session.open_devices(config)
+    result: dict[str, Any] = {"stage": "bench", **session.provenance()}
+    if decode:
+        result["decoding"] = bench_decoding.measure(config, mesh, with_peers)
+        lines = bench_decoding.describe(result["decoding"])
+    else:
+        result |= _pretraining(config, mesh, with_peers)
+        lines = _describe(result)
+    write_json(workdir / "result.json", result)
+    print(f"device            {result['device']} x {result['devices']} ({result['machine']})", *lines, sep="\n")
+    return result
+
+
+def _pretraining(config: Config, mesh: Mesh, with_peers: bool) -> dict[str, Any]:
     vocab_size = config.tokenizer.vocab_size
     rows = np.random.default_rng(0).integers(FIRST_ORDINARY, vocab_size, (_ROWS, config.data.length))
     packed = Packed(rows.astype(np.uint16 if vocab_size <= 65536 else np.uint32), "random")
-    result: dict[str, Any] = {"stage": "bench", **session.provenance()}
-    result["compile"] = _compilation(config, mesh, packed)
-    result["training"] = _training(config, mesh, packed)
-    result["input_tokens_per_second"] = _input(config, packed)
-    result["goodput"] = _goodput(config, mesh, packed)
-    if options.get("peers"):
-        result["peers"] = _peers(config, mesh, packed)
-    write_json(workdir / "result.json", result)
-    _print(result)
-    return result
+    return {
+        "compile": _compilation(config, mesh, packed),
+        "training": _training(config, mesh, packed),
+        "input_tokens_per_second": _input(config, packed),
+        "goodput": _goodput(config, mesh, packed),
+        **({"peers": _peers(config, mesh, packed)} if with_peers else {}),
+    }
 
 
 def _step(config: Config, mesh: Mesh, packed: Packed) -> Variant:
@@ -160,19 +175,19 @@ def _peers(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
     return summary(alternate(variants, config.bench.rounds, config.bench.steps), tokens_BxL.size, HUGGING_FACE)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _describe(result: dict[str, Any]) -> list[str]:
+    """Lines for the terminal."""
     training, compile_ = result["training"], result["compile"]
     mfu = "unknown (no peak for this device)" if training["mfu"] is None else f"{training['mfu']:.1%}"
-    print(f"device            {result['device']} x {result['devices']} ({result['machine']})")
-    print(f"training          {training['tokens_per_second']:,.0f} tokens/s")
-    print(f"                  {training['flops_per_second'] / 1e9:,.0f} GFLOP/s, MFU {mfu}")
-    print(f"input pipeline    {result['input_tokens_per_second']:,.0f} tokens/s")
-    print(
-        f"first step        {compile_['cold_seconds']:.1f} s, {compile_['warm_cache_seconds']:.1f} s from a warm cache"
-    )
-    print(f"goodput           {result['goodput']['share']:.1%} outside compilation and evaluation")
-    for name, row in result.get("peers", {}).items():
-        print(
+    return [
+        f"training          {training['tokens_per_second']:,.0f} tokens/s",
+        f"                  {training['flops_per_second'] / 1e9:,.0f} GFLOP/s, MFU {mfu}",
+        f"input pipeline    {result['input_tokens_per_second']:,.0f} tokens/s",
+        f"first step        {compile_['cold_seconds']:.1f} s, {compile_['warm_cache_seconds']:.1f} s from a warm cache",
+        f"goodput           {result['goodput']['share']:.1%} outside compilation and evaluation",
+        *(
             f"{name:42s}{row['per_second']:>12,.0f} tokens/s  {row['ratio']:.2f} times "
             f"({row['ratio_least']:.2f} to {row['ratio_most']:.2f})"
-        )
+            for name, row in result.get("peers", {}).items()
+        ),
+    ]
