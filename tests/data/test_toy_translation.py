@@ -13,8 +13,10 @@ import pytest
 
 from tlc_jax.data import toy
 from tlc_jax.data.toy import french, translation
+from tlc_jax.data.toy.clauses import Clause
 from tlc_jax.data.toy.french import after, agree, conjugate, determine, join, participle
-from tlc_jax.data.toy.translation import Clause, Phrase, phrase, pronoun, replaced, together, translations
+from tlc_jax.data.toy.phrases import Phrase, phrase, pronoun, replaced, together
+from tlc_jax.data.toy.translation import translations
 from tlc_jax.errors import InputError
 
 
