@@ -12,7 +12,7 @@ import unicodedata
 import pytest
 
 from tlc_jax.data import toy
-from tlc_jax.data.toy import french, translation
+from tlc_jax.data.toy import clauses, french, parts, sentences, translation
 from tlc_jax.data.toy.clauses import Clause
 from tlc_jax.data.toy.french import after, agree, conjugate, determine, join, participle
 from tlc_jax.data.toy.phrases import Phrase, phrase, pronoun, replaced, together
@@ -85,7 +85,7 @@ def test_fingerprint_follows_the_content(monkeypatch):
         patch.setattr(french, "NUMBER_TABLE", french.NUMBER_TABLE.replace("vingt", "vint"))
         prints.append(fingerprint())
     with monkeypatch.context() as patch:
-        patch.setattr(translation, "LONGEST", 12)
+        patch.setattr(sentences, "LONGEST", 12)
         prints.append(fingerprint())
     assert len(set(prints)) == 4
 
@@ -484,7 +484,7 @@ LETTER, BOOKS = say("the", "letter"), say("a", "book", many=True)
             "la fille ne boit plus l'eau",
         ),
         (
-            Clause(BASEK, translation.HAVE, "present", say("a", "old cat", many=True), negation="not"),
+            Clause(BASEK, clauses.HAVE, "present", say("a", "old cat", many=True), negation="not"),
             "Basek does not have any old cats",
             "Basek n'a pas de vieux chats",
         ),
@@ -537,7 +537,7 @@ LETTER, BOOKS = say("the", "letter"), say("a", "book", many=True)
             "la fille mange souvent le gâteau",
         ),
         (
-            Clause(translation._NOBODY, verb("buy"), "past", BOOKS),
+            Clause(sentences._NOBODY, verb("buy"), "past", BOOKS),
             "nobody bought any books",
             "personne n'a acheté de livres",
         ),
@@ -549,7 +549,7 @@ def test_clauses(clause, english, text):
 
 
 def test_verbs_of_motion_have_etre():
-    moves = [*french.VERBS, *translation._MOVES, translation._BORN, translation._BECOME, translation._LIVE]
+    moves = [*french.VERBS, *sentences._MOVES, sentences._BORN, sentences._BECOME, sentences._LIVE]
     assert {one.fr for one in moves if one.with_etre() and not one.reflexive} == {
         "aller", "arriver", "descendre", "devenir", "entrer", "monter", "naître", "partir", "rentrer", "rester",
         "revenir", "sortir", "tomber", "venir",
@@ -567,12 +567,12 @@ def test_couples_are_masculine_but_for_two_women():
 
 def test_tenses_that_english_does_not_tell_are_avoided():
     """Do they read now, or did they? Is "vous êtes sorti" of one or several?"""
-    assert not translation._allowed(verb("read"), BOYS, "present")
-    assert translation._allowed(verb("read"), BOYS, "past") and translation._allowed(verb("read"), GIRL, "present")
-    assert not translation._allowed(verb("go", "out"), pronoun("you"), "past")
-    assert translation._allowed(verb("write"), pronoun("you"), "past")
-    assert not translation._allowed(verb("know"), GIRL, "progressive")
-    assert not translation._allowed(verb("see"), GIRL, "was doing")
+    assert not parts._allowed(verb("read"), BOYS, "present")
+    assert parts._allowed(verb("read"), BOYS, "past") and parts._allowed(verb("read"), GIRL, "present")
+    assert not parts._allowed(verb("go", "out"), pronoun("you"), "past")
+    assert parts._allowed(verb("write"), pronoun("you"), "past")
+    assert not parts._allowed(verb("know"), GIRL, "progressive")
+    assert not parts._allowed(verb("see"), GIRL, "was doing")
 
 
 def test_participles_agree_with_what_is_ahead():
