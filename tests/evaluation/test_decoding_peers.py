@@ -1,0 +1,64 @@
+"""What decoding is compared with translates as ours does: same weights, same sentences, same search."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tlc_jax import config as configs
+from tlc_jax.config import default_config, resolve
+from tlc_jax.errors import InputError
+from tlc_jax.evaluation import decoding_peers as peers
+from tlc_jax.training.mesh import make_mesh
+
+
+@pytest.fixture(scope="module")
+def config() -> configs.Config:
+    tree = default_config()
+    tree.model.layers, tree.model.hidden, tree.model.heads, tree.model.max_length = 2, 64, 4, 32
+    tree.model.init = "fan_in"  # weights of 0.02 would make all continuations as likely
+    tree.data.length, tree.tokenizer.vocab_size = 32, 300
+    tree.decode.batch_size, tree.decode.beams = 8, 3
+    tree.bench.source, tree.bench.generated = 9, 12
+    return resolve(tree)
+
+
+def test_all_translations_are_as_long_as_asked_for(config) -> None:
+    work = peers.Work.random(config)
+    assert work.source_BxS.shape == (8, 9)
+    found = peers.our_search(work, config.impl, make_mesh("data=-1"))()
+    assert [len(tokens) for tokens in found] == [12] * 8
+    assert len({tuple(tokens) for tokens in found}) > 1
+
+
+@pytest.mark.parametrize("name", ["source", "generated"])
+def test_sentences_longer_than_the_model_are_refused(config, name) -> None:
+    with pytest.raises(InputError, match=f"bench.{name}=33 is not in 1 to model.max_length=32"):
+        peers.check_lengths(dataclasses.replace(config, bench=dataclasses.replace(config.bench, **{name: 33})))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "theirs", [peers.transformers_search, lambda work: peers.ctranslate2_search(work, "float32")], ids=["hf", "ct2"]
+)
+@pytest.mark.parametrize("share", ["none", "attention"])
+def test_peers_translate_alike(config, share, theirs) -> None:
+    model = dataclasses.replace(config.model, share=share)
+    # Greedily: with beams, ours ranks what it ends at the limit by how likely </s> is there, and the others do not.
+    greedy = dataclasses.replace(config, model=model, decode=dataclasses.replace(config.decode, beams=1))
+    work = peers.Work.random(greedy)
+    ours = peers.our_search(work, config.impl, make_mesh("data=-1"))()
+    assert [tokens[:11] for tokens in theirs(work)()] == [tokens[:11] for tokens in ours]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("beams", [1, 3])
+def test_peers_generate_as_many_tokens(config, beams) -> None:
+    work = peers.Work.random(dataclasses.replace(config, decode=dataclasses.replace(config.decode, beams=beams)))
+    for search in (
+        peers.transformers_search(work),
+        peers.ctranslate2_search(work, "float32"),
+        peers.ctranslate2_search(work, "int8"),
+    ):
+        assert [len(tokens) for tokens in search()] == [12] * 8
