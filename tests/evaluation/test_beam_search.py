@@ -171,7 +171,7 @@ def test_the_cache_gives_the_logits_of_the_whole_prefix(network, params) -> None
     rng = np.random.default_rng(1)
     beams, length = 3, 6
     whole = forced(network)
-    step = jax.jit(functools.partial(network.apply, method="step"))
+    step = jax.jit(lambda params, *state: network.apply(params, method="stepper")(*state))
     cache = network.apply(params, SOURCE, SOURCE != PAD, beams, length, method="start")
     ancestors = np.zeros((3, beams, length), np.int32)
     prefixes = np.full((3, beams, length), PAD, np.int32)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
-from tlc_jax.evaluation.throughput import alternate, summary
+from tlc_jax.evaluation.throughput import Variant, alternate, in_own_process, summary
 
 
 def test_variants_are_timed_in_turn_after_warming_up() -> None:
@@ -28,3 +32,36 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert rows["fast"]["ratio"] == 2.0
     assert (rows["fast"]["ratio_least"], rows["fast"]["ratio_most"]) == (2.0, 3.0)
     assert rows["fast"]["per_second"] == pytest.approx(10.0)
+
+
+def make_writer(path: str) -> Variant:
+    def run() -> None:
+        with Path(path).open("a") as file:
+            print(os.getpid(), file=file)
+
+    return run
+
+
+def make_failure(how: str) -> Variant:
+    def run() -> None:
+        if how == "die":
+            sys.exit(3)
+        raise ValueError("no such luck")
+
+    return run
+
+
+def test_a_variant_lives_in_one_process_of_its_own(tmp_path) -> None:
+    with in_own_process(make_writer, str(tmp_path / "log")) as run:
+        run()
+        run()
+    pids = [int(line) for line in (tmp_path / "log").read_text().split()]
+    assert len(pids) == 2 and pids[0] == pids[1] != os.getpid()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+@pytest.mark.parametrize("how, message", [("raise", "no such luck"), ("die", "the process of a variant died")])
+def test_what_goes_wrong_in_the_process_is_said_here(how, message) -> None:
+    with in_own_process(make_failure, how) as run, pytest.raises(RuntimeError, match=message):
+        run()

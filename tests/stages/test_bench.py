@@ -37,9 +37,35 @@ def test_every_number_is_measured(tmp_path, capsys) -> None:
     assert "tokens/s" in capsys.readouterr().out
 
 
+DECODE = (
+    *ARGUMENTS,
+    "--config.bench.task=decode",
+    "--config.bench.source=6",
+    "--config.bench.generated=9",
+    "--config.decode.batch_size=8",
+    "--config.decode.beams=2",
+)
+
+
+def test_decoding_is_measured(tmp_path, capsys) -> None:
+    assert tlc(*DECODE, f"--workdir={tmp_path}") == 0
+    found = result_of(tmp_path)["decoding"]
+    slowest, fastest = found["tokens_per_second_spread"]
+    assert 0 < slowest <= found["tokens_per_second"] <= fastest
+    assert (found["sentences"], found["beams"]) == (8, 2)
+    assert "8 sentences at once, 2 beams" in capsys.readouterr().out
+
+
+def test_sentences_longer_than_the_model_are_refused(tmp_path, capsys) -> None:
+    assert tlc(*DECODE, "--config.bench.generated=5000", f"--workdir={tmp_path}") == 2
+    assert "bench.generated=5000" in capsys.readouterr().err
+    assert not (tmp_path / "result.json").exists()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
-def test_peers_without_pytorch_name_the_extra(tmp_path, capsys) -> None:
-    assert tlc(*ARGUMENTS, "--peers", f"--workdir={tmp_path}") == 2
+@pytest.mark.parametrize("arguments", [ARGUMENTS, DECODE], ids=["pretrain", "decode"])
+def test_peers_without_pytorch_name_the_extra(tmp_path, capsys, arguments) -> None:
+    assert tlc(*arguments, "--peers", f"--workdir={tmp_path}") == 2
     assert "tlc_jax[peers]" in capsys.readouterr().err
 
 
@@ -53,3 +79,14 @@ def test_peers_are_timed_against_the_yardstick(tmp_path) -> None:
     for row in rows.values():
         assert row["per_second"] > 0
         assert row["ratio_least"] <= row["ratio"] <= row["ratio_most"]
+
+
+@pytest.mark.peers
+def test_decoding_peers_are_timed_against_ctranslate2(tmp_path) -> None:
+    assert tlc(*DECODE, "--peers", f"--workdir={tmp_path}") == 0
+    rows = result_of(tmp_path)["decoding"]["peers"]
+    assert len(rows) == 5
+    assert rows["CTranslate2, float32"]["ratio"] == 1.0 == rows["CTranslate2, int8"]["ratio_to_int8"]
+    for row in rows.values():
+        assert row["per_second"] > 0
+        assert row["ratio_least_to_int8"] <= row["ratio_to_int8"] <= row["ratio_most_to_int8"]

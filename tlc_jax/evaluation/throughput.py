@@ -2,14 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
 from typing import Any
 
 Seconds = dict[str, list[float]]
 Variant = Callable[[], None]
 """Does one unit of work and returns when it is done."""
+
+
+@contextlib.contextmanager
+def in_own_process(make: Callable[..., Variant], *arguments: Any) -> Iterator[Variant]:
+    """The variant that make(*arguments) returns, living in a process of its own.
+
+    There threads that a library leaves spinning after its work are out of the others' way. `make` and its arguments
+    are pickled.
+
+    Raises:
+      RuntimeError: in the variant's call, with the traceback of what went wrong in the process.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+    process.start()
+    theirs.close()
+
+    def run() -> None:
+        try:
+            ours.send(None)
+            problem = ours.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError("the process of a variant died") from error
+        if problem:
+            raise RuntimeError(problem)
+
+    try:
+        yield run
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(pipe: Connection, make: Callable[..., Variant], arguments: tuple[Any, ...]) -> None:
+    run: Variant | None = None
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        try:
+            run = run or make(*arguments)
+            run()
+        except Exception:
+            pipe.send(traceback.format_exc())
+        else:
+            pipe.send(None)
 
 
 def alternate(

@@ -78,7 +78,7 @@ def search(network: Network, settings: Decode, params: Params, source_BxS: jax.A
     limits_B = jnp.minimum(jnp.sum(mask_BxS, axis=1) + settings.extra, length)
     params = network.cast(params)
     return beam_search(
-        functools.partial(network.apply, params, method="step"),
+        network.apply(params, method="stepper"),
         network.apply(params, source_BxS, mask_BxS, settings.beams, length, method="start"),
         limits_B,
         beams=settings.beams,

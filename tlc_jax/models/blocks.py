@@ -147,12 +147,12 @@ class Attention(nnx.Module):
         return self.output(y_BxTxHxE.reshape(x_BxTxD.shape))
 
     def attend_cached(
-        self, x_BxTxD: jax.Array, k_BxHxLxE: jax.Array, v_BxHxLxE: jax.Array, mask_Bx1xTxL: jax.Array
+        self, x_BxTxD: jax.Array, k_BxHxExL: jax.Array, v_BxHxLxE: jax.Array, mask_Bx1xTxL: jax.Array
     ) -> jax.Array:
         """As `attend`, with keys and values head by head, as decoding keeps them; softmax in float32."""
         q_BxHxTxE = self._split(self.query(x_BxTxD)).swapaxes(1, 2)
-        score_BxHxTxL = jnp.einsum("bhte,bhle->bhtl", q_BxHxTxE, k_BxHxLxE, preferred_element_type=jnp.float32)
-        score_BxHxTxL = jnp.where(mask_Bx1xTxL, score_BxHxTxL * k_BxHxLxE.shape[-1] ** -0.5, -jnp.inf)
+        score_BxHxTxL = jnp.einsum("bhte,bhel->bhtl", q_BxHxTxE, k_BxHxExL, preferred_element_type=jnp.float32)
+        score_BxHxTxL = jnp.where(mask_Bx1xTxL, score_BxHxTxL * k_BxHxExL.shape[-2] ** -0.5, -jnp.inf)
         share_BxHxTxL = jax.nn.softmax(score_BxHxTxL).astype(v_BxHxLxE.dtype)
         y_BxHxTxE = jnp.einsum("bhtl,bhle->bhte", share_BxHxTxL, v_BxHxLxE)
         return self.output(y_BxHxTxE.swapaxes(1, 2).reshape(x_BxTxD.shape))

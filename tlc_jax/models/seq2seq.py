@@ -4,11 +4,13 @@ The blocks are the encoder's. Source embedding, target embedding and output proj
 tensor2tensor. Where that differs from our encoder, the encoder's choice stands: learned positions, GELU, normalised
 embeddings, no dropout on attention probabilities.
 
-Shapes are named as in `blocks.py`, with S source positions, T target positions, and J and K for hypotheses (beams).
+Shapes are named as in `blocks.py`, with S source positions, T target positions, K hypotheses (beams), and P for
+the positions of all hypotheses, T x K of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -43,34 +45,33 @@ class DecoderBlock(nnx.Module):
         return x_BxTxD + dropout(key_ffn, y_BxTxD, self.dropout)
 
     def step(
-        self, x_BxKxD: jax.Array, cache: LayerCache, own_BxKxTxJ: jax.Array, mask_Bx1x1xS: jax.Array, t: jax.Array
+        self, x_BxKxD: jax.Array, cache: LayerCache, own_Bx1xKxP: jax.Array, mask_Bx1x1xS: jax.Array, t: jax.Array
     ) -> tuple[jax.Array, LayerCache]:
         """One more position of every hypothesis; `own` is true at the keys that are a hypothesis' own past."""
         y_BxKxD = self.attention_norm(x_BxKxD)
         k_BxKxHxE, v_BxKxHxE = self.attention.keys_and_values(y_BxKxD)
-        k_BxHxTxJxE = jax.lax.dynamic_update_index_in_dim(cache.k_BxHxTxJxE, k_BxKxHxE.swapaxes(1, 2), t, 2)
-        v_BxHxTxJxE = jax.lax.dynamic_update_index_in_dim(cache.v_BxHxTxJxE, v_BxKxHxE.swapaxes(1, 2), t, 2)
-        B, H, T, J, E = k_BxHxTxJxE.shape
-        x_BxKxD = x_BxKxD + self.attention.attend_cached(
-            y_BxKxD,
-            k_BxHxTxJxE.reshape(B, H, T * J, E),
-            v_BxHxTxJxE.reshape(B, H, T * J, E),
-            own_BxKxTxJ.reshape(B, 1, J, T * J),
-        )
+        place = t * x_BxKxD.shape[1]
+        k_BxHxExP = jax.lax.dynamic_update_slice_in_dim(cache.k_BxHxExP, k_BxKxHxE.transpose(0, 2, 3, 1), place, 3)
+        v_BxHxPxE = jax.lax.dynamic_update_slice_in_dim(cache.v_BxHxPxE, v_BxKxHxE.swapaxes(1, 2), place, 2)
+        x_BxKxD = x_BxKxD + self.attention.attend_cached(y_BxKxD, k_BxHxExP, v_BxHxPxE, own_Bx1xKxP)
         y_BxKxD = self.cross.attend_cached(
-            self.cross_norm(x_BxKxD), cache.memory_k_BxHxSxE, cache.memory_v_BxHxSxE, mask_Bx1x1xS
+            self.cross_norm(x_BxKxD), cache.memory_k_BxHxExS, cache.memory_v_BxHxSxE, mask_Bx1x1xS
         )
         x_BxKxD = x_BxKxD + y_BxKxD
         x_BxKxD = x_BxKxD + self.ffn(self.ffn_norm(x_BxKxD))
-        return x_BxKxD, cache._replace(k_BxHxTxJxE=k_BxHxTxJxE, v_BxHxTxJxE=v_BxHxTxJxE)
+        return x_BxKxD, cache._replace(k_BxHxExP=k_BxHxExP, v_BxHxPxE=v_BxHxPxE)
 
 
 class LayerCache(NamedTuple):
-    """Keys and values that a decoder layer has seen: of the target by position and beam, and of the source."""
+    """Keys and values that a decoder layer has seen: of the target, and of the source.
 
-    k_BxHxTxJxE: jax.Array
-    v_BxHxTxJxE: jax.Array
-    memory_k_BxHxSxE: jax.Array
+    Keys lie with their positions last: as the right-hand sides of products XLA's CPU backend reads them so at 2.6 times
+    the speed.
+    """
+
+    k_BxHxExP: jax.Array
+    v_BxHxPxE: jax.Array
+    memory_k_BxHxExS: jax.Array
     memory_v_BxHxSxE: jax.Array
 
 
@@ -129,28 +130,39 @@ class Translator(nnx.Module):
         for block in self.decoder.each():
             k_BxSxHxE, v_BxSxHxE = block.cross.keys_and_values(memory_BxSxD)
             B, _, H, E = k_BxSxHxE.shape
-            empty = jnp.zeros((B, H, length, beams, E), k_BxSxHxE.dtype)
-            layers.append(LayerCache(empty, empty, k_BxSxHxE.swapaxes(1, 2), v_BxSxHxE.swapaxes(1, 2)))
+            k_BxHxExP = jnp.zeros((B, H, E, length * beams), k_BxSxHxE.dtype)
+            v_BxHxPxE = jnp.zeros((B, H, length * beams, E), v_BxSxHxE.dtype)
+            layers.append(LayerCache(k_BxHxExP, v_BxHxPxE, k_BxSxHxE.transpose(0, 2, 3, 1), v_BxSxHxE.swapaxes(1, 2)))
         return Cache(tuple(layers), mask_Bx1x1xS)
 
-    def step(
-        self, cache: Cache, tokens_BxK: jax.Array, ancestors_BxKxT: jax.Array, t: jax.Array
-    ) -> tuple[jax.Array, Cache]:
-        """Logits_BxKxV of the token after `tokens`, which stand at position `t`.
+    def stepper(self) -> Callable[[Cache, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Cache]]:
+        """The function of (cache, tokens_BxK, ancestors_BxKxT, t) that decodes one position.
 
-        Keys and values stay where they were written when hypotheses are reordered. Instead, ancestors[b, k, u] says in
+        It returns logits_BxKxV of the token after `tokens`, which stand at position `t`, and the cache with them. Keys
+        and values stay where they were written when hypotheses are reordered. Instead, ancestors[b, k, u] says in
         which beam the token at position u of hypothesis k was, and attention over the keys of all beams is masked
         accordingly.
+
+        The layers are taken out of their stack here, outside the loop that the function is for: XLA does not move the
+        copies that this takes out of a loop.
         """
-        x_BxKxD = self._cast(self.embedding.at(tokens_BxK, t))
-        T, J = cache.layers[0].k_BxHxTxJxE.shape[2:4]
-        own_BxKxTxJ = (ancestors_BxKxT[..., None] == jnp.arange(J)) & (jnp.arange(T) <= t)[:, None]
-        layers = []
-        for block, layer in zip(self.decoder.each(), cache.layers, strict=True):
-            x_BxKxD, layer = block.step(x_BxKxD, layer, own_BxKxTxJ, cache.mask_Bx1x1xS, t)
-            x_BxKxD = self._cast(x_BxKxD)
-            layers.append(layer)
-        return self._logits(x_BxKxD), cache._replace(layers=tuple(layers))
+        blocks = [*self.decoder.each()]
+
+        def step(
+            cache: Cache, tokens_BxK: jax.Array, ancestors_BxKxT: jax.Array, t: jax.Array
+        ) -> tuple[jax.Array, Cache]:
+            x_BxKxD = self._cast(self.embedding.at(tokens_BxK, t))
+            B, K, T = ancestors_BxKxT.shape
+            own_BxKxTxK = (ancestors_BxKxT[..., None] == jnp.arange(K)) & (jnp.arange(T) <= t)[:, None]
+            own_Bx1xKxP = own_BxKxTxK.reshape(B, 1, K, T * K)
+            layers = []
+            for block, layer in zip(blocks, cache.layers, strict=True):
+                x_BxKxD, layer = block.step(x_BxKxD, layer, own_Bx1xKxP, cache.mask_Bx1x1xS, t)
+                x_BxKxD = self._cast(x_BxKxD)
+                layers.append(layer)
+            return self._logits(x_BxKxD), cache._replace(layers=tuple(layers))
+
+        return step
 
     def _cast(self, x: jax.Array) -> jax.Array:
         return x.astype(jnp.bfloat16) if self.shape.matmul == "bfloat16" else x

@@ -10,6 +10,7 @@ impl.matmul=mix.
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import tempfile
 import time
@@ -51,11 +52,13 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         (decoding_peers.require_packages if decode else peers.require_transformers)()
     if decode:
         decoding_peers.check_lengths(config)
+        if with_peers:  # several processes share an accelerator
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = session.open_devices(config)
     result: dict[str, Any] = {"stage": "bench", **session.provenance()}
     if decode:
-        result["decoding"] = bench_decoding.measure(config, mesh, with_peers)
+        result["decoding"] = bench_decoding.measure(config, with_peers)
         lines = bench_decoding.describe(result["decoding"])
     else:
         result |= _pretraining(config, mesh, with_peers)
