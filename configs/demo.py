@@ -41,6 +41,8 @@ def get_config() -> ConfigDict:
     config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.sizes = ("1x64", "2x64", "2x128")
+    config.study.translators = ("1x64", "1x128")
+    config.study.translator_recipes = ("dense", "quantize:8", "quantize:4")
     config.study.seeds = (0,)
     config.study.recipes = (
         "dense",
@@ -59,6 +61,17 @@ def get_config() -> ConfigDict:
             "budget": {"epochs": 3.0},
             "optimizer": {"batch_size": 32, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
             "eval": {"batch_size": 128},
+        }
+    )
+    # Two small translators of the toy world's English into French, for a fifth of the time.
+    config.study.translation = ConfigDict(
+        {
+            "data": {"train": "toy:enfr:train", "valid": "toy:enfr:valid", "length": 32, "buckets": 1},
+            "objective": {"label_smoothing": 0.1},
+            "optimizer": {"batch_size": 512},
+            "budget": {"seconds": 12.0},
+            "eval": {"every_seconds": 1.0, "batch_size": 2048},
+            "decode": {"batch_size": 128, "extra": 10},
         }
     )
     config.study.tasks = ConfigDict({"toy": {"data": {"train": "toy:nli:train", "valid": "toy:nli:valid"}}})

@@ -209,6 +209,7 @@ class Study:
     pretrain_seeds: tuple[int, ...] = _setting((0,), "one run of each encoder and translator for each of these")
     seeds: tuple[int, ...] = _setting((0,), "one finetuning run of each pretrained encoder for each of these")
     recipes: tuple[str, ...] = _setting(("dense",), "compression recipes applied to each finetuned model")
+    translator_recipes: tuple[str, ...] = _setting((), "those applied to each translator; empty: recipes")
     scratch: tuple[str, ...] = _setting(
         (), "sizes that are also finetuned from random weights, as twins to compare with"
     )

@@ -107,6 +107,11 @@ def test_translators_are_trained_and_compressed_beside_encoders(world, tmp_path)
     assert {job.config.init.source for job in compressed} == {str(trained[1].workdir)}
     alone = expand(configs.resolve(study_settings(world, sizes=[], scratch=[], tasks={}, **changes)), tmp_path)
     assert {job.stage for job in alone} == {"translate", "compress"}
+    own = study_settings(world, translator_recipes=["quantize:8"], **changes)
+    compressed = [job for job in expand(configs.resolve(own), tmp_path) if job.name.startswith("compress-")]
+    for_translators = {job.config.recipe for job in compressed if job.name.startswith("compress-translator")}
+    assert for_translators == {"quantize:8"}
+    assert len({job.config.recipe for job in compressed}) > 1
 
 
 @pytest.mark.parametrize("field", ["sizes", "pretrain_seeds", "recipes", "seeds"])

@@ -95,8 +95,10 @@ class _Grid:
         self.base = to_dict(config)
         self.base["study"] = to_dict(Study())
         self.base["data"]["cache"] = config.data.cache or str(workdir / "data")
-        # "dense" comes first, so that the first results of a study are those that the others are compared with.
-        self.recipes = [format_recipe(parse_recipe(text)) for text in config.study.recipes]
+        self.recipes, self.translator_recipes = (
+            [format_recipe(parse_recipe(text)) for text in recipes]
+            for recipes in (self.study.recipes, self.study.translator_recipes or self.study.recipes)
+        )
 
     def expand(self) -> list[Job]:
         pretrained = {
@@ -123,7 +125,7 @@ class _Grid:
         translators = [
             self._translate(size, seed) for size in self.study.translators for seed in self.study.pretrain_seeds
         ]
-        for recipe in self.recipes:
+        for recipe in self.translator_recipes:
             for number in translators:
                 self._compress(number, recipe)
         return self.jobs
