@@ -90,6 +90,7 @@ def _translate(workdir: Path, shape: tuple[int, int], seed: int, large_wins: boo
     _write(job / "result.json", {
         "params": TRANSLATORS[shape], "steps": last["step"], "train_seconds": 60.0, "stopped_by": "budget",
         "vocab_size": 2048, "padding": {"source": 0.1, "target": 0.1}, "sentences": 500, **final,
+        "samples": [{"source": "A <cat>", "reference": f"Un chat {shape}", "translation": f"Chat de {shape}, {seed}"}],
         **_translation_scores(_bleu(rank, "dense", large_wins, 0.001 * seed)),
     })  # fmt: skip
 

@@ -235,6 +235,20 @@ def test_the_training_of_translators_is_tabled_with_its_scores(study_maker, tmp_
         assert f">{cell}</td>" in row
 
 
+def test_translations_to_read_are_those_of_the_best_translator(study_maker, tmp_path, no_figures):
+    _run(study_maker(tmp_path, kinds=("encoder", "translator")))
+    text, _ = _parse(tmp_path)
+    section = text[text.index("Translations to read") :]
+    bleu = {
+        path.parent.name: json.loads(path.read_text())["bleu"] for path in tmp_path.glob("jobs/translate-*/result.json")
+    }
+    best = max(bleu, key=bleu.get)
+    seed, (layers, hidden) = best[-1], best.split("-")[1].split("x")
+    row = f"<td>A &lt;cat&gt;</td><td>Un chat ({layers}, {hidden})</td><td>Chat de ({layers}, {hidden}), {seed}</td>"
+    assert row in section and f", {best}." in section
+    assert section.count("<td>A &lt;cat&gt;</td>") == 1
+
+
 def test_tables_of_translators_keep_the_units_of_results(study_maker, tmp_path, no_figures):
     _run(study_maker(tmp_path, kinds=("encoder", "translator")))
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]

@@ -16,7 +16,7 @@ from tlc_jax.selectors import flatten
 from tlc_jax.stages import starting_point
 
 
-def test_training_reports_what_the_design_promises(translated) -> None:
+def test_training_reports_what_the_design_promises(pairs, translated) -> None:
     result = result_of(translated)
     assert result["stage"] == "translate" and result["steps"] == 12 and result["stopped_by"] == "steps"
     counted = result["pairs"]["train"]
@@ -27,6 +27,12 @@ def test_training_reports_what_the_design_promises(translated) -> None:
     assert result["sentences"] == 21
     lines = (translated / "predictions" / "dev.txt").read_text().splitlines()
     assert len(lines) == 21
+    samples = result["samples"]
+    assert len(samples) == 10
+    english, french = ((pairs / f"valid.{side}").read_text().splitlines() for side in ("en", "fr"))
+    rows = [english.index(one["source"]) for one in samples]
+    assert rows == sorted(set(rows)) and rows != [*range(10)]
+    assert [(one["reference"], one["translation"]) for one in samples] == [(french[row], lines[row]) for row in rows]
 
 
 def test_evaluation_of_the_run_is_that_of_its_training(translated, tmp_path) -> None:

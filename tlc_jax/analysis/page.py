@@ -11,6 +11,7 @@ from tlc_jax.analysis.frontier import group
 from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Kind
 from tlc_jax.analysis.page_markup import section, table
 from tlc_jax.analysis.page_provenance import provenance
+from tlc_jax.analysis.page_samples import samples
 from tlc_jax.analysis.page_style import CSS
 from tlc_jax.analysis.page_tables import best_table, model_tables, training_table
 from tlc_jax.analysis.recipe_labels import model_label, recipe_labels
@@ -40,6 +41,7 @@ def render(
         section("Figures", _figures(drawn)),
         section("The paper's claims, put to this study", _claims(study, claims)),
         section("Every evaluated model", by_kind(model_tables)),
+        samples(study),
         section("Where the numbers come from", provenance(study)),
     ]
     return (

@@ -88,6 +88,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         "padding": padding,
         "pairs": {name: {key: facts[key] for key in _COUNTED} for name, facts in data.facts.items()},
         **numbers,
+        "samples": work.samples(),
         **session.provenance(),
     }
 

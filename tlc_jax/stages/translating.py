@@ -24,6 +24,8 @@ from tlc_jax.training.objectives import translation
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import make_train_step
 
+_SAMPLES = 10
+
 
 class TranslatorRun:
     """A network with its pairs: makes training tasks and evaluates parameters.
@@ -73,6 +75,17 @@ class TranslatorRun:
     def save_predictions(self, workdir: Path) -> None:
         """Writes predictions/SPLIT.txt."""
         save_translations(self.translations, workdir)
+
+    def samples(self) -> list[dict[str, str]]:
+        """Sentences of the first split, drawn by the seed, with their references and what was decoded last."""
+        split = self.valid[0]
+        count = len(split.texts)
+        rows = np.random.default_rng(self.config.seed).choice(count, min(_SAMPLES, count), replace=False)
+        translations = self.translations[split.name].best
+        return [
+            {"source": split.texts[row], "reference": split.references[row], "translation": translations[row]}
+            for row in sorted(rows)
+        ]
 
     def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
         """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
