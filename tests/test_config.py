@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlc_jax import config as configs
+from tlc_jax.config_checks import require_budget
 from tlc_jax.config_file import load_file
 from tlc_jax.errors import InputError
 
@@ -84,12 +85,12 @@ def test_wrong_settings_are_refused(settings, message):
 
 def test_a_budget_is_required_where_asked_for():
     with pytest.raises(InputError, match="no budget: set at least one of budget.seconds, budget.steps"):
-        configs.require_budget(configs.Config())
-    configs.require_budget(configs.resolve({"budget": {"epochs": 1}}))
+        require_budget(configs.Config())
+    require_budget(configs.resolve({"budget": {"epochs": 1}}))
     with pytest.raises(InputError, match="set budget.seconds"):
-        configs.require_budget(configs.resolve({"budget": {"steps": 5, "clock": "benchmark"}}))
+        require_budget(configs.resolve({"budget": {"steps": 5, "clock": "benchmark"}}))
     with pytest.raises(InputError, match="leave budget.charge=training"):
-        configs.require_budget(configs.resolve({"budget": {"seconds": 5.0, "clock": "benchmark", "charge": "total"}}))
+        require_budget(configs.resolve({"budget": {"seconds": 5.0, "clock": "benchmark", "charge": "total"}}))
 
 
 def test_a_misspelt_name_in_a_config_file_is_refused_by_the_lock():

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from tlc_jax import config as configs
 from tlc_jax.compression.recipe import parse_recipe
+from tlc_jax.config_checks import require_budget
 from tlc_jax.config_file import load_file, one_line, unknown_key
 from tlc_jax.errors import InputError
 from tlc_jax.stages import SHARED_SECTIONS, STAGES, Stage, find
@@ -50,10 +51,10 @@ def parse(arguments: Sequence[str]) -> Command:
     path = values.pop("config")
     settings = load_file(path) if path is not None else _default_settings(name, stage, workdir, values, overrides)
     config = configs.resolve(_apply(settings, overrides, values.get("init")))
-    for recipe in (config.recipe, *config.study.recipes):
+    for recipe in (config.recipe, *config.study.recipes, *config.study.translator_recipes):
         parse_recipe(recipe)
     if stage.needs_budget:
-        configs.require_budget(config)
+        require_budget(config)
     return Command(name, config, workdir, types.MappingProxyType(values))
 
 

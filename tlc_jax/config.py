@@ -19,6 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tlc_jax.config_checks import check_values
 from tlc_jax.durations import UNITS, Amounts
 from tlc_jax.errors import InputError
 
@@ -305,7 +306,9 @@ def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
       InputError: an unknown name, a wrong type or a value that cannot be.
     """
     config = _build(Config, _plain(settings), "")
-    _check(config)
+    check_values(config)
+    for size in (*config.study.sizes, *config.study.translators):
+        parse_size(size)
     return typing.cast(Config, config)
 
 
@@ -400,87 +403,3 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     elif type(value) is hint:
         return value
     raise InputError(f"config.{where}={value!r} must be of type {getattr(hint, '__name__', hint)}")
-
-
-def _check(config: Config) -> None:
-    """Refuses values that cannot be, whatever the stage."""
-
-    def need(holds: bool, message: str) -> None:
-        if not holds:
-            raise InputError(message)
-
-    model, data, optimizer, objective = config.model, config.data, config.optimizer, config.objective
-    need(model.layers >= 1 and model.hidden >= 1, "model.layers and model.hidden must be at least 1")
-    if model.heads:
-        need(
-            model.hidden % model.heads == 0,
-            f"model.hidden={model.hidden} is not divisible by model.heads={model.heads}",
-        )
-    else:
-        need(
-            model.hidden % 64 == 0,
-            f"model.hidden={model.hidden} is not a multiple of the head size 64: change it or set model.heads",
-        )
-    need(model.heads >= 0 and model.ffn >= 0, "model.heads and model.ffn must not be negative")
-    need(
-        data.length <= model.max_length,
-        f"data.length={data.length} is beyond the model's positions: raise model.max_length={model.max_length}",
-    )
-    need(data.length >= 8, f"data.length={data.length} must be at least 8 tokens")
-    need(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
-    need(0 < data.subsample <= 1, f"data.subsample={data.subsample} must lie in (0, 1]")
-    need(0 <= model.dropout < 1, f"model.dropout={model.dropout} must lie in [0, 1)")
-    need(0 < objective.mask_rate < 1, f"objective.mask_rate={objective.mask_rate} must lie between 0 and 1")
-    need(
-        objective.mask_token >= 0
-        and objective.random_token >= 0
-        and objective.mask_token + objective.random_token <= 1,
-        "objective.mask_token and objective.random_token must be shares that add up to at most 1",
-    )
-    for unit in UNITS:
-        need(getattr(config.budget, unit) >= 0, f"budget.{unit}={getattr(config.budget, unit)} must not be negative")
-    need(optimizer.batch_size >= 1, f"optimizer.batch_size={optimizer.batch_size} must be at least 1")
-    need(optimizer.learning_rate >= 0, f"optimizer.learning_rate={optimizer.learning_rate} must not be negative")
-    need(0 <= optimizer.warmup <= 1, f"optimizer.warmup={optimizer.warmup} is a fraction of the budget, from 0 to 1")
-    need(
-        optimizer.schedule != "rsqrt" or optimizer.warmup > 0,
-        "optimizer.schedule=rsqrt falls from the end of the warm-up on: set optimizer.warmup above 0",
-    )
-    micro = config.impl.microbatch
-    need(
-        micro >= 0 and (micro == 0 or optimizer.batch_size % micro == 0),
-        f"impl.microbatch={micro} does not divide optimizer.batch_size={optimizer.batch_size}",
-    )
-    need(0 <= config.compress.recover <= 1, f"compress.recover={config.compress.recover} must lie in [0, 1]")
-    need(0 < config.compress.step <= 1, f"compress.step={config.compress.step} must lie in (0, 1]")
-    need(config.checkpoint.keep >= 1, f"checkpoint.keep={config.checkpoint.keep} must be at least 1")
-    need(
-        0 <= config.checkpoint.average <= config.checkpoint.keep,
-        f"checkpoint.average={config.checkpoint.average} is more than checkpoint.keep={config.checkpoint.keep}",
-    )
-    decode = config.decode
-    need(decode.beams >= 1 and decode.batch_size >= 1, "decode.beams and decode.batch_size must be at least 1")
-    need(decode.alpha >= 0, f"decode.alpha={decode.alpha} must not be negative: stopping early would not be safe")
-    need(decode.extra >= 0, f"decode.extra={decode.extra} must not be negative")
-    need(1 <= decode.nbest <= decode.beams, f"decode.nbest={decode.nbest} must be 1 to decode.beams={decode.beams}")
-    need(data.max_ratio == 0 or data.max_ratio >= 1, f"data.max_ratio={data.max_ratio} must be 0 or at least 1")
-    need(data.buckets >= 1, f"data.buckets={data.buckets} must be at least 1")
-    need(
-        0 <= objective.label_smoothing < 1, f"objective.label_smoothing={objective.label_smoothing} must lie in [0, 1)"
-    )
-    need(optimizer.reference_width >= 0, "optimizer.reference_width must not be negative")
-    need(config.impl.prefetch >= 0, f"impl.prefetch={config.impl.prefetch} must not be negative")
-    for size in (*config.study.sizes, *config.study.translators):
-        parse_size(size)
-    for size in config.study.scratch:
-        need(size in config.study.sizes, f"study.scratch has the size {size}, which study.sizes has not")
-
-
-def require_budget(config: Config) -> None:
-    """Refuses a training stage without any limit."""
-    if not any(getattr(config.budget, unit) > 0 for unit in UNITS):
-        raise InputError(f"no budget: set at least one of {', '.join(f'budget.{unit}' for unit in UNITS)}")
-    if config.budget.clock == "benchmark" and config.budget.seconds <= 0:
-        raise InputError("budget.clock=benchmark turns seconds into steps: set budget.seconds")
-    if config.budget.clock == "benchmark" and config.budget.charge == "total":
-        raise InputError("budget.clock=benchmark counts training steps only: leave budget.charge=training")

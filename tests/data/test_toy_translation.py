@@ -12,7 +12,7 @@ import unicodedata
 import pytest
 
 from tlc_jax.data import toy
-from tlc_jax.data.toy import clauses, french, parts, sentences, translation
+from tlc_jax.data.toy import clauses, descriptions, dictionary, dictionary_tables, french, parts, sentences, translation
 from tlc_jax.data.toy.clauses import Clause
 from tlc_jax.data.toy.french import after, agree, conjugate, determine, join, participle
 from tlc_jax.data.toy.phrases import Phrase, phrase, pronoun, replaced, together
@@ -30,8 +30,8 @@ def valid() -> list[tuple[str, str]]:
     return list(translations("valid"))
 
 
-NOUNS = {noun.en: noun for noun in french.NOUNS}
-ADJECTIVES = {adjective.en: adjective for adjective in french.ADJECTIVES}
+NOUNS = {noun.en: noun for noun in dictionary.NOUNS}
+ADJECTIVES = {adjective.en: adjective for adjective in dictionary.ADJECTIVES}
 
 
 def say(determiner: str, described: str, many: bool = False, **more) -> Phrase:
@@ -45,8 +45,8 @@ def both(said: Phrase | Clause) -> tuple[str, str]:
     return said.english(), join(said.french())
 
 
-def verb(base: str, particle: str = "") -> french.Verb:
-    return next(one for one in (*french.VERBS, *french.GIFTS) if (one.base, one.particle) == (base, particle))
+def verb(base: str, particle: str = "") -> dictionary.Verb:
+    return next(one for one in (*dictionary.VERBS, *dictionary.GIFTS) if (one.base, one.particle) == (base, particle))
 
 
 MATINE = Phrase("Matine", ("Matine",), "she", she=True)
@@ -82,7 +82,7 @@ def test_fingerprint_follows_the_content(monkeypatch):
         patch.setattr(translation, "TRANSLATIONS", {"train": 1201, "valid": 10})
         prints.append(fingerprint())
     with monkeypatch.context() as patch:  # a word too rare to be among the first sentences
-        patch.setattr(french, "NUMBER_TABLE", french.NUMBER_TABLE.replace("vingt", "vint"))
+        patch.setattr(dictionary_tables, "NUMBER_TABLE", dictionary_tables.NUMBER_TABLE.replace("vingt", "vint"))
         prints.append(fingerprint())
     with monkeypatch.context() as patch:
         patch.setattr(sentences, "LONGEST", 12)
@@ -163,9 +163,7 @@ def test_mistakes_do_not_occur(train, mistake):
 
 
 def test_every_word_with_h_is_known_to_be_mute_or_aspirated():
-    entries = (
-        [noun.fr for noun in french.NOUNS] + [one.fr for one in french.ADJECTIVES] + [one.fr for one in french.VERBS]
-    )
+    entries = [one.fr for one in (*dictionary.NOUNS, *dictionary.ADJECTIVES, *dictionary.VERBS)]
     aspirated = {word for word in entries if word.startswith("h") and not french.vowel_sound(word)}
     assert aspirated == {"hache", "haie", "hamster", "haricot", "harpe", "hérisson", "héros", "hibou", "homard"}
     mute = {word for word in entries if word.startswith("h")} - aspirated
@@ -184,8 +182,8 @@ def test_negations_are_whole(train):
 def test_english_tells_the_gender_where_french_does(train):
     """A feminine "boulangère" goes with a "she", a "her" or a woman's name."""
     women = toy.build().women
-    feminine = {noun.woman.fr for noun in french.NOUNS if noun.woman and noun.woman.fr != noun.fr}
-    tell = {noun.en for noun in french.NOUNS if noun.she and noun.tags & {"person", "kin"}} | {"she", "her"}
+    feminine = {noun.woman.fr for noun in dictionary.NOUNS if noun.woman and noun.woman.fr != noun.fr}
+    tell = {noun.en for noun in dictionary.NOUNS if noun.she and noun.tags & {"person", "kin"}} | {"she", "her"}
     found = 0
     for english, french_ in train:
         if feminine.intersection(re.findall(r"\w+", french_)):
@@ -537,7 +535,7 @@ LETTER, BOOKS = say("the", "letter"), say("a", "book", many=True)
             "la fille mange souvent le gâteau",
         ),
         (
-            Clause(sentences._NOBODY, verb("buy"), "past", BOOKS),
+            Clause(descriptions._NOBODY, verb("buy"), "past", BOOKS),
             "nobody bought any books",
             "personne n'a acheté de livres",
         ),
@@ -549,7 +547,7 @@ def test_clauses(clause, english, text):
 
 
 def test_verbs_of_motion_have_etre():
-    moves = [*french.VERBS, *sentences._MOVES, sentences._BORN, sentences._BECOME, sentences._LIVE]
+    moves = [*dictionary.VERBS, *descriptions._MOVES, descriptions._BORN, descriptions._BECOME, descriptions._LIVE]
     assert {one.fr for one in moves if one.with_etre() and not one.reflexive} == {
         "aller", "arriver", "descendre", "devenir", "entrer", "monter", "naître", "partir", "rentrer", "rester",
         "revenir", "sortir", "tomber", "venir",

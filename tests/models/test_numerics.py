@@ -55,6 +55,8 @@ def test_affine_maps_can_be_mapped_over_seeds(precision) -> None:
     problems = [problem(20, 64, 48, seed) for seed in (0, 1)]
     stacked = [np.stack(arrays) for arrays in zip(*problems, strict=True)]
     (_, y), gradients = jax.jit(jax.vmap(with_gradients(precision, False)))(*stacked)
+    assert y.shape == (2, 20, 48)
+    assert [gradient.shape for gradient in gradients] == [(2, 20, 64), (2, 64, 48), (2, 48)]
     for index, (x, kernel, bias, weights) in enumerate(problems):
         close(y[index], x @ kernel + bias, precision)
         for actual, expected in zip(gradients, (weights @ kernel.T, x.T @ weights, weights.sum(0)), strict=True):

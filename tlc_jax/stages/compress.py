@@ -22,7 +22,8 @@ from typing import Any
 from tlc_jax.compression.compress import compress_params
 from tlc_jax.compression.pruning import apply_masks, magnitude_masks, schedule
 from tlc_jax.compression.recipe import Prune, Recipe, format_recipe, parse_recipe
-from tlc_jax.config import Budget, Config, require_budget, to_dict
+from tlc_jax.config import Budget, Config, to_dict
+from tlc_jax.config_checks import require_budget
 from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.compression.recipe import format_recipe, parse_recipe
-from tlc_jax.config import Config, Study, merge, parse_size, require_budget, resolve, to_dict
+from tlc_jax.config import Config, Study, merge, parse_size, resolve, to_dict
+from tlc_jax.config_checks import require_budget
 from tlc_jax.errors import InputError
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import jax
 
 from tlc_jax.analysis import flops
-from tlc_jax.config import Config, require_budget
+from tlc_jax.config import Config
+from tlc_jax.config_checks import require_budget
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.masking import predicted_positions
 from tlc_jax.data.packing import prepare

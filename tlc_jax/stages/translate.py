@@ -15,7 +15,8 @@ from typing import Any
 
 import jax
 
-from tlc_jax.config import Config, require_budget
+from tlc_jax.config import Config
+from tlc_jax.config_checks import require_budget
 from tlc_jax.data.sources import check_sources
 from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 
 from tlc_jax.data.toy import french
+from tlc_jax.data.toy.dictionary import Verb, verb
 from tlc_jax.data.toy.english import PLURAL, gerund, past, third
-from tlc_jax.data.toy.french import Verb, Words, conjugate, verb
+from tlc_jax.data.toy.french import Words, conjugate
 from tlc_jax.data.toy.phrases import PRONOUNS, Phrase, Said
 
 BE = verb("*be/was/been=être")

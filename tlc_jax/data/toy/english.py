@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlc_jax.data.toy import lexicon
-from tlc_jax.data.toy.french import Noun
+from tlc_jax.data.toy.dictionary import Noun
 
 _DOUBLED = frozenset(lexicon.words("cut forget get prefer run stop swim travel"))
 PLURAL = ("you", "we", "they")  # pronouns with which English verbs are plural

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tlc_jax.data.toy import french, lexicon
+from tlc_jax.data.toy import dictionary, lexicon
 from tlc_jax.data.toy.clauses import BE, HAVE, Clause
 from tlc_jax.data.toy.dice import Dice
-from tlc_jax.data.toy.french import GIFTS, NUMBERS, Adjective, Noun, Verb, verb
+from tlc_jax.data.toy.dictionary import GIFTS, NUMBERS, Adjective, Noun, Verb, verb
 from tlc_jax.data.toy.phrases import PRONOUNS, Phrase, Said, phrase, pronoun, replaced, together
 from tlc_jax.data.toy.pools import DeadEnd, Pool, adjectives, nouns, verbs
 from tlc_jax.data.toy.world import World
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def translated(table: str) -> tuple[Said, ...]:
     """Reads "english=french; english=french"."""
-    return tuple((english, tuple(words.split())) for english, words in french.entries(table))
+    return tuple((english, tuple(words.split())) for english, words in dictionary.entries(table))
 
 
 def weighted(table: str) -> tuple[str, ...]:
@@ -30,6 +30,7 @@ def weighted(table: str) -> tuple[str, ...]:
 
 
 FREE = weighted("the*30; a*24; this*5; that*4; own*14; of*8; number*7; the number*1; several*2; a few*2; many*2")
+DEED_TENSES = weighted("present*24; progressive*13; past*33; near*8; future*10; can*4; must*4; want*4")
 _PLAIN = weighted("the*34; a*34; this*6; that*4; own*16; of*6")  # under a negation
 DEFINITE = weighted("the*60; this*8; that*5; own*18; of*9")
 _SOON = "tomorrow=demain; tonight=ce soir; next week=la semaine prochaine; soon=bientôt; on Friday=vendredi"
@@ -122,6 +123,21 @@ def linked(first: Said, *more: Said) -> Said:
     for text, row in more:
         english, words = f"{english} {text}", (*words, *row)
     return english, words
+
+
+def untold(phrase: Phrase) -> bool:
+    """Whether the sentence may still have to tell that it is feminine."""
+    return phrase.she and not phrase.pronoun and phrase.en[0].islower()
+
+
+def gendered(phrase: Phrase) -> bool:
+    """Whether French knows its gender and number."""
+    return phrase.stands != "you"
+
+
+def rendered(clause: Clause) -> Said:
+    """A clause by itself, in both languages."""
+    return clause.english(), clause.french()
 
 
 class Parts:

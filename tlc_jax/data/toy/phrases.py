@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from tlc_jax.data.toy import french
+from tlc_jax.data.toy.dictionary import NUMBERS, Adjective, Noun
 from tlc_jax.data.toy.english import a, named
-from tlc_jax.data.toy.french import NUMBERS, Adjective, Noun, Words, after, agree, determine
+from tlc_jax.data.toy.french import Words, after, agree, determine
 
 Said = tuple[str, Words]  # the same in English and in French
 

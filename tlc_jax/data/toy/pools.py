@@ -6,9 +6,9 @@ import functools
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from tlc_jax.data.toy import french
+from tlc_jax.data.toy import dictionary
 from tlc_jax.data.toy.dice import Dice, Zipf
-from tlc_jax.data.toy.french import Adjective, Noun, Verb
+from tlc_jax.data.toy.dictionary import Adjective, Noun, Verb
 
 RANKS_SEED = 1_021  # of the order in which words are frequent
 ZIPF = (1.0, 6.0)  # exponent and offset of the law by which they are
@@ -38,7 +38,7 @@ def _ranked(items: Iterable[T]) -> tuple[T, ...]:
     return tuple(Dice(RANKS_SEED).shuffled([*items]))
 
 
-NOUNS, ADJECTIVES, VERBS = _ranked(french.NOUNS), _ranked(french.ADJECTIVES), _ranked(french.VERBS)
+NOUNS, ADJECTIVES, VERBS = _ranked(dictionary.NOUNS), _ranked(dictionary.ADJECTIVES), _ranked(dictionary.VERBS)
 
 
 @functools.cache

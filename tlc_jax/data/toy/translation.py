@@ -14,7 +14,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 
-from tlc_jax.data.toy import french
+from tlc_jax.data.toy import dictionary_tables as words
 from tlc_jax.data.toy.dice import Dice
 from tlc_jax.data.toy.sentences import Writer
 from tlc_jax.data.toy.text import belongs
@@ -45,7 +45,7 @@ def translations(split: str, seed: int = 0) -> Iterator[tuple[str, str]]:
 @functools.cache
 def fingerprint() -> str:
     """Changes whenever the generated content does: a hash of the words and of what is generated first."""
-    tables = (french.NOUN_TABLE, french.ADJECTIVE_TABLE, french.VERB_TABLE, french.GIFT_TABLE, french.NUMBER_TABLE)
+    tables = (words.NOUN_TABLE, words.ADJECTIVE_TABLE, words.VERB_TABLE, words.GIFT_TABLE, words.NUMBER_TABLE)
     digest = hashlib.sha256(repr((TRANSLATIONS, tables)).encode())
     for split in TRANSLATIONS:
         for pair in itertools.islice(translations(split), 1000):
