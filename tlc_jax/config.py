@@ -178,7 +178,13 @@ class Compress:
 
 @dataclasses.dataclass(frozen=True)
 class Impl:
-    mesh: str = _setting("data=-1", "devices per axis, e.g. data=2,fsdp=4; -1: all that are left")
+    mesh: str = _setting("data=-1", "devices per axis, e.g. data=2,fsdp=4,tensor=1; -1: all that are left")
+    processes: str = _setting(
+        "auto", "of this run: auto (as the environment says), one, or HOST:PORT,COUNT,INDEX with process 0's address"
+    )
+    sharding: tuple[str, ...] = _setting(
+        (), "PATTERN=AXES before the shipped rules, an axis, several joined by +, or - for each dimension"
+    )
     microbatch: int = _setting(
         0, "share of optimizer.batch_size, in its unit, per gradient accumulation step; 0: the whole batch"
     )

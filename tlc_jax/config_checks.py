@@ -6,6 +6,7 @@ import typing
 
 from tlc_jax.durations import UNITS
 from tlc_jax.errors import InputError
+from tlc_jax.processes import parse as parse_processes
 
 if typing.TYPE_CHECKING:
     from tlc_jax.config import Config
@@ -78,6 +79,8 @@ def check_values(config: Config) -> None:
         0 <= objective.label_smoothing < 1, f"objective.label_smoothing={objective.label_smoothing} must lie in [0, 1)"
     )
     need(optimizer.reference_width >= 0, "optimizer.reference_width must not be negative")
+    if config.impl.processes not in ("auto", "one"):
+        parse_processes(config.impl.processes)
     need(config.impl.prefetch >= 0, f"impl.prefetch={config.impl.prefetch} must not be negative")
     for size in config.study.scratch:
         need(size in config.study.sizes, f"study.scratch has the size {size}, which study.sizes has not")

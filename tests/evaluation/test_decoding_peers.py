@@ -10,7 +10,7 @@ from tlc_jax import config as configs
 from tlc_jax.config import default_config, resolve
 from tlc_jax.errors import InputError
 from tlc_jax.evaluation import decoding_peers as peers
-from tlc_jax.training.mesh import make_mesh
+from tlc_jax.training.mesh import Placement
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def config() -> configs.Config:
 def test_all_translations_are_as_long_as_asked_for(config) -> None:
     work = peers.Work.random(config)
     assert work.source_BxS.shape == (8, 9)
-    found = peers.our_search(work, config.impl, make_mesh("data=-1"))()
+    found = peers.our_search(work, config.impl, Placement.parse("data=-1"))()
     assert [len(tokens) for tokens in found] == [12] * 8
     assert len({tuple(tokens) for tokens in found}) > 1
 
@@ -48,7 +48,7 @@ def test_peers_translate_alike(config, share, theirs) -> None:
     # Greedily: with beams, ours ranks what it ends at the limit by how likely </s> is there, and the others do not.
     greedy = dataclasses.replace(config, model=model, decode=dataclasses.replace(config.decode, beams=1))
     work = peers.Work.random(greedy)
-    ours = peers.our_search(work, config.impl, make_mesh("data=-1"))()
+    ours = peers.our_search(work, config.impl, Placement.parse("data=-1"))()
     assert [tokens[:11] for tokens in theirs(work)()] == [tokens[:11] for tokens in ours]
 
 

@@ -12,7 +12,7 @@ from tlc_jax.data.packing import Packed
 from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.network import classifier, masked_language_model
-from tlc_jax.training.mesh import make_mesh
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import masked_language
 
 V, LENGTH = 50, 16
@@ -20,8 +20,8 @@ MODEL = Model(layers=1, hidden=64, max_length=LENGTH)
 
 
 @pytest.fixture(scope="module")
-def mesh():
-    return make_mesh("data=-1")
+def placement():
+    return Placement.parse("data=-1")
 
 
 def labelled(name: str = "dev", count: int = 21) -> Labelled:
@@ -38,11 +38,12 @@ def labelled(name: str = "dev", count: int = 21) -> Labelled:
     )
 
 
-def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(mesh, tmp_path) -> None:
+def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(placement, tmp_path) -> None:
     network = classifier(MODEL, V, 3, Impl())
     params = network.init(jax.random.key(0))
     split = labelled()
-    small, large = (ClassificationEvaluator(network, [split], size, mesh).predict(params, split) for size in (8, 32))
+    evaluators = (ClassificationEvaluator(network, [split], size, placement) for size in (8, 32))
+    small, large = (evaluator.predict(params, split) for evaluator in evaluators)
     np.testing.assert_allclose(small.probabilities, large.probabilities, atol=1e-5)
     np.testing.assert_array_equal(small.ids, split.ids)
     for row in (0, 7, 20):
@@ -56,11 +57,11 @@ def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(mesh, tm
     assert sorted(saved) == ["ids", "labels", "probabilities"]
 
 
-def test_the_first_labelled_split_decides(mesh) -> None:
+def test_the_first_labelled_split_decides(placement) -> None:
     network = classifier(MODEL, V, 3, Impl())
     unlabelled = labelled("hidden")
     unlabelled.labels[:] = -1
-    evaluator = ClassificationEvaluator(network, [unlabelled, labelled("x"), labelled("y", 10)], 16, mesh)
+    evaluator = ClassificationEvaluator(network, [unlabelled, labelled("x"), labelled("y", 10)], 16, placement)
     numbers = evaluator(network.init(jax.random.key(0)))
     assert list(numbers["accuracy_by_split"]) == ["x", "y"]
     assert numbers["accuracy"] == numbers["accuracy_by_split"]["x"]
@@ -71,20 +72,20 @@ def rows(count: int, seed: int = 0) -> Packed:
     return Packed(np.random.default_rng(seed).integers(5, V, (count, LENGTH)).astype(np.uint16), f"set{seed}")
 
 
-def test_perplexity_weighs_every_row_once(mesh) -> None:
+def test_perplexity_weighs_every_row_once(placement) -> None:
     network = masked_language_model(MODEL, V, Impl())
     params = network.init(jax.random.key(0))
     objective = masked_language(network, Objective())
     sets = {"one": rows(21), "two": rows(8, seed=1)}
-    numbers = PerplexityEvaluator(objective, sets, 16, mesh)(params)
+    numbers = PerplexityEvaluator(objective, sets, 16, placement)(params)
     weights = {"one": 21, "two": 8}
     mean = sum(numbers[f"valid_loss_{name}"] * n for name, n in weights.items()) / 29
     assert numbers["valid_loss"] == pytest.approx(mean, rel=1e-5)
     assert numbers["valid_perplexity"] == pytest.approx(np.exp(numbers["valid_loss"]))
     assert numbers["valid_loss"] == pytest.approx(np.log(V), abs=0.3)
-    again = PerplexityEvaluator(objective, sets, 16, mesh)(params)
+    again = PerplexityEvaluator(objective, sets, 16, placement)(params)
     assert again == numbers
-    assert PerplexityEvaluator(objective, sets, 16, mesh)(params, limit=8) != numbers
+    assert PerplexityEvaluator(objective, sets, 16, placement)(params, limit=8) != numbers
 
 
 def test_the_unigram_loss_is_the_entropy_of_what_was_counted() -> None:

@@ -18,10 +18,11 @@ from tlc_jax import config as configs
 from tlc_jax.durations import Amounts
 from tlc_jax.errors import StoppedEarly, TrainingFailed
 from tlc_jax.training.loop import Task, train
-from tlc_jax.training.mesh import make_mesh
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import StepMetrics, TrainState
 
 ROWS = 8
+PLACEMENT = Placement.parse("data=-1")
 
 
 class StepClock:
@@ -33,6 +34,10 @@ class StepClock:
     def __call__(self) -> float:
         self.now += self.per_read
         return self.now
+
+
+def some_rows(index: int) -> np.ndarray:
+    return np.random.default_rng(index).normal(3.0, 0.1, ROWS).astype(np.float32)
 
 
 def make_task(**overrides) -> Task:
@@ -52,7 +57,7 @@ def make_task(**overrides) -> Task:
         "init": lambda: {"final_norm": {"scale": jnp.zeros(4)}},
         "optimizer": optimizer,
         "step": step,
-        "batch": lambda index: {"x": np.random.default_rng(index).normal(3.0, 0.1, ROWS).astype(np.float32)},
+        "batch": lambda index: PLACEMENT.put_batch({"x": some_rows(index)}),
         "cost": lambda batch: Amounts(steps=1, examples=ROWS, tokens=10 * ROWS, epochs=0.1, flops=1e6),
         "evaluate": lambda params, final: {"w": float(params["final_norm"]["scale"][0])},
         "meta": {"kind": "mlm"},
@@ -66,16 +71,16 @@ def settings(**sections) -> configs.Config:
 
 
 @pytest.fixture(scope="module")
-def mesh():
-    return make_mesh("data=-1")
+def placement():
+    return PLACEMENT
 
 
 def rows_of(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_step_budget_runs_exactly_that_many_steps(tmp_path, mesh) -> None:
-    outcome = train(make_task(), settings(budget={"steps": 7}), tmp_path, mesh)
+def test_a_step_budget_runs_exactly_that_many_steps(tmp_path, placement) -> None:
+    outcome = train(make_task(), settings(budget={"steps": 7}), tmp_path, placement)
     assert outcome.numbers["steps"] == 7
     assert outcome.numbers["tokens"] == 7 * 80
     assert outcome.numbers["stopped_by"] == "steps"
@@ -92,15 +97,15 @@ def test_a_step_budget_runs_exactly_that_many_steps(tmp_path, mesh) -> None:
     ("unit", "limit", "steps"),
     [("examples", 5 * ROWS, 5), ("tokens", 1, 1), ("epochs", 0.35, 4), ("flops", 6e6, 6)],
 )
-def test_every_unit_can_be_the_budget(tmp_path, mesh, unit, limit, steps) -> None:
-    outcome = train(make_task(), settings(budget={unit: limit}), tmp_path, mesh)
+def test_every_unit_can_be_the_budget(tmp_path, placement, unit, limit, steps) -> None:
+    outcome = train(make_task(), settings(budget={unit: limit}), tmp_path, placement)
     assert outcome.numbers["steps"] == steps
     assert outcome.numbers["stopped_by"] == unit
 
 
-def test_seconds_overshoot_by_one_step_at_most(tmp_path, mesh) -> None:
+def test_seconds_overshoot_by_one_step_at_most(tmp_path, placement) -> None:
     clock = StepClock(per_read=0.25)
-    outcome = train(make_task(), settings(budget={"seconds": 20.0}), tmp_path, mesh, clock)
+    outcome = train(make_task(), settings(budget={"seconds": 20.0}), tmp_path, placement, clock)
     seconds = outcome.numbers["seconds"]["train"]
     longest_step = max(
         after["train_seconds"] - before["train_seconds"]
@@ -110,7 +115,7 @@ def test_seconds_overshoot_by_one_step_at_most(tmp_path, mesh) -> None:
     assert 20.0 <= seconds <= 20.0 + longest_step
 
 
-def test_compilation_evaluation_and_saving_are_not_charged(tmp_path, mesh) -> None:
+def test_compilation_evaluation_and_saving_are_not_charged(tmp_path, placement) -> None:
     clock = StepClock()
     pauses = {"evaluate": 1000.0}
 
@@ -123,7 +128,7 @@ def test_compilation_evaluation_and_saving_are_not_charged(tmp_path, mesh) -> No
         return make_task().batch(index)
 
     configured = settings(budget={"steps": 10}, eval={"every_steps": 5}, impl={"prefetch": 0})
-    outcome = train(make_task(evaluate=evaluate, batch=batch), configured, tmp_path, mesh, clock)
+    outcome = train(make_task(evaluate=evaluate, batch=batch), configured, tmp_path, placement, clock)
     assert outcome.numbers["seconds"]["eval"] >= 3000.0
     assert outcome.numbers["seconds"]["train"] < 10.0
 
@@ -133,9 +138,9 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("crash_at", [1, 4, 5, 9])
-def test_a_crashed_run_ends_with_the_same_bits(tmp_path, mesh, crash_at) -> None:
+def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) -> None:
     configured = settings(budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"every_steps": 3})
-    whole = train(make_task(), configured, _made(tmp_path / "whole"), mesh)
+    whole = train(make_task(), configured, _made(tmp_path / "whole"), placement)
 
     def failing_batch(index):
         if index == crash_at:
@@ -144,8 +149,8 @@ def test_a_crashed_run_ends_with_the_same_bits(tmp_path, mesh, crash_at) -> None
 
     broken = _made(tmp_path / "broken")
     with pytest.raises(Crash):
-        train(make_task(batch=failing_batch), settings_without_prefetch(configured), broken, mesh)
-    again = train(make_task(), configured, broken, mesh)
+        train(make_task(batch=failing_batch), settings_without_prefetch(configured), broken, placement)
+    again = train(make_task(), configured, broken, placement)
     np.testing.assert_array_equal(again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
     assert again.numbers["steps"] == whole.numbers["steps"] == 12
     assert again.numbers["tokens"] == whole.numbers["tokens"]
@@ -162,9 +167,9 @@ def _made(path):
     return path
 
 
-def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, mesh) -> None:
+def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, placement) -> None:
     configured = settings(budget={"steps": 30})
-    whole = train(make_task(), configured, _made(tmp_path / "whole"), mesh)
+    whole = train(make_task(), configured, _made(tmp_path / "whole"), placement)
 
     def batch(index):
         if index == 10:
@@ -174,53 +179,54 @@ def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, mesh) -> None:
 
     broken = _made(tmp_path / "broken")
     with pytest.raises(StoppedEarly, match="SIGTERM at step .*run the same command again"):
-        train(make_task(batch=batch), configured, broken, mesh)
+        train(make_task(batch=batch), configured, broken, placement)
     assert rows_of(broken)[-1]["stopped_by"] == "preemption"
-    again = train(make_task(), configured, broken, mesh)
+    again = train(make_task(), configured, broken, placement)
     np.testing.assert_array_equal(again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
     assert again.numbers["steps"] == 30
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path, mesh) -> None:
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path, placement) -> None:
     def batch(index):
         x = make_task().batch(index)
         return {"x": x["x"] * np.nan} if index >= 6 else x
 
     with pytest.raises(TrainingFailed, match="step 7: loss nan.*checkpoint of step 4 is kept"):
-        train(make_task(batch=batch), settings(budget={"steps": 20}, checkpoint={"every_steps": 4}), tmp_path, mesh)
-    outcome = train(make_task(), settings(budget={"steps": 8}), tmp_path, mesh)
+        long = settings(budget={"steps": 20}, checkpoint={"every_steps": 4})
+        train(make_task(batch=batch), long, tmp_path, placement)
+    outcome = train(make_task(), settings(budget={"steps": 8}), tmp_path, placement)
     assert np.isfinite(outcome.params["final_norm"]["scale"]).all()
 
 
-def test_training_ends_where_an_evaluation_is_good_enough(tmp_path, mesh) -> None:
+def test_training_ends_where_an_evaluation_is_good_enough(tmp_path, placement) -> None:
     task = make_task(enough=lambda metrics: metrics["w"] > 1.0)
-    outcome = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, mesh)
+    outcome = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement)
     assert outcome.numbers["stopped_by"] == "target"
     assert outcome.numbers["steps"] < 100
-    again = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, mesh)
+    again = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement)
     assert again.numbers["steps"] == outcome.numbers["steps"]
 
 
-def test_the_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, mesh) -> None:
+def test_the_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, placement) -> None:
     configured = settings(budget={"seconds": 3.0, "clock": "benchmark"})
     (tmp_path / "benchmark.json").write_text('{"seconds_per_step": 0.25}')
-    outcome = train(make_task(), configured, tmp_path, mesh)
+    outcome = train(make_task(), configured, tmp_path, placement)
     assert outcome.numbers["steps"] == 12
     # Steps are charged what the benchmark says, whatever the clock says.
     assert outcome.numbers["train_seconds"] == 3.0 and outcome.numbers["seconds"]["train"] != 3.0
     stop = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert stop["event"] == "stop" and stop["train_seconds"] == 3.0
     fresh = _made(tmp_path / "fresh")
-    train(make_task(), configured, fresh, mesh, StepClock(per_read=0.05))
+    train(make_task(), configured, fresh, placement, StepClock(per_read=0.05))
     assert json.loads((fresh / "benchmark.json").read_text())["seconds_per_step"] == pytest.approx(0.05)
 
 
-def test_a_slow_input_is_booked_as_input(tmp_path, mesh) -> None:
+def test_a_slow_input_is_booked_as_input(tmp_path, placement) -> None:
     def batch(index):
         time.sleep(0.05)
         return make_task().batch(index)
 
-    outcome = train(make_task(batch=batch), settings(budget={"steps": 12}, impl={"prefetch": 0}), tmp_path, mesh)
+    outcome = train(make_task(batch=batch), settings(budget={"steps": 12}, impl={"prefetch": 0}), tmp_path, placement)
     seconds = outcome.numbers["seconds"]
     assert seconds["input"] > 10 * 0.05 * 0.8
     assert seconds["train"] < seconds["input"]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from tlc_jax import config as configs
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.selectors import flatten
 from tlc_jax.training import mesh as meshes
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import masked_language
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import init_state, make_train_step, step_key
@@ -22,9 +26,10 @@ VOCABULARY = 256
 @pytest.mark.parametrize(
     ("text", "sizes"),
     [
-        ("data=-1", {"data": 8, "fsdp": 1}),
-        ("data=2,fsdp=4", {"data": 2, "fsdp": 4}),
-        ("fsdp=-1, data=2", {"data": 2, "fsdp": 4}),
+        ("data=-1", {"data": 8, "fsdp": 1, "tensor": 1}),
+        ("data=2,fsdp=4", {"data": 2, "fsdp": 4, "tensor": 1}),
+        ("fsdp=-1, data=2", {"data": 2, "fsdp": 4, "tensor": 1}),
+        ("tensor=2,fsdp=2,data=2", {"data": 2, "fsdp": 2, "tensor": 2}),
     ],
 )
 def test_mesh_sizes(text, sizes) -> None:
@@ -37,33 +42,34 @@ def test_a_mesh_that_does_not_fit_is_refused(text) -> None:
         meshes.parse_mesh(text, 8)
 
 
-def curve(mesh_text: str | None, steps: int = 3) -> tuple[list[float], dict, jax.Array]:
-    """Losses of a few steps, final parameters, and the placed token embedding, on a mesh or on one device (None)."""
-    model = configs.Model(layers=2, hidden=64, max_length=16, dropout=0.0)
+def curve(mesh_text: str | None, steps: int = 3) -> tuple[list[float], dict, jax.Array, int]:
+    """Losses of a few steps, final parameters, the placed token embedding, and bytes of arguments and temporaries that
+    the compiled step needs on each device; on a mesh or on one device (None)."""
+    model = configs.Model(layers=2, hidden=128, heads=4, max_length=16, dropout=0.0)
     network = masked_language_model(model, VOCABULARY, configs.Impl())
     objective = masked_language(network, configs.Objective())
     params = network.init(jax.random.key(0))
-    optimizer = adamw(configs.Optimizer(learning_rate=1e-2), params, 64)
+    optimizer = adamw(configs.Optimizer(learning_rate=1e-2), params, 128)
     step = make_train_step(objective, optimizer)
+    state = init_state(params, optimizer)
     if mesh_text is None:
-        place = jax.device_put
-        state = init_state(params, optimizer)
-        run = jax.jit(step)
+        place, shardings = jax.device_put, None
     else:
-        mesh = meshes.make_mesh(mesh_text)
-        shardings = meshes.parameter_shardings(params, mesh)
-        moments = meshes.optimizer_shardings(optimizer, params, shardings, mesh)
-        state = jax.jit(
-            lambda p: init_state(p, optimizer), out_shardings=type(init_state(params, optimizer))(shardings, moments)
-        )(jax.device_put(params, shardings))
-        run = jax.jit(step)
-        place = lambda batch: meshes.put_batch(batch, mesh)  # noqa: E731
-    losses = []
+        placement = Placement.parse(mesh_text)
+        shardings = type(state)(placement.shardings(params), placement.optimizer_shardings(optimizer, params))
+        state, place = jax.device_put(state, shardings), placement.put_batch
+    compiled, losses = None, []
     for index in range(steps):
         tokens = np.random.default_rng(index).integers(5, VOCABULARY, (16, 16)).astype(np.int32)
-        state, metrics = run(state, place({"tokens": tokens}), step_key(0, index), jnp.float32(0.5))
+        arguments = (state, place({"tokens": tokens}), step_key(0, index), jnp.float32(0.5))
+        if compiled is None:
+            with contextlib.nullcontext() if mesh_text is None else jax.set_mesh(placement.mesh):
+                compiled = jax.jit(step, out_shardings=(shardings, None)).lower(*arguments).compile()
+        state, metrics = compiled(*arguments)
         losses.append(float(metrics.loss))
-    return losses, jax.device_get(state.params), state.params["embedding"]["token"]
+    memory = compiled.memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    return losses, jax.device_get(state.params), state.params["embedding"]["token"], needed
 
 
 @pytest.fixture(scope="module")
@@ -71,33 +77,77 @@ def single():
     return curve(None)
 
 
-@pytest.mark.parametrize("mesh_text", ["data=-1", "fsdp=-1", "data=2,fsdp=4"])
-def test_every_mesh_gives_the_curve_of_one_device(single, mesh_text) -> None:
-    losses, params, token = curve(mesh_text)
+@pytest.mark.parametrize(
+    ("mesh_text", "shard", "memory"),
+    [
+        ("data=-1", (VOCABULARY, 128), 0.75),
+        ("fsdp=-1", (VOCABULARY // 8, 128), 0.3),
+        ("data=2,fsdp=4", (VOCABULARY // 4, 128), 0.3),
+        ("data=4,tensor=2", (VOCABULARY // 2, 128), 0.55),
+        ("fsdp=4,tensor=2", (VOCABULARY // 8, 128), 0.25),
+    ],
+)
+def test_every_mesh_gives_the_curve_of_one_device_in_less_memory(single, mesh_text, shard, memory) -> None:
+    losses, params, token, needed = curve(mesh_text)
     np.testing.assert_allclose(losses, single[0], rtol=2e-5)
     for path, leaf in flatten(params).items():
         np.testing.assert_allclose(leaf, flatten(single[1])[path], atol=3e-4, err_msg=path)
-    if mesh_text == "fsdp=-1":
-        assert token.addressable_shards[0].data.shape == (VOCABULARY // 8, 64)
+    assert token.addressable_shards[0].data.shape == shard
+    assert needed < memory * single[3]
 
 
 def test_a_dimension_that_does_not_divide_is_refused_with_its_path() -> None:
     params = {"embedding": {"token": jnp.zeros((30, 64))}}
     with pytest.raises(InputError, match="embedding/token has a dimension of 30, which fsdp=8 does not divide"):
-        meshes.parameter_shardings(params, meshes.make_mesh("fsdp=-1"))
+        Placement.parse("fsdp=-1").shardings(params)
+    with pytest.raises(InputError, match="dimension of 30, which tensor=2 x fsdp=4 does not divide"):
+        Placement.parse("fsdp=4,tensor=2").shardings(params)
 
 
-def test_a_batch_that_does_not_divide_is_refused() -> None:
+PARAMS = {"embedding": {"token": jnp.zeros((64, 24))}, "final_norm": {"scale": jnp.zeros(8)}}
+
+
+def test_own_rules_come_first() -> None:
+    placement = Placement.parse("fsdp=4,tensor=2", ["embedding/.*=-,fsdp+tensor"])
+    places = placement.columns(PARAMS)["sharding"]
+    assert places == {"embedding/token": P(None, ("fsdp", "tensor")), "final_norm/scale": P()}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("embedding/token", "is no rule; write PATTERN=AXES"),
+        ("embedding/token=-,model", "is no rule"),
+        ("embedding/token=fsdp,fsdp", "each axis once"),
+        ("embedding/(=fsdp", "no regular expression"),
+        ("embeddings/token=fsdp", "matches no parameter"),
+        ("embedding/token=-,-,fsdp", "embedding/token has 2 dimensions and its rule names 3"),
+        ("final_norm/scale=fsdp+tensor+data", ""),
+        ("embedding/token=-,data+fsdp+tensor", ""),
+        (".*=fsdp+data,-", "final_norm/scale has 1 dimensions"),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_refused(rule, message) -> None:
+    if not message:
+        Placement.parse("fsdp=4,tensor=2", [rule]).shardings(PARAMS)
+        return
+    with pytest.raises(InputError, match=message):
+        Placement.parse("fsdp=4,tensor=2", [rule]).shardings(PARAMS)
+
+
+def test_a_batch_is_split_over_its_axes_alone() -> None:
     with pytest.raises(InputError, match="batch of 12 rows does not divide among 8 devices"):
-        meshes.put_batch({"tokens": np.zeros((12, 4), np.int32)}, meshes.make_mesh("data=-1"))
+        Placement.parse("data=-1").put_batch({"tokens": np.zeros((12, 4), np.int32)})
+    placed = Placement.parse("data=2,tensor=4").put_batch({"tokens": np.zeros((12, 4), np.int32)})
+    assert {shard.data.shape for shard in placed["tokens"].addressable_shards} == {(6, 4)}
 
 
-def test_the_table_names_every_parameter_and_its_place() -> None:
-    params = {"embedding": {"token": jnp.zeros((64, 8))}, "final_norm": {"scale": jnp.zeros(8)}}
-    places = meshes.specs(meshes.parameter_shardings(params, meshes.make_mesh("fsdp=-1")))
-    table = meshes.describe_parameters(params, sharding=places, decay={"embedding/token": "yes"})
+def test_the_table_names_every_parameter_its_place_and_bytes() -> None:
+    columns = Placement.parse("fsdp=-1").columns(PARAMS)
+    assert columns["bytes_per_device"] == {"embedding/token": 64 * 24 * 4 // 8, "final_norm/scale": 32}
+    table = meshes.describe_parameters(PARAMS, **columns, decay={"embedding/token": "yes"})
     assert "embedding/token" in table
-    assert "64x8" in table
+    assert "64x24" in table
     assert "yes" in table
     assert "'fsdp'" in table
     assert len(table.splitlines()) == 3

@@ -31,11 +31,14 @@ class RowBatches:
         self._length = packed[0].length
         self.rows_per_epoch = self._mixture.rows
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int, places: np.ndarray | None = None) -> Batch:
+        """The batch of a step, or of its rows those at `places` alone: the others are not read."""
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)
+        if places is not None:
+            sources, rows = sources[places], rows[places]
         if len(self._packed) == 1:
             return {"tokens": self._packed[0].take(rows)}
-        tokens = np.empty((self._batch_size, self._length), np.int32)
+        tokens = np.empty((len(rows), self._length), np.int32)
         for source in np.unique(sources):
             here = sources == source
             tokens[here] = self._packed[source].take(rows[here])

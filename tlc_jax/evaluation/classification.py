@@ -7,23 +7,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.vocabulary import PAD
 from tlc_jax.evaluation.predictions import Predictions
 from tlc_jax.models.network import Network, Params
-from tlc_jax.training.mesh import put_batch, put_params
+from tlc_jax.training.mesh import Placement
 
 
 class ClassificationEvaluator:
     """Predicts named splits; compiles once per width of batch."""
 
-    def __init__(self, network: Network, splits: Iterable[Labelled], batch_size: int, mesh: Mesh):
-        self._splits, self._batch_size, self._mesh = list(splits), batch_size, mesh
+    def __init__(self, network: Network, splits: Iterable[Labelled], batch_size: int, placement: Placement):
+        self._splits, self._batch_size, self._placement = list(splits), batch_size, placement
 
-        @jax.jit
+        @placement.jit
         def log_probabilities(params: Params, tokens_BxL: jax.Array) -> jax.Array:
             return jax.nn.log_softmax(network.apply(params, tokens_BxL, tokens_BxL != PAD))
 
@@ -31,7 +30,7 @@ class ClassificationEvaluator:
 
     def predict(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
         """The predictions of one split, in its order. `limit`: examples at most."""
-        params = put_params(params, self._mesh)
+        params = self._placement.put_params(params)
         count = min(limit, len(split)) if limit else len(split)
         log_p_NxC: np.ndarray | None = None
         for index, rows_BxC in self._rows(params, evaluation_batches(split, self._batch_size, limit)):
@@ -48,7 +47,7 @@ class ClassificationEvaluator:
         self, params: Params, batches: Iterator[dict[str, np.ndarray]]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch in batches:
-            rows = self._log_probabilities(params, put_batch({"tokens": batch["tokens"]}, self._mesh)["tokens"])
+            rows = self._log_probabilities(params, self._placement.put_batch({"tokens": batch["tokens"]})["tokens"])
             real = batch["weights"] > 0
             yield batch["index"][real], np.asarray(rows)[real]
 

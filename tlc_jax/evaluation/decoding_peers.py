@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from tlc_jax import config as configs
 from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, PAD, UNK
@@ -26,7 +25,7 @@ from tlc_jax.evaluation import peers
 from tlc_jax.evaluation.translation import search
 from tlc_jax.models.blocks import Shape
 from tlc_jax.models.network import Params, translator
-from tlc_jax.training.mesh import put_batch, put_params
+from tlc_jax.training.mesh import Placement
 
 Translate = Callable[[], list[list[int]]]
 """Translates all sentences; the best translation's tokens of each, without <s>."""
@@ -78,12 +77,12 @@ def require_packages() -> None:
         raise InputError("--peers needs CTranslate2: pip install 'tlc_jax[peers]'")
 
 
-def our_search(work: Work, impl: configs.Impl, mesh: Mesh) -> Translate:
+def our_search(work: Work, impl: configs.Impl, placement: Placement) -> Translate:
     """The search that `evaluate` and `predict` run."""
     network = translator(work.model, work.vocab_size, impl)
     settings = dataclasses.replace(work.decode, extra=work.generated - work.source_BxS.shape[1])
-    params = put_params(work.params, mesh)
-    source = put_batch({"source": work.source_BxS}, mesh)["source"]
+    params = placement.put_params(work.params)
+    source = placement.put_batch({"source": work.source_BxS})["source"]
     compiled = jax.jit(functools.partial(search, network, settings))
 
     def run() -> list[list[int]]:

@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.network import Params
-from tlc_jax.training.mesh import put_batch, put_params
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import Objective, Sums
 
 _MASKS_SEED = 20200211
@@ -25,10 +24,10 @@ _MASKS_SEED = 20200211
 class PerplexityEvaluator:
     """Evaluates parameters on named sets; compiles once, however often it is called."""
 
-    def __init__(self, objective: Objective, sets: dict[str, Packed], batch_size: int, mesh: Mesh):
-        self._sets, self._batch_size, self._mesh = sets, batch_size, mesh
+    def __init__(self, objective: Objective, sets: dict[str, Packed], batch_size: int, placement: Placement):
+        self._sets, self._batch_size, self._placement = sets, batch_size, placement
 
-        @jax.jit
+        @placement.jit
         def sums(params: Params, batch: dict[str, jax.Array], index: jax.Array) -> Sums:
             key = jax.random.fold_in(jax.random.key(_MASKS_SEED, impl="threefry2x32"), index)
             return objective.sums(params, objective.corrupt(key, batch), None)[0]
@@ -40,7 +39,7 @@ class PerplexityEvaluator:
 
         With several sets each also has its own loss and perplexity, `..._NAME`. `limit`: rows at most of each set.
         """
-        params = put_params(params, self._mesh)
+        params = self._placement.put_params(params)
         totals = {name: self._total(params, packed, limit) for name, packed in self._sets.items()}
         overall = functools.reduce(np.add, totals.values())
         numbers = _numbers(overall)
@@ -53,7 +52,7 @@ class PerplexityEvaluator:
         batches = evaluation_batches(packed, self._batch_size, limit)
         results = [
             self._sums(
-                params, put_batch({name: batch[name] for name in ("tokens", "weights")}, self._mesh), np.int32(i)
+                params, self._placement.put_batch({name: batch[name] for name in ("tokens", "weights")}), np.int32(i)
             )
             for i, batch in enumerate(batches)
         ]

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from tlc_jax.config import Decode
 from tlc_jax.data.buckets import best_widths, evaluation_batch, sentence_batches
@@ -21,7 +20,7 @@ from tlc_jax.data.vocabulary import PAD
 from tlc_jax.evaluation import bleu
 from tlc_jax.evaluation.beam_search import Hypotheses, beam_search
 from tlc_jax.models.network import Network, Params
-from tlc_jax.training.mesh import put_batch, put_params
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import translation
 
 
@@ -47,14 +46,14 @@ class Translations:
 class Decoder:
     """Beam search with one network; compiles once per width of sources, of which there are `buckets` at most."""
 
-    def __init__(self, network: Network, settings: Decode, buckets: int, tokenizer: Tokenizer, mesh: Mesh):
-        self._settings, self._buckets, self._tokenizer, self._mesh = settings, buckets, tokenizer, mesh
-        self._search = jax.jit(functools.partial(search, network, settings))
+    def __init__(self, network: Network, settings: Decode, buckets: int, tokenizer: Tokenizer, placement: Placement):
+        self._settings, self._buckets, self._tokenizer, self._placement = settings, buckets, tokenizer, placement
+        self._search = placement.jit(functools.partial(search, network, settings))
 
     def __call__(self, params: Params, split: Split, limit: int = 0) -> Translations:
         """Translates the sources of a split. `limit`: sentences at most, the first ones; 0: all."""
         settings = self._settings
-        params = put_params(params, self._mesh)
+        params = self._placement.put_params(params)
         lengths = split.pairs.lengths[:, 0]
         count = min(limit, len(lengths)) if limit else len(lengths)
         texts: list[list[str]] = [[] for _ in range(count)]
@@ -63,7 +62,8 @@ class Decoder:
         widths = best_widths(lengths, self._buckets)
         for width, rows in sentence_batches(lengths, widths, settings.batch_size, limit):
             batch = evaluation_batch(split.pairs, rows, width, settings.batch_size)
-            found = jax.device_get(self._search(params, put_batch({"source": batch["source"]}, self._mesh)["source"]))
+            source = self._placement.put_batch({"source": batch["source"]})["source"]
+            found = jax.device_get(self._search(params, source))
             for place, row in enumerate(rows):
                 texts[row] = [self._tokenizer.decode(ids) for ids in found.tokens_BxKxT[place, : settings.nbest]]
                 scores[row] = found.scores_BxK[place, : settings.nbest]
@@ -99,14 +99,14 @@ class TranslationEvaluator:
         decode: Decode,
         buckets: int,
         tokenizer: Tokenizer,
-        mesh: Mesh,
+        placement: Placement,
     ):
-        self.splits, self._mesh = list(splits), mesh
+        self.splits, self._placement = list(splits), placement
         self._batch_tokens, self._buckets = batch_tokens, buckets
-        self._decoder = Decoder(network, dataclasses.replace(decode, nbest=1), buckets, tokenizer, mesh)
+        self._decoder = Decoder(network, dataclasses.replace(decode, nbest=1), buckets, tokenizer, placement)
         objective = translation(network, 0.0)
 
-        @jax.jit
+        @placement.jit
         def forced(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
             sums, logits_BxTxV = objective.sums(params, batch, None)
             return jnp.stack(sums), jnp.argmax(logits_BxTxV, axis=-1)
@@ -118,7 +118,7 @@ class TranslationEvaluator:
 
         All given the true target so far, of the first split; with several, also `..._NAME` of each.
         """
-        params = put_params(params, self._mesh)
+        params = self._placement.put_params(params)
         return _by_split({split.name: self._loss(params, split, limit) for split in self.splits})
 
     def __call__(self, params: Params) -> tuple[dict[str, Any], dict[str, Translations]]:
@@ -140,9 +140,10 @@ class TranslationEvaluator:
         total = np.zeros(3)
         count = min(limit, len(pairs)) if limit else len(pairs)
         predicted: list[Any] = [()] * count
-        rows_of_batch = max(self._mesh.size, self._batch_tokens // widths[-1] // self._mesh.size * self._mesh.size)
+        parts = self._placement.batch_shards
+        rows_of_batch = max(parts, self._batch_tokens // widths[-1] // parts * parts)
         for width, rows in sentence_batches(longer, widths, rows_of_batch, limit):
-            batch = put_batch(evaluation_batch(pairs, rows, width, rows_of_batch), self._mesh)
+            batch = self._placement.put_batch(evaluation_batch(pairs, rows, width, rows_of_batch))
             sums, argmax_BxT = jax.device_get(self._forced(params, batch))
             total += sums.astype(np.float64)
             for place, row in enumerate(rows):

@@ -16,6 +16,7 @@ from flax import nnx
 
 from tlc_jax import config
 from tlc_jax.models.numerics import affine, dropout
+from tlc_jax.models.sharding import split_rows
 
 HEAD_SIZE = 64
 NORM_EPSILON = 1e-5
@@ -224,15 +225,15 @@ class Stack(nnx.Module):
         def layer(x_BxLxD: jax.Array, own_and_key: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
             own, key = own_and_key
             block = nnx.merge(graph, shared, own)
-            return block(x_BxLxD, key, *context).astype(x_BxLxD.dtype), None
+            return block(split_rows(x_BxLxD), key, *context).astype(x_BxLxD.dtype), None
 
         if self.shape.remat:
             layer = jax.checkpoint(layer)
         if self.shape.layer_loop == "scan":
-            return jax.lax.scan(layer, x_BxLxD, (own, keys_N), length=self.shape.layers)[0]
+            return split_rows(jax.lax.scan(layer, x_BxLxD, (own, keys_N), length=self.shape.layers)[0])
         for index in range(self.shape.layers):
             x_BxLxD, _ = layer(x_BxLxD, jax.tree.map(lambda leaf, index=index: leaf[index], (own, keys_N)))
-        return x_BxLxD
+        return split_rows(x_BxLxD)
 
     def each(self) -> Iterator[Any]:
         """The blocks, one by one."""

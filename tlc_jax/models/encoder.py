@@ -11,6 +11,7 @@ from flax import nnx
 
 from tlc_jax.models.blocks import Dense, Embedding, Shape, Stack, layer_norm
 from tlc_jax.models.numerics import affine, dropout
+from tlc_jax.models.sharding import split_rows
 
 
 class Encoder(nnx.Module):
@@ -57,7 +58,7 @@ class MaskedLanguageModel(Encoder):
     def __call__(self, tokens_BxL: jax.Array, positions_BxK: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Logits_BxKxV at `positions_BxK`. Rows are full, so nothing is masked out of attention."""
         x_BxLxD = self.encode(tokens_BxL, None, key)
-        x_BxKxD = jnp.take_along_axis(x_BxLxD, positions_BxK[:, :, None], axis=1)
+        x_BxKxD = split_rows(jnp.take_along_axis(x_BxLxD, positions_BxK[:, :, None], axis=1))
         return self.mlm_head(x_BxKxD, self.embedding.token[...])
 
 

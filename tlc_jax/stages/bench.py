@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
-from jax.sharding import Mesh
 
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
 from tlc_jax.data.batches import RowBatches
@@ -34,7 +33,7 @@ from tlc_jax.stages import bench_decoding, session
 from tlc_jax.stages.pretrain import cost_per_step, make_task
 from tlc_jax.stages.workdir import write_json
 from tlc_jax.training.loop import train
-from tlc_jax.training.mesh import put_batch, put_params
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import init_state, step_key
 
 _ROWS = 8192
@@ -55,39 +54,39 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         if with_peers:  # several processes share an accelerator
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     workdir.mkdir(parents=True, exist_ok=True)
-    mesh = session.open_devices(config)
+    placement = session.open_devices(config)
     result: dict[str, Any] = {"stage": "bench", **session.provenance()}
     if decode:
         result["decoding"] = bench_decoding.measure(config, with_peers)
         lines = bench_decoding.describe(result["decoding"])
     else:
-        result |= _pretraining(config, mesh, with_peers)
+        result |= _pretraining(config, placement, with_peers)
         lines = _describe(result)
     write_json(workdir / "result.json", result)
     print(f"device            {result['device']} x {result['devices']} ({result['machine']})", *lines, sep="\n")
     return result
 
 
-def _pretraining(config: Config, mesh: Mesh, with_peers: bool) -> dict[str, Any]:
+def _pretraining(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:
     vocab_size = config.tokenizer.vocab_size
     rows = np.random.default_rng(0).integers(FIRST_ORDINARY, vocab_size, (_ROWS, config.data.length))
     packed = Packed(rows.astype(np.uint16 if vocab_size <= 65536 else np.uint32), "random")
     return {
-        "compile": _compilation(config, mesh, packed),
-        "training": _training(config, mesh, packed),
+        "compile": _compilation(config, placement, packed),
+        "training": _training(config, placement, packed),
         "input_tokens_per_second": _input(config, packed),
-        "goodput": _goodput(config, mesh, packed),
-        **({"peers": _peers(config, mesh, packed)} if with_peers else {}),
+        "goodput": _goodput(config, placement, packed),
+        **({"peers": _peers(config, placement, packed)} if with_peers else {}),
     }
 
 
-def _step(config: Config, mesh: Mesh, packed: Packed) -> Variant:
+def _step(config: Config, placement: Placement, packed: Packed) -> Variant:
     """One training step of ours on a batch that stays."""
     network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
     batches = RowBatches([packed], config.optimizer.batch_size, 0)
-    task = make_task(config, network, batches, lambda params, final: {}, {})
-    state = [init_state(put_params(task.init(), mesh), task.optimizer)]
-    batch = put_batch(batches(0), mesh)
+    task = make_task(config, network, batches, lambda params, final: {}, {}, placement)
+    state = [init_state(placement.put_params(task.init()), task.optimizer)]
+    batch = task.batch(0)
     compiled = jax.jit(
         lambda state, batch, index, fraction: task.step(state, batch, step_key(0, index), fraction), donate_argnums=0
     )
@@ -99,8 +98,8 @@ def _step(config: Config, mesh: Mesh, packed: Packed) -> Variant:
     return one
 
 
-def _training(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
-    step = _step(config, mesh, packed)
+def _training(config: Config, placement: Placement, packed: Packed) -> dict[str, Any]:
+    step = _step(config, placement, packed)
     seconds = alternate({"tlc": step}, config.bench.rounds, config.bench.steps)["tlc"]
     cost = cost_per_step(config, config.tokenizer.vocab_size, _ROWS)
     median = statistics.median(seconds)
@@ -113,7 +112,7 @@ def _training(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
     }
 
 
-def _compilation(config: Config, mesh: Mesh, packed: Packed) -> dict[str, float]:
+def _compilation(config: Config, placement: Placement, packed: Packed) -> dict[str, float]:
     """Seconds from nothing to the first step's result: without a persistent cache, and with a warm one."""
     before = jax.config.values["jax_compilation_cache_dir"]
     seconds = []
@@ -123,7 +122,7 @@ def _compilation(config: Config, mesh: Mesh, packed: Packed) -> dict[str, float]
         compilation_cache.reset_cache()
         for _ in range(2):
             jax.clear_caches()
-            step = _step(config, mesh, packed)
+            step = _step(config, placement, packed)
             started = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - started)
@@ -144,7 +143,7 @@ def _use(batch: dict[str, np.ndarray]) -> None:
     assert batch["tokens"].size
 
 
-def _goodput(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
+def _goodput(config: Config, placement: Placement, packed: Packed) -> dict[str, Any]:
     """The share of a short real run's time, compilation and evaluation apart, that is training steps."""
     short = dataclasses.replace(
         config,
@@ -154,19 +153,20 @@ def _goodput(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
     )
     network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
     batches = RowBatches([packed], config.optimizer.batch_size, 0)
-    task = make_task(short, network, batches, lambda params, final: {}, {})
+    task = make_task(short, network, batches, lambda params, final: {}, {}, placement)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = train(task, short, Path(folder), mesh).numbers["seconds"]
+        seconds = train(task, short, Path(folder), placement).numbers["seconds"]
     return {"share": seconds["train"] / (seconds["total"] - seconds["compile"] - seconds["eval"]), "seconds": seconds}
 
 
-def _peers(config: Config, mesh: Mesh, packed: Packed) -> dict[str, Any]:
+def _peers(config: Config, placement: Placement, packed: Packed) -> dict[str, Any]:
     """Tokens per second of ours and of others, and ratios to Hugging Face's step as it comes."""
     tokens_BxL = packed.take(np.arange(config.optimizer.batch_size))
     vocab_size = config.tokenizer.vocab_size
 
     def ours(matmul: str) -> Variant:
-        return _step(dataclasses.replace(config, impl=dataclasses.replace(config.impl, matmul=matmul)), mesh, packed)
+        impl = dataclasses.replace(config.impl, matmul=matmul)
+        return _step(dataclasses.replace(config, impl=impl), placement, packed)
 
     variants: dict[str, Callable[[], None]] = {
         HUGGING_FACE: peers.transformers_step(config, vocab_size, tokens_BxL, masked_only=False),

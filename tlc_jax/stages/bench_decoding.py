@@ -56,8 +56,8 @@ def measure(config: Config, with_peers: bool) -> dict[str, Any]:
 
 def _ours(settings: Settings, matmul: str = "") -> Variant:
     config = resolve(merge(settings, {"impl": {"matmul": matmul}}) if matmul else settings)
-    mesh = session.open_devices(config)
-    return _discard(peers.our_search(peers.Work.random(config), config.impl, mesh))
+    placement = session.open_devices(config)
+    return _discard(peers.our_search(peers.Work.random(config), config.impl, placement))
 
 
 def _transformers(settings: Settings) -> Variant:

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jax.sharding import Mesh
-
+from tlc_jax import processes
 from tlc_jax.analysis import flops
 from tlc_jax.compression.pruning import apply_masks, mask_updates
 from tlc_jax.config import Config
@@ -22,7 +20,8 @@ from tlc_jax.evaluation.predictions import Predictions
 from tlc_jax.models.network import Network, Params
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task
-from tlc_jax.training.objectives import classification
+from tlc_jax.training.mesh import Placement
+from tlc_jax.training.objectives import Batch, classification
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import make_train_step
 
@@ -76,10 +75,18 @@ class ClassifierRun:
 
     goal = "accuracy"
 
-    def __init__(self, config: Config, network: Network, tokenizer: Tokenizer, data: LabelledData, mesh: Mesh):
-        self.config, self.network, self.tokenizer, self.data, self.mesh = config, network, tokenizer, data, mesh
+    def __init__(
+        self, config: Config, network: Network, tokenizer: Tokenizer, data: LabelledData, placement: Placement
+    ):
+        self.config, self.network, self.tokenizer, self.data, self.placement = (
+            config,
+            network,
+            tokenizer,
+            data,
+            placement,
+        )
         batch_size = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = ClassificationEvaluator(network, data.valid, batch_size, mesh)
+        self._evaluator = ClassificationEvaluator(network, data.valid, batch_size, placement)
         self.predictions: dict[str, Predictions] = {}
         self.meta = session.model_meta("classifier", config, tokenizer, data.labels)
         self.steps_per_epoch = LabelledBatches(data.train, config.optimizer.batch_size, 0).examples_per_epoch / (
@@ -95,6 +102,8 @@ class ClassifierRun:
 
     def save_predictions(self, workdir: Path) -> None:
         """Writes predictions/SPLIT.npz."""
+        if not processes.first():
+            return
         for name, predictions in self.predictions.items():
             predictions.save(workdir / "predictions" / f"{name}.npz")
 
@@ -115,15 +124,15 @@ class ClassifierRun:
                 config.impl.dropout_keys,
                 (lambda gradient: apply_masks(gradient, masks)) if masks else (lambda gradient: gradient),
             ),
-            batch=batches,
+            batch=lambda step: self.placement.put_batch(batches(step)),
             cost=self._cost(batches.examples_per_epoch),
             evaluate=self.evaluate,
             meta=self.meta,
             peak_flops=session.peak(config),
         )
 
-    def _cost(self, examples_per_epoch: float) -> Callable[[dict[str, np.ndarray]], Amounts]:
-        def cost(batch: dict[str, np.ndarray]) -> Amounts:
+    def _cost(self, examples_per_epoch: float) -> Callable[[Batch], Amounts]:
+        def cost(batch: Batch) -> Amounts:
             rows, width = batch["tokens"].shape
             return Amounts(
                 steps=1,

@@ -180,10 +180,10 @@ class _Pruning:
         )
         workdir = self.directory / str(number)
         workdir.mkdir(parents=True, exist_ok=True)
-        outcome = train(task, config, workdir, self.work.mesh)
+        outcome = train(task, config, workdir, self.work.placement)
         numbers = {key: outcome.numbers[key] for key in (name, "steps", "stopped_by")}
         numbers["seconds"] = outcome.numbers["seconds"]["train"]
-        return session.on_first_device(outcome.params), {**pruned, **numbers}
+        return self.work.placement.gather(outcome.params), {**pruned, **numbers}
 
 
 def _rounds_directory(config: Config, workdir: Path, start: StartingPoint, prune: Prune) -> Path:

@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
+from tlc_jax import processes
 from tlc_jax.config import Config
 from tlc_jax.data.packing import prepare
 from tlc_jax.data.translation import load_splits, prepare_pairs
@@ -20,6 +19,7 @@ from tlc_jax.models.network import Params
 from tlc_jax.stages.classifying import load_validation
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.stages.translating import save_translations
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import masked_language
 
 
@@ -31,7 +31,7 @@ class Evaluation:
       translations: per split, of the translator that was evaluated last.
     """
 
-    def __init__(self, config: Config, start: StartingPoint, workdir: Path, mesh: Mesh):
+    def __init__(self, config: Config, start: StartingPoint, workdir: Path, placement: Placement):
         self.predictions: dict[str, Predictions] = {}
         self.translations: dict[str, Translations] = {}
         self._classify: ClassificationEvaluator | None = None
@@ -43,7 +43,7 @@ class Evaluation:
         batch_size = config.eval.batch_size or config.optimizer.batch_size
         if start.kind == "classifier":
             splits = load_validation(config, start.tokenizer, start.labels)
-            self._classify = ClassificationEvaluator(network, splits, batch_size, mesh)
+            self._classify = ClassificationEvaluator(network, splits, batch_size, placement)
             return
         cache = Path(config.data.cache or workdir / "data")
         settings = dataclasses.replace(
@@ -52,14 +52,14 @@ class Evaluation:
         if start.kind == "translator":
             pairs = load_splits(config, start.tokenizer) if config.data.valid else prepare_pairs(settings, cache).valid
             self._translate = TranslationEvaluator(
-                network, pairs, batch_size, config.decode, config.data.buckets, start.tokenizer, mesh
+                network, pairs, batch_size, config.decode, config.data.buckets, start.tokenizer, placement
             )
         else:
             # Validation text of its own is packed alone; a held-out part needs the text it was held out of.
             data_settings = dataclasses.replace(config.data, train=config.data.valid or config.data.train)
             data = prepare(dataclasses.replace(settings, data=data_settings), cache)
             objective = masked_language(network, config.objective)
-            self._perplexity = PerplexityEvaluator(objective, data.valid, batch_size, mesh)
+            self._perplexity = PerplexityEvaluator(objective, data.valid, batch_size, placement)
 
     def __call__(self, params: Params, final: bool = True) -> dict[str, Any]:
         """The numbers of `evaluate`, over every example."""
@@ -76,5 +76,7 @@ class Evaluation:
     def save_predictions(self, workdir: Path) -> None:
         """Writes predictions/SPLIT.npz of a classifier, predictions/SPLIT.txt of a translator."""
         save_translations(self.translations, workdir)
+        if not processes.first():
+            return
         for name, predictions in self.predictions.items():
             predictions.save(workdir / "predictions" / f"{name}.npz")

@@ -89,10 +89,10 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     tokenizer = start.tokenizer if start else _own_tokenizer(config)
     session.keep_tokenizer(tokenizer, workdir)
     data = load_data(config, tokenizer, start.labels if start and start.kind == "classifier" else None)
-    mesh = session.open_devices(config)
+    placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
-    work = ClassifierRun(config, network, tokenizer, data, mesh)
-    session.write_parameter_table(config, network.abstract(), mesh, workdir)
+    work = ClassifierRun(config, network, tokenizer, data, placement)
+    session.write_parameter_table(config, network.abstract(), placement, workdir)
 
     recipe = parse_recipe(start.recipe if start else "dense")
     init = network.init(jax.random.key(config.seed))
@@ -106,7 +106,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
         )
         if not restored:
             raise InputError(f"nothing in {start.path} fits this model")
-    outcome = train(work.task(lambda: init, masks), config, workdir, mesh)
+    outcome = train(work.task(lambda: init, masks), config, workdir, placement)
     result = {
         "stage": "finetune",
         **session.size_numbers(network),
@@ -119,7 +119,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
         **session.provenance(),
     }
     if pack or recipe.operations:
-        params = session.on_first_device(outcome.params)
+        params = placement.gather(outcome.params)
         result |= compressed.finish(params, recipe, masks, work.meta, tokenizer, workdir, work.evaluate)
     work.save_predictions(workdir)
     return result

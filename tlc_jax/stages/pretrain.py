@@ -25,6 +25,7 @@ from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.network import Network, Params, masked_language_model
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task, train
+from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import masked_language
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import make_train_step
@@ -41,18 +42,18 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     data = prepare(config, Path(config.data.cache or workdir / "data"))
     session.keep_tokenizer(data.tokenizer, workdir)
-    mesh = session.open_devices(config)
+    placement = session.open_devices(config)
     network = masked_language_model(config.model, data.tokenizer.vocab_size, config.impl)
     abstract = network.abstract()
     count = flops.parameter_count(config.model, data.tokenizer.vocab_size)
-    session.write_parameter_table(config, abstract, mesh, workdir)
+    session.write_parameter_table(config, abstract, placement, workdir)
     session.say(f"{config.model.layers}x{config.model.hidden}: {count.total:,} parameters, table in parameters.txt")
 
     evaluator = PerplexityEvaluator(
         masked_language(network, config.objective),
         data.valid,
         config.eval.batch_size or config.optimizer.batch_size,
-        mesh,
+        placement,
     )
     task = make_task(
         config,
@@ -60,8 +61,9 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         RowBatches(data.train, config.optimizer.batch_size, config.seed),
         lambda params, final: evaluator(params, 0 if final else config.eval.examples),
         session.model_meta("mlm", config, data.tokenizer),
+        placement,
     )
-    outcome = train(task, config, workdir, mesh)
+    outcome = train(task, config, workdir, placement)
     return {
         "stage": "pretrain",
         "layers": config.model.layers,
@@ -82,16 +84,19 @@ def make_task(
     batches: RowBatches,
     evaluate: Callable[[Params, bool], dict[str, Any]],
     meta: dict[str, Any],
+    placement: Placement,
 ) -> Task:
     """The task of training `network` on masked tokens."""
     objective = masked_language(network, config.objective)
     optimizer = adamw(config.optimizer, network.abstract(), config.model.hidden)
     cost = cost_per_step(config, network.vocab_size, batches.rows_per_epoch)
+    rows = config.optimizer.batch_size
+    own_rows = placement.own_rows(rows)
     return Task(
         init=lambda: network.init(jax.random.key(config.seed)),
         optimizer=optimizer,
         step=make_train_step(objective, optimizer, config.microbatches, config.impl.dropout_keys),
-        batch=batches,
+        batch=lambda step: placement.put_batch(batches(step, own_rows), rows),
         cost=lambda batch: cost,  # all batches are alike
         evaluate=evaluate,
         meta=meta,

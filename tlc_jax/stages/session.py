@@ -1,8 +1,11 @@
-"""What every stage does first and last: devices, mesh, the workdir, results that are already there."""
+"""What every stage does first and last: devices, placement, the workdir, results that are already there."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
 import os
 import platform
@@ -14,8 +17,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-from jax.sharding import Mesh
+import numpy as np
 
+from tlc_jax import processes
 from tlc_jax.analysis import flops
 from tlc_jax.config import Config, to_dict
 from tlc_jax.data.tokenizer import Tokenizer
@@ -23,28 +27,59 @@ from tlc_jax.errors import InputError
 from tlc_jax.models.network import Network, Params
 from tlc_jax.stages.workdir import claim, read_json, write_json
 from tlc_jax.training.host_memory import keep_freed_memory
-from tlc_jax.training.mesh import describe_parameters, make_mesh, parameter_shardings, specs
+from tlc_jax.training.mesh import Placement, describe_parameters
 from tlc_jax.training.optimizer import treatment
 
 
 def run_once(workdir: Path, config: Config, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Claims the workdir, does the work unless its result is there, and writes `result.json`.
 
+    In a run of several processes the first claims and writes for all.
+
     Raises:
-      InputError: the workdir is in use or holds a run of another config.
+      InputError: the workdir is in use or holds a run of another config; or the processes differ in their settings or
+        in what they see of the workdir.
     """
-    with claim(workdir, config):
+    set_up(config)
+    with contextlib.ExitStack() as stack:
+        error: InputError | None = None
+        if processes.first():
+            try:
+                stack.enter_context(claim(workdir, config))
+            except InputError as wrong:
+                error = wrong
+        processes.agree_on_error(error)
+        if processes.several():
+            _compare(workdir, config)
         path = workdir / "result.json"
-        if path.exists():
+        if processes.share(str(path.exists())) == "True":
             say(f"already done: {path}")
             return cast(dict[str, Any], read_json(path))
         result = work()
-        write_json(path, result)
+        if processes.first():
+            write_json(path, result)
+        processes.barrier()
         return result
 
 
-def open_devices(config: Config) -> Mesh:
-    """Sets up JAX as `impl` says and makes the mesh; the first call that touches devices."""
+def _compare(workdir: Path, config: Config) -> None:
+    """Refuses processes that do not share one workdir and one config."""
+    one = dataclasses.replace(config, impl=dataclasses.replace(config.impl, processes=""))
+    mine = hashlib.sha256(json.dumps(to_dict(one), sort_keys=True, default=list).encode()).digest()
+    hashes = processes.gather(np.frombuffer(mine, np.uint8))
+    if (hashes != hashes[0]).any():
+        raise InputError("the processes of this run were started with different settings: give all the same command")
+    seen = processes.gather(np.array([(workdir / "config.json").exists()]))
+    if not seen.all():
+        blind = ", ".join(map(str, np.flatnonzero(~seen[:, 0])))
+        raise InputError(
+            f"--workdir={workdir} is not the same place for all processes (not for {blind}): "
+            "put it on storage that all hosts share"
+        )
+
+
+def set_up(config: Config) -> None:
+    """Sets up JAX as `impl` says, and finds the other processes of the run. Touches no device in a run of one."""
     logging.basicConfig(format="tlc: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save there
     if not _may_have_accelerator():
@@ -52,7 +87,13 @@ def open_devices(config: Config) -> Mesh:
     if config.impl.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.impl.compilation_cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    return make_mesh(config.impl.mesh)
+    processes.connect(config.impl.processes)
+
+
+def open_devices(config: Config) -> Placement:
+    """The mesh of all devices; the first call that touches them in a run of one process."""
+    set_up(config)
+    return Placement.parse(config.impl.mesh, config.impl.sharding)
 
 
 def _may_have_accelerator() -> bool:
@@ -71,13 +112,15 @@ def peak(config: Config) -> float | None:
 def keep_tokenizer(tokenizer: Tokenizer, workdir: Path) -> None:
     """A run carries its tokenizer, so that it can be moved and read anywhere."""
     path = workdir / "tokenizer.model"
-    if not path.exists():
+    if processes.first() and not path.exists():
         tokenizer.save(path)
 
 
-def write_parameter_table(config: Config, params: Params, mesh: Mesh, workdir: Path) -> None:
+def write_parameter_table(config: Config, params: Params, placement: Placement, workdir: Path) -> None:
     """parameters.txt: each parameter's shape, where it lies, and what the optimizer does to it."""
-    columns = {"sharding": specs(parameter_shardings(params, mesh)), **treatment(config.optimizer, params)}
+    columns = {**placement.columns(params), **treatment(config.optimizer, params)}
+    if not processes.first():
+        return
     (workdir / "parameters.txt").write_text(describe_parameters(params, **columns), encoding="utf-8")
 
 
@@ -102,6 +145,7 @@ def provenance() -> dict[str, Any]:
         "device": device.device_kind,
         "platform": device.platform,
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "machine": _machine(),
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "aqtp")},
         "python": sys.version.split()[0],
@@ -121,13 +165,15 @@ def _machine() -> str:
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal; results go to standard output and files."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the person at the terminal, said by the first process; results go to standard output and files."""
+    if processes.first():
+        print(text, file=sys.stderr, flush=True)
 
 
 def discard(path: Path) -> None:
     """Removes a directory left by an earlier attempt."""
-    shutil.rmtree(path, ignore_errors=True)
+    if processes.first():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def adopt_model(config: Config, model: Any, path: Path) -> Config:
@@ -157,8 +203,3 @@ def size_numbers(network: Network) -> dict[str, Any]:
         "params": count.total,
         "params_nonembedding": count.nonembedding,
     }
-
-
-def on_first_device(params: Params) -> Params:
-    """Parameters gathered from the mesh, for work that is done once and not in a loop."""
-    return jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), params)

@@ -57,15 +57,15 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
             f"{name}: {facts['kept']:,} of {facts['pairs']:,} pairs; left out: {facts['empty']:,} empty, "
             f"{facts['too_long']:,} longer than {config.data.length} tokens, {facts['unequal']:,} of unequal lengths"
         )
-    mesh = session.open_devices(config)
+    placement = session.open_devices(config)
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
-    work = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, mesh)
+    work = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
     padding = work.batches.padding()
     session.say(
         f"widths {', '.join(map(str, work.batches.widths))}; padding {padding['source']:.1%} of source and "
         f"{padding['target']:.1%} of target positions"
     )
-    session.write_parameter_table(config, network.abstract(), mesh, workdir)
+    session.write_parameter_table(config, network.abstract(), placement, workdir)
     size = session.size_numbers(network)
     session.say(f"{config.model.layers}x{config.model.hidden}: {size['params']:,} parameters, table in parameters.txt")
 
@@ -73,7 +73,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     task = work.task(lambda: start.params if start else fresh)
     if config.checkpoint.average > 1:
         task = dataclasses.replace(task, evaluate=work.loss)
-    outcome = train(task, config, workdir, mesh)
+    outcome = train(task, config, workdir, placement)
     numbers = outcome.numbers
     if config.checkpoint.average > 1:
         params, steps = _average(network, workdir, config.checkpoint.average)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
+from tlc_jax import processes
 from tlc_jax.analysis import flops
 from tlc_jax.compression.pruning import apply_masks, mask_updates
 from tlc_jax.config import Config
@@ -20,7 +20,8 @@ from tlc_jax.evaluation.translation import TranslationEvaluator, Translations
 from tlc_jax.models.network import Network, Params
 from tlc_jax.stages import session
 from tlc_jax.training.loop import Task
-from tlc_jax.training.objectives import translation
+from tlc_jax.training.mesh import Placement
+from tlc_jax.training.objectives import Batch, translation
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import make_train_step
 
@@ -44,13 +45,13 @@ class TranslatorRun:
         tokenizer: Tokenizer,
         train: list[Pairs],
         valid: list[Split],
-        mesh: Mesh,
+        placement: Placement,
     ):
-        self.config, self.network, self.tokenizer, self.mesh = config, network, tokenizer, mesh
+        self.config, self.network, self.tokenizer, self.placement = config, network, tokenizer, placement
         self.train, self.valid = train, valid
         batch_tokens = config.eval.batch_size or config.optimizer.batch_size
         self._evaluator = TranslationEvaluator(
-            network, valid, batch_tokens, config.decode, config.data.buckets, tokenizer, mesh
+            network, valid, batch_tokens, config.decode, config.data.buckets, tokenizer, placement
         )
         self.translations: dict[str, Translations] = {}
         self.meta = session.model_meta("translator", config, tokenizer)
@@ -90,6 +91,7 @@ class TranslatorRun:
     def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
         """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
         config = self.config
+        batches = self.batches if seed is None else self._batches(seed)
         optimizer = adamw(
             config.optimizer, self.network.abstract(), config.model.hidden, mask_updates(masks) if masks else None
         )
@@ -103,14 +105,14 @@ class TranslatorRun:
                 config.impl.dropout_keys,
                 (lambda gradient: apply_masks(gradient, masks)) if masks else (lambda gradient: gradient),
             ),
-            batch=self.batches if seed is None else self._batches(seed),
+            batch=lambda step: self.placement.put_batch(batches(step)),
             cost=self._cost,
             evaluate=self.evaluate,
             meta=self.meta,
             peak_flops=session.peak(config),
         )
 
-    def _cost(self, batch: dict[str, np.ndarray]) -> Amounts:
+    def _cost(self, batch: Batch) -> Amounts:
         rows, width = batch["target"].shape
         return Amounts(
             steps=1,
@@ -123,6 +125,8 @@ class TranslatorRun:
 
 def save_translations(translations: Mapping[str, Translations], workdir: Path) -> None:
     """Writes predictions/SPLIT.txt, a translation a line in the order of the split."""
+    if not processes.first():
+        return
     for name, found in translations.items():
         path = workdir / "predictions" / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)

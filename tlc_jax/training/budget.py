@@ -12,15 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tlc_jax import config
 from tlc_jax.durations import Amounts, used
 
 Clock = Callable[[], float]
 
-CAUSES = ("train", "compile", "input", "eval", "checkpoint")
-"""What wall-clock seconds are booked under; the rest of `total` is start-up and bookkeeping."""
+CAUSES = ("train", "compile", "input", "eval", "checkpoint", "lost")
+"""What wall-clock seconds are booked under.
+
+The rest of `total` is start-up and bookkeeping. `lost` stands beside `total` and not in it: it was spent after the
+checkpoint that a killed run went on from, on work that was then done again.
+"""
 
 
 class Ledger:
@@ -56,9 +60,33 @@ class Ledger:
         self.seconds["train"] += seconds
         self.spent += dataclasses.replace(amounts, seconds=seconds if charged is None else charged)
 
+    def goodput(self) -> dict[str, float]:
+        """Shares of all wall-clock time by cause, `train` being the goodput, and what no cause has as `other`.
+
+        `outside_compile_and_eval` is the share of training in the time that is neither.
+        """
+        whole = self.total + self.seconds["lost"]
+        booked = sum(self.seconds.values())
+        seconds = {**self.seconds, "other": max(0.0, whole - booked)}
+        if whole <= 0:
+            return dict.fromkeys([*seconds, "outside_compile_and_eval"], 0.0)
+        rest = whole - self.seconds["compile"] - self.seconds["eval"]
+        shares = {cause: value / whole for cause, value in seconds.items()}
+        return {**shares, "outside_compile_and_eval": self.seconds["train"] / rest if rest > 0 else 0.0}
+
     def save(self) -> dict[str, Any]:
         """What `saved` takes: goes into every checkpoint."""
         return {"spent": dataclasses.asdict(self.spent), "seconds": {**self.seconds, "total": self.total}}
+
+
+class Books(Protocol):
+    """What has been spent, and in how many seconds of wall-clock time."""
+
+    @property
+    def spent(self) -> Amounts: ...
+
+    @property
+    def total(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +105,11 @@ class Budget:
         given = self.limits.steps
         return Budget(dataclasses.replace(self.limits, seconds=0.0, steps=min(steps, given) if given else steps))
 
-    def used(self, ledger: Ledger, in_flight: Amounts = Amounts()) -> tuple[float, str]:  # noqa: B008 (frozen)
+    def used(self, books: Books, in_flight: Amounts = Amounts()) -> tuple[float, str]:  # noqa: B008 (frozen)
         """Fraction used, steps in flight included, of the limit nearest its end, and the unit of that limit."""
-        spent = ledger.spent + in_flight
+        spent = books.spent + in_flight
         if self.charge == "total":
-            spent = dataclasses.replace(spent, seconds=ledger.total + in_flight.seconds)
+            spent = dataclasses.replace(spent, seconds=books.total + in_flight.seconds)
         return used(self.limits, spent)
 
 
@@ -92,31 +120,25 @@ BENCHMARK_STEPS = WARM_STEPS + AVERAGED_STEPS
 """What a measurement takes at most."""
 
 
-def benchmark_step(run_step: Callable[[], None], seconds: float, clock: Clock = time.monotonic) -> float:
+def benchmark_step(timed_step: Callable[[], float], seconds: float) -> float:
     """Seconds per step once they are stable, as paper 1 measures them: averaged over 100 steps.
 
     Args:
-      run_step: runs one step and waits for its result.
+      timed_step: runs one step, waits for its result, and returns the seconds that it took.
       seconds: the budget that is to be converted. A tenth of it ends the measurement early, after 10 steps at least.
 
     Stable means that the medians of the last two groups of five steps agree within a tenth; after 50 steps the
     measurement starts in any case.
     """
-
-    def timed() -> float:
-        started = clock()
-        run_step()
-        return clock() - started
-
-    warm = [timed() for _ in range(10)]
+    warm = [timed_step() for _ in range(10)]
     while len(warm) < WARM_STEPS and sum(warm) < seconds / 10:
         last, before = statistics.median(warm[-5:]), statistics.median(warm[-10:-5])
         if abs(last - before) <= STABLE_WITHIN * before:
             break
-        warm.append(timed())
+        warm.append(timed_step())
     measured: list[float] = []
     while len(measured) < AVERAGED_STEPS and (len(measured) < 10 or sum(measured) < seconds / 10):
-        measured.append(timed())
+        measured.append(timed_step())
     return statistics.fmean(measured)
 
 

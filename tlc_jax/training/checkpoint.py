@@ -1,6 +1,6 @@
 """Saving and restoring with Orbax: parameters, optimizer state and bookkeeping as three items of one checkpoint.
 
-Items are apart so that finetuning and compression can take the parameters alone, into any mesh.
+Items are apart so that finetuning and compression can take the parameters alone, into any placement.
 """
 
 from __future__ import annotations

@@ -18,10 +18,14 @@ class MetricsWriter:
       directory: the workdir.
       step: the step that a resumed run continues from. Rows after it were written by a session that died before it
         could save, and will be written again: they are dropped.
+
+    Attributes:
+      dropped_until: `total_seconds` of the last row that was dropped; None where none was.
     """
 
     def __init__(self, directory: Path, step: int = 0, tensorboard: bool = False):
         self._path = directory / "metrics.jsonl"
+        self.dropped_until: float | None = None
         self._drop_rows_after(step)
         self._file = self._path.open("a", encoding="utf-8")
         self._tensorboard = _tensorboard_writer(directory) if tensorboard else None
@@ -52,6 +56,8 @@ class MetricsWriter:
                 continue
             if row["step"] <= step and row["event"] != "stop":
                 rows.append(line)
+            elif row["step"] > step:
+                self.dropped_until = row.get("total_seconds", self.dropped_until)
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
         temporary.replace(self._path)

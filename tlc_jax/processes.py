@@ -1,0 +1,254 @@
+"""One run in several processes: finding each other, speaking with one voice, and noticing when one is gone.
+
+Process 0 writes what there is one of (metrics, results, config) and decides what the clock decides. Imports JAX only
+where there is something to connect.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlc_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+STOPPED_EARLY = 75
+_LONGEST_TEXT = 4096
+_HEARTBEAT_SECONDS = 60
+"""After this long without a sign of life JAX itself ends all processes: a host that hangs or lost its network."""
+
+_connected = False
+_watch: _Watch | None = None  # of a run of several
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return _watch is not None
+
+
+def first() -> bool:
+    """Whether this is the process that writes."""
+    return _watch is None or _watch.index == 0
+
+
+def count() -> int:
+    return 1 if _watch is None else _watch.count
+
+
+def parse(text: str) -> tuple[str, int, int] | None:
+    """`HOST:PORT,COUNT,INDEX` to (address, count, index); None for `auto` and `one`.
+
+    Raises:
+      InputError: it is none of these.
+    """
+    if text in ("auto", "one"):
+        return None
+    address, _, rest = text.partition(",")
+    numbers = rest.split(",")
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and len(numbers) == 2 and all(number.strip().isdecimal() for number in numbers):
+        total, index = (int(number) for number in numbers)
+        if index < total:
+            return address, total, index
+    raise InputError(
+        f"impl.processes={text!r}: write auto, one, or HOST:PORT,COUNT,INDEX with process 0's address and INDEX < COUNT"
+    )
+
+
+def launched_as_one_of_several() -> bool:
+    """Whether the environment says so: a SLURM or MPI step of several tasks, a TPU host, JAX's own variables."""
+    environment = os.environ
+    if environment.get("JAX_COORDINATOR_ADDRESS"):
+        return True
+    if any(int(environment.get(name) or 1) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+        return True
+    if environment.get("JAX_PLATFORMS", "tpu") != "tpu" or find_spec("libtpu") is None:
+        return False
+    return any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
+
+
+def connect(text: str, seconds: int = 300) -> None:
+    """Finds the other processes as `impl.processes` says. Does nothing for a run of one, or where it is done already.
+
+    Args:
+      text: `auto`: what the environment says; `one`: this process alone; or HOST:PORT,COUNT,INDEX.
+      seconds: to wait for the others.
+
+    Raises:
+      InputError: bad syntax, or the others do not come.
+    """
+    global _watch, _connected
+    explicit = parse(text)
+    alone = text == "one" or (explicit[1] == 1 if explicit else not launched_as_one_of_several())
+    if _connected or alone:
+        return
+    _connected = True
+    import jax
+
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    where = dict(zip(("coordinator_address", "num_processes", "process_id"), explicit or (), strict=False))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        jax.distributed.initialize(
+            **where,  # type: ignore[arg-type]
+            initialization_timeout=seconds,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=60,
+        )
+    except (RuntimeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(f"the other processes of impl.processes={text} were not found ({line})") from error
+    for number, handler in handlers.items():
+        # JAX has put a handler of its own in place; whether to stop is ours to agree on.
+        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    if jax.process_count() > 1:
+        _watch = _Watch(jax.process_index(), jax.process_count())
+
+
+def disconnect(clean: bool) -> None:
+    """Says goodbye. Where the end is not `clean`, the others are told at once, and end as well."""
+    global _watch
+    if _watch is not None:
+        watch, _watch = _watch, None
+        watch.close(clean)
+
+
+def await_news() -> None:
+    """To be called on an error that a lost process may have caused: if one is lost, this process ends here."""
+    if _watch is not None:
+        time.sleep(_Watch.NEWS_WITHIN)
+
+
+def gather(values: np.ndarray) -> np.ndarray:
+    """Everyone's `values`, stacked: [processes, ...]. All must call this; waits for devices to finish their work."""
+    import numpy as np
+
+    if _watch is None:
+        return np.asarray(values)[None]
+    from jax.experimental import multihost_utils
+
+    # As bytes: JAX would round float64 to float32.
+    values = np.ascontiguousarray(values)
+    raw = multihost_utils.process_allgather(np.frombuffer(values.tobytes(), np.uint8))
+    return np.frombuffer(np.asarray(raw, np.uint8).tobytes(), values.dtype).reshape(_watch.count, *values.shape)
+
+
+def barrier() -> None:
+    """Returns once all processes have come here."""
+    share("")
+
+
+def share(text: str) -> str:
+    """Process 0's text, on all."""
+    return _gather_texts(text)[0]
+
+
+def agree_on_error(error: InputError | None) -> None:
+    """Raises on all processes what any of them found wrong, with its number.
+
+    Raises:
+      InputError: the first one's.
+    """
+    if _watch is None and error is not None:
+        raise error  # with all that it knows
+    for message in _gather_texts(str(error or "")):
+        if message:
+            raise InputError(message)
+
+
+def _gather_texts(text: str) -> list[str]:
+    if _watch is None:
+        return [text]
+    import numpy as np
+
+    raw = text.encode()[:_LONGEST_TEXT].ljust(_LONGEST_TEXT, b"\0")
+    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in gather(np.frombuffer(raw, np.uint8))]
+
+
+class _Watch:
+    """Connections between process 0 and all others, which say nothing until one ends.
+
+    A process that dies has its connection closed by the system at once. Waiting for JAX's heartbeats instead would take
+    a minute, and a collective on an accelerator waits for ever.
+    """
+
+    NEWS_WITHIN = 10.0
+    _GOODBYE = b"goodbye\n"
+
+    def __init__(self, index: int, total: int) -> None:
+        self.index, self.count = index, total
+        self._closing = False
+        self._peers: dict[int, socket.socket] = {}
+        if index == 0:
+            with socket.create_server(("", 0)) as server:
+                self._exchange_port(server.getsockname()[1])
+                while len(self._peers) < total - 1:
+                    peer, _ = server.accept()
+                    self._peers[int.from_bytes(peer.recv(4), "big")] = peer
+        else:
+            peer = socket.create_connection((_coordinator_host(), self._exchange_port(0)), timeout=60)
+            peer.settimeout(None)
+            peer.sendall(index.to_bytes(4, "big"))
+            self._peers[0] = peer
+        for number, peer in self._peers.items():
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            threading.Thread(target=self._listen, args=(number, peer), daemon=True).start()
+
+    def _exchange_port(self, port: int) -> int:
+        import numpy as np
+        from jax.experimental import multihost_utils
+
+        return int(multihost_utils.broadcast_one_to_all(np.int32(port)))
+
+    def _listen(self, number: int, peer: socket.socket) -> None:
+        news = b""
+        try:
+            while part := peer.recv(256):
+                news += part
+                if news == self._GOODBYE:
+                    return
+        except OSError:
+            pass
+        if self._closing:
+            return
+        lost = int(news) if news.strip().isdigit() else number
+        for other in self._peers.values():  # those who hear from process 0 alone are told whom it lost
+            try:
+                other.sendall(b"%d\n" % lost)
+            except OSError:
+                continue
+        print(
+            f"tlc: stopped: process {lost} of {self.count} ended early; this one (process {self.index}) ends too. "
+            "Nothing that was saved is lost: run the same command again",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(STOPPED_EARLY)
+
+    def close(self, clean: bool) -> None:
+        self._closing = True
+        for peer in self._peers.values():
+            try:
+                if clean:
+                    peer.sendall(self._GOODBYE)
+                peer.shutdown(socket.SHUT_RDWR)
+                peer.close()
+            except OSError:
+                continue
+
+
+def _coordinator_host() -> str:
+    from jax._src import distributed  # where JAX found it; there is no public way to ask
+
+    address: Any = distributed.global_state.coordinator_address
+    return str(address).rpartition(":")[0].strip("[]")
