@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
+import traceback
+import types
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
-from tlc_jax import __version__
-from tlc_jax.errors import InputError, StoppedEarly, TrainingFailed
+from tlc_jax import __version__, processes
+from tlc_jax.errors import Ending, InputError, StoppedEarly, TrainingFailed
 
 DONE, FAILED, WRONG_INPUT, STOPPED_EARLY, INTERRUPTED = 0, 1, 2, 75, 130
 
@@ -30,15 +36,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: what follows the program's name; by default the process's own.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with _sigterm_as_exception():
+        try:
+            status, by_all = _status_of(arguments), False
+        except Ending as ending:
+            status, by_all = _say_ending(ending), ending.by_all
+    if processes.several():
+        clean = by_all or status == DONE
+        processes.disconnect(clean)
+        if not clean:
+            # The others may be gone already, and JAX would wait for them.
+            sys.stdout.flush()
+            os._exit(status)
+    return status
+
+
+def _status_of(arguments: Sequence[str]) -> int:
+    """Runs a command, says what went wrong with it, and returns its exit status.
+
+    Raises:
+      Ending: what the command itself has to say.
+    """
     try:
         _run(arguments)
         sys.stdout.flush()
-    except InputError as error:
-        return _say("error", str(error), WRONG_INPUT)
-    except StoppedEarly as error:
-        return _say("stopped", str(error), STOPPED_EARLY)
-    except TrainingFailed as error:
-        return _say("failed", str(error), FAILED)
+    except Ending:
+        raise
     except KeyboardInterrupt:
         return _say("interrupted", "run the same command again to go on", INTERRUPTED)
     except BrokenPipeError:
@@ -48,8 +71,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if line := _disk_error(error):
             return _say("error", line, WRONG_INPUT)
+        processes.await_news()
+        if processes.several():
+            traceback.print_exc()
+            return FAILED
         raise
     return DONE
+
+
+@contextlib.contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """Outside of training, which has something to save first, SIGTERM ends the command at once, with status 75."""
+
+    def stop(number: int, frame: types.FrameType | None) -> NoReturn:
+        raise StoppedEarly("SIGTERM; what is finished is kept: run the same command again")
+
+    if threading.current_thread() is not threading.main_thread():  # where Python forbids handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -72,6 +116,16 @@ def _run(arguments: Sequence[str]) -> None:
     command = command_line.parse(arguments)
     stage = importlib.import_module(f"tlc_jax.stages.{command.stage}")
     stage.run(command.config, command.workdir, command.options)
+
+
+def _say_ending(ending: Ending) -> int:
+    if isinstance(ending, InputError):
+        return _say("error", str(ending), WRONG_INPUT)
+    if isinstance(ending, TrainingFailed):
+        return _say("failed", str(ending), FAILED)
+    if line := _disk_error(ending):
+        return _say("error", line, WRONG_INPUT)
+    return _say("stopped", str(ending), STOPPED_EARLY)
 
 
 def _say(kind: str, message: str, status: int) -> int:

@@ -150,7 +150,7 @@ def barrier() -> None:
 
 def share(text: str) -> str:
     """Process 0's text, on all."""
-    return _gather_texts(text)[0]
+    return gather_texts(text)[0]
 
 
 def agree_on_error(error: InputError | None) -> None:
@@ -161,12 +161,13 @@ def agree_on_error(error: InputError | None) -> None:
     """
     if _watch is None and error is not None:
         raise error  # with all that it knows
-    for message in _gather_texts(str(error or "")):
+    for message in gather_texts(str(error or "")):
         if message:
-            raise InputError(message)
+            raise InputError(message, by_all=True)
 
 
-def _gather_texts(text: str) -> list[str]:
+def gather_texts(text: str) -> list[str]:
+    """Everyone's text (of 4096 bytes at most). All must call this."""
     if _watch is None:
         return [text]
     import numpy as np

@@ -68,13 +68,16 @@ def _compare(workdir: Path, config: Config) -> None:
     mine = hashlib.sha256(json.dumps(to_dict(one), sort_keys=True, default=list).encode()).digest()
     hashes = processes.gather(np.frombuffer(mine, np.uint8))
     if (hashes != hashes[0]).any():
-        raise InputError("the processes of this run were started with different settings: give all the same command")
+        raise InputError(
+            "the processes of this run were started with different settings: give all the same command", by_all=True
+        )
     seen = processes.gather(np.array([(workdir / "config.json").exists()]))
     if not seen.all():
         blind = ", ".join(map(str, np.flatnonzero(~seen[:, 0])))
         raise InputError(
             f"--workdir={workdir} is not the same place for all processes (not for {blind}): "
-            "put it on storage that all hosts share"
+            "put it on storage that all hosts share",
+            by_all=True,
         )
 
 

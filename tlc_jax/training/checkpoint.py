@@ -5,20 +5,28 @@ Items are apart so that finetuning and compression can take the parameters alone
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-from tlc_jax import config
+from tlc_jax import config, processes
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params
 from tlc_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
+
+
+class StorageFailed(Exception):
+    """A checkpoint could not be written; the ones before it are whole."""
 
 
 class Checkpointer:
@@ -35,50 +43,50 @@ class Checkpointer:
         )
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-        """Starts saving; returns once the arrays may be donated to the next step."""
+        """Starts saving; returns once the arrays may be donated to the next step.
+
+        Raises:
+          StorageFailed: this checkpoint, or the one before that was still on its way, cannot be written.
+        """
         if jax.default_backend() == "cpu":
             # A host view of a CPU array is the array itself, which the next step overwrites: save a copy.
             state = jax.tree.map(jnp.copy, state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                train=ocp.args.StandardSave({"optimizer": state.optimizer}),
-                meta=ocp.args.JsonSave(meta),
-            ),
-            force=True,
-        )
+        with _failures_named():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    train=ocp.args.StandardSave({"optimizer": state.optimizer}),
+                    meta=ocp.args.JsonSave(meta),
+                ),
+                force=True,
+            )
 
     def wait(self) -> None:
-        """Returns once everything started is on disk."""
-        self._manager.wait_until_finished()
+        """Returns once everything started is on disk.
+
+        Raises:
+          StorageFailed: it could not be written.
+        """
+        with _failures_named():
+            self._manager.wait_until_finished()
 
     def restore(self, abstract: TrainState) -> tuple[int, TrainState, dict[str, Any]] | None:
         """The newest complete checkpoint as (step, state, meta), or None where there is none at all.
 
         Args:
-          abstract: shapes, types and shardings to restore into.
+          abstract: shapes, types and shardings to restore into, whatever those were that it was saved from.
 
-        A checkpoint that cannot be read is passed over with a warning, in favour of the one before it.
+        A checkpoint that cannot be read by every process is passed over with a warning, for the one before it.
 
         Raises:
           InputError: there are checkpoints, but none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = json.loads(processes.share(json.dumps(sorted(self._manager.all_steps(), reverse=True))))
         for step in steps:
-            try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        params=ocp.args.StandardRestore(abstract.params),
-                        train=ocp.args.StandardRestore({"optimizer": abstract.optimizer}),
-                        meta=ocp.args.JsonRestore(),
-                    ),
-                )
-            except Exception as error:
-                log.warning(
-                    "checkpoint %s/%d cannot be read (%s): trying the one before", self.directory, step, _line(error)
-                )
+            restored, problem = self._try(step, abstract)
+            if problem:
+                log.warning("%s/%d cannot be read (%s): trying the one before", self.directory, step, problem)
                 continue
             for newer in (s for s in steps if s > step):
                 self._manager.delete(newer)  # damaged: it would stand in the way of saving that step again
@@ -86,6 +94,25 @@ class Checkpointer:
         if steps:
             raise InputError(f"no checkpoint in {self.directory} can be read: delete that directory to start afresh")
         return None
+
+    def _try(self, step: int, abstract: TrainState) -> tuple[Any, str]:
+        """What a checkpoint holds, and what was wrong with it for any of the processes: nothing, if empty."""
+        arrays = ocp.StandardCheckpointHandler
+        handler = ocp.CompositeCheckpointHandler(params=arrays(), train=arrays(), meta=ocp.JsonCheckpointHandler())
+        restored, problem = None, ""
+        try:
+            with _alone(handler) as reader:
+                restored = reader.restore(
+                    self.directory / str(step),
+                    args=ocp.args.Composite(
+                        params=ocp.args.StandardRestore(abstract.params),
+                        train=ocp.args.StandardRestore({"optimizer": abstract.optimizer}),
+                        meta=ocp.args.JsonRestore(),
+                    ),
+                )
+        except Exception as error:
+            problem = _line(error)
+        return restored, next(filter(None, processes.gather_texts(problem)), "")
 
     def close(self) -> None:
         self._manager.close()
@@ -106,39 +133,69 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
     """
     path = directory / str(step)
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        with _alone(ocp.JsonCheckpointHandler()) as reader:
             return cast(dict[str, Any], dict(reader.restore((path / "meta").absolute())))
     except Exception as error:
         raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
 
 
 def read_params(directory: Path, step: int, abstract: Params, device: jax.Device | None = None) -> Params:
-    """The parameters of a checkpoint, on one device (by default the first).
+    """The parameters of a checkpoint, on one device (by default the first of this process).
 
     Raises:
       InputError: they are missing, damaged, or of other shapes than `abstract`.
     """
     path = directory / str(step)
-    sharding = jax.sharding.SingleDeviceSharding(device or jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
     try:
-        with ocp.StandardCheckpointer() as reader:
-            return cast(Params, reader.restore((path / "params").absolute(), target))
+        with _alone(ocp.StandardCheckpointHandler()) as reader:
+            return cast(Params, reader.restore((path / "params").absolute(), args=ocp.args.StandardRestore(target)))
     except Exception as error:
         raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
 
 
 def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]) -> Path:
-    """Writes parameters alone as a checkpoint, in place of one that is there; returns the folder they lie in."""
+    """Writes parameters alone as a checkpoint, in place of one that is there; returns the folder they lie in.
+
+    Of several processes, all of which must hold the same parameters, the first one writes.
+    """
     path = (directory / str(step)).absolute()
-    handler = ocp.CompositeCheckpointHandler(params=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler())
-    with ocp.Checkpointer(handler) as writer:
-        writer.save(
-            path,
-            args=ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)),
-            force=True,
+    if processes.first():
+        handler = ocp.CompositeCheckpointHandler(
+            params=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
         )
+        whole = (
+            jax.tree.map(np.asarray, params) if processes.several() else params
+        )  # of one process, so no array of all
+        with _alone(handler) as writer:
+            writer.save(
+                path,
+                args=ocp.args.Composite(params=ocp.args.StandardSave(whole), meta=ocp.args.JsonSave(meta)),
+                force=True,
+            )
+    processes.barrier()
     return path / "params"
+
+
+def _alone(handler: Any) -> ocp.Checkpointer:
+    """A checkpointer of this process, which waits for no other."""
+    if not processes.several():
+        return ocp.Checkpointer(handler)
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
+
+
+@contextlib.contextmanager
+def _failures_named() -> Iterator[None]:
+    """Orbax and TensorStore report failing storage as errors of many types; none of them is a reason to give up."""
+    try:
+        yield
+    except Exception as error:
+        raise StorageFailed(_line(error)) from error
 
 
 def _line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import math
 import time
 from collections import deque
@@ -39,13 +40,18 @@ from tlc_jax.training.budget import (
     keep_benchmark,
     known_benchmark,
 )
-from tlc_jax.training.checkpoint import Checkpointer
+from tlc_jax.training.checkpoint import Checkpointer, StorageFailed
 from tlc_jax.training.journal import Journal
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import Batch
 from tlc_jax.training.optimizer import schedule
 from tlc_jax.training.signals import StopRequest
 from tlc_jax.training.step import StepMetrics, TrainState, TrainStep, init_state, step_key
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0)
+"""Pauses before the last checkpoint of a run is tried again."""
 
 CompiledStep = Callable[..., tuple[TrainState, StepMetrics, Any]]
 
@@ -192,13 +198,13 @@ class _Run:
                 self._attend()
             self._settle()
             self._log()
-            self._save()
-            self.checkpointer.wait()
+            self._save_for_good()
         if self._stopping() and not self.stopped_by:
             self.journal.row("stop", self.step, stopped_by="preemption")
             raise StoppedEarly(
                 f"{self.stop.received or 'another process was told to stop'} at step {self.step}; "
-                f"all is saved in {self.workdir}: run the same command again"
+                f"all is saved in {self.workdir}: run the same command again",
+                by_all=True,
             )
         with self.ledger.booked("eval"):
             final = self.task.evaluate(self.state.params, True)
@@ -290,12 +296,14 @@ class _Run:
             self.notes = self.messenger.exchange(self._note())
 
     def _fail(self, step: int, metrics: StepMetrics) -> None:
-        self.checkpointer.wait()
+        with contextlib.suppress(StorageFailed):
+            self.checkpointer.wait()
         self.journal.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
         kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step >= 0 else "nothing was saved yet"
         raise TrainingFailed(
             f"step {step}: loss {metrics.loss}, gradient norm {metrics.gradient_norm}; {kept}. "
-            "Lower optimizer.learning_rate or set optimizer.clip_norm"
+            "Lower optimizer.learning_rate or set optimizer.clip_norm",
+            by_all=True,
         )
 
     # What all processes know ----------------------------------------------------------------------------------------
@@ -390,14 +398,45 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
+        """Starts saving. If storage fails, the run goes on and tries again when the next checkpoint is due."""
         if self.saved_step == self.step:
             return
+        try:
+            self._start_saving()
+        except StorageFailed as error:
+            if processes.several():  # others may be waiting for this one to finish the checkpoint
+                raise self._unsaved(error) from error
+            log.warning("a checkpoint was not written (%s): trying again with the next one", error)
+
+    def _start_saving(self) -> None:
         with self.ledger.booked("checkpoint"):
             attended = dataclasses.asdict(self.attended)
             progress = {**self.ledger.save(), "attended": attended, "stopped_by": self.stopped_by}
             self.checkpointer.save(self.step, self.state, {**self.task.meta, "progress": progress})
         self.saved_step = self.step
         self.journal.row("checkpoint", self.step)
+
+    def _save_for_good(self) -> None:
+        """Returns once this step is on disk; where storage fails, it is given some minutes to come back."""
+        for pause in (*RETRY_SECONDS, None):
+            try:
+                if self.saved_step != self.step:
+                    self._start_saving()
+                with self.ledger.booked("checkpoint"):
+                    self.checkpointer.wait()
+                return
+            except StorageFailed as error:
+                self.saved_step = -1
+                if pause is None or processes.several():
+                    raise self._unsaved(error) from error
+                log.warning("step %d is not saved (%s): trying again in %g s", self.step, error, pause)
+                time.sleep(pause)
+
+    def _unsaved(self, error: StorageFailed) -> StoppedEarly:
+        return StoppedEarly(
+            f"step {self.step} could not be saved in {self.workdir} ({error}); what was saved before is whole: "
+            "run the same command again"
+        )
 
     def _log(self) -> None:
         self.journal.log(self.step, *self.budget.used(self.ledger))
