@@ -1,73 +1,35 @@
-"""kill -9 at random moments: the same weights to the bit, and no budget spent twice."""
+"""Killed at random moments: the same weights to the bit, and no budget spent twice."""
 
 from __future__ import annotations
 
 import functools
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.stages import processes
 from tests.stages.conftest import pairs_arguments, pretrain_arguments, result_of
-from tlc_jax.config import Impl
-from tlc_jax.selectors import flatten
-from tlc_jax.stages import starting_point
+from tests.stages.processes import Process, bits_of, finish, rows_of, wait_for_step
 
 STEPS = 240
 
 
-def start(arguments: Callable[..., list[str]], data: Path, workdir: Path) -> subprocess.Popen[bytes]:
-    flags = arguments(
-        data,
-        workdir,
-        f"--config.budget.steps={STEPS}",
-        "--config.checkpoint.every_steps=15",
-        "--config.eval.every_steps=25",
-        "--config.impl.log_seconds=0.0",
-        "--config.optimizer.batch_size=32",
+def start(arguments: Callable[..., list[str]], data: Path, workdir: Path) -> list[Process]:
+    return processes.start(
+        arguments(
+            data,
+            workdir,
+            f"--config.budget.steps={STEPS}",
+            "--config.checkpoint.every_steps=15",
+            "--config.eval.every_steps=25",
+            "--config.impl.log_seconds=0.0",
+            "--config.optimizer.batch_size=32",
+        )
     )
-    environment = {**os.environ, "XLA_FLAGS": ""}  # one device: what is tested is a process that dies
-    return subprocess.Popen(
-        [sys.executable, "-m", "tlc_jax", *flags],
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()[-2000:]
-
-
-def rows_of(workdir: Path) -> list[dict]:
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-
-
-def wait_for_step(process: subprocess.Popen[bytes], workdir: Path, step: int, rows_before: int) -> None:
-    """Returns once the process has written a row of its own at `step` or later, or has ended."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        rows = rows_of(workdir)
-        if len(rows) != rows_before and rows and rows[-1]["step"] >= step:
-            return
-        time.sleep(0.005)
-
-
-def bits_of(workdir: Path) -> dict[str, bytes]:
-    params = starting_point.load(str(workdir), Impl()).params
-    return {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
@@ -92,20 +54,20 @@ def translate_arguments(pairs: Path, workdir: Path, *more: str) -> list[str]:
     return pairs_arguments("translate", pairs, workdir, *more, "--config.optimizer.batch_size=512")
 
 
-def run_and_kill(start: Callable[[Path], subprocess.Popen[bytes]], tmp_path: Path, kills: int) -> tuple[Path, Path]:
+def run_and_kill(start: Callable[[Path], list[Process]], tmp_path: Path, kills: int) -> tuple[Path, Path]:
     """The workdirs of a run that nothing disturbs, and of one that is killed again and again and started anew."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole))
     rng = random.Random(kills)
     killed_at = []
     for step in sorted(rng.sample(range(1, STEPS), kills)):
-        process = start(broken)
-        wait_for_step(process, broken, step, len(rows_of(broken)))
+        started = start(broken)
+        wait_for_step(started, broken, step, len(rows_of(broken)))
         time.sleep(rng.uniform(0.0, 0.05))  # not always just after a row: in the middle of a save, too
-        if process.poll() is not None:
+        if started[0].poll() is not None:
             break  # done before the last kill
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        started[0].send_signal(signal.SIGKILL)
+        started[0].communicate()
         killed_at.append(rows_of(broken)[-1]["step"])
     if not (broken / "result.json").exists():
         finish(start(broken))
@@ -114,14 +76,77 @@ def run_and_kill(start: Callable[[Path], subprocess.Popen[bytes]], tmp_path: Pat
     return whole, broken
 
 
-def check_books(whole: Path, broken: Path) -> None:
+def check_books(whole: Path, broken: Path, evaluated: range = range(25, STEPS, 25)) -> None:
     """What the killed run says it spent is what the other one did."""
     first, again = result_of(whole), result_of(broken)
     for name in ("steps", "tokens", "examples", "epochs", "flops", "stopped_by", "valid_loss"):
         assert first[name] == again[name], name
     # What was lost in a kill is not in the books: every step and every evaluation stands there once.
     evaluations = [row["step"] for row in rows_of(broken) if row["event"] == "eval"]
-    assert evaluations == sorted(set(evaluations)) == list(range(25, STEPS, 25))
+    assert evaluations == sorted(set(evaluations)) == list(evaluated)
     tokens = [row["tokens"] for row in rows_of(broken)]
     assert tokens == sorted(tokens)
     assert again["seconds"]["train"] == pytest.approx(rows_of(broken)[-1]["train_seconds"])
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("count", [1, 2])
+def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, count) -> None:
+    """SIGTERM and SIGKILL at random moments of start-up, training, evaluation and saving, until fifty have hit.
+
+    Every run that comes to its end must have the weights of one that nothing disturbed, and its books; nothing is
+    repaired by hand in between.
+    """
+    del pretrained
+    rng = random.Random(count)
+
+    def begin(workdir: Path) -> list[Process]:
+        flags = (
+            "--config.budget.steps=600",
+            "--config.checkpoint.every_steps=15",
+            "--config.eval.every_steps=25",
+            "--config.impl.log_seconds=0.0",
+            "--config.optimizer.batch_size=32",
+        )
+        return processes.start(pretrain_arguments(world, workdir, *flags), count)
+
+    whole = tmp_path / "whole"
+    finish(begin(whole))
+    kills: list[tuple[str, str]] = []
+    run = 0
+    while len(kills) < 50:
+        workdir = tmp_path / f"broken-{run}"
+        while not (workdir / "result.json").exists():
+            if len(kills) == 50:
+                finish(begin(workdir))
+                break
+            kills += kill_once(begin(workdir), workdir, rng)
+        assert bits_of(workdir) == bits_of(whole)
+        check_books(whole, workdir, range(25, 600, 25))
+        run += 1
+    print(
+        f"{count} process(es), {len(kills)} kills, {run} runs:",
+        {kind: kills.count(kind) for kind in sorted(set(kills))},
+    )
+
+
+def kill_once(started: Sequence[Process], workdir: Path, rng: random.Random) -> list[tuple[str, str]]:
+    """Signals one of the processes at a random moment: (signal, what was going on), or nothing if they were faster."""
+    rows = len(rows_of(workdir))
+    if rng.random() < 0.9:  # else during start-up, too
+        wait_for_step(started, workdir, 0, rows)
+    time.sleep(rng.uniform(0.0, 2.0))
+    victim = rng.choice(list(started))
+    number = rng.choice([signal.SIGTERM, signal.SIGKILL])
+    if any(process.poll() is not None for process in started):
+        finish(started)
+        return []
+    last = rows_of(workdir)[-1]["event"] if len(rows_of(workdir)) != rows else "start"
+    saving = any(workdir.glob("checkpoints/*tmp*"))
+    victim.send_signal(number)
+    found = processes.ends(started, processes.ENDS_WITHIN)
+    for process, (status, errors) in zip(started, found, strict=True):
+        # SIGTERM before the command listens simply ends it; and a run may have been done already.
+        allowed = {75, 0, -number} if process is victim else {75, 0}
+        assert status in allowed, (status, errors[-2000:])
+    return [(number.name, "saving" if saving else f"after {last}")]

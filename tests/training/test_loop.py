@@ -17,11 +17,13 @@ import pytest
 from tlc_jax import config as configs
 from tlc_jax.durations import Amounts
 from tlc_jax.errors import StoppedEarly, TrainingFailed
-from tlc_jax.training.loop import Task, train
+from tlc_jax.training.checkpoint import complete_steps
+from tlc_jax.training.loop import RETRY_SECONDS, Task, train
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import StepMetrics, TrainState
 
 ROWS = 8
+REAL_SLEEP = time.sleep
 PLACEMENT = Placement.parse("data=-1")
 
 
@@ -230,3 +232,79 @@ def test_a_slow_input_is_booked_as_input(tmp_path, placement) -> None:
     seconds = outcome.numbers["seconds"]
     assert seconds["input"] > 10 * 0.05 * 0.8
     assert seconds["train"] < seconds["input"]
+
+
+class Mount:
+    """The folder of a run's checkpoints, which can be lost, a file standing in its place, and come back."""
+
+    def __init__(self, workdir) -> None:
+        self.folder, self.aside = workdir / "checkpoints", workdir / "aside"
+
+    def lose(self) -> None:
+        while any(self.folder.glob("*tmp*")):  # a checkpoint is being written
+            REAL_SLEEP(0.01)
+        self.folder.rename(self.aside)
+        self.folder.write_text("")
+
+    def come_back(self) -> None:
+        self.folder.unlink()
+        self.aside.rename(self.folder)
+
+
+def test_storage_that_fails_for_a_while_costs_a_checkpoint_and_not_the_run(tmp_path, placement, caplog) -> None:
+    mount = Mount(tmp_path)
+
+    def batch(index):
+        if index == 5:
+            mount.lose()
+        if index == 9:
+            mount.come_back()
+        return make_task().batch(index)
+
+    configured = settings(budget={"steps": 14}, checkpoint={"every_steps": 2, "keep": 9}, impl={"prefetch": 0})
+    outcome = train(make_task(batch=batch), configured, tmp_path, placement)
+    assert outcome.steps == 14
+    assert "a checkpoint was not written" in caplog.text
+    saved = complete_steps(tmp_path / "checkpoints")
+    assert {2, 4, 12, 14} <= {*saved} and not {6, 8} & {*saved}
+    whole = train(make_task(), settings(budget={"steps": 14}), tmp_path / "whole", placement)
+    np.testing.assert_array_equal(outcome.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+
+
+def test_the_last_checkpoint_waits_for_storage(tmp_path, placement, monkeypatch, caplog) -> None:
+    mount = Mount(tmp_path)
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            mount.come_back()
+
+    monkeypatch.setattr("tlc_jax.training.loop.time.sleep", sleep)
+
+    def batch(index):
+        if index == 3:
+            mount.lose()
+        return make_task().batch(index)
+
+    configured = settings(budget={"steps": 4}, checkpoint={"every_steps": 2}, impl={"prefetch": 0})
+    train(make_task(batch=batch), configured, tmp_path, placement)
+    assert pauses == [*RETRY_SECONDS[:2]]
+    assert "step 4 is not saved" in caplog.text
+    assert complete_steps(tmp_path / "checkpoints")[0] == 4
+
+
+def test_storage_that_stays_away_ends_the_run_early_with_what_was_saved_whole(tmp_path, placement, monkeypatch) -> None:
+    mount = Mount(tmp_path)
+    monkeypatch.setattr("tlc_jax.training.loop.time.sleep", lambda seconds: None)
+
+    def batch(index):
+        if index == 3:
+            mount.lose()
+        return make_task().batch(index)
+
+    configured = settings(budget={"steps": 4}, checkpoint={"every_steps": 2}, impl={"prefetch": 0})
+    with pytest.raises(StoppedEarly, match="step 4 could not be saved in .*; what was saved before is whole"):
+        train(make_task(batch=batch), configured, tmp_path, placement)
+    mount.come_back()
+    assert train(make_task(), configured, tmp_path, placement).steps == 4

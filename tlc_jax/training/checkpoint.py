@@ -37,7 +37,11 @@ class Checkpointer:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=settings.keep, cleanup_tmp_directories=True, enable_background_delete=False
+                max_to_keep=settings.keep,
+                cleanup_tmp_directories=True,
+                enable_background_delete=False,
+                # Made in the background, folders that cannot be made leave threads that wait for them for minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
             item_names=("params", "train", "meta"),
         )

@@ -1,0 +1,89 @@
+"""Commands run as real processes, one or several of them on one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tlc_jax.config import Impl
+from tlc_jax.selectors import flatten
+from tlc_jax.stages import starting_point
+
+Process = subprocess.Popen[bytes]
+ENDS_WITHIN = 120.0
+"""Seconds in which a process must have ended after another one of its run did."""
+
+
+def start(arguments: Sequence[str], count: int = 1) -> list[Process]:
+    """`tlc` as `count` processes of one run, each with one CPU device."""
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    started = []
+    port = free_port()
+    for index in range(count):
+        own = [f"--config.impl.processes=127.0.0.1:{port},{count},{index}"] if count > 1 else []
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tlc_jax", *arguments, *own],
+                env=environment,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+            )
+        )
+    return started
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def ends(started: Sequence[Process], within: float = 300.0) -> list[tuple[int, str]]:
+    """(exit status, what it wrote to stderr) of each; those that do not end in time are killed, and fail the test."""
+    deadline = time.monotonic() + within
+    found = []
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            found.append((process.returncode, errors.decode()))
+    finally:
+        for process in started:
+            process.kill()
+    return found
+
+
+def finish(started: Sequence[Process]) -> None:
+    """Waits for all of them, each of which must end well."""
+    for status, errors in ends(started):
+        assert status == 0, errors[-2000:]
+
+
+def rows_of(workdir: Path) -> list[dict]:
+    """The complete rows of a metrics.jsonl that may be being written; none where there is no such file."""
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def wait_for_step(started: Sequence[Process], workdir: Path, step: int, rows_before: int) -> None:
+    """Returns once the run has written a row of its own at `step` or later, or one of its processes has ended."""
+    deadline = time.monotonic() + 120
+    while all(process.poll() is None for process in started) and time.monotonic() < deadline:
+        rows = rows_of(workdir)
+        if len(rows) != rows_before and rows and rows[-1]["step"] >= step:
+            return
+        time.sleep(0.005)
+
+
+def bits_of(workdir: Path) -> dict[str, bytes]:
+    """The bytes of every parameter of a run."""
+    params = starting_point.load(str(workdir), Impl()).params
+    return {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}

@@ -1,0 +1,50 @@
+"""A process of a run of two, whose hosts' clocks go at different speeds, and one of which is slow to make batches.
+
+Run by test_agreement.py as `python -m tests.training.one_of_two WORKDIR ADDRESS,COUNT,INDEX`; prints what it ends with.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from tlc_jax import processes
+from tlc_jax.training.loop import train
+from tlc_jax.training.mesh import Placement
+
+SLOW_SECONDS = 0.05
+
+
+def main() -> None:
+    workdir, where = Path(sys.argv[1]), sys.argv[2]
+    processes.connect(where)
+    from tests.training.test_loop import make_task, settings, some_rows  # places arrays as soon as it is imported
+
+    index = jax.process_index()
+    placement = Placement.parse("data=-1")
+    fractions: list[float] = []
+
+    def batch(step: int) -> dict[str, jax.Array]:
+        if index == 1 and step >= 5:
+            time.sleep(SLOW_SECONDS)
+        return placement.put_batch({"x": some_rows(step)})
+
+    def clock() -> float:
+        return 1e6 * index + time.monotonic() * (1 + 2 * index)
+
+    configured = settings(budget={"seconds": 2.0}, eval={"every_seconds": 0.3}, impl={"prefetch": 0})
+    task = make_task(batch=batch, evaluate=lambda params, final: fractions.append(0.0) or {"w": 0.0})
+    outcome = train(task, configured, workdir, placement, clock)
+    numbers = {name: outcome.numbers[name] for name in ("steps", "stopped_by", "straggler")}
+    params = np.asarray(outcome.params["final_norm"]["scale"]).tolist()
+    print(json.dumps({**numbers, "params": params, "evaluations": len(fractions)}))
+    processes.disconnect(clean=True)
+
+
+if __name__ == "__main__":
+    main()
