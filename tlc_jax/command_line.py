@@ -55,6 +55,8 @@ def parse(arguments: Sequence[str]) -> Command:
         parse_recipe(recipe)
     if stage.needs_budget:
         require_budget(config)
+    if not stage.several and config.impl.processes not in ("auto", "one"):
+        raise InputError(f"`tlc {name}` runs in one process: leave impl.processes out")
     return Command(name, config, workdir, types.MappingProxyType(values))
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.stages import processes
 from tests.stages.conftest import finetune_arguments, pairs_arguments, pretrain_arguments, result_of
 from tests.stages.processes import finish, rows_of, wait_for_step
+from tests.training.test_checkpoint import damage
 from tlc_jax.training.checkpoint import complete_steps
 
 STEPS = 90
@@ -77,7 +78,11 @@ def test_a_checkpoint_of_one_process_goes_on_in_two_with_its_parameters_split(wo
     started[0].send_signal(signal.SIGTERM)
     (status, errors), *_ = processes.ends(started)
     assert status == 75, errors
-    finish(begin(world, run, 2, "--config.impl.mesh=fsdp=2"))
+    damaged, _ = complete_steps(run / "checkpoints")
+    damage(run / "checkpoints" / str(damaged))
+    for status, errors in processes.ends(begin(world, run, 2, "--config.impl.mesh=fsdp=2")):
+        assert status == 0, errors
+        assert f"checkpoints/{damaged} cannot be read" in errors
     result = result_of(run)
     assert (result["processes"], result["devices"]) == (2, 2)
     assert result["valid_loss"] == pytest.approx(result_of(alone)["valid_loss"], rel=1e-5)

@@ -37,6 +37,7 @@ class Stage:
       default_config: where the config comes from without --config: nowhere, the run named by --init, or the workdir.
       needs_budget: whether it trains under `budget`.
       needs_workdir: whether it keeps files in a workdir.
+      several: whether several processes can do it together.
     """
 
     sections: tuple[str, ...]
@@ -44,6 +45,7 @@ class Stage:
     default_config: Literal["none", "init", "workdir"] = "none"
     needs_budget: bool = False
     needs_workdir: bool = True
+    several: bool = False
 
 
 _INIT = Option(
@@ -57,11 +59,11 @@ STAGES: dict[str, Stage] = {
         ("seed", "data", "tokenizer", "impl"),
         (Option("pairs", bool, False, "tokenise sentence pairs for translation instead of packing text"),),
     ),
-    "pretrain": Stage((*_TRAINING, "objective"), needs_budget=True),
-    "translate": Stage((*_TRAINING, "objective", "decode"), needs_budget=True),
-    "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True),
-    "compress": Stage((*_TRAINING, "recipe", "compress", "objective", "decode")),
-    "evaluate": Stage((*_LABELLED, "objective", "decode"), (_INIT,), default_config="init"),
+    "pretrain": Stage((*_TRAINING, "objective"), needs_budget=True, several=True),
+    "translate": Stage((*_TRAINING, "objective", "decode"), needs_budget=True, several=True),
+    "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True, several=True),
+    "compress": Stage((*_TRAINING, "recipe", "compress", "objective", "decode"), several=True),
+    "evaluate": Stage((*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True),
     "predict": Stage(
         ("predict", "init", "data", "eval", "decode", "impl"), (_INIT,), default_config="init", needs_workdir=False
     ),
@@ -71,6 +73,7 @@ STAGES: dict[str, Stage] = {
             Option("list", bool, False, "print one job a line with its number and state, and run nothing"),
             Option("job", int, None, "run this one job, by its number in --list, and what it needs first"),
         ),
+        several=True,
     ),
     "report": Stage(("study",), default_config="workdir"),
     "bench": Stage(

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tlc_jax import processes
 from tlc_jax.compression.compress import compress_params
 from tlc_jax.compression.pruning import apply_masks, magnitude_masks, schedule
 from tlc_jax.compression.recipe import Prune, Recipe, format_recipe, parse_recipe
@@ -138,7 +139,9 @@ class _Pruning:
         """Pruned parameters, their masks, and what each round did."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            if processes.first():
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            processes.barrier()
             return self._run(params)
 
     def _run(self, params: Params) -> tuple[Params, dict[str, Any], list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tlc_jax import processes
 from tlc_jax.compression.artifact import load_artifact, save_artifact
 from tlc_jax.compression.compress import Compressed, compress_params
 from tlc_jax.compression.pruning import sparsity
@@ -50,13 +51,15 @@ def finish(
     meta = {**meta, "recipe": format_recipe(recipe)}
     compressed = compress_params(params, recipe, masks)
     path = workdir / ARTIFACT
-    path.parent.mkdir(exist_ok=True)
-    save_artifact(path, compressed, meta)
-    for folder in (path.parent, workdir):  # an artifact is to be moved, a checkpoint to be read where it lies
-        tokenizer.save(folder / "tokenizer.model")
+    if processes.first():
+        path.parent.mkdir(exist_ok=True)
+        save_artifact(path, compressed, meta)
+        for folder in (path.parent, workdir):  # an artifact is to be moved, a checkpoint to be read where it lies
+            tokenizer.save(folder / "tokenizer.model")
+        (workdir / "compressed.txt").write_text(_table(compressed), encoding="utf-8")
+    processes.barrier()
     packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
     saved = save_params(workdir / "compressed", 0, packed, meta)
-    (workdir / "compressed.txt").write_text(_table(compressed), encoding="utf-8")
     zeros = sparsity(compressed.params, compressed.masks)
     return {
         "recipe": meta["recipe"],

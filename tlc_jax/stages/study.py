@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tlc_jax import processes
 from tlc_jax.config import Config
 from tlc_jax.errors import InputError, StoppedEarly, TrainingFailed
 from tlc_jax.stages import compress, finetune, pretrain, session, translate
@@ -40,11 +41,13 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         if not 0 <= number < len(jobs):
             raise InputError(f"--job={number}: this study has jobs 0 to {len(jobs) - 1}; see --list")
         chosen = needed_first(jobs[number], jobs)
+    session.set_up(config)
     claim_study(config, workdir)
     for position, job in enumerate(chosen, start=1):
         if not job.done:
             session.say(f"[{position}/{len(chosen)}] {job.name}")
             _run_job(job, jobs)
+            processes.barrier()  # so that all find the same files
             _write_down(jobs, workdir)
     _write_down(jobs, workdir)
     _check_end(chosen)
@@ -70,6 +73,8 @@ def _check_end(chosen: list[Job]) -> None:
 def claim_study(config: Config, workdir: Path) -> None:
     """Writes the study's config, or checks that it is still the same. Jobs lock their own workdirs, so that several
     processes can share a study."""
+    if not processes.first():
+        return
     try:
         claim(workdir, config).close()
     except InUse:  # another job of this study is being started at this moment, and checks the same thing
@@ -96,9 +101,10 @@ def _run_job(job: Job, jobs: list[Job]) -> None:
     job.workdir.mkdir(parents=True, exist_ok=True)
     if needed:
         if failed := [other.name for other in needed if other.error_file.exists()]:
-            job.error_file.write_text(f"needs {', '.join(failed)}, which failed\n")
+            _note_error(job, f"needs {', '.join(failed)}, which failed\n")
         return
-    job.error_file.unlink(missing_ok=True)
+    if processes.first():
+        job.error_file.unlink(missing_ok=True)
     try:
         _RUN[job.stage](job.config, job.workdir, {})
     except InUse as error:
@@ -106,15 +112,24 @@ def _run_job(job: Job, jobs: list[Job]) -> None:
     except (StoppedEarly, KeyboardInterrupt):
         raise
     except (InputError, TrainingFailed) as error:
-        job.error_file.write_text(f"{error}\n")
+        _note_error(job, f"{error}\n")
         session.say(f"{job.name} failed: {error}")
     except Exception as error:
-        job.error_file.write_text(traceback.format_exc())
+        if processes.several():
+            raise  # the others may not have met it, and wait
+        _note_error(job, traceback.format_exc())
         session.say(f"{job.name} failed: {type(error).__name__}: {error}; the study goes on")
+
+
+def _note_error(job: Job, text: str) -> None:
+    if processes.first():
+        job.error_file.write_text(text)
 
 
 def _write_down(jobs: list[Job], workdir: Path) -> None:
     """Makes study.json and results.jsonl anew from what the jobs left: nothing to keep in step, nothing to lose."""
+    if not processes.first():
+        return
     rows = [
         {
             "number": job.number,
