@@ -234,6 +234,26 @@ def test_a_slow_input_is_booked_as_input(tmp_path, placement) -> None:
     assert seconds["train"] < seconds["input"]
 
 
+def test_a_stop_breaks_off_an_evaluation_that_is_then_done_by_the_next_session(tmp_path, placement) -> None:
+    configured = settings(budget={"steps": 8}, eval={"every_steps": 4})
+    went_on = []
+
+    def evaluate(params, final):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        went_on.append(final)
+        return {}
+
+    with pytest.raises(StoppedEarly, match="SIGTERM at step 4"):
+        train(make_task(evaluate=evaluate), configured, tmp_path, placement)
+    assert went_on == []
+    assert not [row for row in rows_of(tmp_path) if row["event"] == "eval"]
+    resumed = train(make_task(), configured, tmp_path, placement)
+    assert [row["step"] for row in rows_of(tmp_path) if row["event"] == "eval"] == [4, 8]
+    whole = train(make_task(), configured, tmp_path / "whole", placement)
+    np.testing.assert_array_equal(resumed.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+
+
 class Mount:
     """The folder of a run's checkpoints, which can be lost, a file standing in its place, and come back."""
 

@@ -45,7 +45,7 @@ from tlc_jax.training.journal import Journal
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import Batch
 from tlc_jax.training.optimizer import schedule
-from tlc_jax.training.signals import StopRequest
+from tlc_jax.training.signals import Interrupted, StopRequest
 from tlc_jax.training.step import StepMetrics, TrainState, TrainStep, init_state, step_key
 
 log = logging.getLogger(__name__)
@@ -191,11 +191,14 @@ class _Run:
             if self.settings.budget.clock == "benchmark":
                 self.seconds_per_step = self._benchmarked_step()
                 self.budget = self.budget.in_steps(max(1, round(self.settings.budget.seconds / self.seconds_per_step)))
-            while not (self._stopping() or self._finished()):
-                self._dispatch(self._next(batches))
-                self._collect(leave=1)
-                self._take_in()
-                self._attend()
+            with contextlib.suppress(Interrupted):
+                if self.attended.steps < self.ledger.spent.steps:
+                    self._attend()  # the evaluation that an earlier session was stopped in
+                while not (self._stopping() or self._finished()):
+                    self._dispatch(self._next(batches))
+                    self._collect(leave=1)
+                    self._take_in()
+                    self._attend()
             self._settle()
             self._log()
             self._save_for_good()
@@ -382,20 +385,28 @@ class _Run:
     def _attend(self) -> None:
         """Logs, evaluates and saves where that is due."""
         now = self._agreed().spent + dataclasses.replace(self._in_flight(), seconds=0.0)
-        before, self.attended = self.attended, now
+        before = self.attended
         if self.journal.unlogged_seconds >= self.settings.impl.log_seconds:
             self._log()
         evals, checkpoints = self.settings.eval, self.settings.checkpoint
         if due(Amounts(seconds=evals.every_seconds, steps=evals.every_steps), before, now):
             self._settle()
-            with self.ledger.booked("eval"):
-                values = self.task.evaluate(self.state.params, False)
+            values = self._evaluate()
             self.journal.row("eval", self.step, **values)
             if self.task.enough(values):
                 self.stopped_by = "target"
+        self.attended = now
         if due(Amounts(seconds=checkpoints.every_seconds, steps=checkpoints.every_steps), before, now):
             self._settle()
             self._save()
+
+    def _evaluate(self) -> dict[str, Any]:
+        """An evaluation, which a stop breaks off: it may take longer than the machine has left.
+
+        Several processes finish theirs, since no one of them can leave the others alone in it.
+        """
+        with self.ledger.booked("eval"), contextlib.nullcontext() if processes.several() else self.stop.interrupting():
+            return self.task.evaluate(self.state.params, False)
 
     def _save(self) -> None:
         """Starts saving. If storage fails, the run goes on and tries again when the next checkpoint is due."""

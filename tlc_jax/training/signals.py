@@ -5,7 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
+
+
+class Interrupted(Exception):
+    """A stop was asked for where nothing has to be finished first."""
 
 
 class StopRequest:
@@ -13,6 +19,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._interrupts = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -29,6 +36,19 @@ class StopRequest:
         self.received = signal.Signals(number).name
         if number == signal.SIGINT:
             self._restore()
+        if self._interrupts:
+            raise Interrupted
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within this with-block a stop raises `Interrupted` at once, as does one that was asked for before."""
+        self._interrupts = True
+        try:
+            if self.received:
+                raise Interrupted
+            yield
+        finally:
+            self._interrupts = False
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
