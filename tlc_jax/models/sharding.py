@@ -32,10 +32,11 @@ def draw_by_rows(
     parts = _parts(shape[0])
     if parts <= 1:
         return draw(key, shape)
-    own = (shape[0] // parts, *shape[1:])
-    return jax.shard_map(
-        lambda key: draw(jax.random.fold_in(key, jax.lax.axis_index(ROW_AXES)), own), in_specs=P(), out_specs=P(ROW_AXES)
-    )(key)
+
+    def draw_own(key: jax.Array) -> jax.Array:
+        return draw(jax.random.fold_in(key, jax.lax.axis_index(ROW_AXES)), (shape[0] // parts, *shape[1:]))
+
+    return jax.shard_map(draw_own, in_specs=P(), out_specs=P(ROW_AXES))(key)
 
 
 def _parts(rows: int) -> int:
