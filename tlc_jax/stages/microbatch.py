@@ -16,7 +16,7 @@ from tlc_jax.models.network import Network
 from tlc_jax.stages import programs, session
 from tlc_jax.stages.programs import Work
 from tlc_jax.training.compilation import Compiler
-from tlc_jax.training.fitting import largest, room_at_hand
+from tlc_jax.training.fitting import Fit, largest, room_at_hand
 from tlc_jax.training.mesh import Placement
 
 COMPILATIONS = "compilations"
@@ -26,6 +26,11 @@ COMPILATIONS = "compilations"
 def state_copies(config: Config) -> int:
     """Copies of the training state beside the step's own: the benchmark clock times its steps on one."""
     return int(config.budget.clock == "benchmark")
+
+
+def agreed(fit: Fit) -> int:
+    """What all processes can work with: the smallest that any of them found; 0: nothing fits."""
+    return int(processes.gather(np.array(fit.microbatch or 0)).min())
 
 
 def used(config: Config) -> int:
@@ -60,12 +65,10 @@ def of_translation(config: Config, vocab_size: int, pairs: Sequence[Pairs], plac
 
 
 def _settled(config: Config, work: Work, place: Placement, workdir: Path) -> Config:
-    # Several processes must come to one answer, also where some of them have one from before and others do not.
-    compiler = Compiler(place, None if processes.several() else workdir / COMPILATIONS)
+    compiler = Compiler(place, workdir / COMPILATIONS)
     room = room_at_hand(state_copies(config))
     fit = largest(work.microbatches, lambda size: compiler.footprint(work.program(size)), room)
-    chosen = int(processes.gather(np.array(fit.microbatch or 0)).min())
-    if not chosen:
+    if not (chosen := agreed(fit)):
         smallest = work.microbatches[0]
         need = room.need(fit.footprints[smallest]) / 2**30 if smallest in fit.footprints else 0.0
         raise InputError(

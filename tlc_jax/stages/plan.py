@@ -28,7 +28,7 @@ from tlc_jax.data.buckets import rows_of
 from tlc_jax.data.packing import rows_prepared
 from tlc_jax.durations import UNITS
 from tlc_jax.stages import plan_text, programs, session
-from tlc_jax.stages.microbatch import COMPILATIONS, state_copies
+from tlc_jax.stages.microbatch import COMPILATIONS, agreed, state_copies
 from tlc_jax.stages.programs import Work
 from tlc_jax.stages.timing import StepTime, estimate, measure
 from tlc_jax.stages.topology import devices_of, prepare_for
@@ -145,6 +145,8 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
         return compiler.footprint(work.program(size))
 
     fit = largest(work.microbatches, footprint, room)
+    if processes.several() and (chosen := agreed(fit)):
+        fit = Fit(chosen, {chosen: compiler.footprint(work.program(chosen)), **fit.footprints})
     plan = {
         "kind": kind,
         **session.size_numbers(work.network),

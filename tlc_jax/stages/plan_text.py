@@ -17,7 +17,9 @@ def describe(result: dict[str, Any]) -> str:
 def _devices(result: dict[str, Any]) -> str:
     mesh = ",".join(f"{axis}={size}" for axis, size in result["mesh"].items()) or "one device"
     memory = (
-        f"{_gib(result['memory'])} each ({result['memory_source']})" if result["memory"] else result["memory_source"]
+        f"{_size_of(result['memory'])} each ({result['memory_source']})"
+        if result["memory"]
+        else result["memory_source"]
     )
     here = "" if result["at_hand"] else ", not at hand"
     return f"{'devices':<18}{result['devices']} x {result['device']}{here}; mesh {mesh}; {memory}"
@@ -31,7 +33,7 @@ def _one(plan: dict[str, Any], result: dict[str, Any]) -> list[str]:
         ("FLOPs", f"{plan['flops_per_step']:.3g} a step of {plan['tokens_per_step']:,} tokens"),
         ("step", _step(plan)),
         ("tokens/s", _number(plan["tokens_per_second"])),
-        ("MFU", f"{plan['mfu']:.1%}" if plan["mfu"] else f"{UNKNOWN} (no peak for this device)"),
+        ("MFU", f"{plan['mfu']:.1%}" if plan["mfu"] else _no_mfu(plan)),
         ("budget", _budget(plan, result)),
         ("flags", f"--config.impl.microbatch={plan['microbatch']}" if plan["fits"] else "none helps; see above"),
     ]
@@ -44,7 +46,7 @@ def _microbatch(plan: dict[str, Any]) -> str:
     beyond = ""
     if too_large:
         size, found = min(too_large, key=lambda pair: pair[0])
-        need = f"needs {_gib(found['need'])}" if found["need"] else "is refused"
+        need = f"needs {_size_of(found['need'])}" if found["need"] else "is refused"
         beyond = f"; {size:,} {need}"
     if not plan["fits"]:
         return f"nothing fits{beyond}: try impl.remat=True, impl.mesh=fsdp=-1 or more devices"
@@ -55,10 +57,14 @@ def _memory(plan: dict[str, Any]) -> str:
     if not plan["fits"]:
         return "does not fit"
     found = plan["compiled"][str(plan["microbatch"])]
-    parts = f"{_gib(found['arguments'])} state and batch + {_gib(found['temporaries'])} temporaries"
+    parts = f"{_size_of(found['arguments'])} state and batch + {_size_of(found['temporaries'])} temporaries"
     inside = found["arguments"] + found["temporaries"] + found["outputs"]
-    copy = f" + {_gib(found['need'] - inside)} to time the benchmark on" if found["need"] > inside else ""
-    return f"{parts}{copy} on each device"
+    copy = f" + {_size_of(found['need'] - inside)} for the benchmark clock's copy" if found["need"] > inside else ""
+    return f"{parts}{copy}, on each device"
+
+
+def _no_mfu(plan: dict[str, Any]) -> str:
+    return UNKNOWN if plan["step"]["seconds"] is None else f"{UNKNOWN} (no peak for this device)"
 
 
 def _step(plan: dict[str, Any]) -> str:
@@ -74,7 +80,7 @@ def _budget(plan: dict[str, Any], result: dict[str, Any]) -> str:
     budget = plan["budget"]
     if not budget["limits"]:
         return "none is set"
-    limits = ", ".join(f"{value:,g} {unit}" for unit, value in budget["limits"].items())
+    limits = ", ".join(f"{value:,.10g} {unit}" for unit, value in budget["limits"].items())
     if budget["steps"] is None:
         return f"{limits}: steps {UNKNOWN}"
     epochs = f"{budget['epochs']:,.3g} epochs" if budget["epochs"] else f"epochs {UNKNOWN} (tlc prepare first)"
@@ -142,5 +148,6 @@ def _number(value: float | None, missing: str = UNKNOWN) -> str:
     return missing if value is None else f"{value:,.0f}"
 
 
-def _gib(count: int) -> str:
-    return f"{count / 2**30:,.3g} GiB"
+def _size_of(count: int) -> str:
+    """Bytes, readable."""
+    return f"{count / 2**30:,.2f} GiB" if count >= 2**29 else f"{count / 2**20:,.2f} MiB"
