@@ -132,19 +132,15 @@ def _default_settings(
         path = workdir / "config.json"
         if not path.exists():
             raise InputError(f"{path} does not exist: name the --workdir of a study, or its --config")
-        return _as_config_dict(read_config(path))
+        return configs.to_config_dict(read_config(path))
     if stage.default_config == "init":
         source = values.get("init") or _value_of("init.from", overrides)
         if not source:
             raise InputError(f"`tlc {name}` needs --init=DIR (a run, a checkpoint or an artifact) or --config=FILE.py")
-        return _as_config_dict(read_config(_config_of_run(source)))
+        return configs.to_config_dict(read_config(_config_of_run(source)))
     raise InputError(
         f"--config=FILE.py[:ARG] is missing, such as --config=configs/mlm.py:12x768; see `tlc {name} --help`"
     )
-
-
-def _as_config_dict(config: configs.Config) -> ConfigDict:
-    return ConfigDict(configs.to_dict(config)).lock()
 
 
 def _value_of(setting: str, overrides: Sequence[str]) -> str | None:
@@ -172,7 +168,7 @@ def _config_of_run(source: str) -> Path:
 def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> ConfigDict:
     """`settings` with the overrides of the command line."""
     values = flags.FlagValues()
-    arguments = ["tlc", *map(_spell_keywords, overrides)]
+    arguments = ["tlc", *map(_spell_keywords, _with_values(overrides))]
     try:
         config_flags.DEFINE_config_dict("config", settings, flag_values=values, sys_argv=arguments)
         values(arguments)
@@ -184,6 +180,17 @@ def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> 
             raise InputError(f"--init={init} and --config.init.from={chosen} disagree: give one of them")
         settings.init["from"] = init
     return settings
+
+
+def _with_values(overrides: Sequence[str]) -> list[str]:
+    """`--config.a.b value` as `--config.a.b=value`: config_flags would take some settings for switches."""
+    joined: list[str] = []
+    for argument in overrides:
+        if _OVERRIDE.match(argument):
+            joined.append(argument)
+        else:
+            joined[-1] += f"={argument}"
+    return joined
 
 
 def _spell_keywords(argument: str) -> str:

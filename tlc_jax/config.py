@@ -17,7 +17,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from tlc_jax.config_checks import check_values
 from tlc_jax.durations import UNITS, Amounts
@@ -185,8 +185,10 @@ class Impl:
     sharding: tuple[str, ...] = _setting(
         (), "PATTERN=AXES before the shipped rules, an axis, several joined by +, or - for each dimension"
     )
-    microbatch: int = _setting(
-        0, "share of optimizer.batch_size, in its unit, per gradient accumulation step; 0: the whole batch"
+    microbatch: int | str = _setting(
+        0,
+        "share of optimizer.batch_size, in its unit, per gradient accumulation step; 0: the whole batch; auto: the "
+        "largest share that fits, found by compiling",
     )
     layer_loop: str = _setting("scan", "how layers run: one scanned body, or unrolled", ("scan", "unrolled"))
     remat: bool = _setting(False, "recompute a layer's activations in the backward pass")
@@ -246,6 +248,12 @@ class Bench:
 
 
 @dataclasses.dataclass(frozen=True)
+class Plan:
+    topology: str = _setting("", "TPU slice to plan for, such as v5e:16x16 or v4:2x2x4; empty: the devices at hand")
+    seconds: float = _setting(20.0, "devices at hand: seconds that steps of each size are timed for at most; 0: none")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A resolved configuration."""
 
@@ -267,11 +275,22 @@ class Config:
     predict: Predict = _section(Predict, "stage predict")
     study: Study = _section(Study, "stage study")
     bench: Bench = _section(Bench, "stage bench")
+    plan: Plan = _section(Plan, "stage plan")
 
     @property
     def microbatches(self) -> int:
-        """Parts that the batch of a step is worked through in."""
+        """Parts that the batch of a step is worked through in.
+
+        Raises:
+          ValueError: impl.microbatch=auto, which a stage has to settle first.
+        """
+        if isinstance(self.impl.microbatch, str):
+            raise ValueError("impl.microbatch=auto was not settled")
         return self.optimizer.batch_size // (self.impl.microbatch or self.optimizer.batch_size)
+
+    def with_microbatch(self, microbatch: int) -> Config:
+        """The same with another impl.microbatch."""
+        return dataclasses.replace(self, impl=dataclasses.replace(self.impl, microbatch=microbatch))
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
@@ -302,7 +321,15 @@ def _plain(value: Any) -> Any:
 
 def default_config() -> ConfigDict:
     """All settings with their defaults, locked so that a misspelt name in a config file is refused."""
-    return ConfigDict(to_dict(Config())).lock()
+    return to_config_dict(Config())
+
+
+def to_config_dict(config: Config) -> ConfigDict:
+    """A config as a locked ConfigDict that config files and flags can change."""
+    settings = ConfigDict(to_dict(config))
+    del settings.impl.microbatch  # its type would stay that of its value, and it is a number or a word
+    settings.impl.microbatch = FieldReference(config.impl.microbatch, field_type=object)
+    return settings.lock()
 
 
 def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
@@ -401,11 +428,14 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             inner = typing.get_args(hint)[0]
             return tuple(_convert(item, inner, where) for item in value)
         raise InputError(f'config.{where}={value!r} must be a tuple, such as {where}="(1, 2)"')
-    if origin is not None and issubclass(origin, Mapping):
+    if origin is types.UnionType:
+        if type(value) in typing.get_args(hint):
+            return value
+    elif origin is not None and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
             return types.MappingProxyType(dict(value))
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     elif type(value) is hint:
         return value
-    raise InputError(f"config.{where}={value!r} must be of type {getattr(hint, '__name__', hint)}")
+    raise InputError(f"config.{where}={value!r} must be of type {hint.__name__ if isinstance(hint, type) else hint}")

@@ -57,10 +57,14 @@ def check_values(config: Config) -> None:
         "optimizer.schedule=rsqrt falls from the end of the warm-up on: set optimizer.warmup above 0",
     )
     micro = config.impl.microbatch
-    need(
-        micro >= 0 and (micro == 0 or optimizer.batch_size % micro == 0),
-        f"impl.microbatch={micro} does not divide optimizer.batch_size={optimizer.batch_size}",
-    )
+    if isinstance(micro, str):
+        need(micro == "auto", f"impl.microbatch={micro!r}: write a number that divides optimizer.batch_size, or auto")
+    else:
+        need(
+            micro >= 0 and (micro == 0 or optimizer.batch_size % micro == 0),
+            f"impl.microbatch={micro} does not divide optimizer.batch_size={optimizer.batch_size}",
+        )
+    need(config.plan.seconds >= 0, f"plan.seconds={config.plan.seconds} must not be negative")
     need(0 <= config.compress.recover <= 1, f"compress.recover={config.compress.recover} must lie in [0, 1]")
     need(0 < config.compress.step <= 1, f"compress.step={config.compress.step} must lie in (0, 1]")
     need(config.checkpoint.keep >= 1, f"checkpoint.keep={config.checkpoint.keep} must be at least 1")

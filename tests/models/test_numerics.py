@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tlc_jax.models.numerics import affine, dropout
+from tlc_jax.training.mesh import Placement
 
 TOLERANCE = {"float32": 1e-5, "mix": 0.03, "bfloat16": 0.03}
 # Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register divides: on CPUs
@@ -87,3 +88,26 @@ def test_dropout_without_a_key_or_a_rate_is_the_identity() -> None:
     x = jnp.arange(6.0)
     assert dropout(None, x, 0.5) is x
     assert dropout(jax.random.key(0), x, 0.0) is x
+
+
+@pytest.mark.parametrize("mesh", ["data=8", "data=2,fsdp=2,tensor=2"])
+def test_each_device_draws_the_random_bits_of_its_own_rows(mesh) -> None:
+    """rbg is not divided by the compiler: without our doing, every device would draw the bits of all rows."""
+    placement = Placement.parse(mesh)
+    x = placement.put_batch({"x": np.ones((64, 32, 32), np.float32)})["x"]
+    with jax.set_mesh(placement.mesh):
+        compiled = jax.jit(lambda key, x: dropout(key, x, 0.1)).lower(jax.random.key(3, impl="rbg"), x).compile()
+        dropped = np.asarray(compiled(jax.random.key(3, impl="rbg"), x)) == 0
+    assert f"u32[{64 * 32 * 32 // 2}]" not in compiled.as_text()
+    assert f"u32[{64 * 32 * 32 // 2 // placement.batch_shards}]" in compiled.as_text()
+    assert dropped.mean() == pytest.approx(0.1, abs=0.01)
+    parts = np.split(dropped, placement.batch_shards)
+    assert not any(np.array_equal(parts[0], part) for part in parts[1:])  # each from a key of its own
+
+
+def test_draws_of_threefry_are_the_same_on_any_mesh() -> None:
+    key, x = jax.random.key(3, impl="threefry2x32"), np.ones((64, 32, 32), np.float32)
+    placement = Placement.parse("data=4,fsdp=2")
+    with jax.set_mesh(placement.mesh):
+        split = jax.jit(lambda x: dropout(key, x, 0.1))(placement.put_batch({"x": x})["x"])
+    np.testing.assert_array_equal(split, jax.jit(lambda x: dropout(key, x, 0.1))(x))

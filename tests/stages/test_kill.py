@@ -28,6 +28,7 @@ def start(arguments: Callable[..., list[str]], data: Path, workdir: Path) -> lis
             "--config.eval.every_steps=25",
             "--config.impl.log_seconds=0.0",
             "--config.optimizer.batch_size=32",
+            "--config.impl.dropout_keys=rbg",
         )
     )
 
@@ -107,6 +108,7 @@ def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, co
             "--config.eval.every_steps=25",
             "--config.impl.log_seconds=0.0",
             "--config.optimizer.batch_size=32",
+            "--config.impl.dropout_keys=rbg",
         )
         return processes.start(pretrain_arguments(world, workdir, *flags), count)
 

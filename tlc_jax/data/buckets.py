@@ -43,7 +43,7 @@ class PairBatches:
         pools = [[part] for part in parts] if weighted else [list(parts)]
         lengths = [np.concatenate([part.lengths.max(axis=1) for part in pool]) for pool in pools]
         self.widths = best_widths(np.concatenate(lengths), buckets)
-        self._rows = [_rows(tokens, width, parts_of_step) for width in self.widths]
+        self._rows = [rows_of(tokens, width, parts_of_step) for width in self.widths]
         self._schedules = [
             _Schedule(each, self.widths, self._rows, seed, stream) for stream, each in enumerate(lengths)
         ]
@@ -67,6 +67,11 @@ class PairBatches:
             here = np.flatnonzero(whose == index)
             self._pools[pool][index].fill(source, target, here, rows[here] - firsts[index])
         return {"source": source, "target": target}
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(rows, width) of the batches of each bucket."""
+        return list(zip(self._rows, self.widths, strict=True))
 
     def padding(self) -> dict[str, float]:
         """The share of positions that are padding, over an epoch of all sources, by side."""
@@ -111,10 +116,13 @@ class _Schedule:
             return self._epochs[epoch, bucket]
 
 
-def _rows(tokens: int, width: int, parts: int) -> int:
+def rows_of(tokens: int, width: int, parts: int = 1) -> int:
     """Rows of a batch, a multiple of the largest power of two that costs an eighth of them at most.
 
-    So that a batch divides among devices and into microbatches.
+    So that a batch divides among devices and into `parts` microbatches.
+
+    Raises:
+      InputError: it does not, or `tokens` does not hold a single row.
     """
     rows = tokens // width
     if rows < 1:

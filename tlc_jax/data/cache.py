@@ -20,22 +20,30 @@ from tlc_jax.errors import InputError
 Facts = dict[str, Any]
 
 
-def cached(target: Path, identity: Mapping[str, Any], build: Callable[[Path], Facts]) -> tuple[Facts, bool]:
+class NotMade(Exception):
+    """What was asked for is not in the cache, and was not to be made."""
+
+
+def cached(target: Path, identity: Mapping[str, Any], build: Callable[[Path], Facts] | None) -> tuple[Facts, bool]:
     """Makes sure that `target` is there, made from what `identity` says. Processes may do so at the same time.
 
     Args:
       target: the data file.
       identity: plain JSON values that decide its content.
-      build: writes the data to the path that it is given and returns facts to be kept in the manifest.
+      build: writes the data to the path that it is given and returns facts to be kept in the manifest; None: nothing
+        is to be made.
 
     Returns:
       the manifest (identity, facts, "bytes"), and whether it was there already.
 
     Raises:
       InputError: the file cannot be written.
+      NotMade: it is not there, and `build` is None.
     """
     if manifest := _valid(target, identity):
         return manifest, True
+    if build is None:
+        raise NotMade(target)
     part = target.with_name(f"{target.name}.part")
     try:
         with _locked(target):

@@ -15,7 +15,7 @@ import numpy as np
 
 from tlc_jax.config import Config
 from tlc_jax.data import sources as sources_lib
-from tlc_jax.data.cache import Facts, cached
+from tlc_jax.data.cache import Facts, NotMade, cached
 from tlc_jax.data.order import held_out_rows, subset
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.rows import Counts, dtype_for, pack
@@ -81,27 +81,29 @@ class PretrainingData:
     tokenizer_path: Path = Path()
 
 
-def prepare(config: Config, cache: Path, progress: bool = True) -> PretrainingData:
+def prepare(config: Config, cache: Path, progress: bool = True, make: bool = True) -> PretrainingData:
     """Trains or loads the tokenizer and packs every source, each once; what the cache holds already is reused.
 
     Args:
       config: `data`, `tokenizer`, `seed` (for data.subsample) and `impl.threads` matter.
       cache: directory, made where it does not exist. Processes may share it.
       progress: show what goes on, on stderr.
+      make: what the cache does not hold; otherwise it has to be there.
 
     Raises:
       InputError: a source cannot be read, has too little text, or the cache cannot be written.
+      NotMade: something is not there, and nothing is to be made.
     """
     data = config.data
     train_sources = sources_lib.check_sources(data.train, "data.train", data)
     valid_sources = sources_lib.check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
     cache = Path(cache).expanduser()
-    tokenizer, path = tokenizer_for(config, train_sources, cache, progress)
+    tokenizer, path = tokenizer_for(config, train_sources, cache, progress, make)
     result = PretrainingData(tokenizer, (), {}, cache, {}, path)
     packed = []
     for split, sources in (("train", train_sources), ("valid", valid_sources)):
         for source in sources:
-            part, facts = _packed(source, config, tokenizer, cache, progress)
+            part, facts = _packed(source, config, tokenizer, cache, progress, make)
             result.facts[f"{split}/{source.name}"] = facts
             packed.append((split, part))
     train = [part for split, part in packed if split == "train"]
@@ -112,7 +114,17 @@ def prepare(config: Config, cache: Path, progress: bool = True) -> PretrainingDa
     return result
 
 
-def tokenizer_for(config: Config, sources: tuple[Source, ...], cache: Path, progress: bool) -> tuple[Tokenizer, Path]:
+def rows_prepared(config: Config, cache: Path) -> int | None:
+    """The rows of an epoch, if `prepare` has nothing left to make in this cache; None otherwise. Makes nothing."""
+    try:
+        return sum(len(part) for part in prepare(config, cache, progress=False, make=False).train)
+    except (InputError, NotMade):
+        return None
+
+
+def tokenizer_for(
+    config: Config, sources: tuple[Source, ...], cache: Path, progress: bool, make: bool = True
+) -> tuple[Tokenizer, Path]:
     """The tokenizer of tokenizer.path, or one trained on the sources and kept in the cache."""
     settings = config.tokenizer
     if settings.path:
@@ -133,7 +145,7 @@ def tokenizer_for(config: Config, sources: tuple[Source, ...], cache: Path, prog
         tokenizer.save(part)
         return {"hash": tokenizer.hash, "seconds": time.monotonic() - start}
 
-    manifest, _ = cached(target, identity, build)
+    manifest, _ = cached(target, identity, build if make else None)
     tokenizer = Tokenizer.load(target)
     if tokenizer.hash != manifest["hash"]:
         raise InputError(f"{target} was changed by hand: delete it, and it will be trained again")
@@ -152,7 +164,7 @@ def _train(sources: tuple[Source, ...], config: Config) -> Tokenizer:
 
 
 def _packed(
-    source: Source, config: Config, tokenizer: Tokenizer, cache: Path, progress: bool
+    source: Source, config: Config, tokenizer: Tokenizer, cache: Path, progress: bool, make: bool
 ) -> tuple[Packed, dict[str, Any]]:
     """The rows of one source, from the cache or packed now."""
     length, data = config.data.length, config.data
@@ -173,7 +185,7 @@ def _packed(
             raise InputError(f"{source.spec} changed while it was read: run again when it is finished")
         return facts
 
-    manifest, was_there = cached(target, identity, build)
+    manifest, was_there = cached(target, identity, build if make else None)
     tokens = np.memmap(target, dtype, "r", shape=(manifest["rows"], length))
     return Packed(tokens, source.name, source.weight), {**manifest, "cached": was_there}
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tlc_jax.models.sharding import draw_by_rows
+
 _TYPES = {
     "float32": (jnp.float32, jnp.float32),
     "mix": (jnp.bfloat16, jnp.float32),
@@ -106,16 +108,25 @@ def _dot(x: jax.Array, y: jax.Array, contract_y: int, result: jax.typing.DTypeLi
 def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
     """Zeroes elements with probability `rate` and rescales the rest; the identity without a key.
 
-    Sixteen random bits an element are enough: the probability is met to within 1/131072.
+    Sixteen random bits an element are enough: the probability is met to within 1/131072. With a key of
+    the generator rbg each device draws those of its own rows, so what is dropped depends on how rows are split.
     """
     if key is None or rate == 0.0:
         return x
-    bits = lax.platform_dependent(
-        key,
-        cpu=functools.partial(_random_bits_on_cpu, shape=x.shape),
-        default=functools.partial(jax.random.bits, shape=x.shape, dtype=jnp.uint16),
-    )
+    if jax.random.key_impl(key) == "threefry2x32":  # the compiler divides it, and any mesh gets the same bits
+        bits = _random_bits(key, x.shape)
+    else:
+        bits = draw_by_rows(_random_bits, key, x.shape)
     return jnp.where(bits >= jnp.uint16(round(rate * 65536)), x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
+def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random uint16."""
+    return lax.platform_dependent(
+        key,
+        cpu=functools.partial(_random_bits_on_cpu, shape=shape),
+        default=functools.partial(jax.random.bits, shape=shape, dtype=jnp.uint16),
+    )
 
 
 def _random_bits_on_cpu(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

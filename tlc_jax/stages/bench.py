@@ -29,8 +29,9 @@ from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.evaluation import decoding_peers, peers
 from tlc_jax.evaluation.throughput import Variant, alternate, summary
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.stages import bench_decoding, session
-from tlc_jax.stages.pretrain import cost_per_step, make_task
+from tlc_jax.stages import bench_decoding, microbatch, session
+from tlc_jax.stages.pretrain import make_task
+from tlc_jax.stages.programs import cost_per_step
 from tlc_jax.stages.workdir import write_json
 from tlc_jax.training.loop import train
 from tlc_jax.training.mesh import Placement
@@ -60,7 +61,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         result["decoding"] = bench_decoding.measure(config, with_peers)
         lines = bench_decoding.describe(result["decoding"])
     else:
-        result |= _pretraining(config, placement, with_peers)
+        config = microbatch.of_pretraining(config, config.tokenizer.vocab_size, placement, workdir)
+        result |= {"microbatch": microbatch.used(config), **_pretraining(config, placement, with_peers)}
         lines = _describe(result)
     write_json(workdir / "result.json", result)
     print(f"device            {result['device']} x {result['devices']} ({result['machine']})", *lines, sep="\n")

@@ -28,7 +28,7 @@ from tlc_jax.config_checks import require_budget
 from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params
-from tlc_jax.stages import compressed, session, starting_point
+from tlc_jax.stages import compressed, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.evaluating import Evaluation
 from tlc_jax.stages.finetune import finetune
@@ -87,13 +87,15 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
 
 def _work(config: Config, workdir: Path, start: StartingPoint) -> ClassifierRun | TranslatorRun:
     """The trained model with the data to retrain and evaluate it on."""
-    network = start.network(config.impl)
+    network, placement = start.network(config.impl), session.open_devices(config)
     if start.kind == "classifier":
         data = load_data(config, start.tokenizer, start.labels)
-        return ClassifierRun(config, network, start.tokenizer, data, session.open_devices(config))
+        config = microbatch.of_finetuning(config, network, placement, workdir)
+        return ClassifierRun(config, network, start.tokenizer, data, placement)
     path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
     pairs = prepare_pairs(dataclasses.replace(config, tokenizer=path), Path(config.data.cache or workdir / "data"))
-    return TranslatorRun(config, network, start.tokenizer, pairs.train, pairs.valid, session.open_devices(config))
+    config = microbatch.of_translation(config, start.tokenizer.vocab_size, pairs.train, placement, workdir)
+    return TranslatorRun(config, network, start.tokenizer, pairs.train, pairs.valid, placement)
 
 
 def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer, train_tokenizer
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import classifier
-from tlc_jax.stages import compressed, session, starting_point
+from tlc_jax.stages import compressed, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.training.loop import train
@@ -91,6 +91,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     data = load_data(config, tokenizer, start.labels if start and start.kind == "classifier" else None)
     placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
+    config = microbatch.of_finetuning(config, network, placement, workdir)
     work = ClassifierRun(config, network, tokenizer, data, placement)
     session.write_parameter_table(config, network.abstract(), placement, workdir)
 
@@ -111,6 +112,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
         "stage": "finetune",
         **session.size_numbers(network),
         "seed": config.seed,
+        "microbatch": microbatch.used(config),
         "init": str(start.path) if start else "scratch",
         "labels": list(data.labels),
         "recipe": start.recipe if start else "dense",

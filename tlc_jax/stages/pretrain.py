@@ -17,18 +17,15 @@ from tlc_jax.analysis import flops
 from tlc_jax.config import Config
 from tlc_jax.config_checks import require_budget
 from tlc_jax.data.batches import RowBatches
-from tlc_jax.data.masking import predicted_positions
 from tlc_jax.data.packing import prepare
 from tlc_jax.data.sources import check_sources
-from tlc_jax.durations import Amounts
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.network import Network, Params, masked_language_model
-from tlc_jax.stages import session
+from tlc_jax.stages import microbatch, session
+from tlc_jax.stages.programs import cost_per_step, make_step
 from tlc_jax.training.loop import Task, train
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import masked_language
-from tlc_jax.training.optimizer import adamw
-from tlc_jax.training.step import make_train_step
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,6 +40,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     data = prepare(config, Path(config.data.cache or workdir / "data"))
     session.keep_tokenizer(data.tokenizer, workdir)
     placement = session.open_devices(config)
+    config = microbatch.of_pretraining(config, data.tokenizer.vocab_size, placement, workdir)
     network = masked_language_model(config.model, data.tokenizer.vocab_size, config.impl)
     abstract = network.abstract()
     count = flops.parameter_count(config.model, data.tokenizer.vocab_size)
@@ -71,6 +69,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         "params": count.total,
         "params_nonembedding": count.nonembedding,
         "seed": config.seed,
+        "microbatch": microbatch.used(config),
         "vocab_size": data.tokenizer.vocab_size,
         "unigram_loss": unigram_loss(data.train, data.valid.values(), data.tokenizer.vocab_size),
         **outcome.numbers,
@@ -87,31 +86,17 @@ def make_task(
     placement: Placement,
 ) -> Task:
     """The task of training `network` on masked tokens."""
-    objective = masked_language(network, config.objective)
-    optimizer = adamw(config.optimizer, network.abstract(), config.model.hidden)
+    optimizer, step = make_step(config, network, masked_language(network, config.objective))
     cost = cost_per_step(config, network.vocab_size, batches.rows_per_epoch)
     rows = config.optimizer.batch_size
     own_rows = placement.own_rows(rows)
     return Task(
         init=lambda: network.init(jax.random.key(config.seed)),
         optimizer=optimizer,
-        step=make_train_step(objective, optimizer, config.microbatches, config.impl.dropout_keys),
+        step=step,
         batch=lambda step: placement.put_batch(batches(step, own_rows), rows),
         cost=lambda batch: cost,  # all batches are alike
         evaluate=evaluate,
         meta=meta,
         peak_flops=session.peak(config),
-    )
-
-
-def cost_per_step(config: Config, vocab_size: int, rows_per_epoch: float) -> Amounts:
-    """What one step spends, seconds apart."""
-    rows, length = config.optimizer.batch_size, config.data.length
-    predicted = predicted_positions(length, config.objective.mask_rate)
-    return Amounts(
-        steps=1,
-        examples=rows,
-        tokens=rows * length,
-        epochs=rows / rows_per_epoch,
-        flops=flops.train_flops_per_step(config.model, vocab_size, rows, length, predicted),
     )

@@ -21,7 +21,7 @@ from tlc_jax.data.sources import check_sources
 from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Network, Params, translator
-from tlc_jax.stages import session, starting_point
+from tlc_jax.stages import microbatch, session, starting_point
 from tlc_jax.stages.starting_point import AVERAGED, StartingPoint
 from tlc_jax.stages.translating import TranslatorRun
 from tlc_jax.training.checkpoint import complete_steps, read_params, save_params
@@ -58,6 +58,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
             f"{facts['too_long']:,} longer than {config.data.length} tokens, {facts['unequal']:,} of unequal lengths"
         )
     placement = session.open_devices(config)
+    config = microbatch.of_translation(config, data.tokenizer.vocab_size, data.train, placement, workdir)
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
     work = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
     padding = work.batches.padding()
@@ -84,6 +85,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         "stage": "translate",
         **size,
         "seed": config.seed,
+        "microbatch": microbatch.used(config),
         "vocab_size": data.tokenizer.vocab_size,
         "init": str(start.path) if start else "scratch",
         "padding": padding,

@@ -41,12 +41,13 @@ from tlc_jax.training.budget import (
     known_benchmark,
 )
 from tlc_jax.training.checkpoint import Checkpointer, StorageFailed
+from tlc_jax.training.compilation import abstract_state, jit_step
 from tlc_jax.training.journal import Journal
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import Batch
 from tlc_jax.training.optimizer import schedule
 from tlc_jax.training.signals import Interrupted, StopRequest
-from tlc_jax.training.step import StepMetrics, TrainState, TrainStep, init_state, step_key
+from tlc_jax.training.step import StepMetrics, TrainState, TrainStep, init_state
 
 log = logging.getLogger(__name__)
 
@@ -165,15 +166,7 @@ class _Run:
 
     def _start(self) -> tuple[int, TrainState]:
         """The newest checkpoint, or a fresh state, placed on the placement."""
-        abstract_params = jax.eval_shape(self.task.init)
-        self.shardings = TrainState(
-            self.placement.shardings(abstract_params),
-            self.placement.optimizer_shardings(self.task.optimizer, abstract_params),
-        )
-        abstract = jax.eval_shape(lambda: init_state(self.task.init(), self.task.optimizer))
-        abstract = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, self.shardings
-        )
+        abstract = abstract_state(self.task.init, self.task.optimizer, self.placement)
         restored = self.checkpointer.restore(abstract)
         if restored is not None:
             step, state, meta = restored
@@ -182,8 +175,8 @@ class _Run:
             self.stopped_by = meta["progress"]["stopped_by"]
             return step, state
         params = self.placement.put_params(self.task.init())
-        state = jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=self.shardings)(params)
-        return 0, state
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        return 0, jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)(params)
 
     def to_the_end(self) -> Outcome:
         """Trains, saves, and sums up."""
@@ -246,16 +239,8 @@ class _Run:
         shapes = tuple((name, value.shape) for name, value in batch.items())
         if shapes not in self.compiled:
             self._settle()
-            seed, step = self.settings.seed, self.task.step
-
-            def keyed(
-                state: TrainState, batch: Any, index: Any, fraction: Any, notes: Any
-            ) -> tuple[TrainState, StepMetrics, Any]:
-                return *step(state, batch, step_key(seed, index), fraction), notes
-
-            everywhere = self.placement.everywhere
             with self.ledger.booked("compile"), jax.set_mesh(self.placement.mesh):
-                jitted = jax.jit(keyed, donate_argnums=0, out_shardings=(self.shardings, everywhere, everywhere))
+                jitted = jit_step(self.task.step, self.settings.seed, self.state, self.placement)
                 notes = self.messenger.send(self._note())
                 self.compiled[shapes] = jitted.lower(self.state, batch, np.int32(0), np.float32(0), notes).compile()
             self.journal.row("compile", self.step)

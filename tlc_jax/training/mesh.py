@@ -82,7 +82,7 @@ class Placement:
     """Where the arrays of a run live.
 
     Attributes:
-      mesh: of all devices, with axes `AXES`.
+      mesh: of all devices of the run, with axes `AXES`.
       rules: from parameter paths to partition specs, put before `SHARDING_RULES`; each must match something.
     """
 
@@ -90,15 +90,16 @@ class Placement:
     rules: tuple[Rule, ...] = ()
 
     @staticmethod
-    def parse(mesh: str, rules: Sequence[str] = ()) -> Placement:
-        """On all devices, as `impl.mesh` and `impl.sharding` say.
+    def parse(mesh: str, rules: Sequence[str] = (), devices: Sequence[jax.Device] | None = None) -> Placement:
+        """As `impl.mesh` and `impl.sharding` say, on `devices` (None: all), which may be such as only a compiler knows.
 
         Raises:
           InputError: as `parse_mesh` and `parse_rules`.
         """
         own = parse_rules(rules)
-        sizes = parse_mesh(mesh, jax.device_count())
-        return Placement(jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3), own)
+        sizes = parse_mesh(mesh, jax.device_count() if devices is None else len(devices))
+        types = (AxisType.Auto,) * len(sizes)
+        return Placement(jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices), own)
 
     @functools.cached_property
     def batch_shards(self) -> int:
@@ -109,6 +110,11 @@ class Placement:
     def everywhere(self) -> NamedSharding:
         """Whole on every device."""
         return NamedSharding(self.mesh, P())
+
+    @property
+    def by_rows(self) -> NamedSharding:
+        """Split as batches are."""
+        return NamedSharding(self.mesh, P(ROW_AXES))
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`jax.jit` for arrays placed here; results are whole on every device, so that any host can read them."""
@@ -192,7 +198,7 @@ class Placement:
         parts = self.batch_shards
         if rows % parts:
             raise InputError(f"a batch of {rows} rows does not divide among {parts} devices: change the batch size")
-        places = NamedSharding(self.mesh, P(ROW_AXES)).addressable_devices_indices_map((rows,)).values()
+        places = self.by_rows.addressable_devices_indices_map((rows,)).values()
         return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
 
     def put_batch(self, batch: Mapping[str, np.ndarray], rows: int = 0) -> dict[str, jax.Array]:
@@ -210,9 +216,8 @@ class Placement:
         if given == rows:
             own = self.own_rows(rows)
             batch = batch if len(own) == rows else {name: value[own] for name, value in batch.items()}
-        sharding = NamedSharding(self.mesh, P(ROW_AXES))
         return {
-            name: jax.make_array_from_process_local_data(sharding, value, (rows, *value.shape[1:]))
+            name: jax.make_array_from_process_local_data(self.by_rows, value, (rows, *value.shape[1:]))
             for name, value in batch.items()
         }
 

@@ -1,0 +1,79 @@
+"""impl.microbatch=auto: the largest part of a batch that fits, chosen once the devices are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tlc_jax import processes
+from tlc_jax.config import Config
+from tlc_jax.data.buckets import PairBatches
+from tlc_jax.data.translation import Pairs
+from tlc_jax.errors import InputError
+from tlc_jax.models.network import Network
+from tlc_jax.stages import programs, session
+from tlc_jax.stages.programs import Work
+from tlc_jax.training.compilation import Compiler
+from tlc_jax.training.fitting import Fit, largest, room_at_hand
+from tlc_jax.training.mesh import Placement
+
+COMPILATIONS = "compilations"
+"""The folder of a workdir that remembers what programs need."""
+
+
+def state_copies(config: Config) -> int:
+    """Copies of the training state beside the step's own: the benchmark clock times its steps on one."""
+    return int(config.budget.clock == "benchmark")
+
+
+def agreed(fit: Fit) -> int:
+    """What all processes can work with: the smallest that any of them found; 0: nothing fits."""
+    return int(processes.gather(np.array(fit.microbatch or 0)).min())
+
+
+def used(config: Config) -> int:
+    """The microbatch in numbers, for results."""
+    return config.optimizer.batch_size // config.microbatches
+
+
+def of_pretraining(config: Config, vocab_size: int, place: Placement, workdir: Path) -> Config:
+    """The config of a pretraining run with impl.microbatch a number; the same if it is one.
+
+    Raises:
+      InputError: auto, and nothing fits.
+    """
+    if config.impl.microbatch != "auto":
+        return config
+    return _settled(config, programs.pretraining(config, vocab_size, place), place, workdir)
+
+
+def of_finetuning(config: Config, network: Network, place: Placement, workdir: Path) -> Config:
+    """As `of_pretraining`, of a classifier."""
+    if config.impl.microbatch != "auto":
+        return config
+    return _settled(config, programs.finetuning(config, network, place), place, workdir)
+
+
+def of_translation(config: Config, vocab_size: int, pairs: Sequence[Pairs], place: Placement, workdir: Path) -> Config:
+    """As `of_pretraining`, of a translator; its batches have the widths that `pairs` ask for."""
+    if config.impl.microbatch != "auto":
+        return config
+    shapes = PairBatches(pairs, config.optimizer.batch_size, config.seed, config.data.buckets).shapes
+    return _settled(config, programs.translating(config, vocab_size, shapes, place), place, workdir)
+
+
+def _settled(config: Config, work: Work, place: Placement, workdir: Path) -> Config:
+    compiler = Compiler(place, workdir / COMPILATIONS)
+    room = room_at_hand(state_copies(config))
+    fit = largest(work.microbatches, lambda size: compiler.footprint(work.program(size)), room)
+    if not (chosen := agreed(fit)):
+        smallest = work.microbatches[0]
+        need = room.need(fit.footprints[smallest]) / 2**30 if smallest in fit.footprints else 0.0
+        raise InputError(
+            f"impl.microbatch=auto: not even {smallest} of {work.batch_size} {work.unit} fit ({need:.2f} GiB on each "
+            "device): split the parameters with impl.mesh=fsdp=-1, set impl.remat=True, or take a smaller model"
+        )
+    session.say(f"impl.microbatch=auto: {chosen} of {work.batch_size} {work.unit}")
+    return config.with_microbatch(chosen)

@@ -1,0 +1,235 @@
+"""Say what fits, how fast, and what the budget buys, before anything is trained.
+
+Compiles the real training step ahead of time for the devices at hand, or with --config.plan.topology=v5e:16x16 for a
+slice of TPUs that need not be there (chips v4, v5e, v5p, v6e; extra `tpu`): of the encoder of `model`, or of each in
+study.sizes and study.translators (translators on batches as wide as data.length). The largest microbatch that fits is
+searched for by compiling, whatever impl.microbatch says. Reads no data: the vocabulary is tokenizer.vocab_size, and
+epochs are known once `tlc prepare` has packed data.train into data.cache. Step times of devices at hand are measured
+(plan.seconds); those of a slice are estimates by the compiler's own cost model, plus the time that collectives would
+take if nothing hid them. What was compiled is remembered in compilations/ in the workdir.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from tlc_jax import processes
+from tlc_jax.analysis import flops
+from tlc_jax.analysis.tpu import CHIPS, Chip, parse_topology, program_cost
+from tlc_jax.config import Config, merge, parse_size, resolve, to_dict
+from tlc_jax.data.buckets import rows_of
+from tlc_jax.data.packing import rows_prepared
+from tlc_jax.durations import UNITS
+from tlc_jax.stages import plan_text, programs, session
+from tlc_jax.stages.microbatch import COMPILATIONS, agreed, state_copies
+from tlc_jax.stages.programs import Work
+from tlc_jax.stages.timing import StepTime, estimate, measure
+from tlc_jax.stages.topology import devices_of, prepare_for
+from tlc_jax.stages.workdir import write_json
+from tlc_jax.training.compilation import Compiler, Footprint, versions
+from tlc_jax.training.fitting import Fit, Room, largest, room_at_hand
+from tlc_jax.training.mesh import Placement
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Plans, prints the plan, and writes result.json anew.
+
+    Raises:
+      InputError: no such slice, the TPU compiler is missing, or a batch or a mesh does not fit the devices.
+    """
+    del options
+    sizes = _sizes(config)
+    target = _Target.of(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with _programs_kept(target, workdir):
+        plans = [_plan(kind, one, target, workdir) for kind, one in sizes]
+    result = {"stage": "plan", **target.facts(), "plans": plans}
+    if processes.first():
+        write_json(workdir / "result.json", result)
+        print(plan_text.describe(result))
+    return result
+
+
+def _sizes(config: Config) -> list[tuple[str, Config]]:
+    """("encoder" or "translator", its config) of each model to plan for."""
+    base, study = to_dict(config), config.study
+
+    def sized(size: str, *partials: Mapping[str, Any]) -> Config:
+        layers, hidden = parse_size(size)
+        return resolve(merge(base, *partials, {"model": {"layers": layers, "hidden": hidden}}))
+
+    encoders = [("encoder", sized(size)) for size in study.sizes]
+    translators = [("translator", sized(size, study.translation)) for size in study.translators]
+    return [*encoders, *translators] or [("encoder", config)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """What is planned for.
+
+    Attributes:
+      place: its devices.
+      room: memory of each.
+      chip: of a TPU slice that is not there; None: the devices at hand.
+    """
+
+    place: Placement
+    room: Room
+    chip: Chip | None
+
+    @staticmethod
+    def of(config: Config) -> _Target:
+        topology, impl = config.plan.topology, config.impl
+        if not topology:
+            return _Target(session.open_devices(config), room_at_hand(), None)
+        prepare_for(topology)
+        session.set_up(dataclasses.replace(config, impl=dataclasses.replace(impl, processes="one")))
+        chip = CHIPS[parse_topology(topology)[0]]
+        place = Placement.parse(impl.mesh, impl.sharding, devices_of(topology))
+        return _Target(place, Room(chip.memory, "what the TPU compiler gives to a program"), chip)
+
+    @property
+    def devices(self) -> int:
+        return self.place.mesh.devices.size
+
+    @property
+    def kind(self) -> str:
+        return str(self.place.mesh.devices.flat[0].device_kind)
+
+    def facts(self) -> dict[str, Any]:
+        """What result.json says of the devices."""
+        here = session.provenance()
+        return {
+            **here,
+            "device": self.kind,
+            "devices": self.devices,
+            "platform": self.place.mesh.devices.flat[0].platform,
+            "at_hand": self.chip is None,
+            "mesh": {axis: size for axis, size in self.place.mesh.shape.items() if size > 1},
+            "memory": self.room.bytes,
+            "memory_source": self.room.source,
+            "versions": {**here["versions"], **versions()},
+        }
+
+
+@contextlib.contextmanager
+def _programs_kept(target: _Target, workdir: Path) -> Iterator[None]:
+    """Keeps compiled programs of devices at hand too, so that one that was planned need not be compiled to be timed."""
+    if target.chip is not None or jax.config.values["jax_compilation_cache_dir"]:
+        yield
+        return
+    jax.config.update("jax_compilation_cache_dir", str(workdir / COMPILATIONS / "programs"))
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+
+
+def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str, Any]:
+    """The plan of one size."""
+    work, rows_per_epoch = _work(kind, config, target.place, workdir)
+    room = dataclasses.replace(target.room, state_copies=state_copies(config))
+    compiler = Compiler(target.place, workdir / COMPILATIONS, _tpu_facts if target.chip else lambda text: {})
+
+    def footprint(size: int) -> Footprint:
+        session.say(f"{config.model.layers}x{config.model.hidden}: microbatch {size} of {work.batch_size} {work.unit}")
+        return compiler.footprint(work.program(size))
+
+    fit = largest(work.microbatches, footprint, room)
+    if processes.several() and (chosen := agreed(fit)):
+        fit = Fit(chosen, {chosen: compiler.footprint(work.program(chosen)), **fit.footprints})
+    plan = {
+        "kind": kind,
+        **session.size_numbers(work.network),
+        "vocab_size": work.network.vocab_size,
+        "unit": work.unit,
+        "batch_size": work.batch_size,
+        "tokens_per_step": work.cost.tokens,
+        "flops_per_step": work.cost.flops,
+        "fits": fit.microbatch is not None,
+        "microbatch": fit.microbatch,
+        "compiled": {str(size): _memory(found, room) for size, found in sorted(fit.footprints.items())},
+        "programs_compiled": compiler.compiled,
+    }
+    time = _time(config, work, fit, target)
+    return {**plan, "step": dataclasses.asdict(time), **_speed(config, work, time, rows_per_epoch, target)}
+
+
+def _work(kind: str, config: Config, place: Placement, workdir: Path) -> tuple[Work, float | None]:
+    """What is trained, and the rows of an epoch where they are known."""
+    vocab_size = config.tokenizer.vocab_size
+    if kind == "encoder":
+        rows = rows_prepared(config, Path(config.data.cache or workdir / "data"))
+        return programs.pretraining(config, vocab_size, place), rows
+    width = config.data.length
+    shape = (rows_of(config.optimizer.batch_size, width), width)
+    return programs.translating(config, vocab_size, [shape], place), None
+
+
+def _tpu_facts(text: str) -> dict[str, Any]:
+    try:
+        return dataclasses.asdict(program_cost(text))
+    except ValueError as error:
+        return {"unknown": str(error)}
+
+
+def _memory(found: Footprint, room: Room) -> dict[str, Any]:
+    return {
+        "arguments": found.arguments,
+        "temporaries": found.temporaries,
+        "outputs": found.outputs,
+        "need": room.need(found),
+        "fits": room.holds(found),
+        "refusal": found.refusal,
+        "compile_seconds": found.compile_seconds,
+    }
+
+
+def _time(config: Config, work: Work, fit: Fit, target: _Target) -> StepTime:
+    if fit.microbatch is None:
+        return StepTime(None, "nothing fits")
+    if target.chip is None:
+        return measure(work.program(fit.microbatch), target.place, work.network.vocab_size, config.plan.seconds)
+    peak = flops.peak_flops(target.kind, config.impl.matmul)
+    return estimate(fit.footprints[fit.microbatch].facts, target.chip, work.cost.flops, peak, target.devices)
+
+
+def _speed(config: Config, work: Work, time: StepTime, rows_per_epoch: float | None, target: _Target) -> dict[str, Any]:
+    """Tokens per second, MFU, and what the budget buys."""
+    seconds, cost = time.seconds, work.cost
+    per_step = {
+        "seconds": seconds,
+        "steps": 1.0,
+        "examples": cost.examples,
+        "tokens": cost.tokens,
+        "epochs": cost.examples / rows_per_epoch if rows_per_epoch else None,
+        "flops": cost.flops,
+    }
+    limits = {unit: limit for unit in UNITS if (limit := getattr(config.budget, unit)) > 0}
+    known = {unit: limit / per_step[unit] for unit, limit in limits.items() if per_step[unit]}
+    steps = min(known.values()) if known else None
+    spent = steps * seconds if steps and seconds else None
+    peak = flops.peak_flops(target.kind, config.impl.matmul)
+    return {
+        "tokens_per_second": cost.tokens / seconds if seconds else None,
+        "mfu": flops.mfu(cost.flops, seconds, peak, target.devices) if seconds else None,
+        "budget": {
+            "limits": limits,
+            "unknown": sorted(set(limits) - set(known)),
+            "stopped_by": min(known, key=lambda unit: known[unit]) if known else None,
+            "steps": int(steps) if steps else None,
+            "epochs": steps * per_step["epochs"] if steps and per_step["epochs"] else None,
+            "tokens": steps * cost.tokens if steps else None,
+            "seconds": spent,
+            "chip_hours": spent / 3600 * target.devices if spent else None,
+        },
+    }
