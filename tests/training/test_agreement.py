@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from tests.stages.processes import free_port
 from tests.training.one_of_two import SLOW_SECONDS
 from tests.training.test_loop import rows_of
@@ -42,7 +40,7 @@ def test_hosts_with_other_clocks_and_slow_hosts_decide_as_the_first_process_does
     assert first["stopped_by"] == "seconds"
     stops = [row for row in rows_of(tmp_path) if row["event"] == "stop"]
     assert 2.0 <= stops[0]["train_seconds"] < 3.0  # by process 0's clock
-    # The slow host is found, and what it cost: its own clock, three times as fast, measures it.
+    # The slow host is found, and what it cost at least: its own clock, three times as fast, measures it.
     lost = first["straggler"]
     assert lost["process"] == 1
-    assert lost["seconds_waited_for"] == pytest.approx(3 * SLOW_SECONDS * (first["steps"] - 6), rel=0.5)
+    assert lost["seconds_waited_for"] >= 0.9 * 3 * SLOW_SECONDS * (first["steps"] - 6)

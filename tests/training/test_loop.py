@@ -17,8 +17,8 @@ import pytest
 from tlc_jax import config as configs
 from tlc_jax.durations import Amounts
 from tlc_jax.errors import StoppedEarly, TrainingFailed
-from tlc_jax.training.checkpoint import complete_steps
-from tlc_jax.training.loop import RETRY_SECONDS, Task, train
+from tlc_jax.training.checkpoint import RETRY_SECONDS, complete_steps
+from tlc_jax.training.loop import Task, train
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import StepMetrics, TrainState
 
@@ -300,7 +300,7 @@ def test_the_last_checkpoint_waits_for_storage(tmp_path, placement, monkeypatch,
         if len(pauses) == 2:
             mount.come_back()
 
-    monkeypatch.setattr("tlc_jax.training.loop.time.sleep", sleep)
+    monkeypatch.setattr("tlc_jax.training.checkpoint.time.sleep", sleep)
 
     def batch(index):
         if index == 3:
@@ -316,7 +316,7 @@ def test_the_last_checkpoint_waits_for_storage(tmp_path, placement, monkeypatch,
 
 def test_storage_that_stays_away_ends_the_run_early_with_what_was_saved_whole(tmp_path, placement, monkeypatch) -> None:
     mount = Mount(tmp_path)
-    monkeypatch.setattr("tlc_jax.training.loop.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("tlc_jax.training.checkpoint.time.sleep", lambda seconds: None)
 
     def batch(index):
         if index == 3:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +19,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tlc_jax import config, processes
-from tlc_jax.errors import InputError
+from tlc_jax.errors import InputError, StoppedEarly
 from tlc_jax.models.network import Params
 from tlc_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
+
+
+RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0)
+"""Pauses before the last checkpoint of a run is tried again."""
 
 
 class StorageFailed(Exception):
@@ -65,6 +70,50 @@ class Checkpointer:
                 ),
                 force=True,
             )
+
+    def keep(self, step: int, state: TrainState, meta: dict[str, Any]) -> bool:
+        """`save`, and whether storage took it. A run can do without one checkpoint, and go on.
+
+        Raises:
+          StoppedEarly: it did not, and there are other processes, which may be waiting for this one to finish.
+        """
+        try:
+            self.save(step, state, meta)
+        except StorageFailed as error:
+            if processes.several():
+                raise self._given_up(step, error) from error
+            log.warning("a checkpoint was not written (%s): trying again with the next one", error)
+            return False
+        return True
+
+    def keep_for_good(self, step: int, state: TrainState, meta: dict[str, Any], begun: bool) -> None:
+        """Returns once this step is on disk. Storage that fails is given some minutes to come back.
+
+        Args:
+          step, state, meta: as for `save`.
+          begun: saving this step was started already.
+
+        Raises:
+          StoppedEarly: storage did not come back, or there are other processes.
+        """
+        for pause in (*RETRY_SECONDS, None):
+            try:
+                if not begun:
+                    self.save(step, state, meta)
+                self.wait()
+                return
+            except StorageFailed as error:
+                begun = False
+                if pause is None or processes.several():
+                    raise self._given_up(step, error) from error
+                log.warning("step %d is not saved (%s): trying again in %g s", step, error, pause)
+                time.sleep(pause)
+
+    def _given_up(self, step: int, error: StorageFailed) -> StoppedEarly:
+        return StoppedEarly(
+            f"step {step} could not be saved in {self.directory} ({error}); what was saved before is whole: "
+            "run the same command again"
+        )
 
     def wait(self) -> None:
         """Returns once everything started is on disk.

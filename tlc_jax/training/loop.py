@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import logging
 import math
 import time
 from collections import deque
@@ -48,11 +47,6 @@ from tlc_jax.training.objectives import Batch
 from tlc_jax.training.optimizer import schedule
 from tlc_jax.training.signals import Interrupted, StopRequest
 from tlc_jax.training.step import StepMetrics, TrainState, TrainStep, init_state
-
-log = logging.getLogger(__name__)
-
-RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0)
-"""Pauses before the last checkpoint of a run is tried again."""
 
 CompiledStep = Callable[..., tuple[TrainState, StepMetrics, Any]]
 
@@ -194,7 +188,7 @@ class _Run:
                     self._attend()
             self._settle()
             self._log()
-            self._save_for_good()
+            self._save(for_good=True)
         if self._stopping() and not self.stopped_by:
             self.journal.row("stop", self.step, stopped_by="preemption")
             raise StoppedEarly(
@@ -393,46 +387,22 @@ class _Run:
         with self.ledger.booked("eval"), contextlib.nullcontext() if processes.several() else self.stop.interrupting():
             return self.task.evaluate(self.state.params, False)
 
-    def _save(self) -> None:
-        """Starts saving. If storage fails, the run goes on and tries again when the next checkpoint is due."""
-        if self.saved_step == self.step:
+    def _save(self, for_good: bool = False) -> None:
+        """Starts saving; `for_good`, it is on disk when this returns."""
+        begun = self.saved_step == self.step
+        if begun and not for_good:
             return
-        try:
-            self._start_saving()
-        except StorageFailed as error:
-            if processes.several():  # others may be waiting for this one to finish the checkpoint
-                raise self._unsaved(error) from error
-            log.warning("a checkpoint was not written (%s): trying again with the next one", error)
-
-    def _start_saving(self) -> None:
+        attended = dataclasses.asdict(self.attended)
+        progress = {**self.ledger.save(), "attended": attended, "stopped_by": self.stopped_by}
+        meta = {**self.task.meta, "progress": progress}
         with self.ledger.booked("checkpoint"):
-            attended = dataclasses.asdict(self.attended)
-            progress = {**self.ledger.save(), "attended": attended, "stopped_by": self.stopped_by}
-            self.checkpointer.save(self.step, self.state, {**self.task.meta, "progress": progress})
-        self.saved_step = self.step
-        self.journal.row("checkpoint", self.step)
-
-    def _save_for_good(self) -> None:
-        """Returns once this step is on disk; where storage fails, it is given some minutes to come back."""
-        for pause in (*RETRY_SECONDS, None):
-            try:
-                if self.saved_step != self.step:
-                    self._start_saving()
-                with self.ledger.booked("checkpoint"):
-                    self.checkpointer.wait()
+            if for_good:
+                self.checkpointer.keep_for_good(self.step, self.state, meta, begun)
+            elif not self.checkpointer.keep(self.step, self.state, meta):
                 return
-            except StorageFailed as error:
-                self.saved_step = -1
-                if pause is None or processes.several():
-                    raise self._unsaved(error) from error
-                log.warning("step %d is not saved (%s): trying again in %g s", self.step, error, pause)
-                time.sleep(pause)
-
-    def _unsaved(self, error: StorageFailed) -> StoppedEarly:
-        return StoppedEarly(
-            f"step {self.step} could not be saved in {self.workdir} ({error}); what was saved before is whole: "
-            "run the same command again"
-        )
+        self.saved_step = self.step
+        if not begun:
+            self.journal.row("checkpoint", self.step)
 
     def _log(self) -> None:
         self.journal.log(self.step, *self.budget.used(self.ledger))
