@@ -103,7 +103,7 @@ def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, co
 
     def begin(workdir: Path) -> list[Process]:
         flags = (
-            "--config.budget.steps=600",
+            "--config.budget.steps=610",
             "--config.checkpoint.every_steps=15",
             "--config.eval.every_steps=25",
             "--config.impl.log_seconds=0.0",
@@ -124,7 +124,7 @@ def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, co
                 break
             kills += kill_once(begin(workdir), workdir, rng)
         assert bits_of(workdir) == bits_of(whole)
-        check_books(whole, workdir, range(25, 600, 25))
+        check_books(whole, workdir, range(25, 610, 25))
         run += 1
     print(
         f"{count} process(es), {len(kills)} kills, {run} runs:",
