@@ -92,15 +92,16 @@ element() { # the study's flags
 }
 
 report() { # the study's flags
-  local missing
+  local missing status=0
   missing=$("${tlc[@]}" study "$@" --list | awk -F '\t' '$2 != "done"')
-  "${tlc[@]}" report --workdir="$(workdir_of "$@")"
-  [[ -z $missing ]] || {
-    echo "slurm_study: the report lacks these jobs; submit the study again to go on with them" >&2
+  if [[ -n $missing ]]; then
+    echo "slurm_study: not done; submit the study again to go on with these jobs:" >&2
     echo "$missing" >&2
-    exit 1
-  }
-  echo "slurm_study: the study is complete"
+    status=1
+  fi
+  "${tlc[@]}" report --workdir="$(workdir_of "$@")"
+  ((status != 0)) || echo "slurm_study: the study is complete"
+  exit "$status"
 }
 
 workdir_of() { # the study's flags

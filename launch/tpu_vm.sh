@@ -25,7 +25,7 @@ fail() {
 # ---- on a host: the stage runs in the background, so that a lost connection does not stop it ----
 
 here=$HOME/tlc_jax
-pid_file=/tmp/tlc_jax.pid
+pid_file=$here/run.pid
 
 alive() { [[ -s $pid_file ]] && grep -qsz tlc "/proc/$(<"$pid_file")/cmdline"; }
 
@@ -69,7 +69,7 @@ pack() { # workdir
   for name in config.json result.json metrics.jsonl results.jsonl study.json parameters.txt predictions artifact report; do
     [[ ! -e $name ]] || found+=("$name")
   done
-  tar -czf /tmp/tlc-results.tar.gz "${found[@]}"
+  tar -czf "$HOME/tlc-results.tar.gz" "${found[@]}"
 }
 
 # ---- here ----
@@ -114,6 +114,7 @@ make_anew() { # state
   local -a create
   read -ra create <<<"$CREATE"
   tpus queued-resources delete "$TPU" --force --quiet >/dev/null 2>&1 || true
+  tpus tpu-vm delete "$TPU" --quiet >/dev/null 2>&1 || true # one that was not made by a queued resource
   tpus queued-resources create "$TPU" --node-id="$TPU" "${create[@]}"
   until [[ $(tpus queued-resources describe "$TPU" --format='value(state.state)') =~ ACTIVE|FAILED|SUSPENDED ]]; do
     sleep "$poll"
@@ -149,7 +150,7 @@ collect() { # workdir
   local results=${RESULTS:-results/$(basename "$1")}
   mkdir -p "$results"
   on 0 bash tpu_vm.sh pack "$1"
-  tpus tpu-vm scp "$TPU:/tmp/tlc-results.tar.gz" "$results/results.tar.gz" --worker=0
+  tpus tpu-vm scp "$TPU:tlc-results.tar.gz" "$results/results.tar.gz" --worker=0
   tar -xzf "$results/results.tar.gz" -C "$results"
   rm "$results/results.tar.gz"
   say "results are in $results"
