@@ -48,16 +48,15 @@ class Launcher:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._forward)
         for attempt in range(self.retries + 1):
-            if attempt:
-                _say(f"stopped early: attempt {attempt + 1} of {self.retries + 1}")
-                self._wait_before(attempt)
-            if self.stopping:
-                break
             status = verdict(self._attempt())
             if status != STOPPED_EARLY:
                 return status
-        if not self.stopping:
-            _say(f"stopped early {self.retries + 1} times; run the same command again to go on")
+            if attempt < self.retries and not self.stopping:
+                _say(f"stopped early: attempt {attempt + 2} of {self.retries + 1}")
+                self._wait_after(attempt)
+            if self.stopping:
+                return STOPPED_EARLY
+        _say(f"stopped early {self.retries + 1} times; run the same command again to go on")
         return STOPPED_EARLY
 
     def _attempt(self) -> list[int]:
@@ -94,8 +93,8 @@ class Launcher:
             time.sleep(0.05)
         return [process.returncode for process in self._processes]
 
-    def _wait_before(self, attempt: int) -> None:
-        deadline = time.monotonic() + min(self.pause * 2 ** (attempt - 1), 60.0)
+    def _wait_after(self, attempt: int) -> None:
+        deadline = time.monotonic() + min(self.pause * 2**attempt, 60.0)
         while not self.stopping and time.monotonic() < deadline:
             time.sleep(0.05)
 

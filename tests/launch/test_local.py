@@ -92,29 +92,46 @@ def test_what_no_retry_mends_is_not_tried_again(tmp_path, status) -> None:
 
 def test_those_who_do_not_leave_are_killed(tmp_path) -> None:
     started = time.monotonic()
-    code = attempts(tmp_path) + "sys.exit(75) if index == 0 else time.sleep(600)"
+    code = attempts(tmp_path) + "sys.exit(75) if index == 0 else time.sleep(90)"
     assert launcher(code, retries=0, patience=0.5).run() == 75
     assert time.monotonic() - started < 60
 
 
-@pytest.mark.parametrize(("number", "status", "whole"), [(signal.SIGTERM, 75, 75), (signal.SIGINT, 0, 0)])
-def test_a_signal_reaches_all_once_and_ends_the_retries(tmp_path, number, status, whole) -> None:
-    code = attempts(tmp_path) + (
-        f"signal.signal({int(number)}, lambda *_: (open({str(tmp_path)!r} + f'/got-{{index}}', 'a').write('x'), "
-        f"sys.exit({status})))\n"
-        f"open({str(tmp_path)!r} + f'/ready-{{index}}', 'w').close()\n"
-        "time.sleep(600)"
+def noting_signals(folder: Path, number: signal.Signals, status: int) -> str:
+    """Code that says when it is ready, notes each signal that it gets, and ends with `status` a moment later."""
+    return attempts(folder) + (
+        f"folder, ended = {str(folder)!r}, []\n"
+        "def note(*_): open(f'{folder}/got-{index}', 'a').write('x'); ended.append(1)\n"
+        f"signal.signal({int(number)}, note)\n"
+        "open(f'{folder}/ready-{index}', 'w').close()\n"
+        "deadline = time.monotonic() + 60\n"
+        "while not ended and time.monotonic() < deadline: time.sleep(0.05)\n"
+        f"time.sleep(0.5); sys.exit({status})"
     )
 
+
+def wait_until_ready(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("ready-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 0)])
+def test_a_signal_reaches_all_and_ends_the_retries(tmp_path, number, status, capfd) -> None:
     def send_when_ready() -> None:
-        while len(list(tmp_path.glob("ready-*"))) < 2:
-            time.sleep(0.01)
+        wait_until_ready(tmp_path)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=send_when_ready, daemon=True).start()
-    assert launcher(code).run() == whole
+    assert launcher(noting_signals(tmp_path, number, status)).run() == status
     assert [(tmp_path / f"got-{index}").read_text() for index in range(2)] == ["x", "x"]
     assert count_attempts(tmp_path) == 1
+    assert not capfd.readouterr().err
+
+
+def test_ctrl_c_at_the_terminal_does_not_reach_processes_twice() -> None:
+    # A second SIGINT ends a run without saving. A terminal sends it to a whole group, so each has one of its own.
+    assert launcher("assert os.getpgrp() == os.getpid()").run() == 0
 
 
 @pytest.mark.parametrize(

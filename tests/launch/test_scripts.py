@@ -248,6 +248,9 @@ def test_a_slice_that_is_gone_is_said_or_made_anew(cloud) -> None:
     assert calls.index("queued-resources delete") < calls.index("queued-resources create") < calls.index("tpu-vm ssh")
 
 
+UNTIL_STOPPED = 'trap "echo stopping; exit 75" TERM; echo started; for ((i = 0; i < 900; i++)); do sleep 0.1; done'
+
+
 @contextmanager
 def started(cloud: dict[str, str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The launcher, running; killed at the end, with all that it started here but not with what runs on the hosts."""
@@ -272,7 +275,7 @@ def wait_until(there: Callable[[], bool]) -> None:
 
 
 def test_a_lost_connection_does_not_stop_the_run(cloud, tmp_path) -> None:
-    install_tlc(cloud, 'trap "echo stopping; exit 75" TERM; echo started; while :; do sleep 0.1; done')
+    install_tlc(cloud, UNTIL_STOPPED)
     output = tmp_path / "output"
 
     def all_started() -> bool:
@@ -289,7 +292,7 @@ def test_a_lost_connection_does_not_stop_the_run(cloud, tmp_path) -> None:
 
 
 def test_a_signal_stops_the_hosts(cloud, tmp_path) -> None:
-    install_tlc(cloud, 'trap "echo stopping; exit 75" TERM; echo started; while :; do sleep 0.1; done')
+    install_tlc(cloud, UNTIL_STOPPED)
     output = tmp_path / "output"
     with started(cloud, output) as process:
         wait_until(lambda: output.read_text().count("started") == 2)
