@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
 
 import pytest
 
 from tests.stages.conftest import tlc
 from tlc_jax import config as configs
 from tlc_jax.errors import InputError
+from tlc_jax.stages import study
 from tlc_jax.stages.jobs import expand, needed_first
 
 
@@ -124,8 +127,10 @@ def states(config: str, workdir, capsys) -> dict[str, str]:
     capsys.readouterr()
     assert tlc("study", config, f"--workdir={workdir}", "--list") == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.strip().splitlines()]
-    assert [int(number) for number, _, _ in rows] == list(range(len(rows)))
-    return {name: state for _, state, name in rows}
+    assert [int(number) for number, *_ in rows] == list(range(len(rows)))
+    assert [name.partition("-")[0] for *_, name, needs in rows if needs == "-"] == ["pretrain"]
+    assert all(int(needed) < int(number) for number, *_, needs in rows for needed in needs.split(",") if needs != "-")
+    return {name: state for _, state, name, _ in rows}
 
 
 def test_a_study_from_listing_to_results(world, tmp_path, capsys) -> None:
@@ -183,6 +188,22 @@ REQUIRED = {
     *("layers", "hidden", "params", "seed", "budget_seconds", "steps", "task", "recipe", "sparsity", "bits"),
     *("nonzero", "bytes_ideal", "bytes_artifact", "bytes_checkpoint", "accuracy"),
 }
+
+
+def test_results_are_written_by_one_process_at_a_time(world, tmp_path) -> None:
+    jobs = expand(configs.resolve(study_settings(world)), tmp_path)
+    writer = threading.Thread(target=study._write_down, args=(jobs, tmp_path))
+    with (tmp_path / ".write-down.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        writer.start()
+        writer.join(timeout=0.5)
+        assert writer.is_alive()
+        # What ends while the other one waits is in what it writes.
+        jobs[0].workdir.mkdir(parents=True)
+        (jobs[0].workdir / "result.json").write_text("{}")
+    writer.join()
+    written = json.loads((tmp_path / "study.json").read_text())["jobs"]
+    assert [row["state"] for row in written[:2]] == ["done", "ready"]
 
 
 def test_a_job_that_does_not_exist(world, tmp_path, capsys) -> None:

@@ -71,7 +71,7 @@ STAGES: dict[str, Stage] = {
     "study": Stage(
         ("study", *_TRAINING, "objective", "compress", "decode"),
         (
-            Option("list", bool, False, "print one job a line with its number and state, and run nothing"),
+            Option("list", bool, False, "run nothing; print one job a line: number, state, name, jobs that it needs"),
             Option("job", int, None, "run this one job, by its number in --list, and what it needs first"),
         ),
         several=True,

@@ -3,12 +3,14 @@
 Every size in study.sizes is pretrained under `budget` for each of study.pretrain_seeds, finetuned on every task for
 each of study.seeds, and compressed by every recipe; results.jsonl gets a row for each compressed model. Jobs that are
 done are not done again, so a study that was killed goes on where it was; a job that fails does not stop the others, and
-is tried again by the next run. --list prints the jobs; --job=K runs job K and what it needs, for array jobs of a
-scheduler. Several processes can work on one study: each takes the jobs that no other is running.
+is tried again by the next run. --list prints the jobs, each with its number, state, name and the numbers of those that
+it needs; --job=K runs job K and what it needs, for array jobs of a scheduler. Several processes can work on one study:
+each takes the jobs that no other is running.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -34,7 +36,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     jobs = expand(config, workdir)
     if options.get("list"):
         for job in jobs:
-            print(f"{job.number}\t{state(job, jobs)}\t{job.name}")
+            print(job.number, state(job, jobs), job.name, ",".join(map(str, job.needs)) or "-", sep="\t")
         return {}
     chosen = jobs
     if (number := options.get("job")) is not None:
@@ -130,6 +132,13 @@ def _write_down(jobs: list[Job], workdir: Path) -> None:
     """Makes study.json and results.jsonl anew from what the jobs left: nothing to keep in step, nothing to lose."""
     if not processes.first():
         return
+    with (workdir / ".write-down.lock").open("a") as lock:
+        # One process at a time, or one that looked early and wrote late would drop a row that another has written.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _write_tables(jobs, workdir)
+
+
+def _write_tables(jobs: list[Job], workdir: Path) -> None:
     rows = [
         {
             "number": job.number,

@@ -1,0 +1,159 @@
+"""Runs one `tlc` stage in N processes on this machine, again and again until it is done.
+
+    python launch/local.py 2 -- pretrain --config=configs/mlm.py:12x768 --workdir=runs/mlm
+
+All processes get the same command and find each other on a free port. An attempt that was stopped early or killed is
+followed by another with the same command, which goes on from the last checkpoint. See launch/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import IO, NoReturn
+
+DONE, WRONG_INPUT, STOPPED_EARLY = 0, 2, 75
+SETTING = "--config.impl.processes="
+
+Command = Callable[[str], Sequence[str]]
+"""From the value of impl.processes to a process's command."""
+
+
+class Launcher:
+    """Starts the processes of a run, passes signals on to them, and judges how they ended.
+
+    Args:
+      command: gives each process's command.
+      count: of processes.
+      retries: attempts at most after the first.
+      patience: seconds that the others have to leave once one has ended badly. They watch each other and leave by
+        themselves; a process that is still waiting for a lost one to come does not.
+      pause: seconds before the first retry, twice as many before each further one, up to a minute.
+    """
+
+    def __init__(self, command: Command, count: int, retries: int, patience: float = 60.0, pause: float = 1.0) -> None:
+        self.command, self.count, self.retries, self.patience, self.pause = command, count, retries, patience, pause
+        self.stopping = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> int:
+        """The exit status of the whole: of an attempt that ended well or hopelessly, else 75."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._forward)
+        for attempt in range(self.retries + 1):
+            status = verdict(self._attempt())
+            if status != STOPPED_EARLY:
+                return status
+            if attempt < self.retries and not self.stopping:
+                _say(f"stopped early: attempt {attempt + 2} of {self.retries + 1}")
+                self._wait_after(attempt)
+            if self.stopping:
+                return STOPPED_EARLY
+        _say(f"stopped early {self.retries + 1} times; run the same command again to go on")
+        return STOPPED_EARLY
+
+    def _attempt(self) -> list[int]:
+        address = f"127.0.0.1:{_free_port()}"
+        readers = []
+        for index in range(self.count):
+            # In sessions of their own, so that Ctrl-C at the terminal reaches them once and not twice.
+            process = subprocess.Popen(
+                self.command(f"{address},{self.count},{index}"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._processes.append(process)
+            assert process.stdout is not None
+            readers.append(threading.Thread(target=_repeat, args=(process.stdout, f"[{index}] "), daemon=True))
+            readers[-1].start()
+        if self.stopping:  # the signal came while they were being started
+            self._send(signal.SIGTERM)
+        statuses = self._wait()
+        for reader in readers:
+            reader.join(timeout=5.0)  # a grandchild that holds the pipe must not hold us
+        self._processes = []
+        return statuses
+
+    def _wait(self) -> list[int]:
+        """Everyone's exit status; kills those that outstay their time after one that ended badly."""
+        deadline = None
+        while any(process.poll() is None for process in self._processes):
+            if deadline is None and any(process.returncode for process in self._processes):
+                deadline = time.monotonic() + self.patience
+            if deadline is not None and time.monotonic() > deadline:
+                self._send(signal.SIGKILL)
+            time.sleep(0.05)
+        return [process.returncode for process in self._processes]
+
+    def _wait_after(self, attempt: int) -> None:
+        deadline = time.monotonic() + min(self.pause * 2**attempt, 60.0)
+        while not self.stopping and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.stopping = True
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+
+def verdict(statuses: Sequence[int]) -> int:
+    """One exit status for all: what no retry can mend comes first, then stopped early (or killed), then done."""
+    if hopeless := [status for status in statuses if status > 0 and status != STOPPED_EARLY]:
+        return hopeless[0]
+    return STOPPED_EARLY if any(statuses) else DONE
+
+
+def _repeat(lines: IO[bytes], prefix: str) -> None:
+    with lines:
+        for line in lines:
+            sys.stdout.buffer.write(prefix.encode() + line)
+            sys.stdout.buffer.flush()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _say(text: str) -> None:
+    print(f"launch: {text}", file=sys.stderr, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_INPUT, f"launch: error: {message}; write {self.format_usage()}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = _Parser(
+        prog="launch/local.py", usage="local.py N [--retries=R] -- STAGE --config=FILE.py --workdir=DIR ..."
+    )
+    parser.add_argument("count", metavar="N", type=int, help="processes")
+    parser.add_argument("--retries", metavar="R", type=int, default=10, help="after an early stop (default 10)")
+    parser.add_argument("stage", nargs="*", help="what follows `tlc`")
+    options = parser.parse_args(arguments)
+    if options.count < 1 or options.retries < 0:
+        parser.error(f"N={options.count} must be 1 or more, R={options.retries} must be 0 or more")
+    if not options.stage or "--" not in arguments:
+        parser.error("the stage to run is missing")
+    if any(argument.startswith(SETTING) for argument in options.stage):
+        parser.error(f"{SETTING} is this launcher's to set: leave it out")
+    command = [sys.executable, "-m", "tlc_jax", *options.stage]
+    return Launcher(lambda where: [*command, SETTING + where], options.count, options.retries).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
