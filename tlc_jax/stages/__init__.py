@@ -55,7 +55,10 @@ _LABELLED = ("seed", "data", "tokenizer", "model", "init", "eval", "impl")
 _TRAINING = ("seed", "data", "tokenizer", "model", "budget", "optimizer", "init", "eval", "checkpoint", "impl")
 
 STAGES: dict[str, Stage] = {
-    "plan": Stage(("plan", "seed", "data", "tokenizer", "model", "budget", "optimizer", "objective", "study", "impl")),
+    "plan": Stage(
+        ("plan", "seed", "data", "tokenizer", "model", "budget", "optimizer", "objective", "study", "impl"),
+        several=True,
+    ),
     "prepare": Stage(
         ("seed", "data", "tokenizer", "impl"),
         (Option("pairs", bool, False, "tokenise sentence pairs for translation instead of packing text"),),
