@@ -6,7 +6,9 @@ where there is something to connect.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
 import socket
 import sys
@@ -14,9 +16,9 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from tlc_jax.errors import InputError
+from tlc_jax.errors import InputError, StoppedEarly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +86,8 @@ def connect(text: str, seconds: int = 300) -> None:
       seconds: to wait for the others.
 
     Raises:
-      InputError: bad syntax, or the others do not come.
+      InputError: bad syntax.
+      StoppedEarly: the others do not come, or one is lost again at once.
     """
     global _watch, _connected
     explicit = parse(text)
@@ -105,14 +108,14 @@ def connect(text: str, seconds: int = 300) -> None:
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=60,
         )
-    except (RuntimeError, ValueError) as error:
+        for number, handler in handlers.items():
+            # JAX has put a handler of its own in place; whether to stop is ours to agree on.
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if jax.process_count() > 1:
+            _watch = _Watch(jax.process_index(), jax.process_count())
+    except (RuntimeError, ValueError, OSError) as error:
         line = str(error).strip().splitlines()[0]
-        raise InputError(f"the other processes of impl.processes={text} were not found ({line})") from error
-    for number, handler in handlers.items():
-        # JAX has put a handler of its own in place; whether to stop is ours to agree on.
-        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-    if jax.process_count() > 1:
-        _watch = _Watch(jax.process_index(), jax.process_count())
+        raise StoppedEarly(f"the other processes of impl.processes={text} were not found, or lost ({line})") from error
 
 
 def disconnect(clean: bool) -> None:
@@ -189,6 +192,7 @@ class _Watch:
     def __init__(self, index: int, total: int) -> None:
         self.index, self.count = index, total
         self._closing = False
+        self._ending = threading.Lock()
         self._peers: dict[int, socket.socket] = {}
         if index == 0:
             with socket.create_server(("", 0)) as server:
@@ -204,6 +208,8 @@ class _Watch:
         for number, peer in self._peers.items():
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             threading.Thread(target=self._listen, args=(number, peer), daemon=True).start()
+        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)  # C keeps no reference to it
+        ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
 
     def _exchange_port(self, port: int) -> int:
         import numpy as np
@@ -220,9 +226,22 @@ class _Watch:
                     return
         except OSError:
             pass
-        if self._closing:
-            return
-        lost = int(news) if news.strip().isdigit() else number
+        if not self._closing:
+            self._end(int(news) if news.strip().isdigit() else number)
+
+    def _explain_abort(self, number: int) -> None:
+        """JAX aborts a process whose process 0 is gone, sometimes before this one's thread has heard of it.
+
+        Python's own signal handlers would come too late. An abort for any other reason takes its course.
+        """
+        gone, _, _ = select.select(list(self._peers.values()), [], [], 0.5)
+        for lost, peer in self._peers.items():
+            if peer in gone and not self._closing:
+                self._end(lost)
+
+    def _end(self, lost: int) -> NoReturn:
+        """Ends this process because another one is gone."""
+        self._ending.acquire()  # never to be released: the first thread that comes here speaks for all
         for other in self._peers.values():  # those who hear from process 0 alone are told whom it lost
             try:
                 other.sendall(b"%d\n" % lost)
