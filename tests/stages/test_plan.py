@@ -179,7 +179,8 @@ def test_auto_where_nothing_fits_says_what_to_do(world, planned, monkeypatch, tm
         ("v9:2x2", "known chips are v4, v5e, v5p, v6e"),
         ("v5e", "a slice of v5e has 2 sides, such as v5e:4x4"),
         ("v5e:2x2x2", "a slice of v5e has 2 sides"),
-        ("v4:4xfour", "a slice of v4 has 3 sides, such as v4:4x4x4"),
+        ("v5e:4xfour", "a slice of v5e has 2 sides"),
+        ("v4:4x4", "a slice of v4 has 3 sides, such as v4:4x4x4"),
     ],
 )
 def test_a_slice_that_cannot_be_is_refused(tmp_path, capsys, topology, message) -> None:

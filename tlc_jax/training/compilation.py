@@ -119,12 +119,12 @@ class Compiler:
     def __init__(
         self,
         place: Placement,
-        folder: Path | None = None,
+        folder: Path,
         describe: Callable[[str], Mapping[str, Any]] = lambda text: {},
     ):
         """Args:
         place: the devices; they need not be there.
-        folder: keeps a small JSON file for each program; None: nothing is kept.
+        folder: keeps a small JSON file for each program.
         describe: the compiled text -> plain JSON values to keep with it.
         """
         self._place, self._folder, self._describe = place, folder, describe
@@ -133,16 +133,15 @@ class Compiler:
     def footprint(self, program: Program) -> Footprint:
         """What `program` needs, from the folder where it was compiled before with these versions."""
         lowered = program.lower(self._place)
-        path = self._folder / f"{self._key(lowered.as_text())}.json" if self._folder else None
-        if path and path.exists():
+        path = self._folder / f"{self._key(lowered.as_text())}.json"
+        if path.exists():
             return Footprint(**json.loads(path.read_text(encoding="utf-8")))
         found = self._compile(lowered)
         self.compiled += 1
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
-            part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")  # several processes may share the folder
+        part.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
         return found
 
     def _key(self, text: str) -> str:
