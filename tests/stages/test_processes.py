@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.stages import processes
 from tests.stages.conftest import finetune_arguments, pairs_arguments, pretrain_arguments, result_of
 from tests.stages.processes import finish, rows_of, wait_for_step
+from tests.stages.test_study import study_settings, write_config
 from tests.training.test_checkpoint import damage
 from tlc_jax.training.checkpoint import complete_steps
 
@@ -108,6 +110,19 @@ def test_two_processes_translate_the_same(pairs, translated, tmp_path) -> None:
     assert two["valid_loss"] == pytest.approx(one["valid_loss"], rel=1e-4)
     assert two["sentences"] == one["sentences"] == 21
     assert (run / "predictions" / "dev.txt").read_text().count("\n") == 21
+
+
+@pytest.mark.slow
+def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) -> None:
+    del pretrained
+    settings = study_settings(world, scratch=[], recipes=["dense", "prune:0.5+quantize:4"])
+    flags = [write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}"]
+    finish(processes.start(["study", *flags], 2))
+    jobs = json.loads((tmp_path / "run" / "study.json").read_text())["jobs"]
+    assert [job["state"] for job in jobs] == ["done"] * 4
+    rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert [row["recipe"] for row in rows] == ["dense", "prune:0.5+quantize:4"]
+    assert all(row["accuracy"] is not None for row in rows)
 
 
 def test_processes_with_different_settings_are_refused_together(world, pretrained, tmp_path) -> None:
