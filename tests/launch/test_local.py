@@ -152,6 +152,7 @@ def test_a_wrong_command_gets_one_line(arguments, message, capsys) -> None:
     assert message in lines[0]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path) -> None:
     write_world(tmp_path)
     workdir = tmp_path / "run"

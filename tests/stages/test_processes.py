@@ -103,6 +103,7 @@ def test_finetuning_predicts_every_example_once_in_two_processes(world, pretrain
     np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_translate_the_same(pairs, translated, tmp_path) -> None:
     run = tmp_path / "run"
     finish(processes.start(pairs_arguments("translate", pairs, run), 2))
