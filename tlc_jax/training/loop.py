@@ -237,6 +237,7 @@ class _Run:
                 jitted = jit_step(self.task.step, self.settings.seed, self.state, self.placement)
                 notes = self.messenger.send(self._note())
                 self.compiled[shapes] = jitted.lower(self.state, batch, np.int32(0), np.float32(0), notes).compile()
+                processes.barrier()  # or waiting for a process that still compiles would count as training
             self.journal.row("compile", self.step)
         return self.compiled[shapes]
 
