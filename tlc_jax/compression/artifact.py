@@ -5,11 +5,12 @@ For a parameter at PATH it has, all little-endian:
     PATH         float32 values: the leaf itself, or the kept values alone where it was pruned
     PATH:codes   instead, where it was quantised: codes less the least code, `bits` bits each, first in the lowest bits;
                  of the kept weights alone where it was pruned
-    PATH:scale   float32 scales, and PATH:zero float32 zero points where the scheme has them
+    PATH:scale   float32 scales, and PATH:zero float32 zero points where the scheme has them; of groups of inputs where
+                 `grouped` says which axis is read in groups
     PATH:kept    where it was pruned: one bit per position, first in the lowest bit
 
-The file's metadata is one JSON object: `format`, `shapes` and `bits` of the pruned and quantised leaves, `metadata`
-from the caller (kind, model, labels, tokenizer hash, recipe, ...) and a `checksum` of it all. The same model gives the
+The file's metadata is one JSON object: `format`, `shapes` and `bits` of the pruned and quantised leaves, `grouped` of
+those with groups, `metadata` from the caller (kind, model, labels, tokenizer hash, recipe, ...) and a `checksum` of it all. The same model gives the
 same bytes.
 """
 
@@ -86,7 +87,8 @@ def save_artifact(path: Path, model: Compressed, metadata: Mapping[str, Any]) ->
             tensors[f"{name}:kept"] = packing.pack_mask(mask)
         if mask is not None or name in model.quantized:
             shapes[name] = list(leaf.shape)
-    header = {"format": FORMAT, "shapes": shapes, "bits": bits, "metadata": dict(metadata)}
+    grouped = {name: tensor.grouped for name, tensor in model.quantized.items() if tensor.grouped is not None}
+    header = {"format": FORMAT, "shapes": shapes, "bits": bits, "grouped": grouped, "metadata": dict(metadata)}
     _write(path, tensors, _json({**header, "checksum": _checksum(header, tensors)}))
 
 
@@ -102,13 +104,15 @@ def load_artifact(path: Path) -> Artifact:
     if header.pop("checksum", None) != _checksum(header, tensors):
         raise InputError(f"{path}: the artifact is damaged (its checksum differs); copy it or compress the model again")
     shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
-    bits = header["bits"]
+    bits, grouped = header["bits"], header.get("grouped", {})
     masks = {
         name.removesuffix(":kept"): packing.unpack_mask(packed, shapes[name.removesuffix(":kept")])
         for name, packed in tensors.items()
         if name.endswith(":kept")
     }
-    quantized = {name: _unpacked(name, tensors, shapes[name], bits[name], masks.get(name)) for name in bits}
+    quantized = {
+        name: _unpacked(name, tensors, shapes[name], bits[name], masks.get(name), grouped.get(name)) for name in bits
+    }
     params = {name: dequantize_leaf(tensor) for name, tensor in quantized.items()}
     for name in (name for name in tensors if ":" not in name):
         params[name] = _spread(tensors[name], masks[name]) if name in masks else tensors[name]
@@ -124,14 +128,19 @@ def _packed(name: str, tensor: QuantizedTensor) -> dict[str, np.ndarray]:
 
 
 def _unpacked(
-    name: str, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...], bits: int, kept: np.ndarray | None
+    name: str,
+    tensors: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
+    bits: int,
+    kept: np.ndarray | None,
+    grouped: int | None,
 ) -> QuantizedTensor:
     zero = tensors.get(f"{name}:zero")
     count = int(np.prod(shape)) if kept is None else int(np.count_nonzero(kept))
     unsigned = packing.unpack(tensors[f"{name}:codes"], bits, count)
     codes = (unsigned + np.uint8(lowest_code(bits, zero is None) % 256)).view(np.int8 if zero is None else np.uint8)
     codes = codes.reshape(shape) if kept is None else _spread(codes, kept)
-    return QuantizedTensor(codes, tensors[f"{name}:scale"], zero, bits, kept)
+    return QuantizedTensor(codes, tensors[f"{name}:scale"], zero, bits, kept, grouped)
 
 
 def _spread(values: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from tlc_jax.compression.recipe import Prune
-from tlc_jax.compression.scope import Params, prunable
-from tlc_jax.compression.thresholds import keep_largest, nonzero
+from tlc_jax.compression.scope import Params, input_axis, prunable
+from tlc_jax.compression.thresholds import keep_largest, keep_largest_along, nonzero
+from tlc_jax.errors import InputError
 from tlc_jax.selectors import flatten, unflatten
 
 Masks = Mapping[str, Any]
@@ -62,30 +64,67 @@ def schedule(target: float, step: float) -> tuple[float, ...]:
 def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None) -> dict[str, Any]:
     """Masks that remove the round(sparsity x n) weights of smallest magnitude of each group of n, exactly.
 
-    A group is everything in scope (`scope=global`) or one layer's matrix (`scope=tensor`; a stacked kernel [L, in, out]
-    is L matrices). Equal magnitudes go in order of path, layer and position. A weight that is zero already is masked
-    beyond that number too, so pruning in rounds never revives one.
+    A group is what `prune.scope` says (a stacked kernel [L, in, out] is L matrices), or a block of N:M pruning. Equal
+    magnitudes go in order of path, layer and position. A weight that is zero already is masked beyond that number too,
+    so pruning in rounds never revives one.
 
     Args:
       params: parameter tree, sharded in any way over one set of devices; masks are sharded alike.
-      prune: the operation; its `scope` and `embeddings` say what is in scope.
+      prune: the operation.
       sparsity: the target of this round, in [0, 1); None: `prune.sparsity`.
+
+    Raises:
+      InputError: nothing is in scope, or a matrix does not divide into blocks.
     """
-    weights = _in_scope(params, prune.embeddings)
-    stacks_MxRxC = [leaf if leaf.ndim == 3 else leaf[None] for leaf in weights.values()]
+    weights = _in_scope(params, prune)
     share = prune.sparsity if sparsity is None else sparsity
-    masks_MxRxC = keep_largest(stacks_MxRxC, share, per_matrix=prune.scope == "tensor")
+    if prune.block or prune.scope == "row":
+        return unflatten({path: _mask_along(path, leaf, prune.block, share) for path, leaf in weights.items()})
+    stacks_MxRxC = [leaf if leaf.ndim == 3 else leaf[None] for leaf in weights.values()]
+    masks_MxRxC = keep_largest(stacks_MxRxC, share, _groups(weights, prune.scope))
     named = zip(weights.items(), masks_MxRxC, strict=True)
     return unflatten({path: mask if leaf.ndim == 3 else mask[0] for (path, leaf), mask in named})
 
 
-def masks_from_zeros(params: Params, embeddings: bool) -> dict[str, Any]:
+def _groups(weights: Mapping[str, Any], scope: str) -> np.ndarray:
+    """The group of each matrix of `weights`, numbered from 0: all in one, each alone, or those of a layer together."""
+    matrices = [(path, layer) for path, leaf in weights.items() for layer in range(len(leaf) if leaf.ndim == 3 else 1)]
+    if scope == "global":
+        return np.zeros(len(matrices), np.int64)
+    if scope == "tensor":
+        return np.arange(len(matrices))
+    # The layers of an encoder and of a decoder are different ones, and a matrix outside of any is on its own.
+    layers = [(p.partition("blocks/")[0] if weights[p].ndim == 3 else p, layer) for p, layer in matrices]
+    numbers = {layer: number for number, layer in enumerate(dict.fromkeys(layers))}
+    return np.array([numbers[layer] for layer in layers])
+
+
+def _mask_along(path: str, leaf: jax.Array, block: int, share: float) -> jax.Array:
+    """Prunes each output by itself, or in blocks of consecutive inputs."""
+    axis = leaf.ndim + input_axis(path)
+    inputs = leaf.shape[axis]
+    if inputs % (block or inputs):
+        raise InputError(f"recipe: {path} has {inputs} inputs, which blocks of {block} do not divide: leave it out")
+    size = block or inputs
+    blocks = jnp.reshape(leaf, (*leaf.shape[:axis], -1, size, *leaf.shape[axis + 1 :]))
+    return keep_largest_along(blocks, round(share * size), axis + 1).reshape(leaf.shape)
+
+
+def masks_from_zeros(params: Params, prunes: Iterable[Prune]) -> dict[str, Any]:
     """The masks of a pruned checkpoint: every weight in scope that is zero is taken to be pruned.
 
     In a checkpoint that was quantised too, survivors that were rounded to zero count as pruned; an artifact stores the
     masks themselves.
     """
-    return unflatten({path: nonzero(leaf) for path, leaf in _in_scope(params, embeddings).items()})
+    return unflatten({path: nonzero(leaf) for prune in prunes for path, leaf in _in_scope(params, prune).items()})
+
+
+def join_masks(first: Masks, second: Masks) -> dict[str, Any]:
+    """Masks that keep what both keep; a leaf without a mask is kept whole."""
+    joined = flatten(first)
+    for path, mask in flatten(second).items():
+        joined[path] = joined[path] & mask if path in joined else mask
+    return unflatten(dict(sorted(joined.items())))
 
 
 def restrict_masks(masks: Masks, params: Params) -> dict[str, Any]:
@@ -156,6 +195,6 @@ def _zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
 
 
-def _in_scope(params: Params, embeddings: bool) -> dict[str, Any]:
-    scope = prunable(params, embeddings)
+def _in_scope(params: Params, prune: Prune) -> dict[str, Any]:
+    scope = prunable(params, prune.embeddings, prune.only)
     return {path: leaf for path, leaf in flatten(params).items() if scope[path]}

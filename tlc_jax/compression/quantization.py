@@ -4,24 +4,30 @@ Codes are found on the device where the weights lie. Values are computed from co
 operation: XLA may fuse a product and a sum, and an artifact must give back to the bit what was evaluated.
 
 Kernels [L, in, out] have scales [L, 1, out] per channel or [L, 1, 1] per tensor, embeddings [rows, width] have
-[rows, 1] or [1, 1]. Biases and normalisation stay float32.
+[rows, 1] or [1, 1]. With groups of g inputs the axis of inputs is read as two, [.., in / g, g, ..], and scales have
+length 1 along the second: [L, in / g, 1, out] and [rows, width / g, 1]. Biases and normalisation stay float32.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from aqt.jax.v2 import aqt_quantizer
+from aqt.jax.v2 import aqt_quantizer, calibration
 
-from tlc_jax.compression.recipe import Quantize
-from tlc_jax.compression.scope import Params, compressible, output_axis
+from tlc_jax.compression.recipe import FLOAT_BITS, Quantize
+from tlc_jax.compression.scope import Params, compressible, input_axis
+from tlc_jax.compression.thresholds import nonzero, value_of_rank
+from tlc_jax.errors import InputError
 from tlc_jax.selectors import flatten, unflatten
+
+# Shares of the full range that `range=mse` tries, the whole first: of equal errors the wider range wins.
+CLIPPING = tuple(round(1 - 0.04 * step, 2) for step in range(20))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +39,11 @@ class QuantizedTensor:
 
     Attributes:
       codes: AQT: int8 in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. Minimum to maximum: uint8 in [0, 2^bits - 1].
-      scale: float32, broadcasts against codes.
+      scale: float32, broadcasts against codes, or against codes read in groups.
       zero: float32, the shape of `scale`: the value of code 0; or None.
       bits: bits of a code.
       kept: bool, False where a weight was pruned; None where none was.
+      grouped: the axis of codes, counted from the front, that is read in groups; None: there are no groups.
     """
 
     codes: np.ndarray
@@ -44,6 +51,7 @@ class QuantizedTensor:
     zero: np.ndarray | None
     bits: int
     kept: np.ndarray | None = None
+    grouped: int | None = None
 
     @property
     def lowest(self) -> int:
@@ -55,34 +63,52 @@ def lowest_code(bits: int, symmetric: bool) -> int:
     return 1 - 2 ** (bits - 1) if symmetric else 0
 
 
-def quantize_leaf(w: Any, bits: int, axes: tuple[int, ...], scheme: str, kept: Any = None) -> QuantizedTensor:
+def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> QuantizedTensor:
     """Quantises one leaf.
 
     Args:
-      w: float32 weights of any shape, pruned ones zero.
-      bits: 2 to 8.
-      axes: axes along which weights share a scale.
-      scheme: "aqt" or "minmax".
+      path: of the leaf: it says which axes are inputs and outputs.
+      w: float32 weights [.., rows, columns], pruned ones zero.
+      how: the operation, whose `embeddings` and `only` mean nothing here.
       kept: bool mask of w's shape, False where pruned; None: nothing is.
 
     With "aqt" a pruned zero has code 0. With "minmax" zero is not on the grid: the range is that of the kept weights,
     and `kept` restores zeros. Channels without any spread stay finite in both.
+
+    Raises:
+      InputError: its inputs do not divide into groups.
     """
+    grid = _Grid.of(path, w.shape, how)
+    split = [None if x is None else jnp.reshape(x, grid.shape) for x in (w, kept)]
+    low, high = _bounds(*split, how, grid.axes)
     zero = None
-    if scheme == "aqt":
-        codes, scale = _aqt(w, bits, axes)
+    if how.scheme == "aqt":
+        codes, scale = _aqt(split[0], how.bits, grid.axes, high)
     else:
-        scale, zero = _minmax_grid(w, bits, axes, kept)
-        codes = _minmax_codes(w, zero, scale, 2**bits - 1, kept)
-    return QuantizedTensor(np.asarray(codes), np.asarray(scale), zero, bits, None if kept is None else np.asarray(kept))
+        low, high = (np.asarray(bound) for bound in (low, high))
+        # Divided in numpy: XLA would multiply by an inexact reciprocal of the constant.
+        scale, zero = (high - low) / np.float32(2**how.bits - 1), low
+        codes = _minmax_codes(*split, zero, scale, 2**how.bits - 1)
+    return QuantizedTensor(
+        np.asarray(codes).reshape(w.shape),
+        np.asarray(scale),
+        zero,
+        how.bits,
+        None if kept is None else np.asarray(kept),
+        grid.grouped,
+    )
 
 
 def dequantize_leaf(q: QuantizedTensor) -> np.ndarray:
     """The float32 values of a quantised leaf; zeros have no sign."""
     values = q.codes.astype(np.float32)
-    values *= q.scale
+    in_groups = values
+    if q.grouped is not None:
+        at = q.grouped
+        in_groups = values.reshape(*values.shape[:at], q.scale.shape[at], -1, *values.shape[at + 1 :])
+    in_groups *= q.scale
     if q.zero is not None:
-        values += q.zero
+        in_groups += q.zero
     if q.kept is not None:
         np.copyto(values, 0, where=~q.kept)
     return values
@@ -95,15 +121,19 @@ def quantize(
 
     Returns:
       path -> quantised tensor, and path -> leaf for everything that stays float32.
+
+    Raises:
+      InputError: nothing is in scope, or a matrix does not divide into groups.
     """
     kept = flatten(masks or {})
-    scope = compressible(params, how.embeddings)
+    scope = compressible(params, how.embeddings, how.only)
     quantized: dict[str, QuantizedTensor] = {}
     remaining: dict[str, Any] = {}
     for path, leaf in flatten(params).items():
-        if scope[path]:
-            axes = _shared_axes(path, leaf.ndim, how.per)
-            quantized[path] = quantize_leaf(leaf, how.bits, axes, how.scheme, kept.get(path))
+        if scope[path] and how.bits != FLOAT_BITS:
+            # A sum of squares depends on how a leaf is split over devices; on one device it is always the same.
+            whole = jax.device_get(leaf) if how.range == "mse" else leaf
+            quantized[path] = quantize_leaf(path, whole, how, kept.get(path))
         else:
             remaining[path] = leaf
     return quantized, remaining
@@ -116,38 +146,127 @@ def dequantize(quantized: Mapping[str, QuantizedTensor], remaining: Mapping[str,
     return unflatten(dict(sorted(values.items())))
 
 
-def _shared_axes(path: str, rank: int, per: str) -> tuple[int, ...]:
-    """The axes of one matrix along which weights share a scale; layers of a stack never do."""
-    matrix = (rank - 2, rank - 1)
-    return matrix if per == "tensor" else tuple(axis for axis in matrix if axis != rank + output_axis(path))
+def round_weights(params: Params, operations: Sequence[Quantize]) -> dict[str, Any]:
+    """Weights rounded as `quantize` does up to float rounding, for use inside a jitted step.
+
+    Gradients pass straight through the rounding (Bengio et al., 2013). Weights that are zero stay so.
+    """
+    flat = flatten(params)
+    done: set[str] = set()
+    for how in operations:
+        scope = compressible(params, how.embeddings, how.only)
+        for path, w in flat.items():
+            if scope[path] and path not in done and how.bits != FLOAT_BITS:
+                flat[path] = w + jax.lax.stop_gradient(_rounded(path, w, how) - w)
+                done.add(path)
+    return unflatten(flat)
+
+
+def _rounded(path: str, w: jax.Array, how: Quantize) -> jax.Array:
+    grid = _Grid.of(path, w.shape, how)
+    split, kept = jnp.reshape(w, grid.shape), jnp.reshape(nonzero(w), grid.shape)
+    low, high = _bounds(split, kept, how, grid.axes)
+    return jnp.reshape(_on_grid(split, kept, how, grid.axes, low, high), w.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    """How a leaf is read to be quantised: `shape`, the axes along which weights share a scale, and the grouped axis."""
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    grouped: int | None = None
+
+    @staticmethod
+    def of(path: str, shape: tuple[int, ...], how: Quantize) -> _Grid:
+        rank = len(shape)
+        inputs = rank + input_axis(path)
+        if how.per == "tensor":  # layers of a stack never share a scale
+            return _Grid(shape, (rank - 2, rank - 1))
+        if not how.group:
+            return _Grid(shape, (inputs,))
+        if shape[inputs] % how.group:
+            raise InputError(
+                f"recipe: {path} has {shape[inputs]} inputs, which groups of {how.group} do not divide: "
+                "choose another group=, or leave the matrix out with only="
+            )
+        in_groups = (*shape[:inputs], shape[inputs] // how.group, how.group, *shape[inputs + 1 :])
+        return _Grid(in_groups, (inputs + 1,), inputs)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _bounds(w: jax.Array, kept: jax.Array | None, how: Quantize, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """What the grid spans, lowest and highest; of a symmetric grid -bound and bound. 0 and 0 where nothing is kept."""
+    where = jnp.ones_like(w, bool) if kept is None else kept
+    if how.percentile is not None:
+        low, high = _percentiles(w, where, how, axes)
+    elif how.scheme == "aqt":
+        high = jnp.max(jnp.abs(w), axes, keepdims=True)
+        low = -high
+    else:
+        low = jnp.min(w, axes, keepdims=True, where=where, initial=jnp.inf)
+        high = jnp.max(w, axes, keepdims=True, where=where, initial=-jnp.inf)
+    low, high = (jnp.where(jnp.isfinite(bound), bound, 0) for bound in (low, high))
+    return _least_squares(w, where, how, axes, low, high) if how.range == "mse" else (low, high)
+
+
+def _percentiles(w: jax.Array, where: jax.Array, how: Quantize, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """The least range of magnitudes, or that with equal tails, which holds the percentage of the kept weights."""
+    count = jnp.sum(where, axes, keepdims=True)
+
+    def of(x: jax.Array, share: float) -> jax.Array:
+        rank = jnp.maximum(jnp.ceil(jnp.float32(share) * count), 1)
+        return value_of_rank(x, rank, axes, where)
+
+    share = (how.percentile or 100.0) / 100
+    if how.scheme == "aqt":
+        high = of(jnp.abs(w), share)
+        return -high, high
+    return of(w, (1 - share) / 2), of(w, (1 + share) / 2)
+
+
+def _least_squares(
+    w: jax.Array, where: jax.Array, how: Quantize, axes: tuple[int, ...], low: jax.Array, high: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The part of a range, about its middle, that leaves the least sum of squared errors."""
+    middle, half = (low + high) / 2, (high - low) / 2
+
+    def better(best: tuple[jax.Array, jax.Array], share: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        error, chosen = best
+        rounded = _on_grid(w, where, how, axes, middle - share * half, middle + share * half)
+        tried = jnp.sum(jnp.square(rounded - w), axes, keepdims=True, where=where)
+        return (jnp.minimum(tried, error), jnp.where(tried < error, share, chosen)), None
+
+    start = (jnp.full(low.shape, jnp.inf), jnp.ones(low.shape))
+    (_, share), _ = jax.lax.scan(better, start, jnp.array(CLIPPING, jnp.float32))
+    return middle - share * half, middle + share * half
+
+
+def _on_grid(
+    w: jax.Array, kept: jax.Array, how: Quantize, axes: tuple[int, ...], low: jax.Array, high: jax.Array
+) -> jax.Array:
+    """The values that weights are rounded to."""
+    if how.scheme == "aqt":
+        codes, scale = _aqt(w, how.bits, axes, high)
+        return codes * scale
+    highest = 2**how.bits - 1
+    scale = (high - low) / highest
+    return jnp.where(kept, _minmax_codes(w, kept, low, scale, highest) * scale + low, 0)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _aqt(w: jax.Array, bits: int, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    quantized, _ = aqt_quantizer.quantizer_make(bits).quant(w, calibration_axes=axes)
+def _aqt(w: jax.Array, bits: int, axes: tuple[int, ...], bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """AQT's codes and scales with the outer edge of the last bucket at `bound`; larger weights are clipped."""
+    quantizer = aqt_quantizer.quantizer_make(bits, initialize_calibration=False)
+    quantizer.calibration = functools.partial(calibration.ConstantCalibration, bound=jnp.where(bound == 0, 1, bound))
+    quantizer.init_calibration()
+    quantized, _ = quantizer.quant(w, calibration_axes=axes)
     return quantized.qvalue.astype(jnp.int8), quantized.scale[0]
 
 
-def _minmax_grid(w: Any, bits: int, axes: tuple[int, ...], kept: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Paper 1's grid: D = (maximum - minimum) / (2^bits - 1), and q_0 the minimum.
-
-    Divided in numpy: XLA would multiply by an inexact reciprocal of the constant.
-    """
-    low, high = (np.asarray(bound) for bound in _bounds(w, axes, kept))
-    low, high = (np.where(np.isfinite(bound), bound, np.float32(0)) for bound in (low, high))  # nothing kept: 0, 0
-    return (high - low) / np.float32(2**bits - 1), low
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _bounds(w: jax.Array, axes: tuple[int, ...], kept: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    low = jnp.min(w, axes, keepdims=True, where=kept, initial=jnp.inf)
-    high = jnp.max(w, axes, keepdims=True, where=kept, initial=-jnp.inf)
-    return low, high
-
-
 @jax.jit
-def _minmax_codes(w: jax.Array, low: jax.Array, scale: jax.Array, highest: int, kept: jax.Array | None) -> jax.Array:
-    """Paper 1: round((W - q_0) / D). The range is never narrowed, so the paper's clamp of W itself changes nothing."""
+def _minmax_codes(w: jax.Array, kept: jax.Array | None, low: jax.Array, scale: jax.Array, highest: int) -> jax.Array:
+    """Paper 1: round((W - q_0) / D), with W clamped to the range."""
     codes = jnp.round((w - low) / jnp.where(scale > 0, scale, 1))  # what becomes of NaN as an integer is undefined
     codes = jnp.clip(codes, 0, highest).astype(jnp.uint8)
     return codes if kept is None else jnp.where(kept, codes, 0)

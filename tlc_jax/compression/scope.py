@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tlc_jax.compression.recipe import ANY
+from tlc_jax.errors import InputError
 from tlc_jax.selectors import flatten, select
 
 Params = Mapping[str, Any]
@@ -13,23 +15,34 @@ EMBEDDING = r"(.*/)?embedding/(token|position)"
 HEAD = r"classifier/.*"
 
 
-def compressible(params: Params, embeddings: bool) -> dict[str, bool]:
+def compressible(params: Params, embeddings: bool, only: str = ANY) -> dict[str, bool]:
     """Whether each parameter, by path, is a weight matrix that may be pruned and quantised.
 
     Kernels are; token and position embeddings are if `embeddings`: paper 1 compresses every parameter, and a position
     table is as much a matrix of learned rows as a token table. Biases and normalisation never are: they are under one
     percent of a model, a zero scale cuts a feature off altogether, and four bits do not hold them.
+
+    Raises:
+      InputError: `only` selects no such matrix.
     """
-    return select([(r".*/kernel", True), (EMBEDDING, embeddings)], flatten(params), default=False)
+    flat = flatten(params)
+    scope = select([(r".*/kernel", True), (EMBEDDING, embeddings)], flat, default=False)
+    if only == ANY:
+        return scope
+    chosen = select([(only, True)], flat, default=False)
+    if not any(scope[path] and chosen[path] for path in flat):
+        named = ", ".join([path for path in flat if chosen[path]][:3])
+        raise InputError(f"recipe: only={only} selects no weight matrix, but {named}")
+    return {path: scope[path] and chosen[path] for path in flat}
 
 
-def prunable(params: Params, embeddings: bool) -> dict[str, bool]:
+def prunable(params: Params, embeddings: bool, only: str = ANY) -> dict[str, bool]:
     """Whether each parameter, by path, may be pruned: what is compressible, but for the classification head.
 
     The head is not pretrained, so its weights are of another scale than those they would be ranked among, and few: at
     90 % a global threshold takes the whole of it, and what is left of the model answers the same class always.
     """
-    scope = compressible(params, embeddings)
+    scope = compressible(params, embeddings, only)
     return {path: chosen and not re.fullmatch(HEAD, path) for path, chosen in scope.items()}
 
 
@@ -39,3 +52,8 @@ def output_axis(path: str) -> int:
     The last one of a kernel [..., in, out], the first of an embedding [rows, width]: each row is used by itself.
     """
     return -1 if path.endswith("kernel") else -2
+
+
+def input_axis(path: str) -> int:
+    """The other axis: along it lie the weights of one channel."""
+    return -3 - output_axis(path)

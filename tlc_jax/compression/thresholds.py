@@ -1,4 +1,4 @@
-"""The smallest weights of many matrices, found exactly by counting alone.
+"""The smallest weights of matrices, or of their parts, found exactly by counting alone.
 
 Non-negative floats are ordered like their bits read as integers, so the k-th smallest magnitude of any group of
 matrices falls out of a bisection over 31-bit patterns. A round only counts, where the weights lie: nothing is sorted
@@ -8,6 +8,7 @@ threshold are told apart by position, by the same bisection.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -18,7 +19,7 @@ Leaves = Sequence[jax.Array]  # each [matrices, rows, columns]
 PATTERN_BITS = 31  # of a float32 without its sign
 
 
-def keep_largest(leaves_MxRxC: Leaves, share: float, per_matrix: bool) -> list[jax.Array]:
+def keep_largest(leaves_MxRxC: Leaves, share: float, groups_K: np.ndarray) -> list[jax.Array]:
     """Masks that are False for the round(share x n) smallest magnitudes of each group of n weights, and for zeros.
 
     Equal magnitudes go in the order of leaf, matrix and position.
@@ -26,10 +27,9 @@ def keep_largest(leaves_MxRxC: Leaves, share: float, per_matrix: bool) -> list[j
     Args:
       leaves_MxRxC: float32 stacks of matrices, sharded in any way over one set of devices.
       share: share of a group to remove, in [0, 1).
-      per_matrix: whether each matrix is a group, or all of them are one.
+      groups_K: the group of each of the K matrices of all leaves, numbered from 0.
     """
-    sizes_K = _join([np.full(len(leaf), leaf[0].size, np.int64) for leaf in leaves_MxRxC])  # K matrices in all
-    groups_K = np.arange(len(sizes_K)) if per_matrix else np.zeros(len(sizes_K), np.int64)
+    sizes_K = _join([np.full(len(leaf), leaf[0].size, np.int64) for leaf in leaves_MxRxC])
     quotas_G = np.rint(share * _sum_by(groups_K, sizes_K)).astype(np.int64)
 
     def up_to(patterns_K: np.ndarray) -> np.ndarray:
@@ -48,6 +48,40 @@ def keep_largest(leaves_MxRxC: Leaves, share: float, per_matrix: bool) -> list[j
     if ((take_K > 0) & (take_K < ties_K) & (thresholds_K > 0)).any():
         limits_K = _bisect(ties_before, take_K, int(sizes_K.max()).bit_length())
     return _keep(leaves_MxRxC, _split(thresholds_K, leaves_MxRxC), _split(limits_K, leaves_MxRxC))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def keep_largest_along(weights: jax.Array, count: int, axis: int) -> jax.Array:
+    """A mask that is False for the `count` smallest magnitudes along an axis, first ones first, and for zeros."""
+    patterns = _patterns(weights)
+    threshold = _pattern_of_rank(patterns, count, (axis,), True)
+    ties = patterns == threshold
+    below = jnp.sum(patterns < threshold, axis, keepdims=True)
+    smallest = (patterns < threshold) | (ties & (jnp.cumsum(ties, axis) <= count - below))
+    return ~smallest & nonzero(weights)
+
+
+def value_of_rank(weights: jax.Array, rank: jax.Array, axes: tuple[int, ...], where: jax.Array | bool) -> jax.Array:
+    """The rank-th smallest (from 1) of the weights along `axes` where `where` holds; axes are kept, with length 1."""
+    bits = jax.lax.bitcast_convert_type(weights.astype(jnp.float32), jnp.uint32)
+    sign = np.uint32(1 << PATTERN_BITS)
+    # Read as integers, negative floats fall as their magnitude grows: turned around, all are in order.
+    found = _pattern_of_rank(jnp.where(bits >= sign, ~bits, bits | sign), rank, axes, where)
+    return jax.lax.bitcast_convert_type(jnp.where(found >= sign, found ^ sign, ~found), jnp.float32)
+
+
+def _pattern_of_rank(
+    patterns: jax.Array, rank: jax.Array | int, axes: tuple[int, ...], where: jax.Array | bool
+) -> jax.Array:
+    """The smallest 32-bit pattern that at least `rank` of those along `axes` do not exceed, bit by bit from the top."""
+    shape = [1 if axis in [a % patterns.ndim for a in axes] else n for axis, n in enumerate(patterns.shape)]
+
+    def fix_bit(index: jax.Array, lower: jax.Array) -> jax.Array:
+        bit = jnp.uint32(1) << (31 - index).astype(jnp.uint32)
+        at_most = jnp.sum((patterns <= (lower | (bit - 1))) & where, axes, keepdims=True)
+        return jnp.where(at_most >= rank, lower, lower | bit)
+
+    return jax.lax.fori_loop(0, 32, fix_bit, jnp.zeros(shape, jnp.uint32))
 
 
 def nonzero(weights: jax.Array) -> jax.Array:
