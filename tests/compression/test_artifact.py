@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tests.compression import trees
-from tests.compression.test_recipe import RECIPES
 from tlc_jax.compression import artifact as artifact_module
 from tlc_jax.compression.artifact import load_artifact, save_artifact
 from tlc_jax.compression.compress import compress_params
@@ -20,6 +19,21 @@ from tlc_jax.compression.recipe import Recipe, parse_recipe
 from tlc_jax.compression.size import measure
 from tlc_jax.errors import InputError
 from tlc_jax.selectors import flatten
+
+SHARES = st.floats(0, 1, exclude_max=True).map(lambda share: f"prune:{share!r}")
+PRUNES = st.builds(
+    "".join,
+    st.tuples(SHARES, st.sampled_from(["", ",scope=tensor", ",scope=row", ",embeddings=false", ",only=embedding/.*"])),
+) | st.sampled_from(["prune:2:4", "prune:1:8,only=blocks/.+"])
+QUANTIZES = st.builds(
+    lambda *parts: "".join(parts),
+    st.sampled_from([f"quantize:{bits}" for bits in (2, 3, 4, 5, 6, 7, 8, 32)]),
+    st.sampled_from(["", ",per=tensor", ",group=4", ",group=8"]),
+    st.sampled_from(["", ",scheme=minmax"]),
+    st.sampled_from(["", ",range=mse", ",range=99"]),
+    st.sampled_from(["", ",embeddings=false", ",only=blocks/.+/kernel"]),
+)
+RECIPES = st.lists(PRUNES | QUANTIZES, max_size=3).map(lambda parts: parse_recipe("+".join(parts) or "dense"))
 
 METADATA = {"kind": "classifier", "labels": ["a", "b", "c"], "vocab_size": 32, "model": {"layers": 2}, "bits": 4}
 COMBINED = parse_recipe("prune:0.75+quantize:4")

@@ -15,6 +15,7 @@ from tlc_jax.compression import pruning
 from tlc_jax.compression.pruning import apply_masks, clear_moments, magnitude_masks, mask_updates, sparsity
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.compression.scope import prunable
+from tlc_jax.errors import InputError
 from tlc_jax.selectors import flatten, unflatten
 
 
@@ -32,9 +33,22 @@ def reference_masks(params: Any, prune: Prune) -> dict[str, np.ndarray]:
         everything = keep(np.concatenate([leaf.ravel() for leaf in flat.values()]))
         parts = np.split(everything, np.cumsum([leaf.size for leaf in flat.values()])[:-1])
         return {path: part.reshape(leaf.shape) for (path, leaf), part in zip(flat.items(), parts, strict=True)}
+    if prune.scope == "layer":
+        return reference_layers(flat, keep)
     stacks = {path: leaf if leaf.ndim == 3 else leaf[None] for path, leaf in flat.items()}
     masks = {path: np.stack([keep(matrix.ravel()) for matrix in stack]) for path, stack in stacks.items()}
     return {path: mask.reshape(flat[path].shape) for path, mask in masks.items()}
+
+
+def reference_layers(flat: dict[str, np.ndarray], keep: Any) -> dict[str, np.ndarray]:
+    masks = {path: keep(leaf.ravel()).reshape(leaf.shape) for path, leaf in flat.items() if leaf.ndim == 2}
+    stacked = {path: np.zeros(leaf.shape, bool) for path, leaf in flat.items() if leaf.ndim == 3}
+    for layer in range(2):
+        together = keep(np.concatenate([flat[path][layer].ravel() for path in stacked]))
+        ends = np.cumsum([flat[path][layer].size for path in stacked])[:-1]
+        for path, part in zip(stacked, np.split(together, ends), strict=True):
+            stacked[path][layer] = part.reshape(flat[path].shape[1:])
+    return masks | stacked
 
 
 def assert_same_masks(masks: Any, expected: dict[str, np.ndarray]) -> None:
@@ -45,12 +59,45 @@ def assert_same_masks(masks: Any, expected: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.15, 0.75, 0.999])
-@pytest.mark.parametrize("scope", ["global", "tensor"])
+@pytest.mark.parametrize("scope", ["global", "tensor", "layer"])
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_thresholds_equal_sorting(share: float, scope: str, embeddings: bool) -> None:
     params = trees.classifier()
-    prune = Prune(share, scope, embeddings)
+    prune = Prune(share, scope, embeddings=embeddings)
     assert_same_masks(magnitude_masks(params, prune), reference_masks(params, prune))
+
+
+def along_inputs(path: str, leaf: np.ndarray) -> np.ndarray:
+    """The leaf with the weights of an output on the last axis."""
+    return leaf if path.startswith("embedding") else np.swapaxes(leaf, -1, -2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("prune", [Prune(0.3, "row"), Prune(0.5, block=4), Prune(0.25, block=4), Prune(0.5, block=2)])
+def test_rows_and_blocks_lose_their_own_smallest(prune: Prune, seed: int) -> None:
+    params = jax.tree.map(lambda leaf: np.round(leaf, 2), trees.classifier(seed=seed))  # many ties
+    masks = flatten(magnitude_masks(params, prune))
+    assert masks.keys() == {path for path, inside in prunable(params, True).items() if inside}
+    for path, mask in masks.items():
+        rows = along_inputs(path, flatten(params)[path])
+        size = prune.block or rows.shape[-1]
+        expected = np.abs(rows.reshape(-1, size)) > 0
+        order = np.argsort(np.abs(rows.reshape(-1, size)), axis=1, kind="stable")
+        np.put_along_axis(expected, order[:, : round(prune.sparsity * size)], False, axis=1)
+        np.testing.assert_array_equal(along_inputs(path, np.asarray(mask)).reshape(-1, size), expected, err_msg=path)
+
+
+def test_selectors_narrow_the_scope() -> None:
+    masks = flatten(magnitude_masks(trees.classifier(), Prune(0.5, only="blocks/ffn/.*")))
+    assert masks.keys() == {"blocks/ffn/up/kernel", "blocks/ffn/down/kernel"}
+    for only in ("blocks/ffn/up/bias", "blocks/tails/.*"):
+        with pytest.raises(InputError, match="selects no weight matrix|matches no parameter"):
+            magnitude_masks(trees.classifier(), Prune(0.5, only=only))
+
+
+def test_blocks_that_do_not_divide_are_refused_with_the_path() -> None:
+    with pytest.raises(InputError, match="blocks/attention/key/kernel has 8 inputs, which blocks of 3"):
+        magnitude_masks(trees.classifier(), Prune(1 - 2 / 3, block=3, only="blocks/attention/key/.*"))
 
 
 @settings(max_examples=20, deadline=None)
@@ -64,8 +111,12 @@ def test_ties_and_zeros_fall_by_position(seed: int, share: float, scope: str) ->
     assert_same_masks(magnitude_masks(params, prune), reference_masks(params, prune))
 
 
-@pytest.mark.parametrize("scope", ["global", "tensor"])
-def test_sharded_masks_are_the_same_and_sharded_alike(scope: str) -> None:
+@pytest.mark.parametrize(
+    "prune",
+    [Prune(0.6), Prune(0.6, "tensor"), Prune(0.6, "layer"), Prune(0.6, "row"), Prune(0.5, block=4)],
+    ids=["global", "tensor", "layer", "row", "2:4"],
+)
+def test_sharded_masks_are_the_same_and_sharded_alike(prune: Prune) -> None:
     assert jax.device_count() == 8, "tests run on eight fake devices"
     mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     params = trees.classifier(classes=8)
@@ -76,8 +127,9 @@ def test_sharded_masks_are_the_same_and_sharded_alike(scope: str) -> None:
         return jax.device_put(np.round(leaf, 2), jax.sharding.NamedSharding(mesh, spec))  # rounded: many ties
 
     sharded = unflatten({path: place(path, leaf) for path, leaf in flatten(params).items()})
-    masks = magnitude_masks(sharded, Prune(0.6, scope))
-    assert_same_masks(masks, reference_masks(sharded, Prune(0.6, scope)))
+    masks = magnitude_masks(sharded, prune)
+    expected = magnitude_masks(jax.device_get(sharded), prune)
+    assert_same_masks(masks, {path: np.asarray(mask) for path, mask in flatten(expected).items()})
     for path, mask in flatten(masks).items():
         leaf = flatten(sharded)[path]
         assert mask.sharding.is_equivalent_to(leaf.sharding, leaf.ndim), path
@@ -131,7 +183,7 @@ def test_a_mask_without_parameter_is_an_error_unless_restricted() -> None:
 def test_masks_from_zeros_finds_what_was_pruned() -> None:
     params = trees.classifier()
     masks = magnitude_masks(params, Prune(0.7, embeddings=False))
-    found = pruning.masks_from_zeros(apply_masks(params, masks), embeddings=False)
+    found = pruning.masks_from_zeros(apply_masks(params, masks), [Prune(0.7, embeddings=False)])
     assert_same_masks(found, {path: np.asarray(mask) for path, mask in flatten(masks).items()})
 
 

@@ -7,21 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.compression.recipe import Prune, Quantize, Recipe, format_recipe, parse_recipe
+from tlc_jax.compression.recipe import Finetune, Prune, Quantize, Recipe, Remove, format_recipe, parse_recipe
 from tlc_jax.errors import InputError
 
+SELECTORS = st.sampled_from([".*", "embedding/.*", "blocks/.+/kernel", "(a,b){1,2}/x+y"])
 PRUNES = st.builds(
-    Prune, st.floats(0, 1, exclude_max=True), st.sampled_from(["global", "tensor"]), embeddings=st.booleans()
-)
+    Prune,
+    st.floats(0, 1, exclude_max=True),
+    st.sampled_from(["global", "tensor", "layer", "row"]),
+    embeddings=st.booleans(),
+    only=SELECTORS,
+) | st.sampled_from([Prune(0.5, block=4), Prune(0.75, block=8, embeddings=False), Prune(1 - 1 / 3, block=3)])
 QUANTIZES = st.builds(
     Quantize,
     st.sampled_from([2, 3, 4, 5, 6, 7, 8, 32]),
-    st.sampled_from(["tensor", "channel"]),
-    st.sampled_from(["aqt", "minmax"]),
-    st.booleans(),
-)
+    scheme=st.sampled_from(["aqt", "minmax"]),
+    range=st.sampled_from(["extremes", "mse", "99.9"]),
+    embeddings=st.booleans(),
+    only=SELECTORS,
+) | st.sampled_from([Quantize(4, per="tensor"), Quantize(3, group=64)])
+REMOVES = st.sampled_from([Remove(0.5, "heads"), Remove(0.25, "neurons"), Remove(0.5, "layers", "spread")])
+AFTER = st.lists(PRUNES | QUANTIZES, max_size=3).map(tuple)
+DURING = st.sampled_from([(), (Finetune(),), (Prune(0.9, gradual=True), Quantize(4, aware=True), Finetune())])
 RECIPES = st.builds(
-    lambda *steps: Recipe(sum(steps, ())), *(st.just(()) | st.tuples(kind) for kind in (PRUNES, QUANTIZES))
+    lambda removes, during, after: Recipe((*removes, *during, *after)),
+    st.lists(REMOVES, max_size=2),
+    DURING,
+    AFTER,
 )
 
 
@@ -41,13 +53,26 @@ def test_defaults_are_left_out() -> None:
     recipe = parse_recipe(text)
     assert recipe == Recipe((Prune(0.75), Quantize(4, per="tensor")))
     assert format_recipe(recipe) == "prune:0.75+quantize:4,per=tensor"
-    assert (recipe.sparsity, recipe.bits) == (0.75, 4)
 
 
 def test_dense_means_nothing() -> None:
-    recipe = parse_recipe("dense")
-    assert (recipe.prune, recipe.quantize, recipe.sparsity, recipe.bits) == (None, None, 0.0, 32)
-    assert format_recipe(recipe) == "dense"
+    assert parse_recipe("dense") == Recipe()
+    assert format_recipe(Recipe()) == "dense"
+
+
+def test_selectors_may_hold_the_languages_own_signs() -> None:
+    recipe = parse_recipe("quantize:8,only=.+/(key|query){1,}/.+,group=32 + quantize:4")
+    assert recipe.operations == (Quantize(8, group=32, only=".+/(key|query){1,}/.+"), Quantize(4))
+
+
+def test_blocks_are_written_as_what_is_kept() -> None:
+    assert parse_recipe("prune:1:4").operations == (Prune(0.75, block=4),)
+
+
+def test_operations_are_told_apart_by_the_finetuning() -> None:
+    before, after = parse_recipe("prune:0.6+finetune+quantize:4").around_finetuning()
+    assert (before, after) == ((Prune(0.6),), (Quantize(4),))
+    assert parse_recipe("prune:0.6+quantize:4").around_finetuning() == ((), (Prune(0.6), Quantize(4)))
 
 
 @pytest.mark.parametrize(
@@ -55,14 +80,14 @@ def test_dense_means_nothing() -> None:
     [
         ("prun:0.5", "did you mean prune?"),
         ("dens", "did you mean dense?"),
-        ("distil:0.5", "known here: dense, prune, quantize"),
+        ("distil:0.5", "known here: dense, prune, remove, quantize, finetune"),
         ("", "unknown operation ''"),
-        ("prune:0.5+", "unknown operation ''"),
+        ("prune:0.5+", "must be a number"),
         ("dense+prune:0.5", "unknown operation 'dense'"),
         ("prune:0.5,scop=global", "did you mean scope?"),
         ("quantize:4,sparsity=0.5", "has no key 'sparsity'"),
         ("quantize:4,bits=8", "has no key 'bits'"),
-        ("prune:0.5,scope=layer", "scope=layer must be one of global, tensor"),
+        ("prune:0.5,scope=column", "scope=column must be one of global, tensor, layer, row"),
         ("quantize:4,per=row", "per=row must be one of tensor, channel"),
         ("quantize:4,scheme=nf4", "scheme=nf4 must be one of aqt, minmax"),
         ("quantize:4,embeddings=no", "embeddings=no must be one of true, false"),
@@ -77,8 +102,25 @@ def test_dense_means_nothing() -> None:
         ("prune:nan", "must lie in [0, 1)"),
         ("quantize:1", "must be 2 to 8, or 32"),
         ("quantize:16", "must be 2 to 8, or 32"),
-        ("quantize:4+prune:0.5", "prune must come before quantize"),
-        ("prune:0.5+prune:0.6", "prune occurs twice"),
+        ("prune:4:2", "0 < N < M <= 32"),
+        ("prune:2:", "0 < N < M <= 32"),
+        ("prune:2:4,scope=row", "leave out scope"),
+        ("prune:0.5,only=[", "is no regular expression"),
+        ("prune:0.5,block=4", "has no key 'block'"),
+        ("quantize:4,group=64,per=tensor", "leave out per=tensor"),
+        ("quantize:4,group=-1", "must be a number of weights"),
+        ("quantize:4,group=many", "must be a whole number"),
+        ("quantize:4,range=median", "must be extremes, mse, or a percentage"),
+        ("quantize:4,range=1", "must be extremes, mse, or a percentage"),
+        ("remove:0.5", "remove needs of="),
+        ("remove:0.5,of=tails", "must be one of heads, neurons, layers"),
+        ("remove:1,of=heads", "must lie between 0 and 1"),
+        ("remove:0.5,of=heads,which=spread", "is for of=layers"),
+        ("prune:0.5+remove:0.5,of=heads", "remove must come before prune"),
+        ("finetune:3", "finetune takes no value"),
+        ("finetune+finetune", "finetune occurs twice"),
+        ("prune:0.9,gradual=true", "add +finetune after it"),
+        ("finetune+quantize:4,aware=true", "add +finetune after it"),
     ],
 )
 def test_bad_recipes_are_refused_in_one_line(text: str, words: str) -> None:

@@ -10,8 +10,8 @@ For a parameter at PATH it has, all little-endian:
     PATH:kept    where it was pruned: one bit per position, first in the lowest bit
 
 The file's metadata is one JSON object: `format`, `shapes` and `bits` of the pruned and quantised leaves, `grouped` of
-those with groups, `metadata` from the caller (kind, model, labels, tokenizer hash, recipe, ...) and a `checksum` of it all. The same model gives the
-same bytes.
+those with groups, `metadata` from the caller (kind, model, labels, tokenizer hash, recipe, ...) and a `checksum` of it
+all. The same model gives the same bytes.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ def _mask_along(path: str, leaf: jax.Array, block: int, share: float) -> jax.Arr
         raise InputError(f"recipe: {path} has {inputs} inputs, which blocks of {block} do not divide: leave it out")
     size = block or inputs
     blocks = jnp.reshape(leaf, (*leaf.shape[:axis], -1, size, *leaf.shape[axis + 1 :]))
-    return keep_largest_along(blocks, round(share * size), axis + 1).reshape(leaf.shape)
+    mask = keep_largest_along(blocks, round(share * size), axis + 1).reshape(leaf.shape)
+    return jax.device_put(mask, leaf.sharding) if isinstance(leaf, jax.Array) else mask
 
 
 def masks_from_zeros(params: Params, prunes: Iterable[Prune]) -> dict[str, Any]:

@@ -261,8 +261,10 @@ def _parse_operation(text: str) -> Operation:
         _need(key not in values, f"{name} key {key} occurs twice")
         values[key] = _value(name, key, value, keys[key].default)
     for key, field in keys.items():
-        _need(key in values or field.default is not dataclasses.MISSING, f"{name} needs {key}=, such as {name}:"
-              f"{_EXAMPLES[name]}")
+        _need(
+            key in values or field.default is not dataclasses.MISSING,
+            f"{name} needs {key}=, such as {name}:{_EXAMPLES[name]}",
+        )
     return kind(**values)
 
 

@@ -11,8 +11,9 @@ from tlc_jax.errors import InputError
 from tlc_jax.selectors import flatten, select
 
 Params = Mapping[str, Any]
-EMBEDDING = r"(.*/)?embedding/(token|position)"
-HEAD = r"classifier/.*"
+MATRIX = re.compile(r"(.*/)?kernel")
+EMBEDDING = re.compile(r"(.*/)?embedding/(token|position)")
+HEAD = re.compile(r"classifier/.*")
 
 
 def compressible(params: Params, embeddings: bool, only: str = ANY) -> dict[str, bool]:
@@ -26,7 +27,7 @@ def compressible(params: Params, embeddings: bool, only: str = ANY) -> dict[str,
       InputError: `only` selects no such matrix.
     """
     flat = flatten(params)
-    scope = select([(r".*/kernel", True), (EMBEDDING, embeddings)], flat, default=False)
+    scope = {path: bool(MATRIX.fullmatch(path) or (embeddings and EMBEDDING.fullmatch(path))) for path in flat}
     if only == ANY:
         return scope
     chosen = select([(only, True)], flat, default=False)
@@ -43,7 +44,7 @@ def prunable(params: Params, embeddings: bool, only: str = ANY) -> dict[str, boo
     90 % a global threshold takes the whole of it, and what is left of the model answers the same class always.
     """
     scope = compressible(params, embeddings, only)
-    return {path: chosen and not re.fullmatch(HEAD, path) for path, chosen in scope.items()}
+    return {path: chosen and not HEAD.fullmatch(path) for path, chosen in scope.items()}
 
 
 def output_axis(path: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,20 +40,18 @@ def remove_structures(params: Mapping[str, Any], model: Model, remove: Remove) -
     if remove.of == "layers":
         return _without_layers(flat, model, remove)
     if remove.of == "heads":
-        widths = model.widths()
+        widths = model.filled()
         keep = _stay(widths.heads, remove)
         for block in _blocks(ATTENTION, flat):
             flat |= _without_heads(flat, block, widths.heads, widths.head_size, keep)
         return unflatten(flat), dataclasses.replace(model, heads=keep, head_size=widths.head_size)
-    keep = _stay(model.widths().ffn, remove)
+    keep = _stay(model.filled().ffn, remove)
     for block in _blocks(FEED_FORWARD, flat):
         flat |= _without_neurons(flat, block, keep)
     return unflatten(flat), dataclasses.replace(model, ffn=keep)
 
 
-def remove_all(
-    params: Mapping[str, Any], model: Model, removes: Sequence[Remove]
-) -> tuple[Mapping[str, Any], Model]:
+def remove_all(params: Mapping[str, Any], model: Model, removes: Sequence[Remove]) -> tuple[Mapping[str, Any], Model]:
     """`remove_structures`, one after the other."""
     for remove in removes:
         params, model = remove_structures(params, model, remove)
