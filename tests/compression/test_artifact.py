@@ -33,7 +33,13 @@ QUANTIZES = st.builds(
     st.sampled_from(["", ",range=mse", ",range=99"]),
     st.sampled_from(["", ",embeddings=false", ",only=blocks/.+/kernel"]),
 )
-RECIPES = st.lists(PRUNES | QUANTIZES, max_size=3).map(lambda parts: parse_recipe("+".join(parts) or "dense"))
+# What is quantised once is not quantised again, and a selector that selects nothing any more is an error.
+RECIPES = st.builds(
+    lambda before, quantize, after: parse_recipe("+".join([*before, *quantize, *after]) or "dense"),
+    st.lists(PRUNES, max_size=2),
+    st.lists(QUANTIZES, max_size=1),
+    st.lists(PRUNES, max_size=1),
+)
 
 METADATA = {"kind": "classifier", "labels": ["a", "b", "c"], "vocab_size": 32, "model": {"layers": 2}, "bits": 4}
 COMBINED = parse_recipe("prune:0.75+quantize:4")
