@@ -84,7 +84,9 @@ def test_fewer_layers(which: str, stay: list[int]) -> None:
 
 
 @pytest.mark.parametrize("of", ["heads", "neurons", "layers"])
-@pytest.mark.parametrize(("share", "kind"), [("attention", "classifier"), ("all", "classifier"), ("none", "translator")])
+@pytest.mark.parametrize(
+    ("share", "kind"), [("attention", "classifier"), ("all", "classifier"), ("none", "translator")]
+)
 def test_every_kind_of_model_fits_its_new_shape(of: str, share: str, kind: str) -> None:
     whole = dataclasses.replace(MODEL, share=share)
     small, model = remove_structures(random_params(whole, kind), whole, Remove(0.5, of))

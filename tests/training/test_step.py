@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.compression.pruning import apply_masks, magnitude_masks, mask_updates
+from tlc_jax.compression.held import Held
+from tlc_jax.compression.pruning import apply_masks, magnitude_masks
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import masked_language_model
@@ -34,9 +35,9 @@ def params():
 
 
 def run(params, optimizer_settings, parts=1, masks=None, steps=1, seed=0):
-    optimizer = adamw(optimizer_settings, params, 64, mask_updates(masks) if masks else None)
-    freeze = (lambda g: apply_masks(g, masks)) if masks else (lambda g: g)
-    step = jax.jit(make_train_step(OBJECTIVE, optimizer, parts, "rbg", freeze))
+    held = Held(masks or {})
+    optimizer = adamw(optimizer_settings, params, 64, held.transform(params))
+    step = jax.jit(make_train_step(OBJECTIVE, optimizer, parts, "rbg", held.freeze))
     state = init_state(params, optimizer)
     for index in range(steps):
         state, metrics = step(state, BATCH, step_key(seed, index), jnp.float32(0.5))

@@ -51,7 +51,7 @@ def remove_structures(params: Mapping[str, Any], model: Model, remove: Remove) -
     return unflatten(flat), dataclasses.replace(model, ffn=keep)
 
 
-def remove_all(params: Mapping[str, Any], model: Model, removes: Sequence[Remove]) -> tuple[Mapping[str, Any], Model]:
+def remove_all(params: dict[str, Any], model: Model, removes: Sequence[Remove]) -> tuple[dict[str, Any], Model]:
     """`remove_structures`, one after the other."""
     for remove in removes:
         params, model = remove_structures(params, model, remove)

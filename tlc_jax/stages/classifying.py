@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from tlc_jax import processes
 from tlc_jax.analysis import flops
-from tlc_jax.compression.pruning import apply_masks, mask_updates
+from tlc_jax.compression.held import NOTHING, Held
 from tlc_jax.config import Config
 from tlc_jax.data.batches import LabelledBatches
 from tlc_jax.data.labelled import Labelled, hold_out, load_labelled
@@ -23,7 +25,7 @@ from tlc_jax.training.loop import Task
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import Batch, classification
 from tlc_jax.training.optimizer import adamw
-from tlc_jax.training.step import make_train_step
+from tlc_jax.training.step import TrainState, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +109,13 @@ class ClassifierRun:
         for name, predictions in self.predictions.items():
             predictions.save(workdir / "predictions" / f"{name}.npz")
 
-    def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
-        """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
+    def task(self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None) -> Task:
+        """The training task from `init()` on; `held` says what compression does meanwhile."""
         config = self.config
-        optimizer = adamw(
-            config.optimizer, self.network.abstract(), config.model.hidden, mask_updates(masks) if masks else None
-        )
+        abstract = self.network.abstract()
+        optimizer = adamw(config.optimizer, abstract, config.model.hidden, held.transform(abstract))
         batches = LabelledBatches(self.data.train, config.optimizer.batch_size, config.seed if seed is None else seed)
+        seen = jax.jit(held.seen) if held.rounded else held.seen
         return Task(
             init=init,
             optimizer=optimizer,
@@ -122,12 +124,15 @@ class ClassifierRun:
                 optimizer,
                 config.microbatches,
                 config.impl.dropout_keys,
-                (lambda gradient: apply_masks(gradient, masks)) if masks else (lambda gradient: gradient),
+                held.freeze,
+                held.seen,
             ),
             batch=lambda step: self.placement.put_batch(batches(step)),
             cost=self._cost(batches.examples_per_epoch),
-            evaluate=self.evaluate,
+            evaluate=lambda params, final: self.evaluate(seen(params), final),
             meta=self.meta,
+            stage=held.stage,
+            advance=lambda state, stage: TrainState(*held.advance(state.params, state.optimizer, stage)),
             peak_flops=session.peak(config),
         )
 

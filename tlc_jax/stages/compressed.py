@@ -15,7 +15,7 @@ from tlc_jax import processes
 from tlc_jax.compression.artifact import load_artifact, save_artifact
 from tlc_jax.compression.compress import Compressed, compress_params
 from tlc_jax.compression.pruning import sparsity
-from tlc_jax.compression.recipe import FLOAT_BITS, Recipe, format_recipe
+from tlc_jax.compression.recipe import FLOAT_BITS, Recipe
 from tlc_jax.compression.size import measure
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params
@@ -28,7 +28,7 @@ from tlc_jax.training.mesh import describe_parameters
 def finish(
     params: Params,
     recipe: Recipe,
-    masks: Mapping[str, Any] | None,
+    masks: Mapping[str, Any],
     meta: dict[str, Any],
     tokenizer: Tokenizer,
     workdir: Path,
@@ -37,10 +37,10 @@ def finish(
     """Writes artifact/ and compressed/ into the workdir.
 
     Args:
-      params: trained, and pruned already where `masks` are given.
-      recipe: its quantisation is applied here; so is its pruning, where there are no masks.
+      params: trained, and pruned already where `masks` say so.
+      recipe: what is left to do, without training.
       masks: what is pruned.
-      meta: what checkpoints say about the model.
+      meta: what checkpoints say about the model, with the whole recipe.
       tokenizer: packed beside the model.
       workdir: the run's.
       evaluate: (parameters, whether training is over) -> numbers.
@@ -48,7 +48,6 @@ def finish(
     Returns:
       the numbers of the model as the artifact holds it, its sparsity, bits and sizes.
     """
-    meta = {**meta, "recipe": format_recipe(recipe)}
     compressed = compress_params(params, recipe, masks)
     path = workdir / ARTIFACT
     if processes.first():
@@ -63,12 +62,21 @@ def finish(
     zeros = sparsity(compressed.params, compressed.masks)
     return {
         "recipe": meta["recipe"],
-        "bits": recipe.bits,
+        "bits": _bits(compressed),
         "sparsity": zeros.over_scope,
         "sparsity_all": zeros.over_all,
         **dataclasses.asdict(measure(compressed, artifact=path, checkpoint=saved)),
         **evaluate(packed, True),
     }
+
+
+def _bits(model: Compressed) -> float:
+    """Bits of a quantised weight, on average where they differ; 32 where none is quantised."""
+    sizes = [(tensor.codes.size, tensor.bits) for tensor in model.quantized.values()]
+    if not sizes:
+        return FLOAT_BITS
+    mean = sum(size * bits for size, bits in sizes) / sum(size for size, _ in sizes)
+    return round(mean, 3) if mean % 1 else int(mean)
 
 
 def _table(model: Compressed) -> str:

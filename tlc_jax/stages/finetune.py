@@ -16,14 +16,15 @@ from typing import Any
 
 import jax
 
+from tlc_jax.compression.held import Held
 from tlc_jax.compression.pruning import restrict_masks
-from tlc_jax.compression.recipe import parse_recipe
+from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config
 from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.errors import InputError
-from tlc_jax.models.network import classifier
+from tlc_jax.models.network import Params, classifier
 from tlc_jax.stages import compressed, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.starting_point import StartingPoint
@@ -74,17 +75,56 @@ def _summary(results: dict[int, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, pack: bool = False) -> dict[str, Any]:
-    """One finetuning run.
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A classifier that was trained.
+
+    Attributes:
+      work: its network and data.
+      params: float32, whole on every host.
+      masks: what training held at zero; what gradual pruning added is zero in `params`.
+      numbers: what result.json says.
+    """
+
+    work: ClassifierRun
+    params: Params
+    masks: dict[str, Any]
+    numbers: dict[str, Any]
+
+
+def finetune(config: Config, workdir: Path) -> dict[str, Any]:
+    """One finetuning run, of a compressed model to a compressed one."""
+    start = None
+    if config.init.source:
+        start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    trained = train_classifier(config, workdir, start)
+    result, work = trained.numbers, trained.work
+    recipe = parse_recipe(start.recipe if start else "dense")
+    if recipe.operations:
+        meta = {**work.meta, "recipe": result["recipe"]}
+        # What was quantised is quantised anew; what was rounded while the start was trained is now, too.
+        anew = Recipe(tuple(dataclasses.replace(operation, aware=False) for operation in recipe.quantizes))
+        result |= compressed.finish(trained.params, anew, trained.masks, meta, work.tokenizer, workdir, work.evaluate)
+    work.save_predictions(workdir)
+    return result
+
+
+def train_classifier(
+    config: Config,
+    workdir: Path,
+    start: StartingPoint | None,
+    gradual: tuple[Prune, ...] = (),
+    aware: tuple[Quantize, ...] = (),
+) -> Trained:
+    """Trains a classifier under `budget`.
 
     Args:
       config: resolved.
       workdir: claimed by the caller.
-      start: the model to start from; None: what `init.from` names, if anything.
-      pack: write an artifact also where `start` is not compressed.
+      start: the model to start from, whose pruned weights stay zero; None: from scratch.
+      gradual: pruning on the way.
+      aware: quantisation that the forward pass sees.
     """
-    if start is None and config.init.source:
-        start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     if start is not None:
         config = session.adopt_model(config, start.model, start.path)
     tokenizer = start.tokenizer if start else _own_tokenizer(config)
@@ -98,11 +138,10 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     work = ClassifierRun(config, network, tokenizer, data, placement)
     session.write_parameter_table(config, network.abstract(), placement, workdir)
 
-    recipe = parse_recipe(start.recipe if start else "dense")
     init = network.init(jax.random.key(config.seed))
-    masks = None
+    masks: dict[str, Any] = {}
     if start is not None:
-        masks = restrict_masks(start.masks, init) or None
+        masks = restrict_masks(start.masks, init)
         init, restored, fresh = starting_point.graft(init, start.params)
         session.say(
             f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "
@@ -110,8 +149,8 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
         )
         if not restored:
             raise InputError(f"nothing in {start.path} fits this model")
-    outcome = train(work.task(lambda: init, masks), config, workdir, placement)
-    result = {
+    outcome = train(work.task(lambda: init, Held(masks, gradual, aware)), config, workdir, placement)
+    numbers = {
         "stage": "finetune",
         **session.size_numbers(network),
         "seed": config.seed,
@@ -123,11 +162,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
         **outcome.numbers,
         **session.provenance(),
     }
-    if pack or recipe.operations:
-        params = placement.gather(outcome.params)
-        result |= compressed.finish(params, recipe, masks, work.meta, tokenizer, workdir, work.evaluate)
-    work.save_predictions(workdir)
-    return result
+    return Trained(work, placement.gather(outcome.params), masks, numbers)
 
 
 def _own_tokenizer(config: Config) -> Tokenizer:

@@ -115,8 +115,7 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingP
         beside = path.parent / "tokenizer.model"
     else:
         path, meta, params = _read_checkpoint(path, impl)
-        prune = parse_recipe(meta.get("recipe", "dense")).prune
-        masks = masks_from_zeros(params, prune.embeddings) if prune else {}
+        masks = masks_from_zeros(params, parse_recipe(meta.get("recipe", "dense")).prunes)
         beside = path.parent.parent / "tokenizer.model"
     where = Path(tokenizer_path or beside)
     tokenizer = Tokenizer.load(where)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from tlc_jax import processes
 from tlc_jax.analysis import flops
-from tlc_jax.compression.pruning import apply_masks, mask_updates
+from tlc_jax.compression.held import NOTHING, Held
 from tlc_jax.config import Config
 from tlc_jax.data.buckets import PairBatches
 from tlc_jax.data.tokenizer import Tokenizer
@@ -23,7 +24,7 @@ from tlc_jax.training.loop import Task
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import Batch, translation
 from tlc_jax.training.optimizer import adamw
-from tlc_jax.training.step import make_train_step
+from tlc_jax.training.step import TrainState, make_train_step
 
 _SAMPLES = 10
 
@@ -88,13 +89,13 @@ class TranslatorRun:
             for row in sorted(rows)
         ]
 
-    def task(self, init: Callable[[], Params], masks: Mapping[str, Any] | None = None, seed: int | None = None) -> Task:
-        """The training task from `init()` on; pruned weights, where `masks` are given, stay exactly zero."""
+    def task(self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None) -> Task:
+        """The training task from `init()` on; `held` says what compression does meanwhile."""
         config = self.config
         batches = self.batches if seed is None else self._batches(seed)
-        optimizer = adamw(
-            config.optimizer, self.network.abstract(), config.model.hidden, mask_updates(masks) if masks else None
-        )
+        abstract = self.network.abstract()
+        optimizer = adamw(config.optimizer, abstract, config.model.hidden, held.transform(abstract))
+        seen = jax.jit(held.seen) if held.rounded else held.seen
         return Task(
             init=init,
             optimizer=optimizer,
@@ -103,12 +104,15 @@ class TranslatorRun:
                 optimizer,
                 config.microbatches,
                 config.impl.dropout_keys,
-                (lambda gradient: apply_masks(gradient, masks)) if masks else (lambda gradient: gradient),
+                held.freeze,
+                held.seen,
             ),
             batch=lambda step: self.placement.put_batch(batches(step)),
             cost=self._cost,
-            evaluate=self.evaluate,
+            evaluate=lambda params, final: self.evaluate(seen(params), final),
             meta=self.meta,
+            stage=held.stage,
+            advance=lambda state, stage: TrainState(*held.advance(state.params, state.optimizer, stage)),
             peak_flops=session.peak(config),
         )
 

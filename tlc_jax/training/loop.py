@@ -63,6 +63,8 @@ class Task:
       cost: batch -> what training on it spends (all but seconds).
       evaluate: (parameters, whether training is over) -> metrics.
       meta: what every checkpoint says about the model.
+      stage: fraction of the budget used -> how far what changes the state between steps has come; 0: there is nothing.
+      advance: (state, stage) -> the state changed so. Twice is as good as once: after a restart it is done again.
       enough: metrics of an evaluation -> whether to stop there, whatever is left of the budget.
       peak_flops: of all devices together, FLOP/s; None where unknown.
     """
@@ -74,6 +76,8 @@ class Task:
     cost: Callable[[Batch], Amounts]
     evaluate: Callable[[Params, bool], dict[str, Any]]
     meta: dict[str, Any]
+    stage: Callable[[float], int] = lambda fraction: 0
+    advance: Callable[[TrainState, int], TrainState] = lambda state, stage: state
     enough: Callable[[dict[str, Any]], bool] = lambda metrics: False
     peak_flops: float | None = None
 
@@ -145,6 +149,7 @@ class _Run:
         self.last_step_seconds = 0.0
         self.saved_step = self.step if self.step else -1
         self.compiled: dict[tuple[Any, ...], CompiledStep] = {}
+        self.stage = 0
         self.stop = StopRequest()
         self.messenger = Messenger(placement)
         self.notes: list[Note] = [self._note()]
@@ -221,6 +226,7 @@ class _Run:
     def _dispatch(self, batch: Batch) -> None:
         run_step = self._compiled(batch)
         fraction = np.float32(min(1.0, self.budget.used(self._agreed(), self._in_flight())[0]))
+        self._advance(float(fraction))
         notes = self.messenger.send(self._note())
         started = self.clock()
         self.state, metrics, notes = run_step(self.state, batch, np.int32(self.step), fraction, notes)
@@ -228,6 +234,17 @@ class _Run:
         cost = self.task.cost(batch)
         self.flights.append(_Flight(self.step, cost, metrics, notes, started))
         self.costs.append((self.step, cost))
+
+    def _advance(self, fraction: float) -> None:
+        """Changes the state between two steps where the task says so; that is training, too."""
+        stage = self.task.stage(fraction)
+        if stage == self.stage:
+            return
+        self._settle()
+        started = self.clock()
+        self.state = jax.block_until_ready(self.task.advance(self.state, stage))
+        self.ledger.finish_steps(Amounts(), self.clock() - started, self.seconds_per_step and 0.0)
+        self.stage = stage
 
     def _compiled(self, batch: Batch) -> CompiledStep:
         shapes = tuple((name, value.shape) for name, value in batch.items())

@@ -40,7 +40,8 @@ def make_train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     parts: int = 1,
     dropout_keys: str = "rbg",
-    freeze_gradient: Callable[[Params], Params] = lambda gradient: gradient,
+    freeze_gradient: Callable[[Params, Any], Params] = lambda gradient, optimizer_state: gradient,
+    seen: Callable[[Params], Params] = lambda params: params,
 ) -> TrainStep:
     """The step for an objective.
 
@@ -50,14 +51,16 @@ def make_train_step(
       parts: microbatches that a batch is worked through in. Accumulated gradients are those of the whole batch up to
         rounding (sums are added up and divided once); only dropout draws differ.
       dropout_keys: random generator for dropout.
-      freeze_gradient: applied to the mean gradient before its norm is taken, e.g. to leave out pruned weights.
+      freeze_gradient: (mean gradient, optimizer state) -> the gradient whose norm is taken and that the optimizer gets,
+        e.g. without what belongs to pruned weights.
+      seen: parameters -> those that the forward pass computes with, e.g. rounded ones.
 
     The key handed to a step decides everything random in it. Masking uses it as it is (threefry: the same draws on
     any mesh); dropout uses a key of the cheaper generator derived from it.
     """
 
     def sums_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
-        sums, _ = objective.sums(params, batch, key)
+        sums, _ = objective.sums(seen(params), batch, key)
         return sums.loss, sums
 
     gradient_of = jax.grad(sums_of, has_aux=True)
@@ -82,7 +85,7 @@ def make_train_step(
         key_corrupt, key_dropout = jax.random.split(key)
         gradient, sums = accumulate(state.params, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys))
         weight = jnp.maximum(sums.weight, 1e-9)
-        gradient = freeze_gradient(jax.tree.map(lambda g: g / weight, gradient))
+        gradient = freeze_gradient(jax.tree.map(lambda g: g / weight, gradient), state.optimizer)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params, fraction=fraction)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(sums.loss / weight, sums.correct / weight, optax.tree.norm(gradient))
