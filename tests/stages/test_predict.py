@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 import weakref
 
@@ -105,5 +106,11 @@ def test_a_bad_place_for_the_output_is_refused_before_the_model_is_read(finetune
         assert says in capsys.readouterr().err
 
 
-def test_an_output_that_is_a_device_is_written_straight(finetuned, world):
-    assert tlc("predict", *arguments(finetuned, world / "dev.tsv", "/dev/null")) == 0
+def test_an_output_that_is_a_pipe_is_written_straight(finetuned, world, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert tlc("predict", *arguments(finetuned, world / "dev.tsv", pipe)) == 0
+    assert os.read(reader, 1 << 16).count(b"\n") == 38
+    os.close(reader)
+    assert pipe.is_fifo()
