@@ -135,6 +135,9 @@ class Eval:
     every_steps: int = _setting(0, "steps between evaluations; 0: no such rule")
     examples: int = _setting(0, "rows or examples at most per split during training; 0: all. The final one uses all")
     batch_size: int = _setting(0, "rows or examples per evaluation step; 0: optimizer.batch_size")
+    latency: tuple[int, ...] = _setting(
+        (), "finetune, compress, evaluate: time the model on batches of these sizes, at data.length; empty: never"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

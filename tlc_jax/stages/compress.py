@@ -28,7 +28,7 @@ from tlc_jax.config_checks import require_budget
 from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params
-from tlc_jax.stages import compressed, microbatch, session, starting_point
+from tlc_jax.stages import compressed, latencies, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.evaluating import Evaluation
 from tlc_jax.stages.finetune import finetune
@@ -44,7 +44,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if not config.init.source:
         raise InputError("init.from is empty: name the workdir of the run to compress")
     starting_point.find(config.init.source)
-    return session.run_once(workdir, config, lambda: _compress(config, workdir))
+    return session.run_once(workdir, config, lambda: _compress(config, workdir) | latencies.of_run(config, workdir))
 
 
 def _compress(config: Config, workdir: Path) -> dict[str, Any]:
@@ -197,6 +197,7 @@ def _rounds_directory(config: Config, workdir: Path, start: StartingPoint, prune
         return workdir / "rounds"
     settings = to_dict(config)
     decides = {name: settings[name] for name in ("seed", "data", "optimizer", "objective", "compress", "eval", "model")}
+    decides["eval"] = {name: value for name, value in decides["eval"].items() if name != "latency"}
     decides["data"] = {name: value for name, value in decides["data"].items() if name not in ("cache", "dir")}
     prune_kind = dataclasses.asdict(dataclasses.replace(prune, sparsity=0.0))
     identity = json.dumps([str(start.path.absolute()), prune_kind, decides], sort_keys=True, default=list)
