@@ -156,8 +156,13 @@ class Optimizer:
 class Eval:
     every_seconds: float = _setting(0.0, "training seconds between evaluations; 0: no such rule")
     every_steps: int = _setting(0, "steps between evaluations; 0: no such rule")
-    examples: int = _setting(0, "rows or examples at most per split during training; 0: all. The final one uses all")
+    examples: int = _setting(
+        0, "rows or examples at most per split during training and in `analyse`; 0: all. The final one uses all"
+    )
     batch_size: int = _setting(0, "rows or examples per evaluation step; 0: optimizer.batch_size")
+    latency: tuple[int, ...] = _setting(
+        (), "finetune, compress, evaluate: time the model on batches of these sizes, at data.length; empty: never"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +179,9 @@ class Checkpoint:
     every_seconds: float = _setting(300.0, "training seconds between checkpoints; 0: no such rule")
     every_steps: int = _setting(0, "steps between checkpoints; 0: no such rule")
     keep: int = _setting(2, "checkpoints kept")
+    keep_every_steps: int = _setting(
+        0, "steps between checkpoints that are kept whatever `keep` says, for `tlc analyse`; 0: none"
+    )
     average: int = _setting(0, "translate: the result is the mean of this many last checkpoints; 0 or 1: the last one")
 
 
@@ -232,6 +240,15 @@ class Impl:
 class Predict:
     input: str = _setting("", "file to read: .txt, .tsv, .csv or .jsonl, each also .gz")
     output: str = _setting("", "file to write; empty: standard output")
+
+
+@dataclasses.dataclass(frozen=True)
+class Analyse:
+    parts: tuple[str, ...] = _setting(
+        ("error", "sensitivity", "convergence"),
+        "what is looked into: how far each matrix is from what it was, what it costs to compress each alone, and how "
+        "each checkpoint of the run takes compression",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +313,7 @@ class Config:
     decode: Decode = _section(Decode, "how translations are searched for")
     impl: Impl = _section(Impl, "implementation: must not change results beyond rounding")
     predict: Predict = _section(Predict, "stage predict")
+    analyse: Analyse = _section(Analyse, "stage analyse")
     study: Study = _section(Study, "stage study")
     bench: Bench = _section(Bench, "stage bench")
     plan: Plan = _section(Plan, "stage plan")

@@ -73,10 +73,15 @@ def check_values(config: Config) -> None:
             micro >= 0 and (micro == 0 or optimizer.batch_size % micro == 0),
             f"impl.microbatch={micro} does not divide optimizer.batch_size={optimizer.batch_size}",
         )
+    need(all(size >= 1 for size in config.eval.latency), "eval.latency: batches have at least 1 row")
     need(config.plan.seconds >= 0, f"plan.seconds={config.plan.seconds} must not be negative")
     need(0 <= config.compress.recover <= 1, f"compress.recover={config.compress.recover} must lie in [0, 1]")
     need(0 < config.compress.step <= 1, f"compress.step={config.compress.step} must lie in (0, 1]")
     need(config.checkpoint.keep >= 1, f"checkpoint.keep={config.checkpoint.keep} must be at least 1")
+    need(config.checkpoint.keep_every_steps >= 0, "checkpoint.keep_every_steps must not be negative")
+    analyses = type(config.analyse)().parts
+    for part in config.analyse.parts:
+        need(part in analyses, f"analyse.parts: {part!r} is none of {', '.join(analyses)}")
     need(
         0 <= config.checkpoint.average <= config.checkpoint.keep,
         f"checkpoint.average={config.checkpoint.average} is more than checkpoint.keep={config.checkpoint.keep}",

@@ -281,3 +281,22 @@ def test_analysis_needs_no_jax():
     code = "import sys, tlc_jax.stages.report, tlc_jax.analysis.flops; print(sorted({'jax', 'flax'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_latency_is_shown_where_it_was_measured_with_what_was_timed(study_maker, tmp_path, no_figures):
+    study_maker(tmp_path)
+    assert "ms for" not in (_run(tmp_path) and _parse(tmp_path)[0])
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["layers"] == 3:
+            row |= {"latency_ms_1": 2.0 + 0.5 * row["seed"], "latency_ms_32": 40.0, "latency_length": 128}
+            row |= {"latency_computes": "float32, dense", "latency_device": "Abacus"}
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _run(tmp_path)
+    text, _ = _parse(tmp_path)
+    assert "<th class='n'>ms for 1</th><th class='n'>ms for 32</th>" in text
+    assert text.count("<td class='n'>2.25</td><td class='n'>40</td>") == 9
+    assert "float32, dense on one Abacus, 128 tokens a sequence" in text
+    with (tmp_path / "report/models.csv").open() as file:
+        found = {row["latency_ms_1_mean"] for row in csv.DictReader(file)}
+    assert found == {"", "2.25"}

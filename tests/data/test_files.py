@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,37 @@ def test_the_size_hint_is_the_size_when_unpacked(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "x" * 5000)
     write(tmp_path / "b.txt.gz", "x" * 7000)
     assert files.size_hint(str(tmp_path / "*")) == 12_000
+
+
+def test_blocks_are_the_examples_in_order_whatever_their_size(tmp_path: Path) -> None:
+    for name, rows in (("a", 3), ("b", 4)):
+        text = "".join(f"{name}{row}\t{'xyz'[row % 3]}\n" for row in range(rows))
+        write(tmp_path / f"{name}.tsv", f"text\tlabel\n{text}")
+    whole = files.examples(f"{tmp_path}/*.tsv", DATA)
+    for rows, characters, sizes in ((2, 99, [2, 2, 2, 1]), (7, 99, [7]), (9, 5, [3, 3, 1]), (9, 1, [1] * 7)):
+        blocks = list(files.example_blocks(f"{tmp_path}/*.tsv", DATA, rows, characters))
+        assert [len(block) for block in blocks] == sizes
+        for name in ("texts", "labels", "ids"):
+            assert [value for block in blocks for value in getattr(block, name)] == getattr(whole, name)
+        places = [block.place(row) for block in blocks for row in range(len(block))]
+        assert places == [whole.place(row) for row in range(7)]
+        assert places[3] == f"{tmp_path}/b.tsv, line 2"
+
+
+def test_blocks_need_the_memory_of_a_block_whatever_the_file(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "x.tsv.gz", "wt", compresslevel=1) as file:
+        file.write("text\n")
+        file.writelines(f"{row} {'word ' * 20}\n" for row in range(20_000))
+    tracemalloc.start()
+    rows = sum(len(block) for block in files.example_blocks(str(tmp_path / "x.tsv.gz"), DATA, 200))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows == 20_000
+    assert peak < 500_000  # of 3 MB
+
+
+def test_pairs_in_some_files_alone_are_refused_also_in_blocks(tmp_path: Path) -> None:
+    write(tmp_path / "a.tsv", "text\tsentence2\na\tb\n")
+    write(tmp_path / "b.tsv", "text\nc\n")
+    with pytest.raises(InputError, match="some have pairs of texts and some have not"):
+        list(files.example_blocks(f"{tmp_path}/*.tsv", DATA, 1))

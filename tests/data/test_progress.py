@@ -31,3 +31,11 @@ def test_elsewhere_only_the_end_is_written_and_nothing_if_unwanted() -> None:
         bar.update(0.5, 10)
         bar.close(20)
         assert stream.getvalue().count("\n") == lines
+
+
+def test_small_counts_are_written_out() -> None:
+    stream, now = io.StringIO(), [0.0]
+    bar = Bar("predicting", "texts", stream=stream, clock=lambda: now[0])
+    now[0] = 100.0
+    bar.close(4100)
+    assert stream.getvalue().endswith("] 100%  4.1 k texts  41/s\n")

@@ -13,6 +13,7 @@ import pytest
 from tests.stages.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl
+from tlc_jax.evaluation import latency
 from tlc_jax.selectors import flatten
 from tlc_jax.stages import starting_point
 from tlc_jax.training.checkpoint import complete_steps
@@ -75,6 +76,21 @@ def test_the_artifact_reloads_to_the_same_predictions(compressed, tmp_path) -> N
     first, again = (np.load(folder / "predictions" / "dev.npz") for folder in (compressed, tmp_path))
     np.testing.assert_array_equal(first["probabilities"], again["probabilities"])
     assert result_of(tmp_path)["accuracy"] == result_of(compressed)["accuracy"]
+
+
+@pytest.mark.parametrize("kind", ["mlm", "classifier", "translator"])
+def test_latency_is_measured_where_it_is_asked_for(kind, request, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(latency, "_LEAST_SECONDS", 0.0)
+    run = request.getfixturevalue({"mlm": "pretrained", "classifier": "compressed", "translator": "translated"}[kind])
+    assert tlc("evaluate", f"--init={run}", f"--workdir={tmp_path}", "--config.eval.latency=1,3") == 0
+    result = result_of(tmp_path)
+    if kind == "translator":
+        assert "eval.latency is for encoders" in capsys.readouterr().err
+        assert "latency" not in result
+        return
+    assert [one["batch_size"] for one in result["latency"]["batches"]] == [1, 3]
+    assert result["latency"]["length"] == 32
+    assert result["latency_ms_1"] > 0
 
 
 def test_compression_reports_its_sizes_and_rounds(compressed) -> None:

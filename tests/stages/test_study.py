@@ -11,6 +11,7 @@ import pytest
 from tests.stages.conftest import tlc
 from tlc_jax import config as configs
 from tlc_jax.errors import InputError
+from tlc_jax.evaluation import latency
 from tlc_jax.stages import study
 from tlc_jax.stages.jobs import expand, needed_first
 
@@ -87,6 +88,13 @@ def test_tasks_start_from_defaults_and_not_from_pretraining(world, tmp_path) -> 
     assert finetune.config.model.layers == 1
 
 
+def test_what_a_study_times_its_tasks_time_too(world, tmp_path) -> None:
+    settings = study_settings(world)
+    settings["eval"] = {**settings.get("eval", {}), "latency": [1, 8]}
+    jobs = expand(configs.resolve(settings), tmp_path)
+    assert {job.config.eval.latency for job in jobs} == {(1, 8)}
+
+
 def test_a_mistake_in_a_task_names_the_job(world, tmp_path) -> None:
     settings = study_settings(world)
     settings["study"]["finetune"]["optimiser"] = {"batch_size": 4}
@@ -133,8 +141,11 @@ def states(config: str, workdir, capsys) -> dict[str, str]:
     return {name: state for _, state, name, _ in rows}
 
 
-def test_a_study_from_listing_to_results(world, tmp_path, capsys) -> None:
-    config = write_config(tmp_path / "study.py", study_settings(world))
+def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(latency, "_LEAST_SECONDS", 0.0)
+    settings = study_settings(world)
+    settings["eval"]["latency"] = [2]
+    config = write_config(tmp_path / "study.py", settings)
     run = tmp_path / "run"
     before = states(config, run, capsys)
     assert before["pretrain-1x64-p0"] == "ready"
@@ -175,6 +186,8 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys) -> None:
     }
     for row in rows:
         assert row.keys() >= REQUIRED
+        assert row["latency_ms_2"] > 0
+        assert (row["latency_length"], row["latency_computes"]) == (32, "float32, dense")
     pruned = {row["recipe"]: row for row in rows if row["init"] == "pretrained"}
     assert pruned["prune:0.5+quantize:4"]["bytes_artifact"] < pruned["prune:0.5"]["bytes_artifact"]
     # Both recipes with pruning shared its one round.

@@ -50,6 +50,15 @@ def test_state_and_meta_come_back_with_their_types(checkpointer) -> None:
     np.testing.assert_array_equal(state.params["final_norm"]["scale"], np.full(6, 3.0))
 
 
+def test_every_so_many_steps_a_checkpoint_is_kept_for_good(tmp_path) -> None:
+    checkpointer = Checkpointer(tmp_path, configs.Checkpoint(keep=2, keep_every_steps=3))
+    for step in range(1, 9):
+        checkpointer.save(step, state_of(step), {"kind": "mlm"})
+    checkpointer.wait()
+    checkpointer.close()
+    assert complete_steps(checkpointer.directory) == [8, 7, 6, 3]
+
+
 def test_no_checkpoint_is_no_error(checkpointer) -> None:
     assert checkpointer.restore(jax.eval_shape(lambda: state_of(0.0))) is None
 

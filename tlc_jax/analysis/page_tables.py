@@ -13,7 +13,17 @@ from tlc_jax.analysis.page_markup import details, table
 from tlc_jax.analysis.recipe_labels import count_label, model_label, recipe_labels
 from tlc_jax.analysis.records import Model, Study
 from tlc_jax.analysis.regime import Progress, Regime
-from tlc_jax.analysis.tables import Choice, hundredths, mean_of, on_frontier, score_headings, scores, split_accuracies
+from tlc_jax.analysis.tables import (
+    Choice,
+    hundredths,
+    latency_of,
+    latency_sizes,
+    mean_of,
+    on_frontier,
+    score_headings,
+    scores,
+    split_accuracies,
+)
 
 
 def best_table(study: Study, chosen: Sequence[Choice]) -> str:
@@ -99,18 +109,38 @@ def model_tables(study: Study) -> str:
     for task, models in group(study.models, lambda model: model.task).items():
         splits = list(dict.fromkeys(split for model in models for split in split_accuracies(model)))
         splits = splits if len(splits) > 1 else []
+        timed = latency_sizes(models)
         heading = ["model", "recipe", "#sparsity", "#bits", "#non-zero", "#ideal (MB)", "#artifact (MB)",
                    "#checkpoint (MB)", *(f"#{name}" for name in score_headings(kind)),
-                   *(f"#{escape(split)} (%)" for split in splits), "#seeds", "jobs"]  # fmt: skip
-        rows = [_model_row(model, splits, labels, model.jobs in frontier) for model in models]
+                   *(f"#{escape(split)} (%)" for split in splits),
+                   *(f"#ms for {size}" for size in timed), "#seeds", "jobs"]  # fmt: skip
+        rows = [_model_row(model, splits, timed, labels, model.jobs in frontier) for model in models]
         text += f"<h3>{escape(task)}</h3>{table(heading, rows)}"
     if not text:
         return ""
-    return text + (
-        f"<p class='fine'>A dot marks the Pareto frontier of {kind.score} against megabytes. Sparsity is over the "
+    note = (
+        f"A dot marks the Pareto frontier of {kind.score} against megabytes. Sparsity is over the "
         "pruned tensors. Ideal: bits of the values kept and of the positions they need, no headers; artifact: our "
-        "packed file (largest over seeds); checkpoint: the compressed model as Orbax stores it. Unrounded: "
-        "models.csv.</p>" + ("" if kind == ENCODER else f"<p class='fine'>{escape(_bleu_note(study))}</p>")
+        "packed file (largest over seeds); checkpoint: the compressed model as Orbax stores it. Unrounded: models.csv."
+    )
+    notes = [note, _latency_note(study.models), "" if kind == ENCODER else _bleu_note(study)]
+    return text + "".join(f"<p class='fine'>{escape(note)}</p>" for note in notes if note)
+
+
+def _latency_note(models: Sequence[Model]) -> str:
+    """What was timed, and that zeros and low bits save no time there; nothing where no model was timed."""
+    ways = [
+        f"{row['latency_computes']} on one {row['latency_device']}, {row['latency_length']} tokens a sequence"
+        for model in models
+        for row in model.rows
+        if "latency_computes" in row
+    ]
+    if not ways:
+        return ""
+    return (
+        "“ms for N” is the median time of the forward pass for N sequences, mean over seeds; "
+        f"{'; '.join(dict.fromkeys(ways))}. Pruned weights are multiplied as zeros there and quantised ones as the "
+        "values they stand for, so a recipe that keeps the shape of a model keeps its time."
     )
 
 
@@ -128,17 +158,21 @@ def _bleu_note(study: Study) -> str:
     )
 
 
-def _model_row(model: Model, splits: Sequence[str], labels: dict[str, str], best: bool) -> list[str]:
+def _model_row(
+    model: Model, splits: Sequence[str], timed: Sequence[int], labels: dict[str, str], best: bool
+) -> list[str]:
     def megabytes(field: str) -> str:
         value = mean_of(model, field)
         return "" if value is None else f"{value / 1e6:.3f}"
 
     by_split = split_accuracies(model)
+    times = [latency_of(model, size) for size in timed]
     return [
         f"{model.size}{'' if model.pretrained else ', from scratch'}",
         f"<span title='{escape(model.recipe, quote=True)}'>{escape(labels[model.recipe])}</span>{' •' if best else ''}",
         f"{model.sparsity:.0%}", f"{model.bits:g}", count_label(model.nonzero), megabytes("bytes_ideal"),
         f"{model.megabytes:.3f}", megabytes("bytes_checkpoint"), *scores(model),
         *(hundredths(by_split[split]) if split in by_split else "" for split in splits),
+        *("" if milliseconds is None else f"{milliseconds:.3g}" for milliseconds in times),
         str(model.score.n), details(model.jobs),
     ]  # fmt: skip

@@ -80,17 +80,31 @@ def mean_of(model: Model, field: str) -> float | None:
     return summarise(values).mean if values else None
 
 
+def latency_sizes(models: Sequence[Model]) -> list[int]:
+    """The batch sizes that any of the models was timed on, ascending."""
+    names = {name for model in models for row in model.rows for name in row if name.startswith(_LATENCY)}
+    return sorted(int(name.removeprefix(_LATENCY)) for name in names)
+
+
+def latency_of(model: Model, batch_size: int) -> float | None:
+    """Milliseconds for a batch, the mean over seeds; None where it was not measured."""
+    return mean_of(model, f"{_LATENCY}{batch_size}")
+
+
+_LATENCY = "latency_ms_"
+
+
 def write_csvs(study: Study, chosen: Sequence[Choice], claims: Sequence[Claim], folder: Path) -> list[Path]:
     """Everything that figures and tables show, for other tools: models, best, curves, claims."""
     return [
-        _write(folder / "models.csv", [_model_row(model) for model in study.models]),
+        _write(folder / "models.csv", [_model_row(model, latency_sizes(study.models)) for model in study.models]),
         _write(folder / "best.csv", [_choice_row(choice) for choice in chosen]),
         _write(folder / "claims.csv", [_claim_row(claim) for claim in claims]),
         _write(folder / "curves.csv", _curve_rows(study)),
     ]
 
 
-def _model_row(model: Model) -> dict[str, Any]:
+def _model_row(model: Model, timed: Sequence[int]) -> dict[str, Any]:
     return {
         "kind": model.size.kind.name,
         "task": model.task,
@@ -105,6 +119,7 @@ def _model_row(model: Model) -> dict[str, Any]:
         "megabytes_artifact_largest": model.megabytes,
         **{f"{field}_mean": mean_of(model, field) for field in ("bytes_ideal", "bytes_artifact", "bytes_checkpoint")},
         **_scores(model),
+        **{f"{_LATENCY}{size}_mean": latency_of(model, size) for size in timed},
         "jobs": " ".join(model.jobs),
     }
 

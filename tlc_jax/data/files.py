@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -145,32 +145,77 @@ def _aligned_lines(first: str, second: str) -> Iterator[tuple[str, str]]:
 
 def examples(pattern: str, data: config.Data) -> Examples:
     """Examples of all files, in order; ids count rows from 0 over all of them."""
+    return _gathered(_records(pattern, data), 0)
+
+
+def example_blocks(pattern: str, data: config.Data, rows: int, characters: int = 1 << 24) -> Iterator[Examples]:
+    """`examples` in blocks, so that memory stays bounded whatever the size of the files.
+
+    Args:
+      pattern: the files.
+      data: columns.
+      rows: of a block at most.
+      characters: after this many, of both texts, a block ends early.
+    """
+    records = _records(pattern, data)
+    first = 0
+    while block := list(_taken(records, rows, characters)):
+        yield _gathered(block, first)
+        first += len(block)
+
+
+_Record = tuple[str, int, str, str | None, str | None]  # path, line number, text, second text, label
+
+
+def _records(pattern: str, data: config.Data) -> Iterator[_Record]:
+    """The examples of all files one by one; either all of them are pairs or none is."""
     if aligned(pattern):
         raise InputError(f"files:{pattern} are pairs of translations, without labels")
-    result = Examples([], [], [], None, [], ([], []))
-    assert result.places is not None and result.pairs is not None and result.labels is not None
-    starts, numbers = result.places
-    has_pairs, has_labels = set(), set()
+    pairs: bool | None = None
     for path in matches(pattern):
-        starts.append((len(result), path))
+        empty = True
         rows = (
             ((n, line, None, None) for n, line in _text_lines(path)) if _suffix(path) == ".txt" else _rows(path, data)
         )
         for number, text, pair, label in rows:
-            result.texts.append(text)
-            result.pairs.append(pair or "")
-            result.labels.append(label)
-            numbers.append(number)
-            has_pairs.add(pair is not None)
-            has_labels.add(label is not None)
-        if len(result) == starts[-1][0]:
+            if pairs is not None and pairs != (pair is not None):
+                raise InputError(f"of the files {pattern} some have pairs of texts and some have not: set data.pair")
+            pairs, empty = pair is not None, False
+            yield path, number, text, pair, label
+        if empty:
             raise InputError(f"{path} has no rows")
-    if len(has_pairs) > 1:
-        raise InputError(f"of the files {pattern} some have pairs of texts and some have not: set data.pair")
-    result.pairs = result.pairs if has_pairs == {True} else None
-    result.labels = result.labels if True in has_labels else None
-    result.ids = list(range(len(result)))
-    return result
+
+
+def _taken(records: Iterator[_Record], rows: int, characters: int) -> Iterator[_Record]:
+    """The next records: at most `rows`, and none after one that brings their texts to `characters`."""
+    for record in itertools.islice(records, rows):
+        yield record
+        characters -= len(record[2]) + len(record[3] or "")
+        if characters <= 0:
+            return
+
+
+def _gathered(records: Iterable[_Record], first: int) -> Examples:
+    """Records as examples, the first of which is number `first` in its source."""
+    texts, pairs, labels = list[str](), list[str](), list[str | None]()
+    starts, numbers = list[tuple[int, str]](), list[int]()
+    paired = False
+    for path, number, text, pair, label in records:
+        if not starts or starts[-1][1] != path:
+            starts.append((len(texts), path))
+        texts.append(text)
+        pairs.append(pair or "")
+        labels.append(label)
+        numbers.append(number)
+        paired = pair is not None
+    return Examples(
+        texts=texts,
+        pairs=pairs if paired else None,
+        labels=labels if any(label is not None for label in labels) else None,
+        label_names=None,
+        ids=list(range(first, first + len(texts))),
+        places=(starts, numbers),
+    )
 
 
 def _suffix(path: str) -> str:

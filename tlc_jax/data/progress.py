@@ -48,4 +48,10 @@ class Bar:
         if fraction is not None:
             filled = round(_WIDTH * min(fraction, 1.0))
             bar = f"[{'#' * filled}{'.' * (_WIDTH - filled)}] {min(fraction, 1.0):4.0%}  "
-        return f"{self._title} {bar}{count / 1e6:.2f} M {self._unit}  {rate / 1e6:.2f} M/s"
+        return f"{self._title} {bar}{_amount(count)} {self._unit}  {_amount(rate)}/s"
+
+
+def _amount(value: float) -> str:
+    if value >= 1e6:
+        return f"{value / 1e6:.2f} M"
+    return f"{value / 1e3:.1f} k" if value >= 1e3 else f"{value:.0f}"

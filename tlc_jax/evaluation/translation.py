@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -50,8 +50,17 @@ class Decoder:
         self._settings, self._buckets, self._tokenizer, self._placement = settings, buckets, tokenizer, placement
         self._search = placement.jit(functools.partial(search, network, settings))
 
-    def __call__(self, params: Params, split: Split, limit: int = 0) -> Translations:
-        """Translates the sources of a split. `limit`: sentences at most, the first ones; 0: all."""
+    def __call__(
+        self, params: Params, split: Split, limit: int = 0, widths: Sequence[int] | None = None
+    ) -> Translations:
+        """Translates the sources of a split.
+
+        Args:
+          params: the translator's.
+          split: its references are not looked at.
+          limit: sentences at most, the first ones; 0: all.
+          widths: of batches, ascending, the last holding the longest source; None: those that leave the least padding.
+        """
         settings = self._settings
         params = self._placement.put_params(params)
         lengths = split.pairs.lengths[:, 0]
@@ -59,7 +68,7 @@ class Decoder:
         texts: list[list[str]] = [[] for _ in range(count)]
         scores = np.zeros((count, settings.nbest), np.float32)
         tokens = 0
-        widths = best_widths(lengths, self._buckets)
+        widths = widths or best_widths(lengths, self._buckets)
         for width, rows in sentence_batches(lengths, widths, settings.batch_size, limit):
             batch = evaluation_batch(split.pairs, rows, width, settings.batch_size)
             source = self._placement.put_batch({"source": batch["source"]})["source"]

@@ -68,6 +68,7 @@ STAGES: dict[str, Stage] = {
     "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True, several=True),
     "compress": Stage((*_TRAINING, "recipe", "compress", "objective", "decode"), several=True),
     "evaluate": Stage((*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True),
+    "analyse": Stage((*_LABELLED, "objective", "recipe", "analyse"), (_INIT,), default_config="init"),
     "predict": Stage(
         ("predict", "init", "data", "eval", "decode", "impl"), (_INIT,), default_config="init", needs_workdir=False
     ),

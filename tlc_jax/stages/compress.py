@@ -36,7 +36,7 @@ from tlc_jax.config_checks import require_budget
 from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params
-from tlc_jax.stages import compressed, microbatch, session, starting_point
+from tlc_jax.stages import compressed, latencies, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.evaluating import Evaluation
 from tlc_jax.stages.finetune import train_classifier
@@ -54,7 +54,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if recipe.finetunes:
         require_budget(config)
     starting_point.find(config.init.source)
-    return session.run_once(workdir, config, lambda: _compress(config, workdir, recipe))
+    return session.run_once(
+        workdir, config, lambda: _compress(config, workdir, recipe) | latencies.of_run(config, workdir)
+    )
 
 
 def _written_out(recipe: Recipe, when: str) -> Recipe:

@@ -17,7 +17,7 @@ from tlc_jax.compression.size import directory_bytes, measure
 from tlc_jax.config import Config
 from tlc_jax.data.sources import check_sources
 from tlc_jax.errors import InputError
-from tlc_jax.stages import session, starting_point
+from tlc_jax.stages import latencies, session, starting_point
 from tlc_jax.stages.evaluating import Evaluation
 
 
@@ -48,6 +48,7 @@ def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
         **session.size_numbers(start.network(config.impl)),
         **_size(start.path),
         **numbers,
+        **latencies.of_model(config, start),
         **session.provenance(),
     }
 

@@ -37,6 +37,7 @@ class Evaluation:
         self._classify: ClassificationEvaluator | None = None
         self._translate: TranslationEvaluator | None = None
         self._perplexity: PerplexityEvaluator | None = None
+        self._limit = config.eval.examples
         if not (config.data.valid or config.data.train):
             raise InputError("data.valid is empty: name what to evaluate on")
         network = start.network(config.impl)
@@ -62,15 +63,15 @@ class Evaluation:
             self._perplexity = PerplexityEvaluator(objective, data.valid, batch_size, placement)
 
     def __call__(self, params: Params, final: bool = True) -> dict[str, Any]:
-        """The numbers of `evaluate`, over every example."""
-        del final
+        """The numbers of `evaluate`: over every example if `final`, else of an encoder over `eval.examples` of them."""
+        limit = 0 if final else self._limit
         if self._perplexity is not None:
-            return self._perplexity(params)
+            return self._perplexity(params, limit)
         if self._translate is not None:
             numbers, self.translations = self._translate(params)
             return numbers
         assert self._classify is not None
-        self.predictions = self._classify.predictions(params)
+        self.predictions = self._classify.predictions(params, limit)
         return summarise(self.predictions)
 
     def save_predictions(self, workdir: Path) -> None:

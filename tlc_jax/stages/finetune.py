@@ -25,7 +25,7 @@ from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params, classifier
-from tlc_jax.stages import compressed, microbatch, session, starting_point
+from tlc_jax.stages import compressed, latencies, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.training.loop import train
@@ -40,7 +40,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if config.init.source:
         starting_point.find(config.init.source)
     if not config.seeds:
-        return session.run_once(workdir, config, lambda: finetune(config, workdir))
+        return session.run_once(workdir, config, lambda: finetune(config, workdir) | latencies.of_run(config, workdir))
 
     def sweep() -> dict[str, Any]:
         results = {}

@@ -72,8 +72,8 @@ def expand(config: Config, workdir: Path) -> list[Job]:
     """All jobs of a study, each after those that it needs.
 
     Pretraining jobs have the study's own settings, translation jobs these and study.translation. Finetuning jobs have
-    the defaults, `data.dir`, `compress`, `impl` and the model of the study, then study.finetune, then what their task
-    sets.
+    the defaults, `data.dir`, `eval.latency`, `compress`, `impl` and the model of the study, then study.finetune, then
+    what their task sets.
 
     Raises:
       InputError: the grid is empty, or the settings of a task are wrong.
@@ -161,6 +161,7 @@ class _Grid:
             to_dict(Config()),
             {"impl": self.base["impl"], "compress": self.base["compress"], "model": to_dict(source.config.model)},
             {"data": {"dir": self.config.data.dir, "length": self.config.data.length}},
+            {"eval": {"latency": self.config.eval.latency}},
             self.study.finetune,
             self.study.tasks[task],
             {"seed": seed},

@@ -4,86 +4,166 @@ Reads predict.input (.txt, a text a line; .tsv, .csv or .jsonl with the usual or
 writes to predict.output, or to standard output, in the order of the file. A classifier writes a TSV: a header, then a
 row for each text with the label and the probability of each class. A translator writes a translation a line; with
 decode.nbest above 1 a TSV of the text's number, the translation's rank, its score and the translation.
+
+The file is read and answered block by block, so it may be larger than memory. predict.output appears when it is whole;
+until then it is called predict.output.part.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, TextIO
 
 from tlc_jax.config import Config
+from tlc_jax.data import files
+from tlc_jax.data.buckets import best_widths
 from tlc_jax.data.labelled import encode_examples
-from tlc_jax.data.sources import check_sources, examples
+from tlc_jax.data.progress import Bar
+from tlc_jax.data.records import Examples
+from tlc_jax.data.sources import Source
 from tlc_jax.data.translation import encode_split
 from tlc_jax.errors import InputError
 from tlc_jax.evaluation.classification import ClassificationEvaluator
 from tlc_jax.evaluation.translation import Decoder
+from tlc_jax.models.network import Params
 from tlc_jax.stages import session, starting_point
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.stages.translating import one_line
+from tlc_jax.training.mesh import Placement
+
+_ROWS = 4096  # texts of a block: enough of them to sort by length, few enough to hold
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Predicts; keeps nothing in the workdir."""
     del workdir, options
+    source, output = config.predict.input, config.predict.output
     if not config.init.source:
         raise InputError("no model: name a run, a checkpoint or an artifact with --init=DIR")
-    if not config.predict.input:
+    if not source:
         raise InputError("no input: set --config.predict.input=FILE")
-    (source,) = check_sources(f"files:{config.predict.input}", "predict.input", config.data)
+    files.check(source)
+    _check_output(output)
     starting_point.find(config.init.source)
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     if start.kind == "mlm":
         raise InputError(f"{start.path} is a masked-language model: predict needs a finetuned one")
     config = session.adopt_model(config, start.model, start.path)
-    if start.kind == "translator":
-        return _translate(config, start, [text for text in examples(source, config.data).texts])
-    # Labels in the file, whatever they are called, are none of our business here.
-    read = dataclasses.replace(examples(source, config.data), labels=None)
-    texts = encode_examples(source, read, config.data.length, start.tokenizer, start.labels, config.impl.threads)
-    batch_size = config.eval.batch_size or config.optimizer.batch_size
-    evaluator = ClassificationEvaluator(start.network(config.impl), [texts], batch_size, session.open_devices(config))
-    _write(config.predict.output, _table(start.labels, evaluator.predict(start.params, texts).probabilities))
-    return {"examples": len(texts)}
+    placement = session.open_devices(config)
+    answers = (_Translations if start.kind == "translator" else _Labels)(config, start, placement)
+    params = placement.put_params(start.params)
+    count = 0
+    with _written(output) as out:
+        out.write(answers.header)
+        for block in _with_progress(files.example_blocks(source, config.data, _ROWS), files.size_hint(source)):
+            out.writelines(f"{row}\n" for row in answers(params, block))
+            out.flush()
+            count += len(block)
+    if answers.cut:
+        session.say(f"{answers.cut} of {count} texts were cut to data.length={config.data.length} tokens")
+    return {"examples": count, "cut": answers.cut}
 
 
-def _translate(config: Config, start: StartingPoint, texts: list[str]) -> dict[str, Any]:
-    split = encode_split("input", texts, [""] * len(texts), config.data.length, start.tokenizer, config.impl.threads)
-    decoder = Decoder(
-        start.network(config.impl), config.decode, config.data.buckets, start.tokenizer, session.open_devices(config)
-    )
-    found = decoder(start.params, split)
-    if split.cut:
-        session.say(f"{split.cut} of {len(texts)} texts were cut to data.length={config.data.length} tokens")
-    if config.decode.nbest == 1:
-        rows = [one_line(text) for text in found.best]
-    else:
-        rows = [
-            f"{number}\t{rank}\t{score:.4f}\t{one_line(text)}"
-            for number, (texts_of_it, scores) in enumerate(zip(found.texts, found.scores, strict=True), start=1)
-            for rank, (text, score) in enumerate(zip(texts_of_it, scores, strict=True), start=1)
-        ]
-    _write(config.predict.output, rows)
-    return {"examples": len(texts), "cut": split.cut}
+class _Labels:
+    """A classifier's rows of a block: its label and the probability of each class.
+
+    Attributes:
+      header: what the output starts with.
+      cut: texts so far that were too long for the model.
+    """
+
+    def __init__(self, config: Config, start: StartingPoint, placement: Placement):
+        self._config, self._start, self.cut = config, start, 0
+        batch_size = config.eval.batch_size or config.optimizer.batch_size
+        self._evaluator = ClassificationEvaluator(start.network(config.impl), [], batch_size, placement)
+        self._source = Source("files", config.predict.input, "", "input", 0.0, config.predict.input)
+        self.header = "\t".join(["label", *start.labels]) + "\n"
+
+    def __call__(self, params: Params, block: Examples) -> Iterator[str]:
+        # Labels in the file, whatever they are called, are none of our business here.
+        texts = dataclasses.replace(block, labels=None)
+        labels, tokenizer = self._start.labels, self._start.tokenizer
+        split = encode_examples(
+            self._source, texts, self._config.data.length, tokenizer, labels, self._config.impl.threads
+        )
+        self.cut += split.truncated
+        for row in self._evaluator.predict(params, split).probabilities:
+            yield "\t".join([labels[int(row.argmax())], *(f"{probability:.6f}" for probability in row)])
 
 
-def _table(labels: tuple[str, ...], probabilities_NxC: np.ndarray) -> list[str]:
-    rows = ["\t".join(["label", *labels])]
-    rows += [
-        "\t".join([labels[int(row.argmax())], *(f"{probability:.6f}" for probability in row)])
-        for row in probabilities_NxC
-    ]
-    return rows
+class _Translations:
+    """A translator's rows of a block; attributes as of `_Labels`."""
+
+    header = ""
+
+    def __init__(self, config: Config, start: StartingPoint, placement: Placement):
+        self._config, self._tokenizer, self.cut = config, start.tokenizer, 0
+        buckets = config.data.buckets
+        self._decoder = Decoder(start.network(config.impl), config.decode, buckets, start.tokenizer, placement)
+        self._widths: tuple[int, ...] = ()
+
+    def __call__(self, params: Params, block: Examples) -> Iterator[str]:
+        length, threads = self._config.data.length, self._config.impl.threads
+        split = encode_split("input", block.texts, [""] * len(block), length, self._tokenizer, threads)
+        self.cut += split.cut
+        if not self._widths:
+            # Those of the first block stay, or each block would be compiled for anew. The last one holds anything.
+            found = best_widths(split.pairs.lengths[:, 0], self._config.data.buckets)
+            self._widths = tuple(sorted({*found, max(length, found[-1])}))
+        translations = self._decoder(params, split, widths=self._widths)
+        for number, texts, scores in zip(block.ids, translations.texts, translations.scores, strict=True):
+            if self._config.decode.nbest == 1:
+                yield one_line(texts[0])
+                continue
+            for rank, (text, score) in enumerate(zip(texts, scores, strict=True), start=1):
+                yield f"{number + 1}\t{rank}\t{score:.4f}\t{one_line(text)}"
 
 
-def _write(output: str, rows: list[str]) -> None:
-    text = "".join(f"{row}\n" for row in rows)
-    if output:
-        Path(output).expanduser().write_text(text, encoding="utf-8")
-    else:
-        sys.stdout.write(text)
+def _with_progress(blocks: Iterator[Examples], size: int) -> Iterator[Examples]:
+    """The blocks; where there are several, with a bar. `size`: about how many bytes all of their texts have."""
+    bar = Bar("predicting", "texts")
+    number = texts = characters = 0
+    for number, block in enumerate(blocks):
+        if number:
+            bar.update(characters / size if size else None, texts)
+        yield block
+        texts += len(block)
+        characters += sum(map(len, block.texts)) + sum(map(len, block.pairs or ()))
+    if number:
+        bar.close(texts)
+
+
+def _check_output(output: str) -> None:
+    path = Path(output).expanduser()
+    if output and path.is_dir():
+        raise InputError(f"predict.output={output} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"predict.output={output}: there is no folder {path.parent}")
+
+
+@contextlib.contextmanager
+def _written(output: str) -> Iterator[TextIO]:
+    """Standard output, a pipe or device that is there, or a file that gets its name when all of it is on disk."""
+    if not output:
+        yield sys.stdout
+        return
+    path = Path(output).expanduser().resolve()
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as stream:
+            yield stream
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

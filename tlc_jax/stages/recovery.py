@@ -123,5 +123,6 @@ def _identity(config: Config, origin: str, operations: str) -> str:
     """All that decides what rounds leave."""
     settings = to_dict(config)
     decides = {name: settings[name] for name in ("seed", "data", "optimizer", "objective", "compress", "eval", "model")}
+    decides["eval"] = {name: value for name, value in decides["eval"].items() if name != "latency"}
     decides["data"] = {name: value for name, value in decides["data"].items() if name not in ("cache", "dir")}
     return json.dumps([origin, operations, decides], sort_keys=True, default=list)

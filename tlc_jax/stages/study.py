@@ -181,6 +181,9 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     translator = trained.stage == "translate"
     row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
     row |= {name: result.get(name) for name in (*_MEASURED, *(_OF_TRANSLATORS if translator else ()))}
+    row |= {name: value for name, value in result.items() if name.startswith("latency_ms_")}
+    if timed := result.get("latency"):
+        row |= {f"latency_{name}": timed[name] for name in ("length", "computes", "device")}
     # Counted from the recipe and not from the result of a packed model: the recipe is the key that reports group by.
     row["recipe"] = job.config.recipe
     if job.labels["init"] == "pretrained":

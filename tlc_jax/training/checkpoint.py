@@ -43,6 +43,7 @@ class Checkpointer:
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=settings.keep,
+                keep_period=settings.keep_every_steps or None,
                 cleanup_tmp_directories=True,
                 enable_background_delete=False,
                 # Made in the background, folders that cannot be made leave threads that wait for them for minutes.

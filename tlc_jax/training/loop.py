@@ -393,7 +393,8 @@ class _Run:
             if self.task.enough(values):
                 self.stopped_by = "target"
         self.attended = now
-        if due(Amounts(seconds=checkpoints.every_seconds, steps=checkpoints.every_steps), before, now):
+        regular = Amounts(seconds=checkpoints.every_seconds, steps=checkpoints.every_steps)
+        if due(regular, before, now) or due(Amounts(steps=checkpoints.keep_every_steps), before, now):
             self._settle()
             self._save()
 

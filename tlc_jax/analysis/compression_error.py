@@ -1,0 +1,139 @@
+"""What compression does to each matrix of a model: how far it is from what it was, and a model with it alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tlc_jax.compression.scope import EMBEDDING, compressible, output_axis
+from tlc_jax.errors import InputError
+from tlc_jax.selectors import Rule, flatten, select
+
+Params = Mapping[str, Any]
+
+KINDS: tuple[Rule, ...] = (
+    (r"blocks/attention/(query|key|value)/kernel", "attention in"),
+    (r"blocks/attention/output/kernel", "attention out"),
+    (r"blocks/ffn/up/kernel", "FFN in"),
+    (r"blocks/ffn/down/kernel", "FFN out"),
+    (EMBEDDING, "embeddings"),
+    (r"(mlm_head|classifier)/.*/kernel", "head"),
+)
+"""Kinds of matrix of an encoder, by path."""
+_NAMES = {"attention/query": "query", "attention/key": "key", "attention/value": "value"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """One matrix of a model.
+
+    Attributes:
+      path: of the parameter that it is, or is a part of.
+      kind: a value of `KINDS`.
+      name: what tells it from others of its layer, such as "query" or "FFN in".
+      layer: from 1; None where it is in no layer, or in all of them (shared).
+      index: its place in a stack of layers; None where there is no stack.
+    """
+
+    path: str
+    kind: str
+    name: str
+    layer: int | None
+    index: int | None
+
+    def of(self, leaves: Mapping[str, Any]) -> np.ndarray:
+        """Its values in a flat dict of parameters."""
+        leaf = np.asarray(leaves[self.path])
+        return leaf if self.index is None else leaf[self.index]
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixError:
+    """The difference between a matrix and what compression made of it.
+
+    Attributes:
+      norms: float64 [outputs], the L2 norm of the difference of each output row: of all weights that lead to one
+        output of a dense layer (a column of our [in, out] kernels), or of one embedding. Of the statistics that could
+        be meant by paper 1's figure 9 it is the one under which its medians make sense: twice as large for the second
+        feed-forward matrix, whose rows are four times as long.
+      relative: the norm of the whole difference over the norm of the matrix.
+    """
+
+    matrix: Matrix
+    norms: np.ndarray
+    relative: float
+
+    def row(self) -> dict[str, Any]:
+        """For a table."""
+        least, first, median, third, greatest = np.quantile(self.norms, (0, 0.25, 0.5, 0.75, 1)).tolist()
+        matrix = self.matrix
+        return {
+            "path": matrix.path, "kind": matrix.kind, "layer": matrix.layer, "outputs": len(self.norms),
+            "least": least, "first_quartile": first, "median": median, "third_quartile": third, "greatest": greatest,
+            "mean": float(self.norms.mean()), "relative": self.relative,
+        }  # fmt: skip
+
+
+def matrices(params: Params, compressed: Params, layers: int) -> list[Matrix]:
+    """The matrices that compression changed, embeddings first, then layer by layer, then heads.
+
+    Args:
+      params: of an encoder.
+      compressed: the same after compression.
+      layers: of the model, which may share its parameters among them.
+
+    Raises:
+      InputError: the compressed parameters are of other shapes, or nothing was changed.
+    """
+    before, after = flatten(params), flatten(compressed)
+    if {path: leaf.shape for path, leaf in before.items()} != {path: leaf.shape for path, leaf in after.items()}:
+        raise InputError("this recipe changes the shape of the model: its matrices cannot be compared one by one")
+    scope = compressible(params, embeddings=True)
+    changed = [p for p in before if scope[p] and not np.array_equal(np.asarray(before[p]), np.asarray(after[p]))]
+    if not changed:
+        raise InputError("this recipe changes no matrix of the model: name another one in recipe")
+    kinds = select(KINDS, before, default="other")
+    found = [matrix for path in changed for matrix in _stacked(path, kinds[path], before[path], layers)]
+    return sorted(found, key=_place)
+
+
+def _stacked(path: str, kind: str, leaf: Any, layers: int) -> list[Matrix]:
+    """The matrices of one parameter."""
+    parts = path.removeprefix("blocks/").removesuffix("/kernel")
+    if leaf.ndim == 2:
+        return [Matrix(path, kind, parts.replace("/", " "), None, None)]
+    name = _NAMES.get(parts, kind)
+    shared = len(leaf) < layers
+    return [Matrix(path, kind, name, None if shared else index + 1, index) for index in range(len(leaf))]
+
+
+def _place(matrix: Matrix) -> tuple[int, int, int]:
+    order = ["attention in", "attention out", "FFN in", "FFN out"]
+    part = 0 if matrix.kind == "embeddings" else 1 if matrix.kind in order else 2
+    return part, matrix.layer or 0, order.index(matrix.kind) if part == 1 else 0
+
+
+def errors(found: Sequence[Matrix], params: Params, compressed: Params) -> list[MatrixError]:
+    """How far each matrix is from what it was."""
+    before, after = flatten(params), flatten(compressed)
+    return [_error(matrix, matrix.of(before), matrix.of(after)) for matrix in found]
+
+
+def _error(matrix: Matrix, before: np.ndarray, after: np.ndarray) -> MatrixError:
+    difference = before.astype(np.float64) - after
+    squares = np.sum(difference**2, axis=-2 if output_axis(matrix.path) == -1 else -1)
+    whole = float(np.sum(before.astype(np.float64) ** 2))
+    return MatrixError(matrix, np.sqrt(squares), float(np.sqrt(squares.sum() / whole)) if whole else 0.0)
+
+
+def with_one(matrix: Matrix, params: Params, compressed: Params) -> np.ndarray:
+    """The parameter that a matrix belongs to, with that matrix compressed and all others of its stack as they were."""
+    before, after = np.asarray(flatten(params)[matrix.path]), np.asarray(flatten(compressed)[matrix.path])
+    if matrix.index is None:
+        return after
+    leaf = before.copy()
+    leaf[matrix.index] = after[matrix.index]
+    return leaf
