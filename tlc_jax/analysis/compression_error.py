@@ -19,7 +19,7 @@ KINDS: tuple[Rule, ...] = (
     (r"blocks/attention/output/kernel", "attention out"),
     (r"blocks/ffn/up/kernel", "FFN in"),
     (r"blocks/ffn/down/kernel", "FFN out"),
-    (EMBEDDING, "embeddings"),
+    (EMBEDDING.pattern, "embeddings"),
     (r"(mlm_head|classifier)/.*/kernel", "head"),
 )
 """Kinds of matrix of an encoder, by path."""

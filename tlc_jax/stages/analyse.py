@@ -46,7 +46,10 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     del options
     if not config.init.source:
         raise InputError("nothing to analyse: name a run or a checkpoint with --init=DIR")
-    if not parse_recipe(config.recipe).operations:
+    recipe = parse_recipe(config.recipe)
+    if recipe.removes or recipe.finetunes:
+        raise InputError(f"recipe={config.recipe}: analyse prunes and quantises at once: leave out remove and finetune")
+    if not recipe.operations:
         raise InputError("recipe=dense changes nothing: name one, such as --config.recipe=quantize:4")
     starting_point.find(config.init.source)
     if config.data.valid:
@@ -199,7 +202,9 @@ def _own_thresholds(recipe: Recipe) -> Recipe:
     """The recipe with a pruning threshold for each matrix, so that what becomes of one does not depend on others."""
     return Recipe(
         tuple(
-            dataclasses.replace(operation, scope="tensor") if isinstance(operation, Prune) else operation
+            dataclasses.replace(operation, scope="tensor")
+            if isinstance(operation, Prune) and operation.scope in ("global", "layer") and not operation.block
+            else operation
             for operation in recipe.operations
         )
     )
