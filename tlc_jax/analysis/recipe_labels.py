@@ -7,38 +7,46 @@ from collections.abc import Iterable
 
 from tlc_jax.analysis.kinds import Size
 from tlc_jax.analysis.records import Model
+from tlc_jax.compression.recipe import (
+    Finetune,
+    Operation,
+    Prune,
+    Quantize,
+    Recipe,
+    Remove,
+    format_recipe,
+    parse_recipe,
+)
+from tlc_jax.errors import InputError
 
 
 def recipe_labels(recipes: Iterable[str]) -> dict[str, str]:
     """A short label per recipe string, options named only where two recipes would share a label without them."""
     unique = list(dict.fromkeys(recipes))
-    short = {recipe: " + ".join(_operation(part, options=False) for part in recipe.split("+")) for recipe in unique}
+    short = {recipe: _label(recipe, options=False) for recipe in unique}
     count = Counter(short.values())
-    return {
-        recipe: short[recipe]
-        if count[short[recipe]] == 1
-        else " + ".join(_operation(part, options=True) for part in recipe.split("+"))
-        for recipe in unique
-    }
+    return {recipe: label if count[label] == 1 else _label(recipe, options=True) for recipe, label in short.items()}
 
 
-def _operation(part: str, *, options: bool) -> str:
-    head, *extra = part.split(",")
-    name, _, value = head.partition(":")
-    label = head
-    if name == "quantize" and value.isdecimal():
-        label = f"{value}-bit"
-    elif name == "prune" and _is_number(value):
-        label = f"pruned {100 * float(value):g} %"
-    return f"{label} ({', '.join(extra)})" if options and extra else label
-
-
-def _is_number(text: str) -> bool:
+def _label(recipe: str, *, options: bool) -> str:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        operations = parse_recipe(recipe).operations
+    except InputError:  # of a version that knows more
+        return recipe
+    return " + ".join(_operation(operation, options=options) for operation in operations) or "dense"
+
+
+def _operation(operation: Operation, *, options: bool) -> str:
+    if isinstance(operation, Prune):
+        label = f"pruned {operation.amount if operation.block else f'{100 * operation.sparsity:g} %'}"
+    elif isinstance(operation, Quantize):
+        label = f"{operation.bits}-bit"
+    elif isinstance(operation, Remove):
+        return f"{100 * (1 - operation.share):g} % of {operation.of}"
+    else:
+        return "finetuned"
+    extra = format_recipe(Recipe((operation, Finetune()))).removesuffix("+finetune").split(",", 1)[1:]
+    return f"{label} ({extra[0].replace(',', ', ')})" if options and extra else label
 
 
 def count_label(count: float) -> str:
