@@ -98,7 +98,8 @@ def test_ticks_are_round_and_enough():
 
 def test_recipe_labels_are_short_and_distinct():
     recipes = ["dense", "prune:0.75,scope=global+quantize:4,per=channel", "quantize:4,per=tensor",
-               "quantize:4,per=channel", "prune:0.5", "remove:0.25,of=heads+prune:2:4+finetune", "of:the+future"]  # fmt: skip
+               "quantize:4,per=channel", "prune:0.5",
+               "remove:0.25,of=heads+prune:2:4+finetune", "of:the+future"]  # fmt: skip
     assert list(recipe_labels(recipes).values()) == [
         "dense", "pruned 75 % + 4-bit", "4-bit (per=tensor)", "4-bit", "pruned 50 %",
             "75 % of heads + pruned 2:4 + finetuned", "of:the+future",
