@@ -254,6 +254,7 @@ class Analyse:
 @dataclasses.dataclass(frozen=True)
 class Study:
     sizes: tuple[str, ...] = _setting((), "encoders as LAYERSxHIDDEN")
+    encoders: tuple[str, ...] = _setting((), "encoders that are trained already, each as init.from names it")
     translators: tuple[str, ...] = _setting((), "translators as LAYERSxHIDDEN, the layers of each side")
     pretrain_seeds: tuple[int, ...] = _setting((0,), "one run of each encoder and translator for each of these")
     seeds: tuple[int, ...] = _setting((0,), "one finetuning run of each pretrained encoder for each of these")

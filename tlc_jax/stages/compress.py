@@ -89,6 +89,7 @@ def _with_finetuning(config: Config, workdir: Path, start: StartingPoint, recipe
     before, after = recipe.around_finetuning()
     gradual = tuple(operation for operation in before if isinstance(operation, Prune) and operation.gradual)
     aware = tuple(operation for operation in before if isinstance(operation, Quantize) and operation.aware)
+    layers = start.model.layers  # the size that this model was: `params` says what is left of it
     start = _without_structures(start, recipe)
     at_once = Recipe(tuple(operation for operation in before if operation not in (*gradual, *aware)))
     small = compress_params(start.params, at_once)
@@ -98,14 +99,14 @@ def _with_finetuning(config: Config, workdir: Path, start: StartingPoint, recipe
     recovery = Recovery(trained.work, workdir, config.recipe, trained.numbers["accuracy"])
     real = tuple(dataclasses.replace(operation, aware=False) for operation in aware)
     numbers = _in_order((*real, *after), trained.params, masks, recovery, config, start, workdir)
-    return {**trained.numbers, **numbers}
+    return {**trained.numbers, "layers": layers, **numbers}
 
 
 def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
     """Paper 1: the trained model loses weights step by step with recovery, and is quantised then."""
     work = _work(session.adopt_model(config, start.model, start.path), workdir, start)
     dense = work.evaluate(start.params, False)[work.goal] if recipe.prunes or recipe.removes else 0.0
-    origin = str(start.path.absolute())
+    origin, layers = str(start.path.absolute()), start.model.layers
     if recipe.removes:
         start = _without_structures(start, recipe)
         work = _work(session.adopt_model(config, start.model, start.path), workdir, start)
@@ -114,6 +115,7 @@ def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     numbers = _in_order(recipe.operations, params, {}, recovery, config, start, workdir)
     return {
         **session.size_numbers(work.network),
+        "layers": layers,
         "init": str(start.path),
         "seed": config.seed,
         "labels": list(start.labels),
@@ -152,12 +154,14 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
             f"{start.path} is a masked-language model, and recovery needs labels: set compress.recover=0 to prune it "
             "in one go, or compress.when=before to finetune what is left of it"
         )
+    layers = start.model.layers
     start = _without_structures(start, recipe)
     config = session.adopt_model(config, start.model, start.path)
     evaluation = Evaluation(config, start, workdir, session.open_devices(config))
     meta = {**start.meta, "recipe": _recipe_text(config)}
     numbers = compressed.finish(start.params, recipe, {}, meta, start.tokenizer, workdir, evaluation)
-    return {**session.size_numbers(start.network(config.impl)), "init": str(start.path), **numbers}
+    sizes = {**session.size_numbers(start.network(config.impl)), "layers": layers}
+    return {**sizes, "init": str(start.path), **numbers}
 
 
 def _without_structures(start: StartingPoint, recipe: Recipe) -> StartingPoint:

@@ -63,6 +63,16 @@ class Job:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """Where finetuning jobs start: a name for them, their settings and labels for it, and the jobs they need."""
+
+    name: str
+    settings: dict[str, Any]
+    labels: dict[str, Any]
+    needs: tuple[int, ...] = ()
+
+
 def needed_first(job: Job, jobs: list[Job]) -> list[Job]:
     """The job after all that it needs."""
     return [*(jobs[n] for n in job.ancestors(jobs)), job]
@@ -83,8 +93,8 @@ def expand(config: Config, workdir: Path) -> list[Job]:
 
 class _Grid:
     def __init__(self, config: Config, workdir: Path):
-        if not (config.study.sizes or config.study.translators):
-            raise InputError("study.sizes is empty, and so is study.translators: there is nothing to run")
+        if not (config.study.sizes or config.study.encoders or config.study.translators):
+            raise InputError("study.sizes, study.encoders and study.translators are empty: there is nothing to run")
         for field in ("pretrain_seeds", "recipes"):
             if not getattr(config.study, field):
                 raise InputError(f"study.{field} is empty: there is nothing to run")
@@ -106,19 +116,23 @@ class _Grid:
         pretrained = {
             (size, seed): self._pretrain(size, seed) for size in self.study.sizes for seed in self.study.pretrain_seeds
         }
-        finetuned = [
-            self._finetune(size, seed, task, one, pretrained[size, seed], "pretrained")
-            for (size, seed) in pretrained
-            for task in self.study.tasks
-            for one in self.study.seeds
+        origins = [
+            *(self._origin(f"{size}-p{seed}", number) for (size, seed), number in pretrained.items()),
+            *(
+                _Origin(f"encoder{index}", {"init": {"from": source}}, {"pretrain_seed": 0, "init": "pretrained"})
+                for index, source in enumerate(self.study.encoders)
+            ),
         ]
-        twins = [
-            self._finetune(size, self.study.pretrain_seeds[0], task, one, number, "scratch")
-            for size in self.study.scratch
-            for number in [pretrained[size, self.study.pretrain_seeds[0]]]
-            for task in self.study.tasks
-            for one in self.study.seeds
-        ]
+        scratch = [self._scratch(size, pretrained[size, self.study.pretrain_seeds[0]]) for size in self.study.scratch]
+        finetuned, twins = (
+            [
+                self._finetune(origin, task, seed)
+                for origin in some
+                for task in self.study.tasks
+                for seed in self.study.seeds
+            ]
+            for some in (origins, scratch)
+        )
         for recipe in self.recipes:
             for number in finetuned:
                 self._compress(number, recipe)
@@ -155,32 +169,44 @@ class _Grid:
         require_budget(self.jobs[number].config)
         return number
 
-    def _finetune(self, size: str, pretrain_seed: int, task: str, seed: int, pretrained: int, init: str) -> int:
+    def _origin(self, name: str, pretrained: int) -> _Origin:
+        """Finetuning of what a pretraining job leaves."""
         source = self.jobs[pretrained]
+        settings = {"model": to_dict(source.config.model), "init": {"from": str(source.workdir)}}
+        labels = {"pretrain_seed": source.labels["pretrain_seed"], "init": "pretrained"}
+        return _Origin(name, settings, labels, (pretrained,))
+
+    def _scratch(self, size: str, pretrained: int) -> _Origin:
+        """Finetuning of random weights of the size, with the tokenizer of a pretraining job."""
+        source = self.jobs[pretrained]
+        kept = source.workdir / file_name(source.config.tokenizer.path)
+        settings = {"model": to_dict(source.config.model), "tokenizer": {"path": str(kept)}}
+        labels = {"pretrain_seed": source.labels["pretrain_seed"], "init": "scratch"}
+        return _Origin(f"{size}-scratch", settings, labels, (pretrained,))
+
+    def _finetune(self, origin: _Origin, task: str, seed: int) -> int:
         settings = merge(
             to_dict(Config()),
-            {"impl": self.base["impl"], "compress": self.base["compress"], "model": to_dict(source.config.model)},
+            {"impl": self.base["impl"], "compress": self.base["compress"]},
             {"data": {"dir": self.config.data.dir, "length": self.config.data.length}},
             {"eval": {"latency": self.config.eval.latency}},
+            {"model": origin.settings.get("model", {})},
             self.study.finetune,
             self.study.tasks[task],
             {"seed": seed},
+            {name: value for name, value in origin.settings.items() if name != "model"},
         )
-        if init == "pretrained":
-            origin, start = f"p{pretrain_seed}", {"init": {"from": str(source.workdir)}}
-        else:
-            kept = source.workdir / file_name(source.config.tokenizer.path)
-            origin, start = "scratch", {"tokenizer": {"path": str(kept)}}
-        labels = {"task": task, "seed": seed, "pretrain_seed": pretrain_seed, "init": init}
-        name = f"finetune-{size}-{origin}-{task}-s{seed}"
-        number = self._add(name, "finetune", merge(settings, start), (pretrained,), **labels)
+        labels = {"task": task, "seed": seed, **origin.labels}
+        number = self._add(f"finetune-{origin.name}-{task}-s{seed}", "finetune", settings, origin.needs, **labels)
         require_budget(self.jobs[number].config)
         return number
 
     def _compress(self, finetuned: int, recipe: str) -> None:
         source = self.jobs[finetuned]
-        # Compressing before finetuning starts where finetuning started.
-        before = source.config.compress.when == "before" and source.labels["init"] == "pretrained"
+        # What finetunes as a part of compressing starts where finetuning started.
+        when = source.config.compress.when if source.labels["init"] == "pretrained" else "after"
+        finetunes = parse_recipe(recipe).finetunes
+        before = source.stage == "finetune" and (finetunes or when == "before")
         start, needs = (source.config.init.source, source.needs) if before else (str(source.workdir), (finetuned,))
         settings = merge(
             to_dict(source.config),
@@ -188,7 +214,7 @@ class _Grid:
                 "init": {"from": start},
                 "tokenizer": {"path": ""},
                 "recipe": recipe,
-                "compress": {"cache": str(self.workdir / "rounds"), "when": "before" if before else "after"},
+                "compress": {"cache": str(self.workdir / "rounds"), "when": "after" if finetunes else when},
             },
         )
         kind = "-translator" if source.stage == "translate" else ""

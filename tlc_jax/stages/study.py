@@ -1,7 +1,8 @@
 """Run a grid of pretraining, finetuning and compression jobs, each once.
 
-Every size in study.sizes is pretrained under `budget` for each of study.pretrain_seeds, finetuned on every task for
-each of study.seeds, and compressed by every recipe; results.jsonl gets a row for each compressed model. Jobs that are
+Every size in study.sizes is pretrained under `budget` for each of study.pretrain_seeds, and like every encoder of
+study.encoders finetuned on every task for each of study.seeds and compressed by every recipe (a recipe that finetunes
+starts at the encoder); results.jsonl gets a row for each compressed model. Jobs that are
 done are not done again, so a study that was killed goes on where it was; a job that fails does not stop the others, and
 is tried again by the next run. --list prints the jobs, each with its number, state, name and the numbers of those that
 it needs; --job=K runs job K and what it needs, for array jobs of a scheduler. Several processes can work on one study:
@@ -177,8 +178,9 @@ _OF_TRANSLATORS = (
 def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     """One line of results.jsonl: a compressed model, and where it comes from."""
     result = read_json(job.workdir / "result.json")
-    trained = next(jobs[n] for n in job.ancestors(jobs) if jobs[n].stage in ("pretrain", "translate"))
-    translator = trained.stage == "translate"
+    # None where an encoder came from elsewhere: how it was trained is not known here.
+    trained = next((jobs[n] for n in job.ancestors(jobs) if jobs[n].stage in ("pretrain", "translate")), None)
+    translator = trained is not None and trained.stage == "translate"
     row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
     row |= {name: result.get(name) for name in (*_MEASURED, *(_OF_TRANSLATORS if translator else ()))}
     row |= {name: value for name, value in result.items() if name.startswith("latency_ms_")}
@@ -186,7 +188,9 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
         row |= {f"latency_{name}": timed[name] for name in ("length", "computes", "device")}
     # Counted from the recipe and not from the result of a packed model: the recipe is the key that reports group by.
     row["recipe"] = job.config.recipe
-    if job.labels["init"] == "pretrained":
+    if trained is None:
+        row |= dict.fromkeys(("budget_seconds", "steps", "train_seconds"))
+    elif job.labels["init"] == "pretrained":
         training = read_json(trained.workdir / "result.json")
         row |= {
             "budget_seconds": trained.config.budget.seconds,
