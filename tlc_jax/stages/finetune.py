@@ -103,7 +103,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     masks = None
     if start is not None:
         masks = restrict_masks(start.masks, init) or None
-        init, restored, fresh = starting_point.graft(init, start.params)
+        init, restored, fresh = starting_point.graft(init, {**start.params, **start.pooler})
         session.say(
             f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "
             f"{', '.join(fresh) or 'none'}; no optimizer state is taken"
