@@ -38,7 +38,7 @@ from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params
 from tlc_jax.stages import compressed, latencies, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
-from tlc_jax.stages.evaluating import Evaluation
+from tlc_jax.stages.evaluating import Evaluation, require_head
 from tlc_jax.stages.finetune import train_classifier
 from tlc_jax.stages.recovery import Recovery, Work
 from tlc_jax.stages.starting_point import StartingPoint
@@ -147,8 +147,7 @@ def _in_order(
 
 def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
     """A masked-language model, compressed in one go."""
-    if start.kind != "mlm":
-        raise InputError(f"{start.path} is an encoder without a head to measure it by: add +finetune to the recipe")
+    require_head(start)
     if (recipe.prunes or recipe.removes) and config.compress.recover > 0:
         raise InputError(
             f"{start.path} is a masked-language model, and recovery needs labels: set compress.recover=0 to prune it "

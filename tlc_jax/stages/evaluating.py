@@ -23,6 +23,15 @@ from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import masked_language
 
 
+def require_head(start: StartingPoint) -> None:
+    """Refuses an imported encoder that predicts nothing yet."""
+    if start.kind == "encoder":
+        raise InputError(
+            f"{start.path} is an encoder without a masked-language or classification head: "
+            "finetune it, or compress it with compress.when=before"
+        )
+
+
 class Evaluation:
     """The splits of data.valid under a model's tokenizer.
 

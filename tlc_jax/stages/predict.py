@@ -51,8 +51,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     _check_output(output)
     starting_point.find(config.init.source)
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-    if start.kind == "mlm":
-        raise InputError(f"{start.path} is a masked-language model: predict needs a finetuned one")
+    if start.kind in ("mlm", "encoder"):
+        raise InputError(f"{start.path} is a pretrained encoder: predict needs a finetuned one")
     config = session.adopt_model(config, start.model, start.path)
     placement = session.open_devices(config)
     answers = (_Translations if start.kind == "translator" else _Labels)(config, start, placement)
