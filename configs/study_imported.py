@@ -3,7 +3,7 @@
     tlc study  --config=configs/study_imported.py:ENCODER,DIR --workdir=runs/imported
     tlc report --workdir=runs/imported
 
-ENCODER is a Hugging Face folder (config.json, model.safetensors, tokenizer.json) and DIR holds sentiment/{train,dev}.tsv
+ENCODER is a Hugging Face folder (config.json, model.safetensors, tokenizer.json). DIR holds sentiment/{train,dev}.tsv
 (label, sentence) and nli/{train,dev}.tsv (label, premise, hypothesis).
 Time on two cores: some hours for 22.7 M parameters. What it showed is in the README.
 """
