@@ -37,9 +37,9 @@ def test_a_masked_language_model_is_analysed_and_compiled_once(kept, tmp_path, m
     assert tlc("analyse", f"--init={kept}", f"--workdir={tmp_path}", "--config.recipe=prune:0.5+quantize:2") == 0
     assert traced == ["mlm"]
     result = result_of(tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.png")} == FIGURES
+    assert {path.stem for path in tmp_path.glob("report/*.png")} == FIGURES
     for part in ("error", "sensitivity", "convergence"):
-        with (tmp_path / f"{part}.csv").open() as file:
+        with (tmp_path / "report" / f"{part}.csv").open() as file:
             assert len(list(csv.DictReader(file))) == len(result[part])
     assert len(result["error"]) == len(result["sensitivity"]) == 2 + 6 + 1
     assert all(row["loss_rise"] == pytest.approx(row["lost"]) for row in result["sensitivity"])
