@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.stages.conftest import pretrain_arguments, result_of, tlc
+from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.models.network import Network
+from tlc_jax.stages import analyse
 from tlc_jax.training.checkpoint import complete_steps
 
 KEEP = ("--config.checkpoint.keep_every_steps=2", "--config.checkpoint.keep=1")
@@ -80,3 +82,9 @@ def test_what_cannot_be_analysed_is_refused(which, more, says, request, tmp_path
     run = request.getfixturevalue(which)
     assert tlc("analyse", f"--init={run}", f"--workdir={tmp_path}", "--config.recipe=dense", *more) == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_each_matrix_alone_has_a_threshold_of_its_own() -> None:
+    recipe = parse_recipe("prune:0.5,embeddings=false+quantize:4,per=tensor")
+    expected = parse_recipe("prune:0.5,scope=tensor,embeddings=false+quantize:4,per=tensor")
+    assert analyse._own_thresholds(recipe) == expected
