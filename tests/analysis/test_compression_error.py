@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import matplotlib
 import numpy as np
@@ -20,6 +22,7 @@ LAYERS = 3
 MODEL = Model(layers=LAYERS, hidden=64, max_length=16)
 
 
+@functools.cache
 def parameters(model: Model = MODEL, kind: str = "classifier"):
     network = classifier(model, 50, 3, Impl()) if kind == "classifier" else masked_language_model(model, 50, Impl())
     return jax.device_get(network.init(jax.random.key(0)))
@@ -34,11 +37,11 @@ def analysed(recipe: str, model: Model = MODEL, kind: str = "classifier"):
 def test_every_matrix_is_found_in_order_and_named() -> None:
     _, _, found = analysed("quantize:4")
     assert [(m.kind, m.name) for m in found[:2]] == [
-        ("embeddings", "embedding position"),
-        ("embeddings", "embedding token"),
+        ("embeddings", "token embedding"),
+        ("embeddings", "position embedding"),
     ]
     inside = [(matrix.layer, matrix.name) for matrix in found[2:-2]]
-    names = ["key", "query", "value", "attention out", "FFN in", "FFN out"]
+    names = ["query", "key", "value", "attention out", "FFN in", "FFN out"]
     assert inside == [(layer, name) for layer in (1, 2, 3) for name in names]
     assert [(m.name, m.layer) for m in found[-2:]] == [("classifier dense", None), ("classifier output", None)]
 
@@ -75,7 +78,7 @@ def test_one_matrix_alone_leaves_all_others_as_they_were() -> None:
     leaf = compression_error.with_one(matrix, params, compressed)
     np.testing.assert_array_equal(leaf[1], after[matrix.path][1])
     np.testing.assert_array_equal(leaf[[0, 2]], before[matrix.path][[0, 2]])
-    token = next(m for m in found if m.name == "embedding token")
+    token = next(m for m in found if m.name == "token embedding")
     np.testing.assert_array_equal(compression_error.with_one(token, params, compressed), after["embedding/token"])
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.stages.conftest import pretrain_arguments, result_of, tlc
+from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.models.network import Network
+from tlc_jax.stages import analyse
 from tlc_jax.training.checkpoint import complete_steps
 
 KEEP = ("--config.checkpoint.keep_every_steps=2", "--config.checkpoint.keep=1")
@@ -37,9 +39,9 @@ def test_a_masked_language_model_is_analysed_and_compiled_once(kept, tmp_path, m
     assert tlc("analyse", f"--init={kept}", f"--workdir={tmp_path}", "--config.recipe=prune:0.5+quantize:2") == 0
     assert traced == ["mlm"]
     result = result_of(tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.png")} == FIGURES
+    assert {path.stem for path in tmp_path.glob("report/*.png")} == FIGURES
     for part in ("error", "sensitivity", "convergence"):
-        with (tmp_path / f"{part}.csv").open() as file:
+        with (tmp_path / "report" / f"{part}.csv").open() as file:
             assert len(list(csv.DictReader(file))) == len(result[part])
     assert len(result["error"]) == len(result["sensitivity"]) == 2 + 6 + 1
     assert all(row["loss_rise"] == pytest.approx(row["lost"]) for row in result["sensitivity"])
@@ -80,3 +82,9 @@ def test_what_cannot_be_analysed_is_refused(which, more, says, request, tmp_path
     run = request.getfixturevalue(which)
     assert tlc("analyse", f"--init={run}", f"--workdir={tmp_path}", "--config.recipe=dense", *more) == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_each_matrix_alone_has_a_threshold_of_its_own() -> None:
+    recipe = parse_recipe("prune:0.5,embeddings=false+quantize:4,per=tensor")
+    expected = parse_recipe("prune:0.5,scope=tensor,embeddings=false+quantize:4,per=tensor")
+    assert analyse._own_thresholds(recipe) == expected

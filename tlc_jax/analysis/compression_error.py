@@ -23,7 +23,18 @@ KINDS: tuple[Rule, ...] = (
     (r"(mlm_head|classifier)/.*/kernel", "head"),
 )
 """Kinds of matrix of an encoder, by path."""
-_NAMES = {"attention/query": "query", "attention/key": "key", "attention/value": "value"}
+_NAMES = {
+    "embedding/token": "token embedding",
+    "embedding/position": "position embedding",
+    "attention/query": "query",
+    "attention/key": "key",
+    "attention/value": "value",
+    "attention/output": "attention out",
+    "ffn/up": "FFN in",
+    "ffn/down": "FFN out",
+    "mlm_head/dense": "language head",
+}
+"""What matrices are called in figures, in the order in which they come."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,17 +114,17 @@ def matrices(params: Params, compressed: Params, layers: int) -> list[Matrix]:
 def _stacked(path: str, kind: str, leaf: Any, layers: int) -> list[Matrix]:
     """The matrices of one parameter."""
     parts = path.removeprefix("blocks/").removesuffix("/kernel")
+    name = _NAMES.get(parts, parts.replace("/", " "))
     if leaf.ndim == 2:
-        return [Matrix(path, kind, parts.replace("/", " "), None, None)]
-    name = _NAMES.get(parts, kind)
+        return [Matrix(path, kind, name, None, None)]
     shared = len(leaf) < layers
     return [Matrix(path, kind, name, None if shared else index + 1, index) for index in range(len(leaf))]
 
 
 def _place(matrix: Matrix) -> tuple[int, int, int]:
-    order = ["attention in", "attention out", "FFN in", "FFN out"]
-    part = 0 if matrix.kind == "embeddings" else 1 if matrix.kind in order else 2
-    return part, matrix.layer or 0, order.index(matrix.kind) if part == 1 else 0
+    order = list(_NAMES.values())
+    part = 0 if matrix.kind == "embeddings" else 2 if matrix.index is None else 1
+    return part, matrix.layer or 0, order.index(matrix.name) if matrix.name in order else len(order)
 
 
 def errors(found: Sequence[Matrix], params: Params, compressed: Params) -> list[MatrixError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from tlc_jax.analysis.compression_error import Matrix, MatrixError
 from tlc_jax.analysis.frontier import group
 
 _STATISTIC = "L2 norm of the difference\nof each output row (log)"
-_MOST_WRITTEN = 16  # layers up to which cells of a heat map carry their numbers
+_MOST_WRITTEN = 24  # layers up to which cells of a heat map carry their numbers
 
 
 def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
@@ -26,9 +27,11 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
     figure, axes = style.new_figure(6.4, 4.2)
     colours = _colours(list(kinds))
     norms = [np.concatenate([error.norms for error in members]) for members in kinds.values()]
+    ink = {"color": style.INK}
     boxes = axes.boxplot(
-        norms, whis=(5, 95), showfliers=False, widths=0.55, patch_artist=True, medianprops={"color": style.INK}
-    )
+        norms, whis=(5, 95), showfliers=False, widths=0.55, patch_artist=True,
+        medianprops=ink, whiskerprops=ink, capprops=ink,
+    )  # fmt: skip
     for box, colour in zip(boxes["boxes"], colours.values(), strict=True):
         box.set_facecolor(colour)
         box.set_alpha(0.6)
@@ -41,6 +44,7 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
     shown = [float(value) for values in norms for value in np.quantile(values, (0.05, 0.95)) if value > 0]
     if shown:
         style.log_axis(axes, "y", min(shown), 1.1 * max(shown))
+    axes.set_xlabel("numbers: medians; boxes: quartiles; whiskers: 5th and 95th percentile")
     axes.set_ylabel(_STATISTIC)
     axes.set_title(title)
     return figure
@@ -104,10 +108,12 @@ def _heat(axes: Axes, cells: np.ndarray, limit: float, columns: Sequence[str], r
     axes.set_yticks(range(len(rows)), rows)
     if len(rows) > _MOST_WRITTEN:
         return
+    digits = max(0, 2 - math.floor(math.log10(limit)))
     for (row, column), value in np.ndenumerate(cells):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.6 * limit else style.INK
-            axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=colour)
+            text = f"{round(value, digits) + 0.0:.{digits}f}"  # the sum makes -0 a 0
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
 def convergence(rows: Sequence[dict[str, Any]], metric: str, label: str, scale: float, title: str) -> Figure:

@@ -1,7 +1,7 @@
 """Look into how a trained encoder takes compression: error by module, sensitivity, and convergence of the run.
 
 --init names a masked-language model or a classifier, and --config.recipe a recipe, which is applied in one go, without
-recovery. analyse.parts says what is done; each part writes rows to result.json and a CSV, and figures:
+recovery. analyse.parts says what is done; each part writes rows to result.json, and a CSV and figures to report/:
 
 error: the difference of every matrix from what it was, by kind of module and by layer. sensitivity: what it costs to
 compress one matrix alone, for each of them; a pruning threshold is then that matrix's own. convergence: the model dense
@@ -92,7 +92,7 @@ class _Analysis:
     """One model under one recipe."""
 
     def __init__(self, config: Config, start: StartingPoint, workdir: Path):
-        self.config, self.start, self.workdir = config, start, workdir
+        self.config, self.start, self.workdir, self.folder = config, start, workdir, workdir / "report"
         self.metric, self.recipe = _METRICS[start.kind], parse_recipe(config.recipe)
         self.label = recipe_labels([config.recipe])[config.recipe]
         self.name = f"{start.model.layers}x{start.model.hidden}, {self.label}, one shot"
@@ -102,6 +102,7 @@ class _Analysis:
 
     def run(self) -> dict[str, Any]:
         """Does the parts that were asked for."""
+        self.folder.mkdir(exist_ok=True)
         parts = self.config.analyse.parts
         result: dict[str, Any] = {
             "stage": "analyse",
@@ -142,10 +143,11 @@ class _Analysis:
     ) -> Rows:
         """Each matrix compressed alone; everything has the same shapes, so nothing is compiled anew."""
         alone = compress_params(self.start.params, _own_thresholds(self.recipe)).params
+        matrices = compression_error.matrices(self.params, alone, self.start.model.layers)
         placed = flatten(put(self.params))
         rows: Rows = []
         bar = Bar("sensitivity", "matrices")
-        for number, matrix in enumerate(self.matrices):
+        for number, matrix in enumerate(matrices):
             leaf = compression_error.with_one(matrix, self.params, alone)
             numbers = evaluate(unflatten({**placed, matrix.path: leaf}))
             row: dict[str, Any] = {"path": matrix.path, "name": matrix.name, "layer": matrix.layer}
@@ -154,9 +156,9 @@ class _Analysis:
             row["lost"] = self.metric.lost(dense[self.metric.name], numbers[self.metric.name])
             row["loss_rise"] = numbers["valid_loss"] - dense["valid_loss"]
             rows.append(row)
-            bar.update((number + 1) / len(self.matrices), number + 1)
+            bar.update((number + 1) / len(matrices), number + 1)
         bar.close(len(rows))
-        found = [(matrix, self.metric.scale * row["lost"]) for matrix, row in zip(self.matrices, rows, strict=True)]
+        found = [(matrix, self.metric.scale * row["lost"]) for matrix, row in zip(matrices, rows, strict=True)]
         title = f"{self.name}: each matrix alone"
         self._save("sensitivity", figures.sensitivity(found, self.metric.cost, title))
         return self._write("sensitivity", rows)
@@ -188,10 +190,10 @@ class _Analysis:
         return self._write("convergence", rows)
 
     def _save(self, name: str, figure: Figure) -> None:
-        style.save(figure, self.workdir / f"{name}.png")
+        style.save(figure, self.folder / f"{name}.png")
 
     def _write(self, name: str, rows: Rows) -> Rows:
-        with (self.workdir / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        with (self.folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
