@@ -212,6 +212,11 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    format: str = _setting("hf", "hf: a folder for Hugging Face transformers; onnx: an ONNX model", ("hf", "onnx"))
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     sizes: tuple[str, ...] = _setting((), "encoders as LAYERSxHIDDEN")
     translators: tuple[str, ...] = _setting((), "translators as LAYERSxHIDDEN, the layers of each side")
@@ -273,6 +278,7 @@ class Config:
     decode: Decode = _section(Decode, "how translations are searched for")
     impl: Impl = _section(Impl, "implementation: must not change results beyond rounding")
     predict: Predict = _section(Predict, "stage predict")
+    export: Export = _section(Export, "stage export")
     study: Study = _section(Study, "stage study")
     bench: Bench = _section(Bench, "stage bench")
     plan: Plan = _section(Plan, "stage plan")
