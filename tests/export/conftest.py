@@ -13,5 +13,5 @@ def tokenizer(request) -> Tokenizer:
     """Of text that has none of the signs in names of special pieces, and of text that has all."""
     lines = make_lines(300)
     if request.param == "markup":
-        lines += ["<0x41> <s> </s> <mask> <pad> <unk> 0123456789ABCDEF x"] * 20
+        lines += ["bas < dus > fin / <0x41> 0123456789ABCDEF x <a </b>"] * 20
     return train_tokenizer(lines, vocab_size=420, train_bytes=100_000)
