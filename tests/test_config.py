@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlc_jax import config as configs
-from tlc_jax.config_checks import require_budget
+from tlc_jax.config_checks import require_budget, require_own_architecture, require_translator
 from tlc_jax.config_file import load_file
 from tlc_jax.errors import InputError
 
@@ -66,6 +66,11 @@ def test_a_config_cannot_be_changed():
         ({"model": {"share": "some"}}, "config.model.share='some' must be one of none, attention, all"),
         ({"model": {"hidden": 100}}, "not a multiple of the head size 64"),
         ({"model": {"hidden": 100, "heads": 3}}, "not divisible by model.heads=3"),
+        ({"model": {"hidden": 128, "head_size": 48}}, "not a multiple of the head size 48"),
+        ({"model": {"head_size": -1}}, "must not be negative"),
+        ({"model": {"norm": "mid"}}, "must be one of pre, post"),
+        ({"model": {"token_types": 3}}, "model.token_types=3 must be 0, 1 or 2"),
+        ({"model": {"norm": "post"}, "study": {"translators": ["2x64"]}}, "leave model.norm=pre"),
         ({"model": {"layers": 0}}, "must be at least 1"),
         ({"data": {"length": 256}}, "beyond the model's positions"),
         ({"optimizer": {"batch_size": 10}, "impl": {"microbatch": 4}}, "does not divide"),
@@ -91,6 +96,27 @@ def test_a_budget_is_required_where_asked_for():
         require_budget(configs.resolve({"budget": {"steps": 5, "clock": "benchmark"}}))
     with pytest.raises(InputError, match="leave budget.charge=training"):
         require_budget(configs.resolve({"budget": {"seconds": 5.0, "clock": "benchmark", "charge": "total"}}))
+
+
+def test_translators_and_peers_refuse_what_is_not_written_for_them():
+    for settings in ({"norm": "post"}, {"token_types": 2}, {"padding": 1}):
+        with pytest.raises(InputError, match="translator"):
+            require_translator(configs.resolve({"model": settings}))
+    for settings in ({"activation": "relu"}, {"head_size": 32}):
+        require_translator(configs.resolve({"model": settings}))
+        with pytest.raises(InputError, match="--peers compares"):
+            require_own_architecture(configs.resolve({"model": settings}))
+
+
+def test_widths_that_are_left_open_follow_from_the_others():
+    def widths(**settings):
+        model = configs.Model(hidden=384, **settings).filled()
+        return model.heads, model.head_size, model.ffn
+
+    assert widths() == (6, 64, 1536)
+    assert widths(heads=12, ffn=100) == (12, 32, 100)
+    assert widths(head_size=32) == (12, 32, 1536)
+    assert widths(heads=5, head_size=32) == (5, 32, 1536)
 
 
 def test_a_misspelt_name_in_a_config_file_is_refused_by_the_lock():

@@ -62,9 +62,12 @@ class Tokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
+    HEAD_SIZE: typing.ClassVar[int] = 64  # where settings leave it open
+
     layers: int = _setting(12, "Transformer layers")
     hidden: int = _setting(768, "width of the residual stream")
-    heads: int = _setting(0, "attention heads; 0: hidden / 64")
+    heads: int = _setting(0, "attention heads; 0: hidden / head_size, or hidden / 64")
+    head_size: int = _setting(0, "width of an attention head; 0: hidden / heads")
     ffn: int = _setting(0, "width of the feed-forward layer; 0: 4 x hidden")
     max_length: int = _setting(128, "learned positions")
     dropout: float = _setting(0.1, "dropout after embeddings and sub-layers and in heads (never inside attention)")
@@ -74,6 +77,24 @@ class Model:
         "normal: all drawn with deviation 0.02; fan_in: with 1/sqrt(fan in), positions start as sinusoids",
         ("normal", "fan_in"),
     )
+    norm: str = _setting(
+        "pre", "layers are normalised at their inputs (pre) or, as in BERT, after their sums (post)", ("pre", "post")
+    )
+    norm_epsilon: float = _setting(1e-5, "what layer normalisation adds to the variance")
+    activation: str = _setting(
+        "gelu",
+        "of feed-forward layers and the masked-language head; gelu_tanh: the approximation by tanh",
+        ("gelu", "gelu_tanh", "relu"),
+    )
+    token_types: int = _setting(0, "kinds of segments that have an embedding, as in BERT; 0: none")
+    separator: int = _setting(0, "with token types: the id after whose first place in a row type 1 begins")
+    padding: int = _setting(0, "id of the padding that attention leaves out; the tokenizer decides it")
+
+    def filled(self) -> Model:
+        """The same with the widths that follow from others written out."""
+        heads = self.heads or self.hidden // (self.head_size or self.HEAD_SIZE)
+        head_size = self.head_size or self.hidden // heads
+        return dataclasses.replace(self, heads=heads, head_size=head_size, ffn=self.ffn or 4 * self.hidden)
 
 
 @dataclasses.dataclass(frozen=True)

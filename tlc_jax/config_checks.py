@@ -21,17 +21,26 @@ def check_values(config: Config) -> None:
 
     model, data, optimizer, objective = config.model, config.data, config.optimizer, config.objective
     need(model.layers >= 1 and model.hidden >= 1, "model.layers and model.hidden must be at least 1")
-    if model.heads:
+    need(
+        min(model.heads, model.head_size, model.ffn) >= 0,
+        "model.heads, model.head_size and model.ffn must not be negative",
+    )
+    if model.heads and not model.head_size:
         need(
             model.hidden % model.heads == 0,
             f"model.hidden={model.hidden} is not divisible by model.heads={model.heads}",
         )
-    else:
+    elif not model.heads:
+        width = model.head_size or model.HEAD_SIZE
         need(
-            model.hidden % 64 == 0,
-            f"model.hidden={model.hidden} is not a multiple of the head size 64: change it or set model.heads",
+            model.hidden % width == 0,
+            f"model.hidden={model.hidden} is not a multiple of the head size {width}: change it or set model.heads",
         )
-    need(model.heads >= 0 and model.ffn >= 0, "model.heads and model.ffn must not be negative")
+    need(model.norm_epsilon > 0, f"model.norm_epsilon={model.norm_epsilon} must be above 0")
+    need(model.token_types in (0, 1, 2), f"model.token_types={model.token_types} must be 0, 1 or 2")
+    need(min(model.separator, model.padding) >= 0, "model.separator and model.padding must not be negative")
+    if config.study.translators:
+        require_translator(config)
     need(
         data.length <= model.max_length,
         f"data.length={data.length} is beyond the model's positions: raise model.max_length={model.max_length}",
@@ -88,6 +97,23 @@ def check_values(config: Config) -> None:
     need(config.impl.prefetch >= 0, f"impl.prefetch={config.impl.prefetch} must not be negative")
     for size in config.study.scratch:
         need(size in config.study.sizes, f"study.scratch has the size {size}, which study.sizes has not")
+
+
+def require_translator(config: Config) -> None:
+    """Refuses settings of `model` that encoders alone have."""
+    model = config.model
+    if model.norm != "pre":
+        raise InputError(f"model.norm={model.norm}: translators are normalised at their inputs; leave model.norm=pre")
+    if model.token_types or model.padding:
+        raise InputError("model.token_types and model.padding are of imported encoders: leave them 0 for a translator")
+
+
+def require_own_architecture(config: Config) -> None:
+    """Refuses settings of `model` that the implementations beside ours in `bench --peers` are not written for."""
+    defaults: dict[str, object] = {"norm": "pre", "activation": "gelu", "token_types": 0, "head_size": 0}
+    for name, default in defaults.items():
+        if getattr(config.model, name) != default:
+            raise InputError(f"model.{name}: --peers compares pre-norm models with GELU; leave it at {default!r}")
 
 
 def require_budget(config: Config) -> None:

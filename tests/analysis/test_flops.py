@@ -44,9 +44,17 @@ def test_narrower_feed_forward_costs_less():
     assert saved == 6 * BATCH * LENGTH * MODEL.layers * 2 * MODEL.hidden * (3 * MODEL.hidden)
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_formula_agrees_with_the_compiler(train):
-    network = masked_language_model(dataclasses.replace(MODEL, dropout=0.0), VOCAB, Impl(layer_loop="unrolled"))
+@pytest.mark.parametrize(
+    ("train", "model"),
+    [
+        (False, MODEL),
+        (True, MODEL),
+        (False, dataclasses.replace(MODEL, heads=5, head_size=32)),
+        (False, dataclasses.replace(MODEL, norm="post", activation="relu", token_types=2)),
+    ],
+)
+def test_formula_agrees_with_the_compiler(train, model):
+    network = masked_language_model(dataclasses.replace(model, dropout=0.0), VOCAB, Impl(layer_loop="unrolled"))
 
     def loss(params, tokens, positions):
         return jax.nn.logsumexp(network.apply(params, tokens, positions), axis=-1).sum()
@@ -56,7 +64,7 @@ def test_formula_agrees_with_the_compiler(train):
     function = jax.grad(loss) if train else loss
     measured = _counted_by_xla(function, network.abstract(), tokens, positions, compiled=train)
     formula = flops.train_flops_per_step if train else flops.forward_flops_per_step
-    assert formula(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) == pytest.approx(measured, rel=0.02)
+    assert formula(model, VOCAB, BATCH, LENGTH, POSITIONS) == pytest.approx(measured, rel=0.02)
 
 
 def test_classifier_formula_agrees_with_the_compiler():
@@ -72,11 +80,20 @@ def test_classifier_formula_agrees_with_the_compiler():
     assert formula == pytest.approx(measured, rel=0.02)
 
 
-@pytest.mark.parametrize("share", ["none", "attention", "all"])
-def test_parameter_count_is_that_of_the_model(share):
-    model = dataclasses.replace(MODEL, share=share, layers=3, ffn=384)
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"share": "none"},
+        {"share": "attention"},
+        {"share": "all"},
+        {"norm": "post", "token_types": 2},
+        {"heads": 5, "head_size": 32},
+    ],
+)
+def test_parameter_count_is_that_of_the_model(switches):
+    model = dataclasses.replace(MODEL, layers=3, ffn=384, **switches)
     tree = masked_language_model(model, VOCAB, Impl()).abstract()
-    tables = (VOCAB + model.max_length) * model.hidden
+    tables = (VOCAB + model.max_length + model.token_types) * model.hidden
     assert flops.parameter_count(model, VOCAB) == flops.ParameterCount(_count(tree), _count(tree) - tables)
     tree = classifier(model, VOCAB, CLASSES, Impl()).abstract()
     assert flops.parameter_count(model, VOCAB, CLASSES).total == _count(tree)

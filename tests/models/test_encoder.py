@@ -22,45 +22,66 @@ POSITIONS = np.array([[0, 3], [7, 1], [2, 2]], np.int32)
 
 @pytest.fixture(scope="module")
 def params():
-    fresh = masked_language_model(MODEL, V, Impl()).init(jax.random.key(1))
+    return made(MODEL)
+
+
+def made(model):
+    fresh = masked_language_model(model, V, Impl()).init(jax.random.key(1))
     # Biases and scales start at 0 and 1, where a mistake in their use would not show.
     noise = np.random.default_rng(1)
     return jax.tree.map(lambda x: x + jnp.asarray(noise.normal(0, 0.05, x.shape), jnp.float32), fresh)
 
 
-def reference_hidden(params, tokens, mask=None):
-    """Pre-norm Transformer layers in float64."""
+ACTIVATIONS = {
+    "gelu": lambda x: x * scipy.special.ndtr(x),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+
+def reference_hidden(params, tokens, mask=None, model=MODEL):
+    """Transformer layers in float64."""
+    activation, pre_norm = ACTIVATIONS[model.activation], model.norm == "pre"
     p = {path: np.asarray(leaf, np.float64) for path, leaf in flatten(params).items()}
 
     def norm(x, name, layer=...):
         mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-        return (x - mean) / np.sqrt(variance + 1e-5) * p[f"{name}/scale"][layer] + p[f"{name}/bias"][layer]
+        x = (x - mean) / np.sqrt(variance + model.norm_epsilon)
+        return x * p[f"{name}/scale"][layer] + p[f"{name}/bias"][layer]
 
     def dense(x, name, layer=...):
         return x @ p[f"{name}/kernel"][layer] + p[f"{name}/bias"][layer]
 
     def heads(x):
-        return x.reshape(*x.shape[:2], 2, 64).transpose(0, 2, 1, 3)
+        return x.reshape(*x.shape[:2], model.heads or 2, model.head_size or 64).transpose(0, 2, 1, 3)
 
-    x = norm(p["embedding/token"][tokens] + p["embedding/position"][: tokens.shape[1]], "embedding/norm")
-    for layer in range(2):
-        y = norm(x, "blocks/attention_norm", layer)
-        q, k, v = (heads(dense(y, f"blocks/attention/{name}", layer)) for name in ("query", "key", "value"))
-        scores = q @ k.transpose(0, 1, 3, 2) / 8.0
+    def attend(x, layer):
+        q, k, v = (heads(dense(x, f"blocks/attention/{name}", layer)) for name in ("query", "key", "value"))
+        scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(q.shape[-1])
         if mask is not None:
             scores = np.where(mask[:, None, None, :], scores, -np.inf)
-        mixed = (scipy.special.softmax(scores, -1) @ v).transpose(0, 2, 1, 3).reshape(x.shape)
-        x = x + dense(mixed, "blocks/attention/output", layer)
-        y = dense(norm(x, "blocks/ffn_norm", layer), "blocks/ffn/up", layer)
-        x = x + dense(y * scipy.special.ndtr(y), "blocks/ffn/down", layer)
-    return norm(x, "final_norm"), norm, dense, p
+        mixed = (scipy.special.softmax(scores, -1) @ v).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
+        return dense(mixed, "blocks/attention/output", layer)
+
+    def feed_forward(x, layer):
+        return dense(activation(dense(x, "blocks/ffn/up", layer)), "blocks/ffn/down", layer)
+
+    x = p["embedding/token"][tokens] + p["embedding/position"][: tokens.shape[1]]
+    if model.token_types:
+        first = [list(row).index(model.separator) if model.separator in row else L for row in tokens]
+        x = x + p["embedding/token_type"][(np.arange(tokens.shape[1]) > np.array(first)[:, None]).astype(int)]
+    x = norm(x, "embedding/norm")
+    for layer in range(2):
+        for sublayer, name in ((attend, "blocks/attention_norm"), (feed_forward, "blocks/ffn_norm")):
+            x = x + sublayer(norm(x, name, layer), layer) if pre_norm else norm(x + sublayer(x, layer), name, layer)
+    return norm(x, "final_norm") if pre_norm else x, norm, dense, p
 
 
-def reference_logits(params, tokens, positions):
-    x, norm, dense, p = reference_hidden(params, tokens)
+def reference_logits(params, tokens, positions, model=MODEL):
+    x, norm, dense, p = reference_hidden(params, tokens, model=model)
     x = np.take_along_axis(x, positions[:, :, None], 1)
-    y = dense(x, "mlm_head/dense")
-    return norm(y * scipy.special.ndtr(y), "mlm_head/norm") @ p["embedding/token"].T + p["mlm_head/bias"]
+    y = ACTIVATIONS[model.activation](dense(x, "mlm_head/dense"))
+    return norm(y, "mlm_head/norm") @ p["embedding/token"].T + p["mlm_head/bias"]
 
 
 def logits_of(params, **impl) -> np.ndarray:
@@ -69,6 +90,33 @@ def logits_of(params, **impl) -> np.ndarray:
 
 def test_logits_agree_with_the_reference_at_the_chosen_positions(params) -> None:
     np.testing.assert_allclose(logits_of(params), reference_logits(params, TOKENS, POSITIONS), atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"norm": "post", "norm_epsilon": 1e-2},
+        {"activation": "gelu_tanh"},
+        {"activation": "relu"},
+        {"token_types": 2, "separator": 7},
+        {"token_types": 1, "separator": 7},
+        {"heads": 3, "head_size": 16},  # narrower inside than the residual stream, as where heads were taken out
+        {"norm": "post", "activation": "relu", "token_types": 2, "separator": 7, "heads": 2, "head_size": 32},
+    ],
+    ids=str,
+)
+def test_switches_of_the_architecture_agree_with_the_reference(switches) -> None:
+    model = dataclasses.replace(MODEL, **switches)
+    tokens = TOKENS.copy()
+    tokens[0, [2, 5]] = tokens[1, 7] = 7  # a pair, a single text, and a row without a separator
+    tokens[2] = np.where(tokens[2] == 7, 8, tokens[2])
+    params = made(model)
+    assert ("final_norm" in params) == (model.norm == "pre")
+    logits = np.asarray(masked_language_model(model, V, Impl()).apply(params, tokens, POSITIONS))
+    if model.token_types == 1:  # the one type is every token's
+        params["embedding"]["position"] += params["embedding"].pop("token_type")
+        model = dataclasses.replace(model, token_types=0)
+    np.testing.assert_allclose(logits, reference_logits(params, tokens, POSITIONS, model), atol=2e-4)
 
 
 def gradients(params, **impl):

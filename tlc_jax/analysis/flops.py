@@ -1,8 +1,9 @@
 """Floating-point operations and parameters of an encoder by formula, and the peak rates of devices.
 
-Symbols: T tokens per step, S sequence length, L layers, H hidden, F feed-forward width, V vocabulary, C classes,
-B sequences per step. One multiply-add counts as two operations; the backward pass costs twice the forward pass.
-Element-wise work (layer norm, GELU, softmax, optimizer) is left out: it is below two percent of the total.
+Symbols: T tokens per step, S sequence length, L layers, H hidden, A attention's inner width (heads x head size), F
+feed-forward width, V vocabulary, C classes, B sequences per step. One multiply-add counts as two operations; the
+backward pass costs twice the forward pass. Element-wise work (layer norm, GELU, softmax, optimizer) is left out: it is
+below two percent of the total.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _BACKWARD_AND_FORWARD = 3.0  # gradients with respect to inputs and to weights c
 def forward_flops_per_step(model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int) -> float:
     """Operations of one masked-language forward pass over [batch, length] tokens.
 
-    `predicted_positions` is the number of positions per sequence whose logits are computed. With F = 4H this is a
-    third of 6·T·12·L·H² + 12·L·S·H·T + 6·T_head·(H² + H·V).
+    `predicted_positions` is the number of positions per sequence whose logits are computed. With A = H and F = 4H this
+    is a third of 6·T·12·L·H² + 12·L·S·H·T + 6·T_head·(H² + H·V).
     """
     head = model.hidden**2 + model.hidden * vocab_size
     return _layers_forward(model, batch, length) + 2.0 * batch * predicted_positions * head
@@ -46,27 +47,33 @@ def translator_train_flops_per_step(model: Model, vocab_size: int, batch: int, s
 
     Attention is counted in full, though causality needs half of the decoder's own.
     """
-    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
+    hidden, inner, ffn = _widths(model)
     # Decoder: query, key, value, output to itself; query and output to the source; up, down.
-    projections = 2.0 * batch * target * (4 * hidden**2 + 2 * hidden**2 + 2 * hidden * ffn)
-    source_keys_and_values = 2.0 * batch * source * 2 * hidden**2
-    attention = 4.0 * batch * target * (target + source) * hidden
+    projections = 2.0 * batch * target * (4 * hidden * inner + 2 * hidden * inner + 2 * hidden * ffn)
+    source_keys_and_values = 2.0 * batch * source * 2 * hidden * inner
+    attention = 4.0 * batch * target * (target + source) * inner
     decoder = model.layers * (projections + source_keys_and_values + attention)
     logits = 2.0 * batch * target * hidden * vocab_size
     return _BACKWARD_AND_FORWARD * (_layers_forward(model, batch, source) + decoder + logits)
 
 
+def _widths(model: Model) -> tuple[int, int, int]:
+    """Of the residual stream, inside attention, and inside the feed-forward layer."""
+    filled = model.filled()
+    return filled.hidden, filled.heads * filled.head_size, filled.ffn
+
+
 def _layers_forward(model: Model, batch: int, length: int) -> float:
-    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
+    hidden, inner, ffn = _widths(model)
     tokens = batch * length
-    projections = 2.0 * tokens * (4 * hidden**2 + 2 * hidden * ffn)  # query, key, value, output; up, down
-    attention = 4.0 * tokens * length * hidden  # scores and weighted values
+    projections = 2.0 * tokens * (4 * hidden * inner + 2 * hidden * ffn)  # query, key, value, output; up, down
+    attention = 4.0 * tokens * length * inner  # scores and weighted values
     return model.layers * (projections + attention)
 
 
 @dataclasses.dataclass(frozen=True)
 class ParameterCount:
-    """Numbers of stored parameters; `nonembedding` leaves out the token and position tables."""
+    """Numbers of stored parameters; `nonembedding` leaves out the tables of tokens, positions and token types."""
 
     total: int
     nonembedding: int
@@ -74,29 +81,33 @@ class ParameterCount:
 
 def parameter_count(model: Model, vocab_size: int, classes: int | None = None) -> ParameterCount:
     """Parameters of the encoder with its masked-language head, or with a classifier head where `classes` is given."""
-    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
-    norm = 2 * hidden
-    attention = norm + 4 * (hidden**2 + hidden)
-    feed_forward = norm + hidden * ffn + ffn + ffn * hidden + hidden
-    attention_copies = model.layers if model.share == "none" else 1
-    ffn_copies = 1 if model.share == "all" else model.layers
+    hidden, norm = model.hidden, 2 * model.hidden
+    attention, feed_forward = _sublayers(model)
     dense = hidden**2 + hidden
     head = dense + norm + vocab_size if classes is None else dense + hidden * classes + classes
-    body = norm + attention_copies * attention + ffn_copies * feed_forward + norm + head
-    return ParameterCount(total=body + (vocab_size + model.max_length) * hidden, nonembedding=body)
+    final_norm = norm if model.norm == "pre" else 0
+    body = norm + attention + feed_forward + final_norm + head
+    tables = (vocab_size + model.max_length + model.token_types) * hidden
+    return ParameterCount(total=body + tables, nonembedding=body)
 
 
 def translator_parameter_count(model: Model, vocab_size: int) -> ParameterCount:
     """Parameters of an encoder-decoder with one embedding for source, target and output."""
-    hidden, ffn = model.hidden, model.ffn or 4 * model.hidden
+    hidden, norm = model.hidden, 2 * model.hidden
+    attention, feed_forward = _sublayers(model)
+    body = norm + 3 * attention + 2 * feed_forward + 2 * norm + vocab_size
+    return ParameterCount(total=body + (vocab_size + model.max_length) * hidden, nonembedding=body)
+
+
+def _sublayers(model: Model) -> tuple[int, int]:
+    """Parameters of the attention layers and of the feed-forward layers of one stack, each with its normalisation."""
+    hidden, inner, ffn = _widths(model)
     norm = 2 * hidden
-    attention = norm + 4 * (hidden**2 + hidden)
+    attention = norm + 4 * hidden * inner + 3 * inner + hidden
     feed_forward = norm + hidden * ffn + ffn + ffn * hidden + hidden
     attention_copies = model.layers if model.share == "none" else 1
     ffn_copies = 1 if model.share == "all" else model.layers
-    stacks = 3 * attention_copies * attention + 2 * ffn_copies * feed_forward
-    body = norm + stacks + 2 * norm + vocab_size
-    return ParameterCount(total=body + (vocab_size + model.max_length) * hidden, nonembedding=body)
+    return attention_copies * attention, ffn_copies * feed_forward
 
 
 @dataclasses.dataclass(frozen=True)

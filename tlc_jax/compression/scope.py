@@ -17,8 +17,9 @@ def compressible(params: Params, embeddings: bool) -> dict[str, bool]:
     """Whether each parameter, by path, is a weight matrix that may be pruned and quantised.
 
     Kernels are; token and position embeddings are if `embeddings`: paper 1 compresses every parameter, and a position
-    table is as much a matrix of learned rows as a token table. Biases and normalisation never are: they are under one
-    percent of a model, a zero scale cuts a feature off altogether, and four bits do not hold them.
+    table is as much a matrix of learned rows as a token table. Biases, normalisation and the one or two rows of token
+    types never are: they are under one percent of a model, a zero scale cuts a feature off altogether, and four bits do
+    not hold them.
     """
     return select([(r".*/kernel", True), (EMBEDDING, embeddings)], flatten(params), default=False)
 

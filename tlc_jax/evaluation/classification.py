@@ -10,7 +10,6 @@ import numpy as np
 
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.labelled import Labelled
-from tlc_jax.data.vocabulary import PAD
 from tlc_jax.evaluation.predictions import Predictions
 from tlc_jax.models.network import Network, Params
 from tlc_jax.training.mesh import Placement
@@ -24,7 +23,7 @@ class ClassificationEvaluator:
 
         @placement.jit
         def log_probabilities(params: Params, tokens_BxL: jax.Array) -> jax.Array:
-            return jax.nn.log_softmax(network.apply(params, tokens_BxL, tokens_BxL != PAD))
+            return jax.nn.log_softmax(network.apply(params, tokens_BxL, tokens_BxL != network.model.padding))
 
         self._log_probabilities = log_probabilities
 

@@ -19,7 +19,7 @@ from tlc_jax import config as configs
 from tlc_jax.data.masking import mask_tokens, predicted_positions
 from tlc_jax.data.vocabulary import MASK
 from tlc_jax.errors import InputError
-from tlc_jax.models.blocks import NORM_EPSILON, Shape
+from tlc_jax.models.blocks import Shape
 from tlc_jax.models.network import Params, masked_language_model
 from tlc_jax.training.step import step_key
 
@@ -59,7 +59,7 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
     keys = iter(jax.random.split(key, 2 * shape.layers + 1))
 
     def norm(x: jax.Array, p: Params) -> jax.Array:
-        return jax.nn.standardize(x, epsilon=NORM_EPSILON) * p["scale"] + p["bias"]
+        return jax.nn.standardize(x, epsilon=shape.norm_epsilon) * p["scale"] + p["bias"]
 
     def dense(x: jax.Array, p: Params) -> jax.Array:
         return x @ p["kernel"] + p["bias"]
@@ -125,7 +125,7 @@ def transformers_step(
         max_position_embeddings=shape.max_length + 2,
         hidden_dropout_prob=shape.dropout,
         attention_probs_dropout_prob=0.0,
-        layer_norm_eps=NORM_EPSILON,
+        layer_norm_eps=shape.norm_epsilon,
         type_vocab_size=1,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,12 +1,13 @@
-"""Transformer blocks in pre-norm form: attention and feed-forward layers, each normalised at its input.
+"""Transformer blocks: attention and feed-forward layers, each normalised at its input (pre-norm) or after its sum.
 
-Shapes in names: B batch, L positions, D hidden width, F feed-forward width, H heads, E head size, N layers,
-V vocabulary, K predicted positions, C classes, I and O any input and output width.
+Shapes in names: B batch, L positions, D hidden width, F feed-forward width, H heads, E head size, A = H x E attention's
+inner width, N layers, V vocabulary, K predicted positions, C classes, I and O any input and output width.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,8 +19,12 @@ from tlc_jax import config
 from tlc_jax.models.numerics import affine, dropout
 from tlc_jax.models.sharding import split_rows
 
-HEAD_SIZE = 64
-NORM_EPSILON = 1e-5
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+"""By `model.activation`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,26 +34,39 @@ class Shape:
     layers: int
     hidden: int
     heads: int
+    head_size: int
     ffn: int
     max_length: int
     dropout: float
     share: str
     init: str
+    norm: str
+    norm_epsilon: float
+    activation: str
+    token_types: int
+    separator: int
     matmul: str = "float32"
     layer_loop: str = "scan"
     remat: bool = False
 
     @staticmethod
     def of(model: config.Model, impl: config.Impl) -> Shape:
+        widths = model.filled()
         return Shape(
             layers=model.layers,
             hidden=model.hidden,
-            heads=model.heads or model.hidden // HEAD_SIZE,
-            ffn=model.ffn or 4 * model.hidden,
+            heads=widths.heads,
+            head_size=widths.head_size,
+            ffn=widths.ffn,
             max_length=model.max_length,
             dropout=model.dropout,
             share=model.share,
             init=model.init,
+            norm=model.norm,
+            norm_epsilon=model.norm_epsilon,
+            activation=model.activation,
+            token_types=model.token_types,
+            separator=model.separator,
             matmul=impl.matmul,
             layer_loop=impl.layer_loop,
             remat=impl.remat,
@@ -74,9 +92,9 @@ class Dense(nnx.Module):
         return affine(x, self.kernel[...], self.bias[...], self.matmul)
 
 
-def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(shape: Shape, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Layer normalisation over the last axis, computed in float32 whatever comes in."""
-    return nnx.LayerNorm(width, epsilon=NORM_EPSILON, dtype=jnp.float32, rngs=rngs)
+    return nnx.LayerNorm(shape.hidden, epsilon=shape.norm_epsilon, dtype=jnp.float32, rngs=rngs)
 
 
 def sinusoids(length: int, width: int) -> jax.Array:
@@ -87,7 +105,10 @@ def sinusoids(length: int, width: int) -> jax.Array:
 
 
 class Embedding(nnx.Module):
-    """Token and learned position embeddings, summed and normalised.
+    """Token, learned position and, where a model has them, token-type embeddings, summed and normalised.
+
+    A row's tokens are of type 0 up to and including the first separator and of type 1 from there on, as BERT's
+    tokenizers number the two texts of a pair.
 
     With `init="fan_in"` positions start as sinusoids instead of noise (and are learned from there): neighbours are then
     told apart from the first step, and small models under small budgets leave the plateau of context-free prediction
@@ -102,10 +123,21 @@ class Embedding(nnx.Module):
             self.position = nnx.Param(normal(rngs.params(), (shape.max_length, shape.hidden), jnp.float32))
         else:
             self.position = nnx.Param(scale * sinusoids(shape.max_length, shape.hidden))
-        self.norm = layer_norm(shape.hidden, rngs)
+        self.types, self.separator = shape.token_types, shape.separator
+        if self.types:
+            self.token_type = nnx.Param(normal(rngs.params(), (self.types, shape.hidden), jnp.float32))
+        self.norm = layer_norm(shape, rngs)
 
     def __call__(self, tokens_BxL: jax.Array) -> jax.Array:
-        return self.norm(self.token[...][tokens_BxL] + self.position[...][: tokens_BxL.shape[1]])
+        x_BxLxD = self.token[...][tokens_BxL] + self.position[...][: tokens_BxL.shape[1]]
+        if self.types:
+            x_BxLxD = x_BxLxD + self.token_type[...][self._types(tokens_BxL)]
+        return self.norm(x_BxLxD)
+
+    def _types(self, tokens_BxL: jax.Array) -> jax.Array:
+        is_separator_BxL = (tokens_BxL == self.separator).astype(jnp.int32)
+        before_BxL = jnp.cumsum(is_separator_BxL, axis=1) - is_separator_BxL
+        return jnp.minimum(before_BxL, self.types - 1)
 
     def at(self, tokens: jax.Array, position: jax.Array) -> jax.Array:
         """Embeddings of tokens that all stand at one position."""
@@ -121,10 +153,11 @@ class Attention(nnx.Module):
 
     def __init__(self, shape: Shape, rngs: nnx.Rngs):
         self.heads = shape.heads
-        self.query = Dense(shape.hidden, shape.hidden, shape, rngs)
-        self.key = Dense(shape.hidden, shape.hidden, shape, rngs)
-        self.value = Dense(shape.hidden, shape.hidden, shape, rngs)
-        self.output = Dense(shape.hidden, shape.hidden, shape, rngs)
+        inner = shape.heads * shape.head_size
+        self.query = Dense(shape.hidden, inner, shape, rngs)
+        self.key = Dense(shape.hidden, inner, shape, rngs)
+        self.value = Dense(shape.hidden, inner, shape, rngs)
+        self.output = Dense(inner, shape.hidden, shape, rngs)
 
     def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, causal: bool = False) -> jax.Array:
         """Self-attention; `causal`: to earlier positions and the own one only."""
@@ -145,7 +178,7 @@ class Attention(nnx.Module):
         """Attention of the T positions of `x` to L positions; `mask` is true at those that count (None: all)."""
         q_BxTxHxE = self._split(self.query(x_BxTxD))
         y_BxTxHxE = jax.nn.dot_product_attention(q_BxTxHxE, k_BxLxHxE, v_BxLxHxE, mask=mask_Bx1x1xL, is_causal=causal)
-        return self.output(y_BxTxHxE.reshape(x_BxTxD.shape))
+        return self.output(y_BxTxHxE.reshape(*x_BxTxD.shape[:2], -1))
 
     def attend_cached(
         self, x_BxTxD: jax.Array, k_BxHxExL: jax.Array, v_BxHxLxE: jax.Array, mask_Bx1xTxL: jax.Array
@@ -156,40 +189,48 @@ class Attention(nnx.Module):
         score_BxHxTxL = jnp.where(mask_Bx1xTxL, score_BxHxTxL * k_BxHxExL.shape[-2] ** -0.5, -jnp.inf)
         share_BxHxTxL = jax.nn.softmax(score_BxHxTxL).astype(v_BxHxLxE.dtype)
         y_BxHxTxE = jnp.einsum("bhtl,bhle->bhte", share_BxHxTxL, v_BxHxLxE)
-        return self.output(y_BxHxTxE.swapaxes(1, 2).reshape(x_BxTxD.shape))
+        return self.output(y_BxHxTxE.swapaxes(1, 2).reshape(*x_BxTxD.shape[:2], -1))
 
-    def _split(self, x_BxLxD: jax.Array) -> jax.Array:
-        B, L, D = x_BxLxD.shape
-        return x_BxLxD.reshape(B, L, self.heads, D // self.heads)
+    def _split(self, x_BxLxA: jax.Array) -> jax.Array:
+        B, L, A = x_BxLxA.shape
+        return x_BxLxA.reshape(B, L, self.heads, A // self.heads)
 
 
 class FeedForward(nnx.Module):
-    """Two affine maps with a GELU (its exact form, as in RoBERTa) between them."""
+    """Two affine maps with an activation between them."""
 
     def __init__(self, shape: Shape, rngs: nnx.Rngs):
+        self.activation = shape.activation
         self.up = Dense(shape.hidden, shape.ffn, shape, rngs)
         self.down = Dense(shape.ffn, shape.hidden, shape, rngs)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-        return self.down(jax.nn.gelu(self.up(x_BxLxD), approximate=False))
+        return self.down(ACTIVATIONS[self.activation](self.up(x_BxLxD)))
 
 
 class Block(nnx.Module):
-    """One pre-norm Transformer layer."""
+    """One Transformer layer."""
 
     def __init__(self, shape: Shape, rngs: nnx.Rngs):
         self.dropout = shape.dropout
-        self.attention_norm = layer_norm(shape.hidden, rngs)
+        self.pre_norm = shape.norm == "pre"
+        self.attention_norm = layer_norm(shape, rngs)
         self.attention = Attention(shape, rngs)
-        self.ffn_norm = layer_norm(shape.hidden, rngs)
+        self.ffn_norm = layer_norm(shape, rngs)
         self.ffn = FeedForward(shape, rngs)
 
     def __call__(self, x_BxLxD: jax.Array, key: jax.Array | None, mask_Bx1x1xL: jax.Array | None) -> jax.Array:
         key_attention, key_ffn = (None, None) if key is None else jax.random.split(key)
-        y_BxLxD = self.attention(self.attention_norm(x_BxLxD), mask_Bx1x1xL)
-        x_BxLxD = x_BxLxD + dropout(key_attention, y_BxLxD, self.dropout)
-        y_BxLxD = self.ffn(self.ffn_norm(x_BxLxD))
-        return x_BxLxD + dropout(key_ffn, y_BxLxD, self.dropout)
+        attention = functools.partial(self.attention, mask_Bx1x1xL=mask_Bx1x1xL)
+        x_BxLxD = self._add(x_BxLxD, attention, self.attention_norm, key_attention)
+        return self._add(x_BxLxD, self.ffn, self.ffn_norm, key_ffn)
+
+    def _add(
+        self, x_BxLxD: jax.Array, sublayer: Callable[..., jax.Array], norm: nnx.LayerNorm, key: jax.Array | None
+    ) -> jax.Array:
+        if self.pre_norm:
+            return x_BxLxD + dropout(key, sublayer(norm(x_BxLxD)), self.dropout)
+        return norm(x_BxLxD + dropout(key, sublayer(x_BxLxD), self.dropout))
 
 
 SHARED_BY = {

@@ -1,4 +1,4 @@
-"""The pre-norm RoBERTa encoder with a masked-language head or a classification head.
+"""The encoder (RoBERTa's in pre-norm form, or BERT's) with a masked-language head or a classification head.
 
 Shapes are named as in `blocks.py`.
 """
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tlc_jax.models.blocks import Dense, Embedding, Shape, Stack, layer_norm
+from tlc_jax.models.blocks import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
 from tlc_jax.models.numerics import affine, dropout
 from tlc_jax.models.sharding import split_rows
 
@@ -21,7 +21,8 @@ class Encoder(nnx.Module):
         self.shape = shape
         self.embedding = Embedding(vocab_size, shape, rngs)
         self.stack = Stack(shape, rngs)
-        self.final_norm = layer_norm(shape.hidden, rngs)
+        if shape.norm == "pre":
+            self.final_norm = layer_norm(shape, rngs)
 
     def encode(self, tokens_BxL: jax.Array, mask_BxL: jax.Array | None, key: jax.Array | None) -> jax.Array:
         """Hidden states x_BxLxD. `mask_BxL` is true at real tokens (None: everywhere); a key turns dropout on."""
@@ -30,7 +31,8 @@ class Encoder(nnx.Module):
         if self.shape.matmul == "bfloat16":
             x_BxLxD = x_BxLxD.astype(jnp.bfloat16)
         mask_Bx1x1xL = None if mask_BxL is None else mask_BxL[:, None, None, :]
-        return self.final_norm(self.stack(x_BxLxD, key_stack, mask_Bx1x1xL))
+        x_BxLxD = self.stack(x_BxLxD, key_stack, mask_Bx1x1xL)
+        return self.final_norm(x_BxLxD) if self.shape.norm == "pre" else x_BxLxD
 
 
 class MaskedLanguageHead(nnx.Module):
@@ -39,12 +41,13 @@ class MaskedLanguageHead(nnx.Module):
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
         # Logits are never rounded to bfloat16: neighbouring tokens of a large vocabulary would tie.
         self.matmul = "float32" if shape.matmul == "float32" else "mix"
+        self.activation = shape.activation
         self.dense = Dense(shape.hidden, shape.hidden, shape, rngs)
-        self.norm = layer_norm(shape.hidden, rngs)
+        self.norm = layer_norm(shape, rngs)
         self.bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
     def __call__(self, x_BxKxD: jax.Array, token_VxD: jax.Array) -> jax.Array:
-        x_BxKxD = self.norm(jax.nn.gelu(self.dense(x_BxKxD), approximate=False))
+        x_BxKxD = self.norm(ACTIVATIONS[self.activation](self.dense(x_BxKxD)))
         return affine(x_BxKxD, token_VxD, self.bias[...], self.matmul, kernel_is_OxI=True)
 
 

@@ -26,11 +26,11 @@ class DecoderBlock(nnx.Module):
 
     def __init__(self, shape: Shape, rngs: nnx.Rngs):
         self.dropout = shape.dropout
-        self.attention_norm = layer_norm(shape.hidden, rngs)
+        self.attention_norm = layer_norm(shape, rngs)
         self.attention = Attention(shape, rngs)
-        self.cross_norm = layer_norm(shape.hidden, rngs)
+        self.cross_norm = layer_norm(shape, rngs)
         self.cross = Attention(shape, rngs)
-        self.ffn_norm = layer_norm(shape.hidden, rngs)
+        self.ffn_norm = layer_norm(shape, rngs)
         self.ffn = FeedForward(shape, rngs)
 
     def __call__(
@@ -91,9 +91,9 @@ class Translator(nnx.Module):
         self.output_matmul = "float32" if shape.matmul == "float32" else "mix"
         self.embedding = Embedding(vocab_size, shape, rngs)
         self.encoder = Stack(shape, rngs)
-        self.encoder_norm = layer_norm(shape.hidden, rngs)
+        self.encoder_norm = layer_norm(shape, rngs)
         self.decoder = Stack(shape, rngs, DecoderBlock)
-        self.decoder_norm = layer_norm(shape.hidden, rngs)
+        self.decoder_norm = layer_norm(shape, rngs)
         self.output_bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
     def __call__(

@@ -23,6 +23,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
+from tlc_jax.config_checks import require_own_architecture, require_translator
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
@@ -48,7 +49,10 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
       InputError: --peers without the packages that it needs; sentences to decode longer than the model allows.
     """
     decode, with_peers = config.bench.task == "decode", bool(options.get("peers"))
+    if decode:
+        require_translator(config)
     if with_peers:
+        require_own_architecture(config)
         (decoding_peers.require_packages if decode else peers.require_transformers)()
     if decode:
         decoding_peers.check_lengths(config)

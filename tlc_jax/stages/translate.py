@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from tlc_jax.config import Config
-from tlc_jax.config_checks import require_budget
+from tlc_jax.config_checks import require_budget, require_translator
 from tlc_jax.data.sources import check_sources
 from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.errors import InputError
@@ -32,6 +32,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Trains and evaluates in `workdir`; returns what result.json says."""
     del options
     require_budget(config)
+    require_translator(config)
     check_sources(config.data.train, "data.train", config.data)
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)

@@ -114,7 +114,7 @@ def classification(network: Network) -> Objective:
         return batch
 
     def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
-        logits_BxC = network.apply(params, batch["tokens"], batch["tokens"] != PAD, key=key)
+        logits_BxC = network.apply(params, batch["tokens"], batch["tokens"] != network.model.padding, key=key)
         labels_B = batch["labels"]
         weights_B: Any = batch.get("weights", jnp.ones(labels_B.shape, jnp.float32))
         return weighted_sums(logits_BxC, jnp.maximum(labels_B, 0), weights_B * (labels_B >= 0)), logits_BxC
