@@ -10,18 +10,26 @@ what is in them. Shapes in names as in `models.blocks`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tlc_jax.models.blocks import NORM_EPSILON, SHARED_BY, Shape
+from tlc_jax.models.blocks import SHARED_BY, Shape
 from tlc_jax.models.network import Network
 
 OPSET = 21
 """The first with 4-bit integers."""
 
-_LOWEST = np.float32(0.7 * np.finfo(np.float32).min)
+_LOWEST = 0.7 * float(np.finfo(np.float32).min)
 """A score that no share of attention is left for, far enough from the least float to have another added."""
+
+
+_ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "gelu": ("Gelu", {}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
 
 
 def layer_path(path: str, layer: int) -> str:
@@ -46,10 +54,13 @@ class Graph:
             self._initializers[name] = onnx.numpy_helper.from_array(values, name)
         return name
 
-    def constant(self, *values: Any, dtype: Any = np.int64) -> str:
-        """Adds a vector of numbers, or a single one."""
-        name = f"{np.dtype(dtype).name}:{','.join(map(str, values))}"
-        return self.initializer(np.array(values, dtype), name)
+    def number(self, value: float, dtype: Any) -> str:
+        """Adds a number."""
+        return self.initializer(np.array(value, dtype), f"{np.dtype(dtype).name}:{value}")
+
+    def vector(self, *values: int) -> str:
+        """Adds an int64 vector, of axes or of a shape."""
+        return self.initializer(np.array(values, np.int64), f"vector:{','.join(map(str, values))}")
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Adds a node with one output, which gets a name of its own unless it is given; returns that."""
@@ -87,88 +98,109 @@ def encoder_graph(graph: Graph, network: Network) -> None:
     """Adds an encoder with its head: `tokens` and `mask` (1 at real tokens), int64 [batch, length], to `logits`,
     float32 [batch, classes] of a classifier and [batch, length, vocabulary] of a masked-language model.
     """
-    shape = Shape.of(network.model, network.impl)
     tokens_BxL = graph.input("tokens", np.int64, ("batch", "length"))
     mask_BxL = graph.input("mask", np.int64, ("batch", "length"))
-    bias_Bx1x1xL = _mask_bias(graph, mask_BxL)
-    x_BxLxD = _embedding(graph, tokens_BxL)
-    for layer in range(shape.layers):
-        x_BxLxD = _block(graph, shape, layer, x_BxLxD, bias_Bx1x1xL)
-    x_BxLxD = _norm(graph, "final_norm", x_BxLxD)
+    encoder = _Encoder(graph, Shape.of(network.model, network.impl))
+    x_BxLxD = encoder.encode(tokens_BxL, mask_BxL)
     if network.kind == "mlm":
-        _masked_language_head(graph, x_BxLxD)
+        encoder.masked_language_head(x_BxLxD)
         graph.output("logits", np.float32, ("batch", "length", network.vocab_size))
     else:
-        _classification_head(graph, x_BxLxD)
+        encoder.classification_head(x_BxLxD)
         graph.output("logits", np.float32, ("batch", network.classes))
 
 
-def _mask_bias(graph: Graph, mask_BxL: str) -> str:
-    """What is added to attention's scores: nothing, or at padding the least number."""
-    real_BxL = graph.node("Cast", mask_BxL, to=_type(np.bool_))
-    real_Bx1x1xL = graph.node("Unsqueeze", real_BxL, graph.constant(1, 2))
-    zero, lowest = (graph.constant(value, dtype=np.float32) for value in (0.0, _LOWEST))
-    return graph.node("Where", real_Bx1x1xL, zero, lowest)
+class _Encoder:
+    """What `models.encoder` and `models.blocks` compute, layer by layer."""
 
+    def __init__(self, graph: Graph, shape: Shape) -> None:
+        self.graph, self.shape = graph, shape
+        self.add = graph.node
 
-def _embedding(graph: Graph, tokens_BxL: str) -> str:
-    length = graph.node("Shape", tokens_BxL, start=1, end=2)
-    position_LxD = graph.node("Slice", "embedding/position", graph.constant(0), length, graph.constant(0))
-    x_BxLxD = graph.node("Gather", "embedding/token", tokens_BxL)
-    return _norm(graph, "embedding/norm", graph.node("Add", x_BxLxD, position_LxD))
+    def encode(self, tokens_BxL: str, mask_BxL: str) -> str:
+        bias_Bx1x1xL = self._mask_bias(mask_BxL)
+        x_BxLxD = self._embedding(tokens_BxL)
+        for layer in range(self.shape.layers):
+            x_BxLxD = self._block(layer, x_BxLxD, bias_Bx1x1xL)
+        return self._norm("final_norm", x_BxLxD) if self.shape.norm == "pre" else x_BxLxD
 
+    def masked_language_head(self, x_BxLxD: str) -> None:
+        x_BxLxD = self._norm("mlm_head/norm", self._activation(self._dense("mlm_head/dense", x_BxLxD)))
+        token_DxV = self.add("Transpose", "embedding/token", perm=[1, 0])
+        self.add("Add", self.add("MatMul", x_BxLxD, token_DxV), "mlm_head/bias", output="logits")
 
-def _block(graph: Graph, shape: Shape, layer: int, x_BxLxD: str, bias_Bx1x1xL: str) -> str:
-    def at(name: str) -> str:
-        shared = name.partition("/")[0] in SHARED_BY[shape.share]
-        return layer_path(f"blocks/{name}", 0 if shared else layer)
+    def classification_head(self, x_BxLxD: str) -> None:
+        x_BxD = self.add("Gather", x_BxLxD, self.graph.number(0, np.int64), axis=1)
+        x_BxD = self.add("Tanh", self._dense("classifier/dense", x_BxD))
+        self._dense("classifier/output", x_BxD, output="logits")
 
-    y_BxLxD = _norm(graph, at("attention_norm"), x_BxLxD)
-    q, k, v = (_heads(graph, shape, at(f"attention/{name}"), y_BxLxD) for name in ("query", "key", "value"))
-    k_BxHxExL = graph.node("Transpose", k, perm=[0, 1, 3, 2])
-    scale = graph.constant(np.float32(_head_size(shape) ** -0.5), dtype=np.float32)
-    score_BxHxLxL = graph.node("Mul", graph.node("MatMul", q, k_BxHxExL), scale)
-    share_BxHxLxL = graph.node("Softmax", graph.node("Add", score_BxHxLxL, bias_Bx1x1xL), axis=-1)
-    y_BxLxHxE = graph.node("Transpose", graph.node("MatMul", share_BxHxLxL, v), perm=[0, 2, 1, 3])
-    y_BxLxA = graph.node("Reshape", y_BxLxHxE, graph.constant(0, 0, -1))
-    x_BxLxD = graph.node("Add", x_BxLxD, _dense(graph, at("attention/output"), y_BxLxA))
+    def _mask_bias(self, mask_BxL: str) -> str:
+        """What is added to attention's scores: nothing, or at padding the least number."""
+        real_BxL = self.add("Cast", mask_BxL, to=_type(np.bool_))
+        real_Bx1x1xL = self.add("Unsqueeze", real_BxL, self.graph.vector(1, 2))
+        zero, lowest = (self.graph.number(value, np.float32) for value in (0.0, _LOWEST))
+        return self.add("Where", real_Bx1x1xL, zero, lowest)
 
-    y_BxLxF = _activation(graph, _dense(graph, at("ffn/up"), _norm(graph, at("ffn_norm"), x_BxLxD)))
-    return graph.node("Add", x_BxLxD, _dense(graph, at("ffn/down"), y_BxLxF))
+    def _embedding(self, tokens_BxL: str) -> str:
+        start, length = self.graph.vector(0), self.add("Shape", tokens_BxL, start=1, end=2)
+        position_LxD = self.add("Slice", "embedding/position", start, length, self.graph.vector(0))
+        x_BxLxD = self.add("Add", self.add("Gather", "embedding/token", tokens_BxL), position_LxD)
+        if self.shape.token_types:
+            x_BxLxD = self.add("Add", x_BxLxD, self.add("Gather", "embedding/token_type", self._types(tokens_BxL)))
+        return self._norm("embedding/norm", x_BxLxD)
 
+    def _types(self, tokens_BxL: str) -> str:
+        """Separators before each token, or the last type where they are more."""
+        number = self.graph.number
+        is_separator_BxL = self.add("Equal", tokens_BxL, number(self.shape.separator, np.int64))
+        counted_BxL = self.add("Cast", is_separator_BxL, to=_type(np.int64))
+        before_BxL = self.add("CumSum", counted_BxL, number(1, np.int64), exclusive=1)
+        return self.add("Min", before_BxL, number(self.shape.token_types - 1, np.int64))
 
-def _heads(graph: Graph, shape: Shape, path: str, x_BxLxD: str) -> str:
-    """An affine map, split into heads: [B, H, L, E]."""
-    y_BxLxHxE = graph.node("Reshape", _dense(graph, path, x_BxLxD), graph.constant(0, 0, shape.heads, -1))
-    return graph.node("Transpose", y_BxLxHxE, perm=[0, 2, 1, 3])
+    def _block(self, layer: int, x_BxLxD: str, bias_Bx1x1xL: str) -> str:
+        def at(name: str) -> str:
+            shared = name in SHARED_BY[self.shape.share]
+            return layer_path(f"blocks/{name}", 0 if shared else layer)
 
+        def attention(y_BxLxD: str) -> str:
+            return self._attention(at("attention"), y_BxLxD, bias_Bx1x1xL)
 
-def _masked_language_head(graph: Graph, x_BxLxD: str) -> None:
-    x_BxLxD = _norm(graph, "mlm_head/norm", _activation(graph, _dense(graph, "mlm_head/dense", x_BxLxD)))
-    token_DxV = graph.node("Transpose", "embedding/token", perm=[1, 0])
-    graph.node("Add", graph.node("MatMul", x_BxLxD, token_DxV), "mlm_head/bias", output="logits")
+        def ffn(y_BxLxD: str) -> str:
+            path = at("ffn")
+            return self._dense(f"{path}/down", self._activation(self._dense(f"{path}/up", y_BxLxD)))
 
+        x_BxLxD = self._with_residual(x_BxLxD, attention, at("attention_norm"))
+        return self._with_residual(x_BxLxD, ffn, at("ffn_norm"))
 
-def _classification_head(graph: Graph, x_BxLxD: str) -> None:
-    x_BxD = graph.node("Gather", x_BxLxD, graph.initializer(np.array(0, np.int64), "first"), axis=1)
-    x_BxD = graph.node("Tanh", _dense(graph, "classifier/dense", x_BxD))
-    _dense(graph, "classifier/output", x_BxD, output="logits")
+    def _with_residual(self, x_BxLxD: str, sublayer: Callable[[str], str], norm: str) -> str:
+        if self.shape.norm == "pre":
+            return self.add("Add", x_BxLxD, sublayer(self._norm(norm, x_BxLxD)))
+        return self._norm(norm, self.add("Add", x_BxLxD, sublayer(x_BxLxD)))
 
+    def _attention(self, path: str, x_BxLxD: str, bias_Bx1x1xL: str) -> str:
+        q, k, v = (self._heads(f"{path}/{name}", x_BxLxD) for name in ("query", "key", "value"))
+        k_BxHxExL = self.add("Transpose", k, perm=[0, 1, 3, 2])
+        scale = self.graph.number(self.shape.head_size**-0.5, np.float32)
+        score_BxHxLxL = self.add("Mul", self.add("MatMul", q, k_BxHxExL), scale)
+        share_BxHxLxL = self.add("Softmax", self.add("Add", score_BxHxLxL, bias_Bx1x1xL), axis=-1)
+        y_BxLxHxE = self.add("Transpose", self.add("MatMul", share_BxHxLxL, v), perm=[0, 2, 1, 3])
+        return self._dense(f"{path}/output", self.add("Reshape", y_BxLxHxE, self.graph.vector(0, 0, -1)))
 
-def _dense(graph: Graph, path: str, x: str, output: str = "") -> str:
-    return graph.node("Add", graph.node("MatMul", x, f"{path}/kernel"), f"{path}/bias", output=output)
+    def _heads(self, path: str, x_BxLxD: str) -> str:
+        """An affine map, split into heads: [B, H, L, E]."""
+        split = self.graph.vector(0, 0, self.shape.heads, self.shape.head_size)
+        return self.add("Transpose", self.add("Reshape", self._dense(path, x_BxLxD), split), perm=[0, 2, 1, 3])
 
+    def _dense(self, path: str, x: str, output: str = "") -> str:
+        return self.add("Add", self.add("MatMul", x, f"{path}/kernel"), f"{path}/bias", output=output)
 
-def _norm(graph: Graph, path: str, x: str) -> str:
-    return graph.node("LayerNormalization", x, f"{path}/scale", f"{path}/bias", axis=-1, epsilon=NORM_EPSILON)
+    def _norm(self, path: str, x: str) -> str:
+        epsilon = self.shape.norm_epsilon
+        return self.add("LayerNormalization", x, f"{path}/scale", f"{path}/bias", axis=-1, epsilon=epsilon)
 
-
-def _activation(graph: Graph, x: str) -> str:
-    return graph.node("Gelu", x)
-
-
-def _head_size(shape: Shape) -> int:
-    return shape.hidden // shape.heads
+    def _activation(self, x: str) -> str:
+        kind, attributes = _ACTIVATIONS[self.shape.activation]
+        return self.add(kind, x, **attributes)
 
 
 def _type(dtype: Any) -> int:
