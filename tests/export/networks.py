@@ -13,6 +13,7 @@ from tlc_jax.models.network import Network, Params
 
 LABELS = ("no", "perhaps", "yes")
 V = 300
+SEPARATOR = 7
 
 
 def small_network(kind: str, **model: Any) -> Network:
@@ -31,7 +32,8 @@ def random_params(network: Network) -> Params:
 
 def padded_rows() -> tuple[np.ndarray, np.ndarray]:
     """Tokens and masks [3, 17] of rows of 17, 9 and 5 tokens."""
-    tokens_BxL = np.random.default_rng(2).integers(5, V, (3, 17)).astype(np.int32)
+    tokens_BxL = np.random.default_rng(2).integers(8, V, (3, 17)).astype(np.int32)
+    tokens_BxL[:, 3] = SEPARATOR
     mask_BxL = np.arange(17) < np.array([[17], [9], [5]])
     return np.where(mask_BxL, tokens_BxL, 0), mask_BxL
 

@@ -1,8 +1,8 @@
 """The encoder written down as an ONNX graph.
 
 A second description of `models.encoder`, which tests hold to the first one. Converting the first would save it, but
-jax2onnx, the one converter of JAX programs that is kept up, cannot be installed beside the Orbax that we use (0.17 wants
-one below 0.11.37), and this way the graph is small: what runtimes know as one operation is one node.
+jax2onnx, the one converter of JAX programs that is kept up, cannot be installed beside the Orbax that we use (0.17
+wants one below 0.11.37), and this way the graph is small: what runtimes know as one operation is one node.
 
 Weights are values of the graph called by their paths, those of a layer `blocks/LAYER/...`; whoever makes the file says
 what is in them. Shapes in names as in `models.blocks`.

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Config
+from tlc_jax.data.vocabulary import BOS, EOS
 from tlc_jax.errors import InputError
 from tlc_jax.export import huggingface, onnx_file
 from tlc_jax.export.tokenizer_files import tokenizer_files
@@ -109,9 +110,10 @@ def _settle(folder: Path) -> None:
 def _write_huggingface(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
     weights = huggingface.tensors(network, start.params)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    write_json(folder / "config.json", huggingface.config_json(network, start.labels))
+    content = huggingface.config_json(network, start.labels, {"bos_token_id": BOS, "eos_token_id": EOS})
+    write_json(folder / "config.json", content)
     _write_tokenizer(folder, start)
-    return {"architecture": huggingface.architecture(network), "types": {"float32": len(weights)}}
+    return {"architecture": content["architectures"][0], "types": {"float32": len(weights)}}
 
 
 def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
