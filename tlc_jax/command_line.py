@@ -155,6 +155,8 @@ def _value_of(setting: str, overrides: Sequence[str]) -> str | None:
 
 def _config_of_run(source: str) -> Path:
     """The config.json of the run that a workdir, one of its checkpoints or its artifact belongs to."""
+    if source.startswith("hf:"):
+        raise InputError(f"{source} comes without settings of tlc: give some with --config=FILE.py")
     path = Path(source).absolute()
     if not path.exists():
         raise InputError(f"--init={source} does not exist")

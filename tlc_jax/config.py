@@ -55,7 +55,9 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    path: str = _setting("", "SentencePiece model to load; empty: train one and store it in data.cache")
+    path: str = _setting(
+        "", "SentencePiece model or tokenizer.json to load; empty: train one and store it in data.cache"
+    )
     vocab_size: int = _setting(32768, "pieces, special and byte pieces included")
     train_bytes: int = _setting(20_000_000, "bytes of text at most that the tokenizer is trained on")
 
@@ -180,7 +182,7 @@ class Init:
     source: str = dataclasses.field(
         default="",
         metadata={
-            "doc": "workdir, checkpoint or artifact to start from; empty: from scratch",
+            "doc": "workdir, checkpoint, artifact or hf:FOLDER of a public encoder to start from; empty: from scratch",
             "choices": (),
             "alias": "from",
         },
@@ -286,7 +288,7 @@ class Config:
     seed: int = _setting(0, "with it and the step everything random is fixed")
     seeds: tuple[int, ...] = _setting((), "finetune: one run per seed, in seed-K/, and a summary; empty: `seed` alone")
     data: Data = _section(Data, "sources")
-    tokenizer: Tokenizer = _section(Tokenizer, "SentencePiece tokenizer")
+    tokenizer: Tokenizer = _section(Tokenizer, "tokenizer")
     model: Model = _section(Model, "encoder")
     objective: Objective = _section(Objective, "what is minimised in pretraining and translation")
     budget: Budget = _section(Budget, "what a run may spend; the first limit used up stops it")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tlc_jax.data.tokenizer import Tokenizer, train_tokenizer
+from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
+from tlc_jax.data.tokenizer import Tokenizer
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "s", "rt")]
 

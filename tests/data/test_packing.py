@@ -12,7 +12,8 @@ import pytest
 from tlc_jax import config
 from tlc_jax.data import packing
 from tlc_jax.data.files import lines
-from tlc_jax.data.tokenizer import EOS, Tokenizer
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.vocabulary import EOS
 from tlc_jax.errors import InputError
 
 LENGTH = 16

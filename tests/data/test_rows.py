@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 
 from tlc_jax.data import rows
-from tlc_jax.data.tokenizer import BOS, EOS, Tokenizer
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.vocabulary import BOS, EOS
 
 documents = st.lists(st.lists(st.text("bdfgasn é\u2581", min_size=1, max_size=30), min_size=1, max_size=4), max_size=8)
 

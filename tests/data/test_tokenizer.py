@@ -6,7 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from tlc_jax.data.tokenizer import FIRST_ORDINARY, Tokenizer, sample_lines, train_tokenizer
+from tlc_jax.data.sentencepiece_tokenizer import sample_lines, train_tokenizer
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.vocabulary import FIRST_ORDINARY, OURS, SpecialIds
 from tlc_jax.errors import InputError
 
 # Everything that a tokenizer is known to trip over, beside ordinary characters.
@@ -28,7 +30,7 @@ def test_a_words_pieces_do_not_depend_on_where_it_stands(tokenizer: Tokenizer) -
 
 
 def test_special_pieces_have_their_ids_and_decode_to_nothing(tokenizer: Tokenizer) -> None:
-    assert (tokenizer.PAD, tokenizer.UNK, tokenizer.BOS, tokenizer.EOS, tokenizer.MASK) == (0, 1, 2, 3, 4)
+    assert tokenizer.special == OURS == SpecialIds(0, 2, (3,), 3, 4, (0, 1, 2, 3, 4))
     ids = tokenizer.encode(["bas dus"])[0]
     assert tokenizer.decode([2, *ids, 3, 4, 1, 0, 0]) == "bas dus"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tlc_jax import config as configs
 from tlc_jax.data import sources
-from tlc_jax.data.tokenizer import train_tokenizer
+from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.data.translation import encode_split, prepare_pairs
 from tlc_jax.data.vocabulary import EOS
 from tlc_jax.errors import InputError

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.data.conftest import make_lines
-from tlc_jax.data.tokenizer import Tokenizer, train_tokenizer
+from tlc_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer, train_tokenizer
 
 
 @pytest.fixture(scope="session", params=["letters", "markup"])
-def tokenizer(request) -> Tokenizer:
+def tokenizer(request) -> SentencePieceTokenizer:
     """Of text that has none of the signs in names of special pieces, and of text that has all."""
     lines = make_lines(300)
     if request.param == "markup":

@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.export.networks import LABELS, SEPARATOR, V, logits_of, padded_rows, random_params, real, small_network
+from tlc_jax.data.vocabulary import OURS
 from tlc_jax.errors import InputError
 from tlc_jax.export import huggingface
 from tlc_jax.selectors import flatten
 
-SPECIAL = {"bos_token_id": 2, "eos_token_id": 3}
 FORMS = {
     "own": ({}, "RobertaPreLayerNorm"),
     "own, shared": ({"share": "attention"}, "RobertaPreLayerNorm"),
@@ -54,13 +54,13 @@ def test_shared_layers_are_written_out() -> None:
 
 
 def test_the_config_says_what_the_model_is() -> None:
-    content = huggingface.config_json(small_network("classifier", ffn=100), LABELS, SPECIAL)
+    content = huggingface.config_json(small_network("classifier", ffn=100), LABELS, OURS)
     assert content["architectures"] == ["RobertaPreLayerNormForSequenceClassification"]
     assert content["id2label"] == {"0": "no", "1": "perhaps", "2": "yes"}
     assert content["label2id"] == {"no": 0, "perhaps": 1, "yes": 2}
     assert content["max_position_embeddings"] == 25
     assert (content["intermediate_size"], content["vocab_size"], content["layer_norm_eps"]) == (100, V, 1e-5)
-    assert "id2label" not in huggingface.config_json(small_network("mlm"), (), SPECIAL)
+    assert "id2label" not in huggingface.config_json(small_network("mlm"), (), OURS)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_config_says_what_the_model_is() -> None:
 )
 def test_what_transformers_has_no_words_for_is_refused(model, says) -> None:
     with pytest.raises(InputError, match=f"{says}.*set --config.export.format=onnx"):
-        huggingface.family(small_network("mlm", **model))
+        huggingface.family_of(small_network("mlm", **model))
 
 
 @pytest.mark.peers
@@ -83,7 +83,7 @@ def test_logits_are_the_same_in_transformers(tmp_path, kind, model, name) -> Non
     network = small_network(kind, **model)
     params = random_params(network)
     save_file(huggingface.tensors(network, params), tmp_path / "model.safetensors", {"format": "pt"})
-    (tmp_path / "config.json").write_text(json.dumps(huggingface.config_json(network, LABELS, SPECIAL)))
+    (tmp_path / "config.json").write_text(json.dumps(huggingface.config_json(network, LABELS, OURS)))
     auto = {"mlm": "AutoModelForMaskedLM", "classifier": "AutoModelForSequenceClassification"}[kind]
     loaded, report = getattr(transformers, auto).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from tests.data.conftest import make_lines
 from tests.data.test_tokenizer import ODD
-from tlc_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from tlc_jax.data.sentencepiece_tokenizer import SPECIAL_PIECES, SentencePieceTokenizer
 from tlc_jax.data.vocabulary import BOS, EOS, MASK
 from tlc_jax.export.tokenizer_files import tokenizer_files
 
@@ -29,15 +29,15 @@ def theirs(tokenizer, tmp_path_factory):
     """The tokenizer as transformers loads it."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("tokenizer")
-    for name, content in tokenizer_files(tokenizer, 24).items():
-        (folder / name).write_text(json.dumps(content))
+    for name, content in tokenizer_files(tokenizer, 24, 0).items():
+        (folder / name).write_bytes(content)
     loaded = transformers.AutoTokenizer.from_pretrained(folder)
     assert isinstance(loaded, transformers.PreTrainedTokenizerFast)
     return loaded
 
 
-def test_the_vocabulary_is_ours_and_the_special_pieces_keep_their_ids(tokenizer: Tokenizer) -> None:
-    content = tokenizer_files(tokenizer, 24)["tokenizer.json"]
+def test_the_vocabulary_is_ours_and_the_special_pieces_keep_their_ids(tokenizer: SentencePieceTokenizer) -> None:
+    content = json.loads(tokenizer_files(tokenizer, 24, 0)["tokenizer.json"])
     pieces = [piece for piece, _ in content["model"]["vocab"]]
     assert len(set(pieces)) == tokenizer.vocab_size
     assert tuple(pieces[:5]) == SPECIAL_PIECES == tuple(token["content"] for token in content["added_tokens"])
@@ -55,7 +55,7 @@ def test_the_vocabulary_is_ours_and_the_special_pieces_keep_their_ids(tokenizer:
 @example(text="  bas  dus ")
 @example(text="<s></s><mask><pad><unk><0x41> <0xE2><0x96><0x81> x<0x4")
 @example(text="\0\ufeff\ufffd")
-def test_ids_are_the_same_for_any_text(tokenizer: Tokenizer, theirs, text: str) -> None:
+def test_ids_are_the_same_for_any_text(tokenizer: SentencePieceTokenizer, theirs, text: str) -> None:
     ids = tokenizer.encode([text])[0]
     found = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert found == ids
@@ -63,13 +63,13 @@ def test_ids_are_the_same_for_any_text(tokenizer: Tokenizer, theirs, text: str) 
 
 
 @pytest.mark.peers
-def test_ids_are_the_same_for_running_text(tokenizer: Tokenizer, theirs) -> None:
+def test_ids_are_the_same_for_running_text(tokenizer: SentencePieceTokenizer, theirs) -> None:
     lines = [line for line in make_lines(400, seed=7) if line]
     assert theirs(lines, add_special_tokens=False)["input_ids"] == tokenizer.encode(lines)
 
 
 @pytest.mark.peers
-def test_texts_and_pairs_get_their_special_pieces_and_padding(tokenizer: Tokenizer, theirs) -> None:
+def test_texts_and_pairs_get_their_special_pieces_and_padding(tokenizer: SentencePieceTokenizer, theirs) -> None:
     a, b = tokenizer.encode(["bas dus", "fin"])
     single = [BOS, *a, EOS]
     pair = [BOS, *a, EOS, *b, EOS]
@@ -83,7 +83,7 @@ def test_texts_and_pairs_get_their_special_pieces_and_padding(tokenizer: Tokeniz
 
 
 @pytest.mark.peers
-def test_a_mask_in_a_text_stands_for_a_word_with_its_space(tokenizer: Tokenizer, theirs) -> None:
+def test_a_mask_in_a_text_stands_for_a_word_with_its_space(tokenizer: SentencePieceTokenizer, theirs) -> None:
     first, second, third = (tokenizer.encode([word])[0] for word in ("bas", "dus", "fin"))
     assert tokenizer.encode(["bas dus fin"]) == [first + second + third]
     assert theirs("bas <mask> fin", add_special_tokens=False)["input_ids"] == [*first, MASK, *third]
@@ -91,6 +91,6 @@ def test_a_mask_in_a_text_stands_for_a_word_with_its_space(tokenizer: Tokenizer,
 
 
 @pytest.mark.peers
-def test_a_literal_space_sign_is_a_space_there(tokenizer: Tokenizer, theirs) -> None:
+def test_a_literal_space_sign_is_a_space_there(tokenizer: SentencePieceTokenizer, theirs) -> None:
     """As the module says: the one text besides special pieces for which ids differ."""
     assert theirs("bas\u2581dus")["input_ids"] == theirs("bas dus")["input_ids"]

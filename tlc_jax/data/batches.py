@@ -10,7 +10,6 @@ import numpy as np
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.order import Mixture
 from tlc_jax.data.packing import Packed
-from tlc_jax.data.vocabulary import PAD
 
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
@@ -63,7 +62,7 @@ class LabelledBatches:
     def __call__(self, step: int) -> Batch:
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)
         longest = max(int(self._parts[source].lengths[rows[sources == source]].max()) for source in np.unique(sources))
-        tokens = np.full((self._batch_size, _width(longest, self.widths)), PAD, np.int32)
+        tokens = np.empty((self._batch_size, _width(longest, self.widths)), np.int32)
         labels = np.empty(self._batch_size, np.int32)
         for source in np.unique(sources):
             here = np.flatnonzero(sources == source)
@@ -101,7 +100,7 @@ def evaluation_batches(data: Packed | Labelled, batch_size: int, limit: int = 0)
         if isinstance(data, Packed):
             batch = {"tokens": data.take(index)}
         else:
-            tokens = np.full((batch_size, _width(int(data.lengths[index].max()), widths)), PAD, np.int32)
+            tokens = np.empty((batch_size, _width(int(data.lengths[index].max()), widths)), np.int32)
             data.fill(tokens, np.arange(batch_size), index)
             batch = {"tokens": tokens, "labels": data.labels[index]}
         yield {**batch, "weights": weights, "index": index.astype(np.int32)}

@@ -1,4 +1,4 @@
-"""Labelled examples as tokens: single texts `<s> a </s>`, pairs `<s> a </s> b </s>`."""
+"""Labelled examples as tokens: single texts `<s> a </s>`, pairs `<s> a </s> b </s>` (or as a tokenizer frames them)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tlc_jax.data.records import Examples, suggest
 from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS, PAD
+from tlc_jax.data.vocabulary import PAD
 from tlc_jax.errors import InputError
 
 _BLOCK = 8192  # texts tokenised at once
@@ -32,6 +32,7 @@ class Labelled:
       ids: int64 [N], numbers of the examples in their source.
       label_names: the classes.
       length: tokens that no example exceeds.
+      padding: the id that fills rows up.
       weight: share in a mixture; 0: by size.
       truncated: examples that were cut to `length`.
     """
@@ -43,6 +44,7 @@ class Labelled:
     ids: np.ndarray
     label_names: tuple[str, ...]
     length: int
+    padding: int = PAD
     weight: float = 0.0
     truncated: int = 0
 
@@ -55,11 +57,11 @@ class Labelled:
         return np.diff(self.offsets)
 
     def fill(self, out: np.ndarray, at: np.ndarray, rows: np.ndarray) -> None:
-        """Writes examples `rows` to the rows `at` of `out` [*, W], <pad> after their ends. None may exceed W."""
+        """Writes examples `rows` to the rows `at` of `out` [*, W], padding after their ends. None may exceed W."""
         columns = np.arange(out.shape[1])
         starts, lengths = self.offsets[rows], self.lengths[rows]
         places = np.minimum(starts[:, None] + columns, len(self.tokens) - 1)
-        out[at] = np.where(columns < lengths[:, None], self.tokens[places], PAD)
+        out[at] = np.where(columns < lengths[:, None], self.tokens[places], self.padding)
 
     def take_rows(self, rows: np.ndarray) -> Labelled:
         """Some of the examples, in the order of `rows`."""
@@ -134,21 +136,22 @@ def encode_examples(
 ) -> Labelled:
     """Tokenises examples; the longer text of a pair is cut first until both fit into `length`."""
     labels = _label_numbers(source, examples, label_names)
-    special = 2 if examples.pairs is None else 3
+    special = tokenizer.special
+    framing = 2 if examples.pairs is None else 2 + len(special.between)
     parts: list[np.ndarray] = []
     sizes = np.empty(len(examples), np.int64)
     truncated = 0
-    start, end = np.array([BOS], np.int32), np.array([EOS], np.int32)
+    start, between, end = (np.array(ids, np.int32) for ids in ([special.start], special.between, [special.end]))
     for first in range(0, len(examples), _BLOCK):
         block = slice(first, first + _BLOCK)
         texts = tokenizer.encode_arrays(examples.texts[block], threads)
         pairs = None if examples.pairs is None else tokenizer.encode_arrays(examples.pairs[block], threads)
         for row, a in enumerate(texts):
             b = None if pairs is None else pairs[row]
-            keep_a, keep_b = fitting(len(a), 0 if b is None else len(b), length - special)
+            keep_a, keep_b = fitting(len(a), 0 if b is None else len(b), length - framing)
             truncated += keep_a < len(a) or (b is not None and keep_b < len(b))
-            parts += [start, a[:keep_a], end] if b is None else [start, a[:keep_a], end, b[:keep_b], end]
-            sizes[first + row] = keep_a + keep_b + special
+            parts += [start, a[:keep_a], end] if b is None else [start, a[:keep_a], between, b[:keep_b], end]
+            sizes[first + row] = keep_a + keep_b + framing
     return Labelled(
         name=source.name,
         tokens=np.concatenate(parts).astype(dtype_for(tokenizer.vocab_size)),
@@ -157,6 +160,7 @@ def encode_examples(
         ids=np.array(examples.ids, np.int64),
         label_names=label_names,
         length=length,
+        padding=special.padding,
         weight=source.weight,
         truncated=truncated,
     )

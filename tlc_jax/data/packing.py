@@ -19,8 +19,9 @@ from tlc_jax.data.cache import Facts, NotMade, cached
 from tlc_jax.data.order import held_out_rows, subset
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.rows import Counts, dtype_for, pack
+from tlc_jax.data.sentencepiece_tokenizer import sample_lines, train_tokenizer
 from tlc_jax.data.sources import Source
-from tlc_jax.data.tokenizer import Tokenizer, sample_lines, train_tokenizer
+from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.errors import InputError
 
 _FORMAT = 1  # raise it when the same text would be packed or tokenised differently
@@ -70,7 +71,7 @@ class PretrainingData:
       valid: sets of rows to evaluate on, by name.
       directory: the cache.
       facts: of each packed source, by "train/NAME" or "valid/NAME": rows, tokens, bytes, seconds, cached, ...
-      tokenizer_path: the model file.
+      tokenizer_path: its file, where it was not given.
     """
 
     tokenizer: Tokenizer
@@ -81,7 +82,9 @@ class PretrainingData:
     tokenizer_path: Path = Path()
 
 
-def prepare(config: Config, cache: Path, progress: bool = True, make: bool = True) -> PretrainingData:
+def prepare(
+    config: Config, cache: Path, progress: bool = True, make: bool = True, tokenizer: Tokenizer | None = None
+) -> PretrainingData:
     """Trains or loads the tokenizer and packs every source, each once; what the cache holds already is reused.
 
     Args:
@@ -89,6 +92,7 @@ def prepare(config: Config, cache: Path, progress: bool = True, make: bool = Tru
       cache: directory, made where it does not exist. Processes may share it.
       progress: show what goes on, on stderr.
       make: what the cache does not hold; otherwise it has to be there.
+      tokenizer: of a model that is trained already; None: as `config.tokenizer` says.
 
     Raises:
       InputError: a source cannot be read, has too little text, or the cache cannot be written.
@@ -98,7 +102,9 @@ def prepare(config: Config, cache: Path, progress: bool = True, make: bool = Tru
     train_sources = sources_lib.check_sources(data.train, "data.train", data)
     valid_sources = sources_lib.check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
     cache = Path(cache).expanduser()
-    tokenizer, path = tokenizer_for(config, train_sources, cache, progress, make)
+    path = Path()
+    if tokenizer is None:
+        tokenizer, path = tokenizer_for(config, train_sources, cache, progress, make)
     result = PretrainingData(tokenizer, (), {}, cache, {}, path)
     packed = []
     for split, sources in (("train", train_sources), ("valid", valid_sources)):

@@ -16,7 +16,6 @@ from typing import IO
 import numpy as np
 
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS
 
 _CHUNK = 1 << 19  # characters tokenised at once
 
@@ -53,7 +52,7 @@ def pack(lines: Iterable[str], tokenizer: Tokenizer, length: int, out: IO[bytes]
         stream = np.concatenate([rest, *tokens])
         full = len(stream) // (length - 1)
         rows = np.empty((full, length), dtype)
-        rows[:, 0] = BOS
+        rows[:, 0] = tokenizer.special.start
         rows[:, 1:] = stream[: full * (length - 1)].reshape(full, length - 1)
         out.write(rows.data)
         counts.rows += full
@@ -87,7 +86,7 @@ def _encoded(
     chunks: Iterable[list[str]], tokenizer: Tokenizer, threads: int
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Each chunk with the ids of its lines, in order, several chunks being tokenised at the same time."""
-    end = np.array([EOS], np.int32)
+    end = np.array([tokenizer.special.end], np.int32)
 
     def encode(chunk: list[str]) -> list[np.ndarray]:
         ids = tokenizer.encode_arrays(chunk, threads=1)

@@ -24,7 +24,7 @@ from tlc_jax.data.progress import Bar
 from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import EOS, PAD
+from tlc_jax.data.vocabulary import EOS, OURS, PAD
 from tlc_jax.errors import InputError
 
 _FORMAT = 1  # raise it when the same pairs would be tokenised or chosen differently
@@ -125,7 +125,9 @@ def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> Transla
     data = config.data
     sources = sources_lib.check_sources(data.train, "data.train", data)
     cache = Path(cache).expanduser()
-    tokenizer, _ = tokenizer_for(config, sources, cache, progress)
+    tokenizer, path = tokenizer_for(config, sources, cache, progress)
+    if tokenizer.special != OURS:
+        raise InputError(f"{path} has special pieces of its own: translation needs a SentencePiece tokenizer of tlc's")
     train, facts = [], {}
     for source in sources:
         pairs, facts[source.name] = _tokenised(source, config, tokenizer, cache, progress)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.packing import Packed
-from tlc_jax.data.vocabulary import FIRST_ORDINARY
+from tlc_jax.data.vocabulary import OURS, SpecialIds
 from tlc_jax.models.network import Params
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import Objective, Sums
@@ -63,14 +63,16 @@ class PerplexityEvaluator:
 _COUNTED_ROWS = 200_000
 
 
-def unigram_loss(train: Iterable[Packed], valid: Iterable[Packed], vocab_size: int) -> float:
+def unigram_loss(
+    train: Iterable[Packed], valid: Iterable[Packed], vocab_size: int, special: SpecialIds = OURS
+) -> float:
     """Nats per token of a model that knows how often each token occurs in training and nothing else.
 
     A masked-language model starts on a plateau near this value, and leaves it once it uses context. Frequencies are
     those of at most 200,000 training rows, with one added to each; special tokens are left out, as in masking.
     """
-    counts = 1.0 + _count(train, vocab_size)
-    targets = _count(valid, vocab_size)
+    counts = 1.0 + np.delete(_count(train, vocab_size), special.all)
+    targets = np.delete(_count(valid, vocab_size), special.all)
     return float(-(targets @ np.log(counts / counts.sum())) / targets.sum())
 
 
@@ -79,7 +81,7 @@ def _count(sets: Iterable[Packed], vocab_size: int) -> np.ndarray:
     for packed in sets:
         rows = np.linspace(0, len(packed) - 1, min(len(packed), _COUNTED_ROWS)).astype(np.int64)
         counts += np.bincount(packed.take(rows).reshape(-1), minlength=vocab_size)
-    return counts[FIRST_ORDINARY:]
+    return counts
 
 
 def _numbers(total: np.ndarray) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""A tokenizer of ours as the files that Hugging Face's libraries read, written without them.
+"""A tokenizer as the files that Hugging Face's libraries read. An imported one is one of them already.
 
-The ids are ours for any text, with two exceptions that lie in what a `tokenizer.json` can say:
+The ids of one that was trained here are ours for any text, with two exceptions that lie in what a `tokenizer.json` can
+say:
 
 * A U+2581 in the text, which ours encodes by its bytes, is taken for a space, as by every tokenizer of this kind there.
 * A special piece spelled out in the text, such as <mask>, stands for itself, which filling masks relies on. With
@@ -12,45 +13,71 @@ Where two divisions of a word are as likely to the last digits, theirs may choos
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from tlc_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK, PAD, UNK
+from tlc_jax.data.sentencepiece_tokenizer import SPECIAL_PIECES, SentencePieceTokenizer
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK, UNK
 
 _SPACE_SIGN = "\u2581"
 _BYTES = range(FIRST_ORDINARY, FIRST_ORDINARY + 256)
 _NEVER_FOUND = -1e6
 """The score of pieces that are not to be found in text: any way of spelling one of their names costs less."""
 
-_FIRST, _SECOND = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}
+_UNKNOWN = (SPECIAL_PIECES[UNK], "[UNK]")
 
 
-def tokenizer_files(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
-    """The contents, as JSON, of tokenizer.json, tokenizer_config.json and special_tokens_map.json, by file name.
+def tokenizer_files(tokenizer: Tokenizer, length: int, token_types: int) -> dict[str, bytes]:
+    """The contents of tokenizer.json, tokenizer_config.json and special_tokens_map.json, by file name.
 
     Args:
-      tokenizer: ours.
+      tokenizer: of either kind.
       length: positions of the model.
+      token_types: kinds of segments that it has embeddings for, or 0.
     """
-    named = {"pad_token": PAD, "unk_token": UNK, "bos_token": BOS, "eos_token": EOS, "mask_token": MASK}
-    special = {name: SPECIAL_PIECES[id] for name, id in named.items()}
-    special |= {"cls_token": SPECIAL_PIECES[BOS], "sep_token": SPECIAL_PIECES[EOS]}
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        model = _json(_trained_here(tokenizer, 1 if token_types > 1 else 0))
+    else:
+        model = tokenizer.model
+    special = _special_pieces(tokenizer, json.loads(model)["added_tokens"])
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": length,
+        "model_input_names": ["input_ids", *(["token_type_ids"] if token_types > 1 else []), "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **special,
+    }
     return {
-        "tokenizer.json": _tokenizer_json(tokenizer),
-        "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": length,
-            "model_input_names": ["input_ids", "attention_mask"],
-            "clean_up_tokenization_spaces": False,
-            **special,
-        },
-        "special_tokens_map.json": special,
+        "tokenizer.json": model,
+        "tokenizer_config.json": _json(settings),
+        "special_tokens_map.json": _json(special),
     }
 
 
-def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _special_pieces(tokenizer: Tokenizer, added: list[dict[str, Any]]) -> dict[str, str]:
+    """Special pieces by the names of their roles in transformers."""
+    pieces = {token["id"]: token["content"] for token in added}
+    ids, (unknown,) = tokenizer.special, (piece for piece in _UNKNOWN if piece in pieces.values())
+    return {
+        "unk_token": unknown,
+        "pad_token": pieces[ids.padding],
+        "mask_token": pieces[ids.mask],
+        **{f"{name}_token": pieces[ids.start] for name in ("bos", "cls")},
+        **{f"{name}_token": pieces[ids.end] for name in ("eos", "sep")},
+    }
+
+
+def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[str, Any]:
+    """tokenizer.json; `second_type` is the token type of a pair's second text."""
     pieces = tokenizer.pieces()
     start, end = ({"SpecialToken": {"id": SPECIAL_PIECES[id], "type_id": 0}} for id in (BOS, EOS))
+    last = {"SpecialToken": {"id": SPECIAL_PIECES[EOS], "type_id": second_type}}
+    first, second = ({"Sequence": {"id": id, "type_id": type}} for id, type in (("A", 0), ("B", second_type)))
     return {
         "version": "1.0",
         "truncation": None,
@@ -72,8 +99,8 @@ def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         },
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [start, _FIRST, end],
-            "pair": [start, _FIRST, end, _SECOND, end],
+            "single": [start, first, end],
+            "pair": [start, first, end, second, last],
             "special_tokens": {
                 piece: {"id": piece, "ids": [id], "tokens": [piece]}
                 for id, piece in ((BOS, SPECIAL_PIECES[BOS]), (EOS, SPECIAL_PIECES[EOS]))

@@ -12,7 +12,7 @@ from flax import nnx
 
 from tlc_jax import config
 from tlc_jax.models.blocks import Shape
-from tlc_jax.models.encoder import Classifier, MaskedLanguageModel
+from tlc_jax.models.encoder import Classifier, Encoder, MaskedLanguageModel
 from tlc_jax.models.seq2seq import Translator
 
 Params = dict[str, Any]
@@ -23,7 +23,7 @@ class Network:
     """A model as pure functions of its parameters.
 
     Attributes:
-      kind: "mlm", "classifier" or "translator".
+      kind: "mlm", "classifier", "translator", or "encoder" where there is no head (yet).
       model: its dimensions.
       vocab_size: rows of its token embedding.
       classes: outputs of a classifier; 0 for others.
@@ -42,6 +42,8 @@ class Network:
             return MaskedLanguageModel(self.vocab_size, shape, rngs)
         if self.kind == "translator":
             return Translator(self.vocab_size, shape, rngs)
+        if self.kind == "encoder":
+            return Encoder(self.vocab_size, shape, rngs)
         return Classifier(self.vocab_size, self.classes, shape, rngs)
 
     @functools.partial(jax.jit, static_argnums=0)

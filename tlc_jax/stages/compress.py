@@ -30,7 +30,7 @@ from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params
 from tlc_jax.stages import compressed, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
-from tlc_jax.stages.evaluating import Evaluation
+from tlc_jax.stages.evaluating import Evaluation, require_head
 from tlc_jax.stages.finetune import finetune
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.stages.translating import TranslatorRun
@@ -63,7 +63,7 @@ def _compress(config: Config, workdir: Path) -> dict[str, Any]:
 
 def _before(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
     """Compress the pretrained encoder, then finetune it with its mask held, and quantise again."""
-    if start.kind != "mlm":
+    if start.kind not in ("mlm", "encoder"):
         raise InputError(f"compress.when=before needs a pretrained encoder, and {start.path} is a {start.kind}")
     require_budget(config)
     small = compress_params(start.params, recipe)
@@ -74,6 +74,7 @@ def _before(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe)
 
 def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
     """A masked-language model, compressed in one go."""
+    require_head(start)
     if recipe.prune and config.compress.recover > 0:
         raise InputError(
             f"{start.path} is a masked-language model, and recovery needs labels: set compress.recover=0 to prune it "

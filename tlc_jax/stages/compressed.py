@@ -55,7 +55,7 @@ def finish(
         path.parent.mkdir(exist_ok=True)
         save_artifact(path, compressed, meta)
         for folder in (path.parent, workdir):  # an artifact is to be moved, a checkpoint to be read where it lies
-            tokenizer.save(folder / "tokenizer.model")
+            tokenizer.save(folder / tokenizer.file_name)
         (workdir / "compressed.txt").write_text(_table(compressed), encoding="utf-8")
     processes.barrier()
     packed = jax.tree.map(jnp.asarray, load_artifact(path).params)

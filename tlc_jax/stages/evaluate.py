@@ -18,7 +18,7 @@ from tlc_jax.config import Config
 from tlc_jax.data.sources import check_sources
 from tlc_jax.errors import InputError
 from tlc_jax.stages import session, starting_point
-from tlc_jax.stages.evaluating import Evaluation
+from tlc_jax.stages.evaluating import Evaluation, require_head
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    require_head(start)
     config = session.adopt_model(config, start.model, start.path)
     evaluation = Evaluation(config, start, workdir, session.open_devices(config))
     numbers = evaluation(start.params)
@@ -53,8 +54,9 @@ def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
 
 
 def _size(path: Path) -> dict[str, Any]:
-    """Bytes of what was read: every definition for an artifact, the parameters' folder for a checkpoint."""
+    """Bytes of what was read: every definition for an artifact, the parameters' folder for a checkpoint of ours."""
     if path.is_dir():
-        return {"bytes_checkpoint": directory_bytes(path / "params")}
+        ours = path / "params"
+        return {"bytes_checkpoint": directory_bytes(ours)} if ours.is_dir() else {}
     sizes = dataclasses.asdict(measure(load_artifact(path).model, artifact=path))
     return {name: value for name, value in sizes.items() if value is not None}

@@ -23,6 +23,15 @@ from tlc_jax.training.mesh import Placement
 from tlc_jax.training.objectives import masked_language
 
 
+def require_head(start: StartingPoint) -> None:
+    """Refuses an imported encoder that predicts nothing yet."""
+    if start.kind == "encoder":
+        raise InputError(
+            f"{start.path} is an encoder without a masked-language or classification head: "
+            "finetune it, or compress it with compress.when=before"
+        )
+
+
 class Evaluation:
     """The splits of data.valid under a model's tokenizer.
 
@@ -46,10 +55,10 @@ class Evaluation:
             self._classify = ClassificationEvaluator(network, splits, batch_size, placement)
             return
         cache = Path(config.data.cache or workdir / "data")
-        settings = dataclasses.replace(
-            config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
-        )
         if start.kind == "translator":
+            settings = dataclasses.replace(
+                config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
+            )
             pairs = load_splits(config, start.tokenizer) if config.data.valid else prepare_pairs(settings, cache).valid
             self._translate = TranslationEvaluator(
                 network, pairs, batch_size, config.decode, config.data.buckets, start.tokenizer, placement
@@ -57,8 +66,8 @@ class Evaluation:
         else:
             # Validation text of its own is packed alone; a held-out part needs the text it was held out of.
             data_settings = dataclasses.replace(config.data, train=config.data.valid or config.data.train)
-            data = prepare(dataclasses.replace(settings, data=data_settings), cache)
-            objective = masked_language(network, config.objective)
+            data = prepare(dataclasses.replace(config, data=data_settings), cache, tokenizer=start.tokenizer)
+            objective = masked_language(network, config.objective, start.tokenizer.special)
             self._perplexity = PerplexityEvaluator(objective, data.valid, batch_size, placement)
 
     def __call__(self, params: Params, final: bool = True) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Write an encoder, dense or compressed, in the form that other systems read: Hugging Face's, or ONNX.
 
---init names a workdir, a checkpoint or an artifact; without --config the settings of the run it belongs to are used.
+--init names a workdir, a checkpoint, an artifact or an imported model; without --config the settings of the run it belongs to are used.
 The folder --workdir gets is written whole or not at all:
 
 huggingface/ (export.format=hf): config.json, model.safetensors and the tokenizer, for `from_pretrained`. Weights are
@@ -23,12 +23,12 @@ from safetensors.numpy import save_file
 
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Config
-from tlc_jax.data.vocabulary import BOS, EOS
 from tlc_jax.errors import InputError
 from tlc_jax.export import huggingface, onnx_file
 from tlc_jax.export.tokenizer_files import tokenizer_files
 from tlc_jax.models.network import Network
 from tlc_jax.stages import session, starting_point
+from tlc_jax.stages.evaluating import require_head
 from tlc_jax.stages.starting_point import StartingPoint
 from tlc_jax.stages.workdir import read_json, write_json
 
@@ -64,6 +64,7 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     if start.kind == "translator":
         raise InputError(f"{start.path} is a translator: only encoders can be exported")
+    require_head(start)
     network = start.network(config.impl)
     write = _write_huggingface if config.export.format == "hf" else _write_onnx
     folder = workdir / _FOLDERS[config.export.format]
@@ -110,7 +111,7 @@ def _settle(folder: Path) -> None:
 def _write_huggingface(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
     weights = huggingface.tensors(network, start.params)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    content = huggingface.config_json(network, start.labels, {"bos_token_id": BOS, "eos_token_id": EOS})
+    content = huggingface.config_json(network, start.labels, start.tokenizer.special)
     write_json(folder / "config.json", content)
     _write_tokenizer(folder, start)
     return {"architecture": content["architectures"][0], "types": {"float32": len(weights)}}
@@ -127,5 +128,6 @@ def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[st
 
 
 def _write_tokenizer(folder: Path, start: StartingPoint) -> None:
-    for name, content in tokenizer_files(start.tokenizer, start.model.max_length).items():
-        write_json(folder / name, content)
+    files = tokenizer_files(start.tokenizer, start.model.max_length, start.model.token_types)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)

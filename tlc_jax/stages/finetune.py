@@ -19,8 +19,9 @@ import jax
 from tlc_jax.compression.pruning import restrict_masks
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Config
+from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.data.sources import check_sources, examples, parse_sources
-from tlc_jax.data.tokenizer import Tokenizer, train_tokenizer
+from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import classifier
 from tlc_jax.stages import compressed, microbatch, session, starting_point
@@ -87,6 +88,8 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     if start is not None:
         config = session.adopt_model(config, start.model, start.path)
     tokenizer = start.tokenizer if start else _own_tokenizer(config)
+    if start is None:
+        session.check_special_ids(config.model, tokenizer)
     session.keep_tokenizer(tokenizer, workdir)
     data = load_data(config, tokenizer, start.labels if start and start.kind == "classifier" else None)
     placement = session.open_devices(config)
@@ -100,7 +103,7 @@ def finetune(config: Config, workdir: Path, start: StartingPoint | None = None, 
     masks = None
     if start is not None:
         masks = restrict_masks(start.masks, init) or None
-        init, restored, fresh = starting_point.graft(init, start.params)
+        init, restored, fresh = starting_point.graft(init, {**start.params, **start.pooler})
         session.say(
             f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "
             f"{', '.join(fresh) or 'none'}; no optimizer state is taken"

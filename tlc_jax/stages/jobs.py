@@ -11,6 +11,7 @@ from typing import Any
 from tlc_jax.compression.recipe import format_recipe, parse_recipe
 from tlc_jax.config import Config, Study, merge, parse_size, resolve, to_dict
 from tlc_jax.config_checks import require_budget
+from tlc_jax.data.tokenizer import file_name
 from tlc_jax.errors import InputError
 
 
@@ -167,7 +168,8 @@ class _Grid:
         if init == "pretrained":
             origin, start = f"p{pretrain_seed}", {"init": {"from": str(source.workdir)}}
         else:
-            origin, start = "scratch", {"tokenizer": {"path": str(source.workdir / "tokenizer.model")}}
+            kept = source.workdir / file_name(source.config.tokenizer.path)
+            origin, start = "scratch", {"tokenizer": {"path": str(kept)}}
         labels = {"task": task, "seed": seed, "pretrain_seed": pretrain_seed, "init": init}
         name = f"finetune-{size}-{origin}-{task}-s{seed}"
         number = self._add(name, "finetune", merge(settings, start), (pretrained,), **labels)

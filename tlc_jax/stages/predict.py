@@ -38,8 +38,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     (source,) = check_sources(f"files:{config.predict.input}", "predict.input", config.data)
     starting_point.find(config.init.source)
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-    if start.kind == "mlm":
-        raise InputError(f"{start.path} is a masked-language model: predict needs a finetuned one")
+    if start.kind in ("mlm", "encoder"):
+        raise InputError(f"{start.path} is a pretrained encoder: predict needs a finetuned one")
     config = session.adopt_model(config, start.model, start.path)
     if start.kind == "translator":
         return _translate(config, start, [text for text in examples(source, config.data).texts])

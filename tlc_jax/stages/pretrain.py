@@ -19,6 +19,7 @@ from tlc_jax.config_checks import require_budget
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import prepare
 from tlc_jax.data.sources import check_sources
+from tlc_jax.data.vocabulary import OURS, SpecialIds
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.network import Network, Params, masked_language_model
 from tlc_jax.stages import microbatch, session
@@ -38,6 +39,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     data = prepare(config, Path(config.data.cache or workdir / "data"))
+    session.check_special_ids(config.model, data.tokenizer)
     session.keep_tokenizer(data.tokenizer, workdir)
     placement = session.open_devices(config)
     config = microbatch.of_pretraining(config, data.tokenizer.vocab_size, placement, workdir)
@@ -48,7 +50,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     session.say(f"{config.model.layers}x{config.model.hidden}: {count.total:,} parameters, table in parameters.txt")
 
     evaluator = PerplexityEvaluator(
-        masked_language(network, config.objective),
+        masked_language(network, config.objective, data.tokenizer.special),
         data.valid,
         config.eval.batch_size or config.optimizer.batch_size,
         placement,
@@ -60,6 +62,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         lambda params, final: evaluator(params, 0 if final else config.eval.examples),
         session.model_meta("mlm", config, data.tokenizer),
         placement,
+        data.tokenizer.special,
     )
     outcome = train(task, config, workdir, placement)
     return {
@@ -71,7 +74,9 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         "seed": config.seed,
         "microbatch": microbatch.used(config),
         "vocab_size": data.tokenizer.vocab_size,
-        "unigram_loss": unigram_loss(data.train, data.valid.values(), data.tokenizer.vocab_size),
+        "unigram_loss": unigram_loss(
+            data.train, data.valid.values(), data.tokenizer.vocab_size, data.tokenizer.special
+        ),
         **outcome.numbers,
         **session.provenance(),
     }
@@ -84,9 +89,10 @@ def make_task(
     evaluate: Callable[[Params, bool], dict[str, Any]],
     meta: dict[str, Any],
     placement: Placement,
+    special: SpecialIds = OURS,
 ) -> Task:
     """The task of training `network` on masked tokens."""
-    optimizer, step = make_step(config, network, masked_language(network, config.objective))
+    optimizer, step = make_step(config, network, masked_language(network, config.objective, special))
     cost = cost_per_step(config, network.vocab_size, batches.rows_per_epoch)
     rows = config.optimizer.batch_size
     own_rows = placement.own_rows(rows)

@@ -21,7 +21,7 @@ import numpy as np
 
 from tlc_jax import processes
 from tlc_jax.analysis import flops
-from tlc_jax.config import Config, to_dict
+from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Network, Params
@@ -114,9 +114,19 @@ def peak(config: Config) -> float | None:
 
 def keep_tokenizer(tokenizer: Tokenizer, workdir: Path) -> None:
     """A run carries its tokenizer, so that it can be moved and read anywhere."""
-    path = workdir / "tokenizer.model"
+    path = workdir / tokenizer.file_name
     if processes.first() and not path.exists():
         tokenizer.save(path)
+
+
+def check_special_ids(model: Model, tokenizer: Tokenizer) -> None:
+    """Refuses ids in the settings of a new model that are not its tokenizer's."""
+    ids = {"padding": tokenizer.special.padding}
+    if model.token_types:
+        ids["separator"] = tokenizer.special.end
+    for name, id in ids.items():
+        if getattr(model, name) != id:
+            raise InputError(f"model.{name}={getattr(model, name)}, but the tokenizer's is {id}: set model.{name}={id}")
 
 
 def write_parameter_table(config: Config, params: Params, placement: Placement, workdir: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `init.from` names: a workdir, a checkpoint or an artifact, read back with its tokenizer."""
+"""What `init.from` names: a workdir, a checkpoint, an artifact or an imported model, read with its tokenizer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from tlc_jax import config as configs
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.compression.pruning import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
-from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.tokenizer import Tokenizer, kept_in
 from tlc_jax.errors import InputError
 from tlc_jax.models.network import Network, Params
 from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.stages import importing, session
 from tlc_jax.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,11 @@ class StartingPoint:
     """A saved model.
 
     Attributes:
-      path: the checkpoint or artifact that was read.
+      path: the checkpoint, artifact or folder of an imported model that was read.
       meta: what was saved about it: kind, model, length, labels, vocab_size, tokenizer_hash, and recipe if compressed.
       params: float32 parameters; of an artifact, exactly what it stands for.
       masks: which weights of the pruned leaves are kept; empty where nothing is pruned.
+      pooler: the first layer of a classification head that an imported encoder has beside its own network.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class StartingPoint:
     masks: Masks
     tokenizer: Tokenizer
     tokenizer_path: Path
+    pooler: Params = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -70,17 +73,20 @@ def network_of(meta: dict[str, Any], impl: configs.Impl) -> Network:
 
 
 def find(source: str) -> Path:
-    """The artifact file or checkpoint folder (`.../checkpoints/STEP`) that `init.from` means, without reading it.
+    """The artifact file, checkpoint folder (`.../checkpoints/STEP`) or folder of a public model that `init.from` means.
 
+    Nothing is read yet but the settings of a public model (`hf:FOLDER`, see `importing`).
     A workdir means its artifact or averaged checkpoint where it has one, since that is what was evaluated, and else its
     newest checkpoint.
 
     Raises:
       InputError: there is nothing of the kind.
     """
+    if source.startswith(importing.PREFIX):
+        return importing.find(source)
     path = Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"init.from={source} does not exist: name a workdir, a checkpoint or an artifact")
+        raise InputError(f"init.from={source} does not exist: name a workdir, a checkpoint, an artifact or hf:FOLDER")
     if path.is_file():
         return path
     for artifact in (path / ARTIFACT, path / ARTIFACT.name):
@@ -109,23 +115,35 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingP
       InputError: nothing readable is there, or the tokenizer is not the one that the model was trained with.
     """
     path = find(source)
+    if source.startswith(importing.PREFIX):
+        return _import(path, tokenizer_path)
     if path.is_file():
         artifact = load_artifact(path)
         meta, params, masks = dict(artifact.metadata), jax.tree.map(jnp.asarray, artifact.params), artifact.masks
-        beside = path.parent / "tokenizer.model"
+        beside = kept_in(path.parent)
     else:
         path, meta, params = _read_checkpoint(path, impl)
         prune = parse_recipe(meta.get("recipe", "dense")).prune
         masks = masks_from_zeros(params, prune.embeddings) if prune else {}
-        beside = path.parent.parent / "tokenizer.model"
+        beside = kept_in(path.parent.parent)
     where = Path(tokenizer_path or beside)
     tokenizer = Tokenizer.load(where)
     if tokenizer.hash != meta["tokenizer_hash"]:
         raise InputError(
             f"the tokenizer {where} is not the one that {path} was trained with: "
-            "leave tokenizer.path empty, or point it at that run's tokenizer.model"
+            f"leave tokenizer.path empty, or point it at that run's {beside.name}"
         )
     return StartingPoint(path, meta, params, masks, tokenizer, where)
+
+
+def _import(folder: Path, tokenizer_path: str) -> StartingPoint:
+    if tokenizer_path:
+        raise InputError(f"tokenizer.path={tokenizer_path}: {folder} has a tokenizer of its own; leave it empty")
+    model = importing.load(folder)
+    if model.unused:
+        session.say(f"{folder}: tensors that have no place here: {', '.join(model.unused)}")
+    params, pooler = jax.tree.map(jnp.asarray, (model.params, model.pooler))
+    return StartingPoint(folder, model.meta, params, {}, model.tokenizer, model.tokenizer_path, pooler)
 
 
 def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, Any], Params]:

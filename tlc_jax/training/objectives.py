@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from tlc_jax.config import Objective as MaskingSettings
 from tlc_jax.data.masking import mask_tokens
-from tlc_jax.data.vocabulary import BOS, PAD
+from tlc_jax.data.vocabulary import BOS, OURS, PAD, SpecialIds
 from tlc_jax.models.network import Network, Params
 
 Batch = Mapping[str, jax.Array]
@@ -84,11 +84,11 @@ def _cross_entropy_backward(
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def masked_language(network: Network, settings: MaskingSettings) -> Objective:
+def masked_language(network: Network, settings: MaskingSettings, special: SpecialIds = OURS) -> Objective:
     """Predict the corrupted tokens of `batch["tokens"]`; rows weigh `batch["weights"]` where that is given."""
 
     def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        masked = mask_tokens(key, batch["tokens"], settings, network.vocab_size)
+        masked = mask_tokens(key, batch["tokens"], settings, network.vocab_size, special)
         weights_BxK = masked.weights_BxK
         if "weights" in batch:
             weights_BxK = weights_BxK * batch["weights"][:, None]

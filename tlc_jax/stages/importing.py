@@ -1,0 +1,273 @@
+"""Public encoders from a folder as `transformers` saves them: config.json, safetensors and a tokenizer.
+
+Nothing is fetched, and no pickle is ever loaded: what can run code while it is read is no data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from tlc_jax import config as configs
+from tlc_jax.data import imported_tokenizer
+from tlc_jax.data.imported_tokenizer import ImportedTokenizer
+from tlc_jax.errors import InputError
+from tlc_jax.models.huggingface import Family, family_of, imported, model_of
+from tlc_jax.models.network import Network, Params
+from tlc_jax.selectors import flatten, unflatten
+
+PREFIX = "hf:"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # numbers that follow from the settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A model of others.
+
+    Attributes:
+      meta: what checkpoints of ours say about theirs; `kind` is "mlm", "classifier", or "encoder" without a head.
+      params: of the network that `meta` describes.
+      pooler: the first layer of a classification head, where the model has one beside its own network.
+      unused: names of tensors that our model has no place for.
+      tokenizer: the model's own.
+      tokenizer_path: the file that it was read from.
+    """
+
+    meta: dict[str, Any]
+    params: Params
+    pooler: Params
+    unused: tuple[str, ...]
+    tokenizer: ImportedTokenizer
+    tokenizer_path: Path
+
+
+def find(source: str) -> Path:
+    """The folder that `hf:FOLDER` names, after a look at all that can be judged without reading tensors.
+
+    Raises:
+      InputError: it is not there, lacks a file, or holds a model of a kind that is not known here.
+    """
+    folder = Path(source.removeprefix(PREFIX)).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"init.from={source}: there is no folder {folder}; models are read from disk, never fetched")
+    _settings(folder)
+    _files(folder)
+    _tokenizer_file(folder)
+    return folder
+
+
+def load(folder: Path) -> Imported:
+    """Reads a folder that `find` has found.
+
+    Raises:
+      InputError: a file is damaged; a tensor is missing or of the wrong shape; the tokenizer is not the model's.
+    """
+    settings, family = _settings(folder)
+    tokenizer, tokenizer_path = _tokenizer(folder)
+    where = str(folder / "config.json")
+    model = model_of(family, settings, tokenizer.special.end, where)
+    _check_tokenizer(tokenizer, tokenizer_path, settings, model)
+    with contextlib.ExitStack() as stack:
+        tensors = _Tensors(folder, stack)
+        kind = _kind(settings, family, tensors)
+        labels = _labels(settings, where) if kind == "classifier" else ()
+        if kind == "mlm" and family.head_activation not in ("", model.activation):
+            raise InputError(f"{where}: its masked-language head has {family.head_activation}, not {model.activation}")
+        network = Network(kind, model, tokenizer.vocab_size, len(labels), configs.Impl())
+        shapes = {path: leaf.shape for path, leaf in flatten(network.abstract()).items()}
+        base = family.base if tensors.any_begins(family.base) else ""
+        types = settings.get("type_vocab_size", 2)
+
+        def read(shapes: Mapping[str, tuple[int, ...]]) -> Params:
+            return unflatten(dict(imported(family, model, shapes, base, types, tensors.read)))
+
+        params, pooler = read(shapes), {}
+        pooling = {"classifier/dense/kernel": (model.hidden, model.hidden), "classifier/dense/bias": (model.hidden,)}
+        if kind != "classifier" and family.pooled and tensors.has(family.name("classifier/dense/kernel", base)):
+            pooler = read(pooling)
+        if kind == "mlm":
+            _check_tied(family, params, tensors)
+        unused = tensors.unused()
+    meta = {
+        "kind": kind,
+        "model": configs.to_dict(model),
+        "length": model.max_length,
+        "labels": list(labels),
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_hash": tokenizer.hash,
+    }
+    return Imported(meta, params, pooler, unused, tokenizer, tokenizer_path)
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], Family]:
+    settings = _read_json(folder / "config.json")
+    return settings, family_of(settings, str(folder / "config.json"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: a folder as `transformers` saves models is needed") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON, perhaps cut short ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return content
+
+
+def _files(folder: Path) -> dict[str, tuple[str, ...] | None]:
+    """The safetensors files of a folder with the tensors that are to be in each; None: whatever it holds."""
+    if (folder / _INDEX).exists():
+        places = _read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise InputError(f"{folder / _INDEX} has no weight_map: save the model again")
+        files = {
+            file: tuple(sorted(n for n, f in places.items() if f == file)) for file in sorted(set(places.values()))
+        }
+        for file in files:
+            if Path(file).name != file or not (folder / file).is_file():
+                raise InputError(f"{folder / file} is missing, which {_INDEX} names: copy the whole folder")
+        return dict(files)
+    if (folder / _SINGLE).is_file():
+        return {_SINGLE: None}
+    if pickles := sorted(file.name for file in folder.glob("*.bin")):
+        raise InputError(
+            f"{folder} has its weights in {pickles[0]} alone, a pickle, which is never loaded: "
+            f"convert it to {_SINGLE} (with `save_pretrained` of transformers)"
+        )
+    raise InputError(f"{folder} has no weights: neither {_SINGLE} nor {_INDEX}")
+
+
+class _Tensors:
+    """The tensors of a folder by their names; remembers which were read."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack):
+        self._folder = folder
+        self._place: dict[str, tuple[Any, str, Path]] = {}  # name -> file, name in it, path
+        self._read: set[str] = set()
+        for file, expected in _files(folder).items():
+            path = folder / file
+            try:
+                opened = stack.enter_context(safe_open(path, "np"))
+            except (SafetensorError, OSError) as error:
+                raise InputError(f"{path} is damaged or cut short ({error}): copy it again") from None
+            held = opened.keys()
+            if missing := sorted(set(expected or ()) - set(held)):
+                raise InputError(f"{path} lacks {missing[0]}, which {_INDEX} says it holds: copy the whole folder")
+            for name in held:
+                self._place[_new_name(name)] = (opened, name, path)
+
+    def has(self, name: str) -> bool:
+        return name in self._place
+
+    def any_begins(self, prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in self._place)
+
+    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The tensor, float32."""
+        if not self.has(name) and self.has(tied := name.replace(".bias", ".decoder.bias")):
+            name = tied  # the one bias of a head, under its other name
+        if not self.has(name):
+            raise InputError(
+                f"{self._folder} has no tensor {name}: the model is incomplete, or not what config.json says"
+            )
+        file, own_name, path = self._place[name]
+        found = tuple(file.get_slice(own_name).get_shape())
+        if found != shape:
+            raise InputError(f"{path}: {name} has the shape {list(found)}, and config.json makes it {list(shape)}")
+        self._read.add(name)
+        return np.asarray(file.get_tensor(own_name), np.float32)
+
+    def unused(self) -> tuple[str, ...]:
+        """What was never read."""
+        left = set(self._place) - self._read
+        return tuple(sorted(name for name in left if not name.endswith(_BUFFERS)))
+
+
+def _new_name(name: str) -> str:
+    for old, new in _OLD_NAMES.items():
+        name = name.removesuffix(old) + new if name.endswith(old) else name
+    return name
+
+
+def _kind(settings: Mapping[str, Any], family: Family, tensors: _Tensors) -> str:
+    if any(str(name).endswith("ForSequenceClassification") for name in settings.get("architectures") or ()):
+        return "classifier"
+    return "mlm" if tensors.has(family.name("mlm_head/dense/kernel")) else "encoder"
+
+
+def _labels(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The classes in the order of their numbers; without id2label they are two, named as transformers does."""
+    names = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    labels = tuple(str(names.get(str(number))) for number in range(len(names)))
+    if len(set(labels)) < len(names) or not all(str(number) in names for number in range(len(names))):
+        raise InputError(f"{where}: id2label does not number different labels from 0 on")
+    if len(labels) < 2:
+        raise InputError(f"{where}: a single label is a regression, and only classification can be imported")
+    return labels
+
+
+def _check_tied(family: Family, params: Params, tensors: _Tensors) -> None:
+    """Refuses a masked-language head whose output matrix is not the token embedding."""
+    head = family.modules["mlm_head"]
+    token = params["embedding"]["token"]
+    weight = f"{head}.decoder.weight"
+    if tensors.has(weight) and not np.array_equal(tensors.read(weight, token.shape), token):
+        raise InputError(f"{weight} is not the token embedding: only models that tie the two can be imported")
+    bias = f"{head}.decoder.bias"
+    if tensors.has(bias) and not np.array_equal(tensors.read(bias, token.shape[:1]), params["mlm_head"]["bias"]):
+        raise InputError(f"{bias} differs from {head}.bias: only models that tie the two can be imported")
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    for name in ("tokenizer.json", "vocab.txt"):
+        if (folder / name).is_file():
+            return folder / name
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return folder / "vocab.json"
+    raise InputError(
+        f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt"
+    )
+
+
+def _tokenizer(folder: Path) -> tuple[ImportedTokenizer, Path]:
+    path = _tokenizer_file(folder)
+    settings = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    if path.suffix == ".txt":
+        model = imported_tokenizer.from_word_pieces(
+            path,
+            lower_case=settings.get("do_lower_case", True),
+            strip_accents=settings.get("strip_accents"),
+            split_chinese=settings.get("tokenize_chinese_chars", True),
+        )
+    elif path.name == "vocab.json":
+        prefix_space = settings.get("add_prefix_space", False)
+        model = imported_tokenizer.from_byte_pairs(path, folder / "merges.txt", prefix_space)
+    else:
+        model = path.read_bytes()
+    return ImportedTokenizer(model, str(path)), path
+
+
+def _check_tokenizer(
+    tokenizer: ImportedTokenizer, path: Path, settings: Mapping[str, Any], model: configs.Model
+) -> None:
+    if tokenizer.vocab_size != settings.get("vocab_size"):
+        raise InputError(
+            f"{path} has {tokenizer.vocab_size} pieces, and config.json says vocab_size {settings.get('vocab_size')}: "
+            "the tokenizer is not this model's"
+        )
+    if tokenizer.special.padding != model.padding:
+        raise InputError(
+            f"{path} pads with {tokenizer.special.padding}, and config.json says pad_token_id {model.padding}: "
+            "the tokenizer is not this model's"
+        )
