@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,16 +10,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.export.networks import LABELS, SEPARATOR, V, logits_of, padded_rows, random_params, real, small_network
+from tlc_jax.config import Model
 from tlc_jax.data.vocabulary import OURS
 from tlc_jax.errors import InputError
 from tlc_jax.export import huggingface
 from tlc_jax.selectors import flatten
+from tlc_jax.stages import importing
 
 FORMS = {
     "own": ({}, "RobertaPreLayerNorm"),
     "own, shared": ({"share": "attention"}, "RobertaPreLayerNorm"),
     "own, narrow ffn": ({"ffn": 40, "token_types": 2, "separator": SEPARATOR}, "RobertaPreLayerNorm"),
-    "RoBERTa": ({"norm": "post", "padding": 1, "token_types": 1, "norm_epsilon": 1e-3}, "Roberta"),
+    "RoBERTa": ({"norm": "post", "padding": 1, "norm_epsilon": 1e-3}, "Roberta"),
     "BERT": ({"norm": "post", "token_types": 2, "separator": SEPARATOR, "norm_epsilon": 1e-12}, "Bert"),
     "post-norm, ReLU": ({"norm": "post", "activation": "relu"}, "Bert"),
     "post-norm, tanh": ({"norm": "post", "activation": "gelu_tanh", "token_types": 2, "separator": SEPARATOR}, "Bert"),
@@ -73,6 +76,35 @@ def test_the_config_says_what_the_model_is() -> None:
 def test_what_transformers_has_no_words_for_is_refused(model, says) -> None:
     with pytest.raises(InputError, match=f"{says}.*set --config.export.format=onnx"):
         huggingface.family_of(small_network("mlm", **model))
+
+
+@pytest.mark.parametrize("kind", ["mlm", "classifier"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"norm_epsilon": 1e-6, "padding": 1},
+        {"norm": "post", "padding": 1, "ffn": 48},
+        {"norm": "post", "token_types": 2, "separator": 2, "activation": "gelu_tanh"},
+    ],
+    ids=["roberta-prelayernorm", "roberta", "bert"],
+)
+def test_what_is_exported_is_imported_as_it_was(tmp_path, kind, form) -> None:
+    network = small_network(kind, **form)
+    params = random_params(network)
+    pieces = ["[CLS]", "[UNK]", "[SEP]", "[MASK]"]
+    pieces.insert(network.model.padding, "[PAD]")
+    (tmp_path / "vocab.txt").write_text("\n".join([*pieces, *(f"w{n}" for n in range(V - 5))]) + "\n")
+    save_file(huggingface.tensors(network, params), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(huggingface.config_json(network, LABELS, OURS)))
+    loaded = importing.load(importing.find(f"hf:{tmp_path}"))
+    assert (loaded.meta["kind"], tuple(loaded.meta["labels"])) == (kind, LABELS if kind == "classifier" else ())
+    assert loaded.unused == ()
+    separator = loaded.tokenizer.special.end if network.model.token_types else 0
+    expected = dataclasses.replace(network.model.filled(), head_size=0, separator=separator)
+    assert Model(**loaded.meta["model"]) == expected
+    found = flatten(loaded.params)
+    for path, leaf in flatten(params).items():
+        np.testing.assert_array_equal(found[path], leaf, err_msg=path)
 
 
 @pytest.mark.peers

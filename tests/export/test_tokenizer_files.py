@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from tests.data.conftest import make_lines
 from tests.data.test_tokenizer import ODD
+from tlc_jax.data.imported_tokenizer import ImportedTokenizer, from_word_pieces
 from tlc_jax.data.sentencepiece_tokenizer import SPECIAL_PIECES, SentencePieceTokenizer
 from tlc_jax.data.vocabulary import BOS, EOS, MASK
 from tlc_jax.export.tokenizer_files import tokenizer_files
@@ -25,7 +27,7 @@ TEXT = st.text(
 
 
 @pytest.fixture(scope="module")
-def theirs(tokenizer, tmp_path_factory):
+def theirs(tokenizer: SentencePieceTokenizer, tmp_path_factory):
     """The tokenizer as transformers loads it."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("tokenizer")
@@ -94,3 +96,26 @@ def test_a_mask_in_a_text_stands_for_a_word_with_its_space(tokenizer: SentencePi
 def test_a_literal_space_sign_is_a_space_there(tokenizer: SentencePieceTokenizer, theirs) -> None:
     """As the module says: the one text besides special pieces for which ids differ."""
     assert theirs("bas\u2581dus")["input_ids"] == theirs("bas dus")["input_ids"]
+
+
+@pytest.mark.parametrize("types", [0, 2])
+def test_an_imported_tokenizer_is_copied_as_it_is(tmp_path: Path, types: int) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bas", "dus"]))
+    model = from_word_pieces(tmp_path / "vocab.txt", lower_case=True, strip_accents=None, split_chinese=True)
+    files = tokenizer_files(ImportedTokenizer(model), 24, types)
+    assert files["tokenizer.json"] == model
+    special = json.loads(files["special_tokens_map.json"])
+    assert special["pad_token"] == "[PAD]" and special["unk_token"] == "[UNK]" and special["mask_token"] == "[MASK]"
+    assert special["cls_token"] == "[CLS]" and special["sep_token"] == "[SEP]"
+    inputs = json.loads(files["tokenizer_config.json"])["model_input_names"]
+    assert ("token_type_ids" in inputs) == (types == 2)
+
+
+@pytest.mark.peers
+def test_the_second_text_of_a_pair_has_its_type_where_models_tell_types(tokenizer, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    for name, content in tokenizer_files(tokenizer, 24, 2).items():
+        (tmp_path / name).write_bytes(content)
+    encoded = transformers.AutoTokenizer.from_pretrained(tmp_path)("bas", "fin")
+    a, b = (len(ids) for ids in tokenizer.encode(["bas", "fin"]))
+    assert encoded["token_type_ids"] == [0] * (a + 2) + [1] * (b + 1)

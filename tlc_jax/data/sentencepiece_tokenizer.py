@@ -66,9 +66,12 @@ class SentencePieceTokenizer(Tokenizer):
         text = self._processor.decode([int(id) for id in ids if id >= FIRST_ORDINARY])
         return text.removeprefix(" ")
 
-    def pieces(self) -> list[tuple[str, float]]:
-        """Every piece, spaces written as U+2581, with the logarithm of its probability, by id."""
-        return [(self._processor.id_to_piece(id), self._processor.get_score(id)) for id in range(self.vocab_size)]
+    def piece(self, id: int) -> str:
+        return str(self._processor.id_to_piece(id))
+
+    def score(self, id: int) -> float:
+        """The logarithm of a piece's probability."""
+        return float(self._processor.get_score(id))
 
     def _encode_with_space_signs(self, text: str) -> np.ndarray:
         parts = self._processor.encode(text.split(_SPACE_SIGN), return_type="numpy")

@@ -40,7 +40,7 @@ def tokenizer_files(tokenizer: Tokenizer, length: int, token_types: int) -> dict
         model = _json(_trained_here(tokenizer, 1 if token_types > 1 else 0))
     else:
         model = tokenizer.model
-    special = _special_pieces(tokenizer, json.loads(model)["added_tokens"])
+    special = _special_pieces(tokenizer)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": length,
@@ -59,22 +59,25 @@ def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _special_pieces(tokenizer: Tokenizer, added: list[dict[str, Any]]) -> dict[str, str]:
+def _special_pieces(tokenizer: Tokenizer) -> dict[str, str]:
     """Special pieces by the names of their roles in transformers."""
-    pieces = {token["id"]: token["content"] for token in added}
-    ids, (unknown,) = tokenizer.special, (piece for piece in _UNKNOWN if piece in pieces.values())
+    ids = tokenizer.special
+    unknown = next(piece for piece in map(tokenizer.piece, ids.all) if piece in _UNKNOWN)
+    start, end = tokenizer.piece(ids.start), tokenizer.piece(ids.end)
     return {
         "unk_token": unknown,
-        "pad_token": pieces[ids.padding],
-        "mask_token": pieces[ids.mask],
-        **{f"{name}_token": pieces[ids.start] for name in ("bos", "cls")},
-        **{f"{name}_token": pieces[ids.end] for name in ("eos", "sep")},
+        "pad_token": tokenizer.piece(ids.padding),
+        "mask_token": tokenizer.piece(ids.mask),
+        "bos_token": start,
+        "cls_token": start,
+        "eos_token": end,
+        "sep_token": end,
     }
 
 
 def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[str, Any]:
     """tokenizer.json; `second_type` is the token type of a pair's second text."""
-    pieces = tokenizer.pieces()
+    pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
     start, end = ({"SpecialToken": {"id": SPECIAL_PIECES[id], "type_id": 0}} for id in (BOS, EOS))
     last = {"SpecialToken": {"id": SPECIAL_PIECES[EOS], "type_id": second_type}}
     first, second = ({"Sequence": {"id": id, "type_id": type}} for id, type in (("A", 0), ("B", second_type)))
@@ -119,7 +122,9 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
             "type": "Unigram",
             "unk_id": UNK,
             "byte_fallback": True,
-            "vocab": [[piece, _NEVER_FOUND if id < _BYTES.stop else score] for id, (piece, score) in enumerate(pieces)],
+            "vocab": [
+                [piece, _NEVER_FOUND if id < _BYTES.stop else tokenizer.score(id)] for id, piece in enumerate(pieces)
+            ],
         },
     }
 
@@ -140,12 +145,11 @@ def _added_token(id: int) -> dict[str, Any]:
     }
 
 
-def _unknown_in_names(pieces: list[tuple[str, float]]) -> list[str]:
+def _unknown_in_names(pieces: list[str]) -> list[str]:
     """Characters of the names of special and byte pieces that are no pieces themselves.
 
     Their score is still above that of an unknown character, so a name with such a character would be found in text. No
     piece has it either, and so nothing is lost where words are divided there.
     """
-    known = {piece for piece, _ in pieces[_BYTES.stop :]}
-    names = {c for piece, _ in pieces[: _BYTES.stop] for c in piece}
-    return sorted(names - known)
+    names = {character for piece in pieces[: _BYTES.stop] for character in piece}
+    return sorted(names - set(pieces[_BYTES.stop :]))

@@ -1,7 +1,7 @@
 """Write an encoder, dense or compressed, in the form that other systems read: Hugging Face's, or ONNX.
 
---init names a workdir, a checkpoint, an artifact or an imported model; without --config the settings of the run it belongs to are used.
-The folder --workdir gets is written whole or not at all:
+--init names a workdir, a checkpoint or an artifact; without --config the settings of the run it belongs to are used.
+--workdir gets one folder, whole or not at all:
 
 huggingface/ (export.format=hf): config.json, model.safetensors and the tokenizer, for `from_pretrained`. Weights are
 float32, those of a compressed model the values that its artifact stands for, with zeros where it is pruned.
