@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tlc_jax.config import Impl, Model
 from tlc_jax.models.network import Network, Params
+from tlc_jax.selectors import flatten, unflatten
 
 LABELS = ("no", "perhaps", "yes")
 V = 300
@@ -25,9 +25,11 @@ def small_network(kind: str, **model: Any) -> Network:
 def random_params(network: Network) -> Params:
     """Biases and scales start at 0 and 1, where a mistake in their use would not show."""
     noise = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: leaf + jnp.asarray(noise.normal(0, 0.1, leaf.shape), jnp.float32), network.init(jax.random.key(0))
-    )
+    leaves = {
+        path: noise.normal(path.endswith("scale"), 0.15, leaf.shape).astype(np.float32)
+        for path, leaf in flatten(network.abstract()).items()
+    }
+    return unflatten(leaves)
 
 
 def padded_rows() -> tuple[np.ndarray, np.ndarray]:
@@ -41,9 +43,10 @@ def padded_rows() -> tuple[np.ndarray, np.ndarray]:
 def logits_of(network: Network, params: Params) -> np.ndarray:
     """Of `padded_rows`: [3, classes], or [3, 17, V] with zeros where there is padding."""
     tokens_BxL, mask_BxL = padded_rows()
-    if network.kind == "classifier":
-        return np.asarray(network.apply(params, tokens_BxL, mask_BxL))
-    return real(np.asarray(network.apply(params, tokens_BxL, mask_BxL, method="everywhere")))
+    method = {"classifier": "__call__", "mlm": "everywhere"}[network.kind]
+    apply = jax.jit(lambda params: network.apply(params, tokens_BxL, mask_BxL, method=method))
+    logits = np.asarray(apply(params))
+    return logits if network.kind == "classifier" else real(logits)
 
 
 def real(logits_BxLxV: np.ndarray) -> np.ndarray:
