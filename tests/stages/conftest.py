@@ -104,6 +104,20 @@ def finetune_arguments(stage: str, world: Path, workdir: Path, *more: str) -> li
     ]
 
 
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must end with exit 2 and one line; returns the line."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        assert tlc(*map(str, arguments)) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith("tlc: error: ")
+        return line
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")

@@ -14,20 +14,6 @@ from tests.stages.conftest import finetune_arguments, pretrain_arguments, result
 from tlc_jax.training.checkpoint import Checkpointer, complete_steps
 
 
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that must end with exit 2 and one line; returns the line."""
-
-    def run(*arguments: object) -> str:
-        capsys.readouterr()
-        assert tlc(*map(str, arguments)) == 2
-        line = capsys.readouterr().err.strip().splitlines()[-1]
-        assert line.startswith("tlc: error: ")
-        return line
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -12,7 +12,7 @@ import pytest
 
 from tests.stages.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
 from tlc_jax.compression.artifact import load_artifact
-from tlc_jax.config import Impl
+from tlc_jax.config import Impl, Model
 from tlc_jax.selectors import flatten
 from tlc_jax.stages import starting_point
 from tlc_jax.training.checkpoint import complete_steps
@@ -187,3 +187,10 @@ def test_golden_metrics(pretrained, golden) -> None:
 
 def test_the_run_uses_all_devices(pretrained) -> None:
     assert result_of(pretrained)["devices"] == jax.device_count()
+
+
+def test_a_model_that_was_saved_before_its_newest_settings_existed_has_their_defaults() -> None:
+    names = ("layers", "hidden", "heads", "ffn", "max_length", "dropout", "share", "init")
+    model = Model(layers=2, hidden=128)
+    meta = {"kind": "mlm", "model": {name: getattr(model, name) for name in names}, "vocab_size": 300, "labels": []}
+    assert starting_point.network_of(meta, Impl()).model == model
