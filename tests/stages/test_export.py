@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests import public_models as public
 from tests.stages.conftest import result_of, tlc
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.stages import export
@@ -115,6 +116,56 @@ def test_a_packed_artifact_keeps_its_integers_in_onnx(compressed, tmp_path) -> N
     assert packed["files"]["model.onnx"] < 0.3 * plain["files"]["model.onnx"]
     assert {path.name for path in (tmp_path / "packed" / "onnx").iterdir()} == TOKENIZER | {"model.onnx"}
     assert packed["opset"] == 21
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "roberta-prelayernorm"])
+def test_an_imported_model_goes_out_as_it_came_in(tmp_path, family) -> None:
+    came = public.write_model(tmp_path / "public", family, "ForSequenceClassification")
+    source = (f"--init=hf:{tmp_path / 'public'}", "--config=configs/sst2.py", "--config.data.length=16")
+    assert tlc("export", *source, f"--workdir={tmp_path / 'out'}") == 0
+    folder = tmp_path / "out" / "huggingface"
+    gone = load_file(folder / "model.safetensors")
+    position, types = (
+        f"{public.BASES[family]}embeddings.{name}_embeddings.weight" for name in ("position", "token_type")
+    )
+    if family != "bert":  # one kind of segment is a part of every position, and the rows before the first are unused
+        came[position] = came[position] + came[types]
+        came[position][:2], came[types] = 0, 0 * came[types]
+    assert gone.keys() == came.keys()
+    for name, tensor in came.items():
+        np.testing.assert_array_equal(gone[name], tensor, err_msg=name)
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings.items() >= public.settings_of(family, "ForSequenceClassification").items()
+    assert (folder / "tokenizer.json").read_bytes() == (tmp_path / "public" / "tokenizer.json").read_bytes()
+
+
+def test_an_imported_encoder_without_a_head_is_refused(tmp_path, capsys) -> None:
+    public.write_model(tmp_path / "public", "bert")
+    source = (f"--init=hf:{tmp_path / 'public'}", "--config=configs/sst2.py", "--config.data.length=16")
+    assert "without a masked-language or classification head" in refused(capsys, *source, f"--workdir={tmp_path / 'o'}")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_others_give_our_probabilities_of_pairs_with_an_imported_tokenizer(tmp_path, family) -> None:
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    public.write_model(tmp_path / "public", family, "ForSequenceClassification")
+    pairs = [("the red cat", "sees"), ("dogly", "the cat sees the dog"), ("cat", "red")]
+    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(f"{a}\t{b}\n" for a, b in pairs))
+    source = (f"--init=hf:{tmp_path / 'public'}", "--config=configs/sst2.py", "--config.data.length=64")
+    files = (f"--config.predict.input={tmp_path / 'pairs.tsv'}", f"--config.predict.output={tmp_path / 'out.tsv'}")
+    columns = ("--config.data.text=sentence1", "--config.data.pair=sentence2", "--config.data.label=")
+    assert tlc("predict", *source, *files, *columns, "--config.eval.batch_size=8") == 0
+    expected = np.loadtxt(tmp_path / "out.tsv", skiprows=1, usecols=(1, 2))
+    assert tlc("export", *source, f"--workdir={tmp_path / 'out'}") == 0
+    folder = tmp_path / "out" / "huggingface"
+    batch = transformers.AutoTokenizer.from_pretrained(folder)(
+        *zip(*pairs, strict=True), padding=True, truncation=True, return_tensors="pt"
+    )
+    assert ("token_type_ids" in batch) == (family == "bert")
+    with torch.no_grad():
+        logits = transformers.AutoModelForSequenceClassification.from_pretrained(folder)(**batch).logits
+    np.testing.assert_allclose(torch.softmax(logits, 1).numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.peers
