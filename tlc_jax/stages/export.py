@@ -88,7 +88,8 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
 
 def _write_whole(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Calls `write` on an empty directory that takes the name `folder` once it is full."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     part.mkdir()
     try:
         facts = write(part)
