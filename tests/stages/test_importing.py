@@ -288,3 +288,13 @@ def test_stages_refuse_what_an_imported_encoder_cannot_do(refused, world, tmp_pa
     other = f"--config.tokenizer.path={tmp_path / 'public' / 'tokenizer.json'}"
     line = refused(*imported_arguments("finetune", world, tmp_path / "g", tmp_path / "public", other))
     assert "has a tokenizer of its own; leave it empty" in line
+
+
+def test_a_new_model_is_given_the_ids_of_the_tokenizer_that_it_is_to_have(refused, world, tmp_path) -> None:
+    public.write_tokenizer(tmp_path, "roberta")
+    path = f"--config.tokenizer.path={tmp_path / 'tokenizer.json'}"
+    line = refused(*finetune_arguments("finetune", world, tmp_path / "a", path))
+    assert "model.padding=0, but the tokenizer's is 1: set model.padding=1" in line
+    more = (path, "--config.model.padding=1", "--config.model.token_types=2")
+    line = refused(*pretrain_arguments(world, tmp_path / "b", *more))
+    assert "model.separator=0, but the tokenizer's is 2: set model.separator=2" in line

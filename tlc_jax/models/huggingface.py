@@ -41,6 +41,8 @@ _PRE_NORMS = {
     "blocks/ffn_norm": "{base}encoder.layer.{layer}.intermediate.LayerNorm",
     "final_norm": "{base}LayerNorm",
 }
+# BERT's pooled output, tanh of a linear map of the first hidden state, is how our classification head begins; but ours
+# drops out inputs of that map too.
 _BERT_HEADS = {
     "mlm_head": "cls.predictions",
     "mlm_head/dense": "cls.predictions.transform.dense",

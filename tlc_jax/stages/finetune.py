@@ -1,4 +1,4 @@
-"""Finetune a classifier on labelled texts or pairs, from a pretrained encoder or from scratch.
+"""Finetune a classifier on labelled texts or pairs: from a pretrained encoder, a public one (hf:FOLDER) or scratch.
 
 With init.from only parameters are taken from the earlier run, never its optimizer state, and the log says which were.
 The architecture is that run's. A pruned encoder keeps its zeros: its mask is held as the last transform of the
