@@ -7,8 +7,8 @@ say:
 * A special piece spelled out in the text, such as <mask>, stands for itself, which filling masks relies on. With
   `split_special_tokens=True` it is text, as for ours.
 
-Where two divisions of a word are as likely, such as X XXX and XXX X, theirs may be the other one, since it adds up scores
-in 64 bits and ours in 32: so it was in 6 of 100,000 lines of documentation.
+Where two divisions of a word are as likely, such as X XXX and XXX X, theirs may be the other one, since it adds up
+scores in 64 bits and ours in 32: so it was in 6 of 100,000 lines of documentation.
 """
 
 from __future__ import annotations
