@@ -252,6 +252,11 @@ class Analyse:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    format: str = _setting("hf", "hf: a folder for Hugging Face transformers; onnx: an ONNX model", ("hf", "onnx"))
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     sizes: tuple[str, ...] = _setting((), "encoders as LAYERSxHIDDEN")
     encoders: tuple[str, ...] = _setting((), "encoders that are trained already, each as init.from names it")
@@ -315,6 +320,7 @@ class Config:
     impl: Impl = _section(Impl, "implementation: must not change results beyond rounding")
     predict: Predict = _section(Predict, "stage predict")
     analyse: Analyse = _section(Analyse, "stage analyse")
+    export: Export = _section(Export, "stage export")
     study: Study = _section(Study, "stage study")
     bench: Bench = _section(Bench, "stage bench")
     plan: Plan = _section(Plan, "stage plan")

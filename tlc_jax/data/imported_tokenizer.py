@@ -57,6 +57,9 @@ class ImportedTokenizer(Tokenizer):
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
+    def piece(self, id: int) -> str:
+        return str(self._tokenizer.id_to_token(id))
+
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode([int(id) for id in ids], skip_special_tokens=True))
 

@@ -66,6 +66,13 @@ class SentencePieceTokenizer(Tokenizer):
         text = self._processor.decode([int(id) for id in ids if id >= FIRST_ORDINARY])
         return text.removeprefix(" ")
 
+    def piece(self, id: int) -> str:
+        return str(self._processor.id_to_piece(id))
+
+    def score(self, id: int) -> float:
+        """The logarithm of a piece's probability."""
+        return float(self._processor.get_score(id))
+
     def _encode_with_space_signs(self, text: str) -> np.ndarray:
         parts = self._processor.encode(text.split(_SPACE_SIGN), return_type="numpy")
         joined = [parts[0]]

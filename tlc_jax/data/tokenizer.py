@@ -63,6 +63,10 @@ class Tokenizer(abc.ABC):
         """As `encode`, each text's ids as an int32 array."""
 
     @abc.abstractmethod
+    def piece(self, id: int) -> str:
+        """What the vocabulary has at an id."""
+
+    @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special pieces are left out."""
 

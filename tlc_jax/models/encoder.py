@@ -64,6 +64,10 @@ class MaskedLanguageModel(Encoder):
         x_BxKxD = split_rows(jnp.take_along_axis(x_BxLxD, positions_BxK[:, :, None], axis=1))
         return self.mlm_head(x_BxKxD, self.embedding.token[...])
 
+    def everywhere(self, tokens_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
+        """Logits_BxLxV at every position of rows padded where `mask_BxL` is false."""
+        return self.mlm_head(self.encode(tokens_BxL, mask_BxL, None), self.embedding.token[...])
+
 
 class ClassificationHead(nnx.Module):
     """RoBERTa's head on the first position: dropout, dense, tanh, dropout, projection."""

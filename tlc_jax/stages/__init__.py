@@ -72,6 +72,7 @@ STAGES: dict[str, Stage] = {
     "predict": Stage(
         ("predict", "init", "data", "eval", "decode", "impl"), (_INIT,), default_config="init", needs_workdir=False
     ),
+    "export": Stage(("export", "init", "tokenizer"), (_INIT,), default_config="init"),
     "study": Stage(
         ("study", *_TRAINING, "objective", "compress", "decode"),
         (

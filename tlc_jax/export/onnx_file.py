@@ -1,0 +1,120 @@
+"""An encoder of ours as an ONNX file whose quantised weights stay integers.
+
+The graph is that of `onnx_graph`. Each weight is an initializer: float32, or the artifact's codes and scales with a
+DequantizeLinear behind them, which gives the artifact's values to the bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tlc_jax.compression.quantization import QuantizedTensor
+from tlc_jax.errors import InputError
+from tlc_jax.export.onnx_graph import OPSET, Graph, encoder_graph, layer_path
+from tlc_jax.models.network import Network, Params
+from tlc_jax.selectors import flatten
+
+_INTEGERS = {
+    (True, True): ml_dtypes.int4,
+    (True, False): ml_dtypes.uint4,
+    (False, True): np.int8,
+    (False, False): np.uint8,
+}
+"""By whether four bits are enough, and whether codes have a sign."""
+_LARGEST_FILE = 2**31 - 2**24
+"""Bytes of weights that still fit into one file, whose format ends at 2 GiB; beyond, they lie in one beside it."""
+_IR_VERSION = 10
+"""The least that has 4-bit integers, for runtimes that are not the newest."""
+
+
+def require_packages() -> None:
+    """Raises `InputError` unless the library is installed, without importing it."""
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError("export.format=onnx needs the package onnx: pip install 'tlc_jax[onnx]'")
+
+
+def stays_integer(q: QuantizedTensor) -> bool:
+    """Whether ONNX can express it: pruned weights are not on a grid from minimum to maximum."""
+    return q.zero is None or q.kept is None
+
+
+def write(
+    path: Path,
+    network: Network,
+    params: Params,
+    quantized: Mapping[str, QuantizedTensor],
+    metadata: Mapping[str, Any],
+) -> dict[str, int]:
+    """Writes the model.
+
+    Args:
+      path: the file; weights of more than 2 GiB go to one beside it.
+      network: an encoder.
+      params: what the weights stand for.
+      quantized: what the values in `params` are made of; integers stay integers where `stays_integer`.
+      metadata: values that JSON can hold, stored with the model.
+
+    Returns:
+      how many weights are stored as which type; each layer's count by themselves.
+    """
+    import onnx
+
+    graph = Graph()
+    types: collections.Counter[str] = collections.Counter()
+    for name, values, codes in _weights(params, quantized):
+        if codes is None:
+            graph.initializer(values, name)
+            types[values.dtype.name] += 1
+        else:
+            types[_add_quantized(graph, name, codes)] += 1
+    encoder_graph(graph, network)
+    model = onnx.helper.make_model(
+        graph.proto(), opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="tlc"
+    )
+    onnx.helper.set_model_props(model, {"tlc_jax": json.dumps(dict(metadata), sort_keys=True)})
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE
+    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data")
+    onnx.checker.check_model(str(path))
+    return dict(types)
+
+
+def _weights(
+    params: Params, quantized: Mapping[str, QuantizedTensor]
+) -> Iterator[tuple[str, np.ndarray, QuantizedTensor | None]]:
+    """(name in the graph, float32 values, codes if it is to stay integer) of each weight, stacks layer by layer."""
+    for path, leaf in flatten(params).items():
+        values, codes = np.asarray(leaf, np.float32), quantized.get(path)
+        if codes is not None and not stays_integer(codes):
+            codes = None
+        if not path.startswith("blocks/"):
+            yield path, values, codes
+            continue
+        for layer in range(len(values)):
+            yield layer_path(path, layer), values[layer], None if codes is None else _layer_of(codes, layer)
+
+
+def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:
+    return QuantizedTensor(q.codes[layer], q.scale[layer], None if q.zero is None else q.zero[layer], q.bits)
+
+
+def _add_quantized(graph: Graph, name: str, q: QuantizedTensor) -> str:
+    """Adds what makes the values called `name` of codes; returns the type of these."""
+    shared = q.scale.size == 1
+    codes = graph.initializer(q.codes.astype(_INTEGERS[q.bits <= 4, q.zero is None]), f"{name}:codes")
+    scale = graph.initializer(q.scale.reshape(() if shared else -1), f"{name}:scale")
+    along = {} if shared else {"axis": int(np.argmax(q.scale.shape))}
+    if q.zero is None:
+        graph.node("DequantizeLinear", codes, scale, output=name, **along)
+    else:
+        # The zero points of DequantizeLinear are integers, and these are none: they are added afterwards.
+        steps = graph.node("DequantizeLinear", codes, scale, output=f"{name}:steps", **along)
+        graph.node("Add", steps, graph.initializer(q.zero, f"{name}:zero"), output=name)
+    return np.dtype(_INTEGERS[q.bits <= 4, q.zero is None]).name

@@ -1,0 +1,209 @@
+"""The encoder written down as an ONNX graph.
+
+A second description of `models.encoder`, which tests hold to the first one. Converting the first would save it, but
+jax2onnx, the one converter of JAX programs that is kept up, cannot be installed beside the Orbax that we use (0.17
+wants one below 0.11.37), and this way the graph is small: what runtimes know as one operation is one node.
+
+Weights are values of the graph called by their paths, those of a layer `blocks/LAYER/...`; whoever makes the file says
+what is in them. Shapes in names as in `models.blocks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tlc_jax.models.blocks import SHARED_BY, Shape
+from tlc_jax.models.network import Network
+
+OPSET = 21
+"""The first with 4-bit integers."""
+
+_LOWEST = 0.7 * float(np.finfo(np.float32).min)
+"""A score that no share of attention is left for, far enough from the least float to have another added."""
+
+
+_ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "gelu": ("Gelu", {}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
+
+
+def layer_path(path: str, layer: int) -> str:
+    """`blocks/...` with the layer's number in it."""
+    return path.replace("blocks/", f"blocks/{layer}/", 1)
+
+
+class Graph:
+    """Nodes and initializers, added one by one."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Any] = []
+        self._initializers: dict[str, Any] = {}
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+
+    def initializer(self, values: np.ndarray, name: str) -> str:
+        """Adds values, if there are none of that name yet; returns the name."""
+        import onnx
+
+        if name not in self._initializers:
+            self._initializers[name] = onnx.numpy_helper.from_array(values, name)
+        return name
+
+    def number(self, value: float, dtype: Any) -> str:
+        """Adds a number."""
+        return self.initializer(np.array(value, dtype), f"{np.dtype(dtype).name}:{value}")
+
+    def vector(self, *values: int) -> str:
+        """Adds an int64 vector, of axes or of a shape."""
+        return self.initializer(np.array(values, np.int64), f"vector:{','.join(map(str, values))}")
+
+    def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Adds a node with one output, which gets a name of its own unless it is given; returns that."""
+        import onnx
+
+        output = output or f"{kind}_{len(self._nodes)}"
+        self._nodes.append(onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def input(self, name: str, dtype: Any, shape: tuple[str | int, ...]) -> str:
+        """Declares an input."""
+        self._inputs.append(_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: Any, shape: tuple[str | int, ...]) -> None:
+        """Declares an output."""
+        self._outputs.append(_value_info(name, dtype, shape))
+
+    def proto(self) -> Any:
+        """The graph as ONNX has it."""
+        import onnx
+
+        return onnx.helper.make_graph(
+            self._nodes, "encoder", self._inputs, self._outputs, list(self._initializers.values())
+        )
+
+
+def _value_info(name: str, dtype: Any, shape: tuple[str | int, ...]) -> Any:
+    import onnx
+
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
+
+def encoder_graph(graph: Graph, network: Network) -> None:
+    """Adds an encoder with its head: `tokens` and `mask` (1 at real tokens), int64 [batch, length], to `logits`,
+    float32 [batch, classes] of a classifier and [batch, length, vocabulary] of a masked-language model.
+    """
+    tokens_BxL = graph.input("tokens", np.int64, ("batch", "length"))
+    mask_BxL = graph.input("mask", np.int64, ("batch", "length"))
+    encoder = _Encoder(graph, Shape.of(network.model, network.impl))
+    x_BxLxD = encoder.encode(tokens_BxL, mask_BxL)
+    if network.kind == "mlm":
+        encoder.masked_language_head(x_BxLxD)
+        graph.output("logits", np.float32, ("batch", "length", network.vocab_size))
+    else:
+        encoder.classification_head(x_BxLxD)
+        graph.output("logits", np.float32, ("batch", network.classes))
+
+
+class _Encoder:
+    """What `models.encoder` and `models.blocks` compute, layer by layer."""
+
+    def __init__(self, graph: Graph, shape: Shape) -> None:
+        self.graph, self.shape = graph, shape
+        self.add = graph.node
+
+    def encode(self, tokens_BxL: str, mask_BxL: str) -> str:
+        bias_Bx1x1xL = self._mask_bias(mask_BxL)
+        x_BxLxD = self._embedding(tokens_BxL)
+        for layer in range(self.shape.layers):
+            x_BxLxD = self._block(layer, x_BxLxD, bias_Bx1x1xL)
+        return self._norm("final_norm", x_BxLxD) if self.shape.norm == "pre" else x_BxLxD
+
+    def masked_language_head(self, x_BxLxD: str) -> None:
+        x_BxLxD = self._norm("mlm_head/norm", self._activation(self._dense("mlm_head/dense", x_BxLxD)))
+        token_DxV = self.add("Transpose", "embedding/token", perm=[1, 0])
+        self.add("Add", self.add("MatMul", x_BxLxD, token_DxV), "mlm_head/bias", output="logits")
+
+    def classification_head(self, x_BxLxD: str) -> None:
+        x_BxD = self.add("Gather", x_BxLxD, self.graph.number(0, np.int64), axis=1)
+        x_BxD = self.add("Tanh", self._dense("classifier/dense", x_BxD))
+        self._dense("classifier/output", x_BxD, output="logits")
+
+    def _mask_bias(self, mask_BxL: str) -> str:
+        """What is added to attention's scores: nothing, or at padding the least number."""
+        real_BxL = self.add("Cast", mask_BxL, to=_type(np.bool_))
+        real_Bx1x1xL = self.add("Unsqueeze", real_BxL, self.graph.vector(1, 2))
+        zero, lowest = (self.graph.number(value, np.float32) for value in (0.0, _LOWEST))
+        return self.add("Where", real_Bx1x1xL, zero, lowest)
+
+    def _embedding(self, tokens_BxL: str) -> str:
+        start, length = self.graph.vector(0), self.add("Shape", tokens_BxL, start=1, end=2)
+        position_LxD = self.add("Slice", "embedding/position", start, length, self.graph.vector(0))
+        x_BxLxD = self.add("Add", self.add("Gather", "embedding/token", tokens_BxL), position_LxD)
+        if self.shape.token_types:
+            x_BxLxD = self.add("Add", x_BxLxD, self.add("Gather", "embedding/token_type", self._types(tokens_BxL)))
+        return self._norm("embedding/norm", x_BxLxD)
+
+    def _types(self, tokens_BxL: str) -> str:
+        """Separators before each token, or the last type where they are more."""
+        number = self.graph.number
+        is_separator_BxL = self.add("Equal", tokens_BxL, number(self.shape.separator, np.int64))
+        counted_BxL = self.add("Cast", is_separator_BxL, to=_type(np.int64))
+        before_BxL = self.add("CumSum", counted_BxL, number(1, np.int64), exclusive=1)
+        return self.add("Min", before_BxL, number(self.shape.token_types - 1, np.int64))
+
+    def _block(self, layer: int, x_BxLxD: str, bias_Bx1x1xL: str) -> str:
+        def at(name: str) -> str:
+            shared = name in SHARED_BY[self.shape.share]
+            return layer_path(f"blocks/{name}", 0 if shared else layer)
+
+        def attention(y_BxLxD: str) -> str:
+            return self._attention(at("attention"), y_BxLxD, bias_Bx1x1xL)
+
+        def ffn(y_BxLxD: str) -> str:
+            path = at("ffn")
+            return self._dense(f"{path}/down", self._activation(self._dense(f"{path}/up", y_BxLxD)))
+
+        x_BxLxD = self._with_residual(x_BxLxD, attention, at("attention_norm"))
+        return self._with_residual(x_BxLxD, ffn, at("ffn_norm"))
+
+    def _with_residual(self, x_BxLxD: str, sublayer: Callable[[str], str], norm: str) -> str:
+        if self.shape.norm == "pre":
+            return self.add("Add", x_BxLxD, sublayer(self._norm(norm, x_BxLxD)))
+        return self._norm(norm, self.add("Add", x_BxLxD, sublayer(x_BxLxD)))
+
+    def _attention(self, path: str, x_BxLxD: str, bias_Bx1x1xL: str) -> str:
+        q, k, v = (self._heads(f"{path}/{name}", x_BxLxD) for name in ("query", "key", "value"))
+        k_BxHxExL = self.add("Transpose", k, perm=[0, 1, 3, 2])
+        scale = self.graph.number(self.shape.head_size**-0.5, np.float32)
+        score_BxHxLxL = self.add("Mul", self.add("MatMul", q, k_BxHxExL), scale)
+        share_BxHxLxL = self.add("Softmax", self.add("Add", score_BxHxLxL, bias_Bx1x1xL), axis=-1)
+        y_BxLxHxE = self.add("Transpose", self.add("MatMul", share_BxHxLxL, v), perm=[0, 2, 1, 3])
+        return self._dense(f"{path}/output", self.add("Reshape", y_BxLxHxE, self.graph.vector(0, 0, -1)))
+
+    def _heads(self, path: str, x_BxLxD: str) -> str:
+        """An affine map, split into heads: [B, H, L, E]."""
+        split = self.graph.vector(0, 0, self.shape.heads, self.shape.head_size)
+        return self.add("Transpose", self.add("Reshape", self._dense(path, x_BxLxD), split), perm=[0, 2, 1, 3])
+
+    def _dense(self, path: str, x: str, output: str = "") -> str:
+        return self.add("Add", self.add("MatMul", x, f"{path}/kernel"), f"{path}/bias", output=output)
+
+    def _norm(self, path: str, x: str) -> str:
+        epsilon = self.shape.norm_epsilon
+        return self.add("LayerNormalization", x, f"{path}/scale", f"{path}/bias", axis=-1, epsilon=epsilon)
+
+    def _activation(self, x: str) -> str:
+        kind, attributes = _ACTIVATIONS[self.shape.activation]
+        return self.add(kind, x, **attributes)
+
+
+def _type(dtype: Any) -> int:
+    import onnx
+
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

@@ -1,0 +1,134 @@
+"""Write an encoder, dense or compressed, in the form that other systems read: Hugging Face's, or ONNX.
+
+--init names a workdir, a checkpoint or an artifact; without --config the settings of the run it belongs to are used.
+--workdir gets one folder, whole or not at all:
+
+huggingface/ (export.format=hf): config.json, model.safetensors and the tokenizer, for `from_pretrained`. Weights are
+float32, those of a compressed model the values that its artifact stands for, with zeros where it is pruned.
+onnx/ (export.format=onnx, extra `onnx`): model.onnx with the inputs tokens and mask (1 at real tokens), int64 [batch,
+length] both, and the output logits; and the tokenizer. Weights of a packed artifact stay integers of 8 or 4 bits in the
+file, and stand for the artifact's values to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.config import Config
+from tlc_jax.errors import InputError
+from tlc_jax.export import huggingface, onnx_file
+from tlc_jax.export.tokenizer_files import tokenizer_files
+from tlc_jax.models.network import Network
+from tlc_jax.stages import session, starting_point
+from tlc_jax.stages.evaluating import require_head
+from tlc_jax.stages.starting_point import StartingPoint
+from tlc_jax.stages.workdir import read_json, write_json
+
+_FOLDERS = {"hf": "huggingface", "onnx": "onnx"}
+
+
+def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Exports into `workdir`; returns what result.json says."""
+    del options
+    if not config.init.source:
+        raise InputError("nothing to export: name a run, a checkpoint or an artifact with --init=DIR")
+    starting_point.find(config.init.source)
+    if config.export.format == "onnx":
+        onnx_file.require_packages()
+    _refuse_other_content(workdir)
+    result = session.run_once(workdir, config, lambda: _export(config, workdir))
+    print(json.dumps(result, indent=2))
+    return result
+
+
+def _refuse_other_content(workdir: Path) -> None:
+    """Raises `InputError` if the workdir is that of another stage, or no workdir and not empty."""
+    if not workdir.is_dir() or all(path.name.startswith(".") for path in workdir.iterdir()):
+        return
+    if not (workdir / "config.json").exists():
+        raise InputError(f"--workdir={workdir} holds something else: name an empty directory or a new one")
+    result = workdir / "result.json"
+    if result.exists() and read_json(result).get("stage") != "export":
+        raise InputError(f"--workdir={workdir} holds the run of another stage: name an empty directory or a new one")
+
+
+def _export(config: Config, workdir: Path) -> dict[str, Any]:
+    start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    if start.kind == "translator":
+        raise InputError(f"{start.path} is a translator: only encoders can be exported")
+    require_head(start)
+    network = start.network(config.impl)
+    write = _write_huggingface if config.export.format == "hf" else _write_onnx
+    folder = workdir / _FOLDERS[config.export.format]
+    facts = _write_whole(folder, lambda part: write(part, start, network))
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    session.say(f"{folder}: {sum(files.values()):,} bytes")
+    return {
+        "stage": "export",
+        "init": str(start.path),
+        "kind": start.kind,
+        "recipe": start.recipe,
+        **session.size_numbers(network),
+        "format": config.export.format,
+        "folder": folder.name,
+        **facts,
+        "files": files,
+        "bytes": sum(files.values()),
+        **session.provenance(),
+    }
+
+
+def _write_whole(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Calls `write` on an empty directory that takes the name `folder` once it is full."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir()
+    try:
+        facts = write(part)
+        _settle(part)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that ended before it could write result.json
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return facts
+
+
+def _settle(folder: Path) -> None:
+    """Files as readable as the umask has it (safetensors would let the owner alone read), and safe from a crash."""
+    for path in folder.iterdir():
+        path.chmod(folder.stat().st_mode & 0o666)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _write_huggingface(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
+    weights = huggingface.tensors(network, start.params)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    content = huggingface.config_json(network, start.labels, start.tokenizer.special)
+    write_json(folder / "config.json", content)
+    _write_tokenizer(folder, start)
+    return {"architecture": content["architectures"][0], "types": {"float32": len(weights)}}
+
+
+def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
+    quantized = load_artifact(start.path).model.quantized if start.path.is_file() else {}
+    metadata = {**start.meta, "recipe": start.recipe}
+    types = onnx_file.write(folder / "model.onnx", network, start.params, quantized, metadata)
+    if floats := [path for path, codes in quantized.items() if not onnx_file.stays_integer(codes)]:
+        session.say(f"as float32, since zero is not on the grid of their pruned weights: {', '.join(floats)}")
+    _write_tokenizer(folder, start)
+    return {"opset": onnx_file.OPSET, "types": types}
+
+
+def _write_tokenizer(folder: Path, start: StartingPoint) -> None:
+    files = tokenizer_files(start.tokenizer, start.model.max_length, start.model.token_types)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
