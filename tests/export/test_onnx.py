@@ -49,6 +49,7 @@ def evaluated(path) -> dict[str, np.ndarray]:
         ("quantize:8", "int8", 8),
         ("quantize:8,per=tensor,scheme=minmax", "uint8", 8),
         ("quantize:4", "int4", 4),
+        ("quantize:4,group=16", "int4", 4),
         ("quantize:3,scheme=minmax", "uint4", 4),
         ("prune:0.6+quantize:4,per=tensor", "int4", 4),
     ],
@@ -106,7 +107,7 @@ KINDS = {
 }
 
 
-RECIPES = ["quantize:8", "prune:0.5+quantize:4", "quantize:8,scheme=minmax"]
+RECIPES = ["quantize:8", "prune:0.5+quantize:4", "quantize:3,group=16", "quantize:8,scheme=minmax"]
 
 
 @pytest.mark.peers

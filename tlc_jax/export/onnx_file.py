@@ -42,8 +42,9 @@ def require_packages() -> None:
 
 
 def stays_integer(q: QuantizedTensor) -> bool:
-    """Whether ONNX can express it: pruned weights are not on a grid from minimum to maximum."""
-    return q.zero is None or q.kept is None
+    """Whether ONNX can express it: pruned weights are not on a grid from minimum to maximum, whose zero points (floats,
+    added after DequantizeLinear) have no form for groups either."""
+    return q.zero is None or (q.kept is None and q.grouped is None)
 
 
 def write(
@@ -102,15 +103,23 @@ def _weights(
 
 
 def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:
-    return QuantizedTensor(q.codes[layer], q.scale[layer], None if q.zero is None else q.zero[layer], q.bits)
+    zero, grouped = None if q.zero is None else q.zero[layer], None if q.grouped is None else q.grouped - 1
+    return QuantizedTensor(q.codes[layer], q.scale[layer], zero, q.bits, grouped=grouped)
 
 
 def _add_quantized(graph: Graph, name: str, q: QuantizedTensor) -> str:
     """Adds what makes the values called `name` of codes; returns the type of these."""
-    shared = q.scale.size == 1
     codes = graph.initializer(q.codes.astype(_INTEGERS[q.bits <= 4, q.zero is None]), f"{name}:codes")
-    scale = graph.initializer(q.scale.reshape(() if shared else -1), f"{name}:scale")
-    along = {} if shared else {"axis": int(np.argmax(q.scale.shape))}
+    along: dict[str, int]
+    if q.grouped is not None:
+        groups = q.scale.shape[q.grouped]
+        along = {"axis": q.grouped, "block_size": q.codes.shape[q.grouped] // groups}
+        scales = q.scale.squeeze(q.grouped + 1)
+    elif q.scale.size == 1:
+        along, scales = {}, q.scale.reshape(())
+    else:
+        along, scales = {"axis": int(np.argmax(q.scale.shape))}, q.scale.reshape(-1)
+    scale = graph.initializer(scales, f"{name}:scale")
     if q.zero is None:
         graph.node("DequantizeLinear", codes, scale, output=name, **along)
     else:
