@@ -285,7 +285,11 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    task: str = _setting("pretrain", "what is measured: pretraining, or decoding translations", ("pretrain", "decode"))
+    task: str = _setting(
+        "pretrain",
+        "what is measured: pretraining, decoding translations, or compressing by `recipe`",
+        ("pretrain", "decode", "compress"),
+    )
     rounds: int = _setting(5, "rounds; medians are reported")
     steps: int = _setting(10, "training steps per round")
     seconds: float = _setting(20.0, "training seconds of the short real run that goodput is measured on")

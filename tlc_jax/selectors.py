@@ -29,6 +29,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def drain(tree: dict[str, Any]) -> dict[str, Any]:
+    """`flatten`, leaving the tree empty: its leaves live as long as the result holds them."""
+    flat = flatten(tree)
+    tree.clear()
+    return flat
+
+
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `flatten`."""
     tree: dict[str, Any] = {}

@@ -9,8 +9,8 @@ import pytest
 
 from tests.compression import trees
 from tlc_jax.compression.compress import compress_params
-from tlc_jax.compression.quantization import dequantize, dequantize_leaf, quantize, quantize_leaf, round_weights
-from tlc_jax.compression.recipe import Quantize, parse_recipe
+from tlc_jax.compression.quantization import dequantize_leaf, quantize, quantize_leaf, round_weights
+from tlc_jax.compression.recipe import Quantize, Recipe, parse_recipe
 from tlc_jax.errors import InputError
 from tlc_jax.selectors import flatten
 
@@ -84,15 +84,17 @@ def test_minmax_spans_the_kept_weights_only() -> None:
     ],
 )
 def test_scales_have_the_promised_granularity(scheme: str, per: str, shapes: dict[str, tuple[int, ...]]) -> None:
-    quantized, remaining = quantize(trees.classifier(), Quantize(4, per, scheme=scheme))
+    quantized = dict(quantize(flatten(trees.classifier()), Quantize(4, per, scheme=scheme)))
+    remaining = flatten(trees.classifier()).keys() - quantized.keys()
     for path, shape in shapes.items():
         assert quantized[path].scale.shape == shape
     assert set(remaining) == {path for path in flatten(trees.classifier()) if path.endswith(("bias", "scale"))}
 
 
 def test_embeddings_can_stay_out() -> None:
-    quantized, remaining = quantize(trees.classifier(), Quantize(4, embeddings=False))
-    assert {"embedding/token", "embedding/position"} <= remaining.keys() and "blocks/ffn/up/kernel" in quantized
+    quantized = dict(quantize(flatten(trees.classifier()), Quantize(4, embeddings=False)))
+    remaining = flatten(trees.classifier()).keys() - quantized.keys()
+    assert {"embedding/token", "embedding/position"} <= remaining and "blocks/ffn/up/kernel" in quantized
 
 
 @pytest.mark.parametrize("scheme", ["aqt", "minmax"])
@@ -100,7 +102,7 @@ def test_error_shrinks_with_bits(scheme: str) -> None:
     params = trees.few_leaves()
     errors = []
     for bits in ALL_BITS:
-        values = dequantize(*quantize(params, Quantize(bits, scheme=scheme)))
+        values = compress_params(params, Recipe((Quantize(bits, scheme=scheme),))).params
         assert jax.tree.structure(values) == jax.tree.structure(params)
         errors.append(float(np.abs(values["embedding"]["token"] - params["embedding"]["token"]).mean()))
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 30

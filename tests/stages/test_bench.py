@@ -90,3 +90,17 @@ def test_decoding_peers_are_timed_against_ctranslate2(tmp_path) -> None:
     for row in rows.values():
         assert row["per_second"] > 0
         assert row["ratio_least_to_int8"] <= row["ratio_to_int8"] <= row["ratio_most_to_int8"]
+
+
+def test_compression_is_timed_by_operation(tmp_path, capsys) -> None:
+    arguments = ("bench", "--config=configs/mlm.py:1x64", f"--workdir={tmp_path}", "--config.bench.task=compress")
+    small = ("--config.tokenizer.vocab_size=300", "--config.impl.compilation_cache=")
+    assert tlc(*arguments, *small, "--config.recipe=prune:0.5+quantize:4,group=16") == 0
+    found = result_of(tmp_path)["compression"]
+    assert list(found["operations"]) == ["prune:0.5", "quantize:4,group=16"]
+    assert found["seconds"] == pytest.approx(sum(found["path"].values()))
+    assert "x the parameters" in capsys.readouterr().out
+    for more in ("--config.recipe=dense", "--config.recipe=remove:0.5,of=neurons"):
+        assert tlc(*arguments, *small, more) == 2
+        assert "bench times prune and quantize" in capsys.readouterr().err
+    assert tlc(*arguments, *small, "--config.recipe=quantize:4", "--peers") == 2

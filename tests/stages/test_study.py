@@ -141,6 +141,22 @@ def states(config: str, workdir, capsys) -> dict[str, str]:
     return {name: state for _, state, name, _ in rows}
 
 
+def test_a_study_of_encoders_that_are_trained_already(world, pretrained, tmp_path) -> None:
+    recipes = ["dense", "prune:0.5+finetune+quantize:4"]
+    settings = study_settings(world, sizes=[], scratch=[], encoders=[str(pretrained)], recipes=recipes)
+    jobs = expand(configs.resolve(settings), tmp_path / "run")
+    dense, own = jobs[1:]
+    assert [job.stage for job in jobs] == ["finetune", "compress", "compress"]
+    assert (dense.config.init.source, dense.needs) == (str(jobs[0].workdir), (0,))
+    assert (own.config.init.source, own.needs) == (str(pretrained), ())  # it finetunes by itself
+    assert tlc("study", write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}") == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert [row["recipe"] for row in rows] == recipes
+    assert all(row.keys() >= REQUIRED and row["steps"] is None for row in rows)
+    assert rows[1]["bytes_artifact"] < rows[0]["bytes_artifact"] / 4
+    assert tlc("report", f"--workdir={tmp_path / 'run'}") == 0
+
+
 def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(latency, "_LEAST_SECONDS", 0.0)
     settings = study_settings(world)

@@ -142,7 +142,7 @@ def apply_masks(params: Params, masks: Masks) -> dict[str, Any]:
     """
     flat = flatten(params)
     for path, mask in flatten(masks).items():
-        flat[path] = _zero_pruned(flat[path], mask)
+        flat[path] = zero_pruned(flat[path], mask)
     return unflatten(flat)
 
 
@@ -192,7 +192,8 @@ def sparsity(params: Params, masks: Masks) -> Sparsity:
 
 
 @jax.jit
-def _zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
+def zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
+    """One leaf with pruned weights set to zero."""
     return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -115,35 +115,26 @@ def dequantize_leaf(q: QuantizedTensor) -> np.ndarray:
 
 
 def quantize(
-    params: Params, how: Quantize, masks: Mapping[str, Any] | None = None
-) -> tuple[dict[str, QuantizedTensor], dict[str, Any]]:
-    """Quantises the matrices in scope of a parameter tree.
+    flat: dict[str, Any], how: Quantize, masks: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, QuantizedTensor]]:
+    """Quantises the matrices in scope, one after the other: (path, quantised tensor).
 
-    Returns:
-      path -> quantised tensor, and path -> leaf for everything that stays float32.
+    Args:
+      flat: path -> leaf. It is emptied on the way, so that leaves can be freed.
+      how: the operation.
+      masks: what is pruned.
 
     Raises:
       InputError: nothing is in scope, or a matrix does not divide into groups.
     """
     kept = flatten(masks or {})
-    scope = compressible(params, how.embeddings, how.only)
-    quantized: dict[str, QuantizedTensor] = {}
-    remaining: dict[str, Any] = {}
-    for path, leaf in flatten(params).items():
+    scope = compressible(flat, how.embeddings, how.only)
+    for path in list(flat):
+        leaf = flat.pop(path)
         if scope[path] and how.bits != FLOAT_BITS:
             # A sum of squares depends on how a leaf is split over devices; on one device it is always the same.
             whole = jax.device_get(leaf) if how.range == "mse" else leaf
-            quantized[path] = quantize_leaf(path, whole, how, kept.get(path))
-        else:
-            remaining[path] = leaf
-    return quantized, remaining
-
-
-def dequantize(quantized: Mapping[str, QuantizedTensor], remaining: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameter tree of what `quantize` returned: float32 arrays on the host."""
-    values = {path: dequantize_leaf(tensor) for path, tensor in quantized.items()}
-    values |= {path: np.asarray(leaf, np.float32) for path, leaf in remaining.items()}
-    return unflatten(dict(sorted(values.items())))
+            yield path, quantize_leaf(path, whole, how, kept.get(path))
 
 
 def round_weights(params: Params, operations: Sequence[Quantize]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How large a model is, in four honest ways."""
+"""How large a model is, in honest ways."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ class Sizes:
         each tensor that lost weights, scales and zero points at 32 bits.
       bytes_paper: what paper 1 plots: each nonzero parameter at its bits, as if its position and scale were free.
       bytes_artifact: the artifact file; None where there is none.
-      bytes_checkpoint: the files under the Orbax directory that holds the compressed parameters as float32, after its
-        own general-purpose compression; None where there is none.
     """
 
     params: int
@@ -32,11 +30,10 @@ class Sizes:
     bytes_ideal: int
     bytes_paper: int
     bytes_artifact: int | None = None
-    bytes_checkpoint: int | None = None
 
 
-def measure(model: Compressed, artifact: Path | None = None, checkpoint: Path | None = None) -> Sizes:
-    """The sizes of a model, of its artifact file and of its checkpoint directory."""
+def measure(model: Compressed, artifact: Path | None = None) -> Sizes:
+    """The sizes of a model and of its artifact file."""
     masks = flatten(model.masks)
     params = nonzero = paper_bits = index_bits = 0
     for path, leaf in flatten(model.params).items():
@@ -53,12 +50,15 @@ def measure(model: Compressed, artifact: Path | None = None, checkpoint: Path | 
         bytes_ideal=_bytes(paper_bits + index_bits + grid_bits),
         bytes_paper=_bytes(paper_bits),
         bytes_artifact=None if artifact is None else artifact.stat().st_size,
-        bytes_checkpoint=None if checkpoint is None else directory_bytes(checkpoint),
     )
 
 
 def directory_bytes(directory: Path) -> int:
-    """The lengths of all files under a directory, added up."""
+    """The lengths of all files under a directory, added up.
+
+    `bytes_checkpoint` is that of the Orbax directory with the compressed parameters as float32, after its own
+    general-purpose compression.
+    """
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 

@@ -83,7 +83,7 @@ STAGES: dict[str, Stage] = {
     ),
     "report": Stage(("study",), default_config="workdir"),
     "bench": Stage(
-        ("bench", *_TRAINING, "objective", "decode"),
+        ("bench", *_TRAINING, "objective", "decode", "recipe"),
         (Option("peers", bool, False, "time other systems in alternation and print ratios (extra `peers`)"),),
     ),
 }

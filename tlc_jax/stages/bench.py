@@ -1,6 +1,7 @@
 """Measure this machine: training tokens/s, MFU, goodput, input pipeline and compilation for a config.
 
-With bench.task=decode: tokens/s of beam search (--config.decode.batch_size sentences at once) instead. Tokens are
+With bench.task=decode: tokens/s of beam search (--config.decode.batch_size sentences at once) instead. With
+bench.task=compress: seconds of each operation of `recipe` and peak memory, on a model of random weights. Tokens are
 random, so nothing is read or downloaded. --peers times others doing the same, in alternation, and prints ratios:
 pretraining as plain JAX that computes all logits and as Hugging Face transformers (PyTorch), decoding as transformers'
 `generate` and as CTranslate2, whose int8 is a side of its own; the others run in float32, ours also with
@@ -22,15 +23,17 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
 from tlc_jax.config_checks import require_own_architecture, require_translator
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
+from tlc_jax.errors import InputError
 from tlc_jax.evaluation import decoding_peers, peers
 from tlc_jax.evaluation.throughput import Variant, alternate, summary
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.stages import bench_decoding, microbatch, session
+from tlc_jax.stages import bench_compressing, bench_decoding, microbatch, session
 from tlc_jax.stages.pretrain import make_task
 from tlc_jax.stages.programs import cost_per_step
 from tlc_jax.stages.workdir import write_json
@@ -58,12 +61,21 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         decoding_peers.check_lengths(config)
         if with_peers:  # several processes share an accelerator
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if config.bench.task == "compress":
+        recipe = parse_recipe(config.recipe)
+        if recipe.removes or recipe.finetunes or not recipe.operations:
+            raise InputError(f"recipe={config.recipe}: bench times prune and quantize, such as prune:0.6+quantize:4")
+        if with_peers:
+            raise InputError("bench.task=compress has no peers: leave out --peers")
     workdir.mkdir(parents=True, exist_ok=True)
     placement = session.open_devices(config)
     result: dict[str, Any] = {"stage": "bench", **session.provenance()}
     if decode:
         result["decoding"] = bench_decoding.measure(config, with_peers)
         lines = bench_decoding.describe(result["decoding"])
+    elif config.bench.task == "compress":
+        result["compression"] = bench_compressing.measure(config)
+        lines = bench_compressing.describe(result["compression"])
     else:
         config = microbatch.of_pretraining(config, config.tokenizer.vocab_size, placement, workdir)
         result |= {"microbatch": microbatch.used(config), **_pretraining(config, placement, with_peers)}

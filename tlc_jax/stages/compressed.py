@@ -16,7 +16,7 @@ from tlc_jax.compression.artifact import load_artifact, save_artifact
 from tlc_jax.compression.compress import Compressed, compress_params
 from tlc_jax.compression.pruning import sparsity
 from tlc_jax.compression.recipe import FLOAT_BITS, Recipe
-from tlc_jax.compression.size import measure
+from tlc_jax.compression.size import directory_bytes, measure
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params
 from tlc_jax.selectors import flatten
@@ -37,7 +37,7 @@ def finish(
     """Writes artifact/ and compressed/ into the workdir.
 
     Args:
-      params: trained, and pruned already where `masks` say so.
+      params: trained, and pruned already where `masks` say so. The tree is emptied, so that it can be freed.
       recipe: what is left to do, without training.
       masks: what is pruned.
       meta: what checkpoints say about the model, with the whole recipe.
@@ -48,25 +48,29 @@ def finish(
     Returns:
       the numbers of the model as the artifact holds it, its sparsity, bits and sizes.
     """
-    compressed = compress_params(params, recipe, masks)
     path = workdir / ARTIFACT
-    if processes.first():
-        path.parent.mkdir(exist_ok=True)
-        save_artifact(path, compressed, meta)
-        for folder in (path.parent, workdir):  # an artifact is to be moved, a checkpoint to be read where it lies
-            tokenizer.save(folder / tokenizer.file_name)
-        (workdir / "compressed.txt").write_text(_table(compressed), encoding="utf-8")
-    processes.barrier()
+    numbers = _pack(compress_params(params, recipe, masks, consume=True), path, meta, tokenizer, workdir)
     packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
     saved = save_params(workdir / "compressed", 0, packed, meta)
-    zeros = sparsity(compressed.params, compressed.masks)
+    return {**numbers, "bytes_checkpoint": directory_bytes(saved), **evaluate(packed, True)}
+
+
+def _pack(model: Compressed, path: Path, meta: dict[str, Any], tokenizer: Tokenizer, workdir: Path) -> dict[str, Any]:
+    """Writes the artifact, with its tokenizer and a table; returns numbers of the model."""
+    if processes.first():
+        path.parent.mkdir(exist_ok=True)
+        save_artifact(path, model, meta)
+        for folder in (path.parent, workdir):  # an artifact is to be moved, a checkpoint to be read where it lies
+            tokenizer.save(folder / tokenizer.file_name)
+        (workdir / "compressed.txt").write_text(_table(model), encoding="utf-8")
+    processes.barrier()
+    zeros = sparsity(model.params, model.masks)
     return {
         "recipe": meta["recipe"],
-        "bits": _bits(compressed),
+        "bits": _bits(model),
         "sparsity": zeros.over_scope,
         "sparsity_all": zeros.over_all,
-        **dataclasses.asdict(measure(compressed, artifact=path, checkpoint=saved)),
-        **evaluate(packed, True),
+        **dataclasses.asdict(measure(model, artifact=path)),
     }
 
 
