@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 
@@ -128,8 +129,9 @@ def test_what_does_not_fit_at_all_is_said(planned, monkeypatch, tmp_path, capsys
 def test_epochs_are_known_once_the_data_are_packed(world, pretrained, tmp_path) -> None:
     arguments = ["plan", *pretrain_arguments(world, tmp_path)[1:], "--config.plan.seconds=0.0"]
     assert tlc(*(flag for flag in arguments if "eval." not in flag)) == 0
-    (manifest,) = (world / "cache").glob("rows-train-*.json")
-    rows = json.loads(manifest.read_text())["rows"]
+    tokenizer = hashlib.sha256((pretrained / "tokenizer.model").read_bytes()).hexdigest()
+    manifests = [json.loads(path.read_text()) for path in (world / "cache").glob("rows-train-*.json")]
+    (rows,) = [manifest["rows"] for manifest in manifests if manifest["tokenizer_hash"] == tokenizer]
     assert only_plan(result_of(tmp_path))["budget"]["epochs"] == pytest.approx(6 * 16 / rows)
 
 
