@@ -68,7 +68,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         if with_peers:
             raise InputError("bench.task=compress has no peers: leave out --peers")
     workdir.mkdir(parents=True, exist_ok=True)
-    placement = session.open_devices(config)
+    placement = session.open_devices(config, trains=config.bench.task != "compress")
     result: dict[str, Any] = {"stage": "bench", **session.provenance()}
     if decode:
         result["decoding"] = bench_decoding.measure(config, with_peers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tlc_jax.compression.artifact import load_artifact, save_artifact
@@ -36,16 +38,15 @@ def measure(config: Config, clock: Callable[[], float] = time.perf_counter) -> d
     with tempfile.TemporaryDirectory() as folder:
         _write_random(Path(folder), network.abstract())
         size = sum(4 * leaf.size for leaf in flatten(network.abstract()).values())
+        whole: dict[str, float] = {}
+        with _peak() as peak:
+            _path(Path(folder), network.abstract(), recipe, whole, clock)
         params = read_params(Path(folder), 0, network.abstract())
         alone = {}
         for operation in recipe.operations:
             started = clock()
             compress_params(params, Recipe((operation,)))
             alone[format_recipe(Recipe((operation,)))] = clock() - started
-        del params
-        whole: dict[str, float] = {}
-        with _peak() as peak:
-            _path(Path(folder), network.abstract(), recipe, whole, clock)
     return {
         "params": size // 4,
         "recipe": config.recipe,
@@ -73,7 +74,7 @@ def _path(folder: Path, abstract: Any, recipe: Recipe, seconds: dict[str, float]
         save_artifact(folder / "model.safetensors", model, {})
     del model
     with timed("read the artifact"):
-        packed = load_artifact(folder / "model.safetensors").params
+        packed = jax.tree.map(jnp.asarray, load_artifact(folder / "model.safetensors").params)
     with timed("write the checkpoint"):
         save_params(folder / "compressed", 0, packed, {})
 
@@ -90,9 +91,10 @@ def _peak() -> Iterator[list[int | None]]:
     gc.collect()
     found: list[int | None] = [None]
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # or what was freed would count as held before
         _CLEAR.write_text("5")  # the highest so far is forgotten
         before = _resident("VmRSS")
-    except OSError:
+    except (OSError, AttributeError):
         yield found
         return
     yield found

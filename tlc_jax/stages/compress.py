@@ -54,9 +54,15 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if recipe.finetunes:
         require_budget(config)
     starting_point.find(config.init.source)
-    return session.run_once(
-        workdir, config, lambda: _compress(config, workdir, recipe) | latencies.of_run(config, workdir)
-    )
+
+    def work() -> dict[str, Any]:
+        return _compress(config, workdir, recipe) | latencies.of_run(config, workdir)
+
+    return session.run_once(workdir, config, work, _trains(config, recipe))
+
+
+def _trains(config: Config, recipe: Recipe) -> bool:
+    return recipe.finetunes or (config.compress.recover > 0 and bool(recipe.prunes or recipe.removes))
 
 
 def _written_out(recipe: Recipe, when: str) -> Recipe:
@@ -104,12 +110,13 @@ def _with_finetuning(config: Config, workdir: Path, start: StartingPoint, recipe
 
 def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
     """Paper 1: the trained model loses weights step by step with recovery, and is quantised then."""
-    work = _work(session.adopt_model(config, start.model, start.path), workdir, start)
+    trains = _trains(config, recipe)
+    work = _work(session.adopt_model(config, start.model, start.path), workdir, start, trains)
     dense = work.evaluate(start.params, False)[work.goal] if recipe.prunes or recipe.removes else 0.0
     origin, layers = str(start.path.absolute()), start.model.layers
     if recipe.removes:
         start = _without_structures(start, recipe)
-        work = _work(session.adopt_model(config, start.model, start.path), workdir, start)
+        work = _work(session.adopt_model(config, start.model, start.path), workdir, start, trains)
     recovery = Recovery(work, workdir, origin, dense)
     params = recovery.removed(start.params, recipe.removes) if recipe.removes else start.params
     numbers = _in_order(recipe.operations, params, {}, recovery, config, start, workdir)
@@ -156,7 +163,7 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     layers = start.model.layers
     start = _without_structures(start, recipe)
     config = session.adopt_model(config, start.model, start.path)
-    evaluation = Evaluation(config, start, workdir, session.open_devices(config))
+    evaluation = Evaluation(config, start, workdir, session.open_devices(config, trains=False))
     meta = {**start.meta, "recipe": _recipe_text(config)}
     numbers = compressed.finish(start.params, recipe, {}, meta, start.tokenizer, workdir, evaluation)
     sizes = {**session.size_numbers(start.network(config.impl)), "layers": layers}
@@ -173,9 +180,9 @@ def _recipe_text(config: Config) -> str:
     return format_recipe(parse_recipe(config.recipe))
 
 
-def _work(config: Config, workdir: Path, start: StartingPoint) -> Work:
+def _work(config: Config, workdir: Path, start: StartingPoint, trains: bool) -> Work:
     """The trained model with the data to retrain and evaluate it on."""
-    network, placement = start.network(config.impl), session.open_devices(config)
+    network, placement = start.network(config.impl), session.open_devices(config, trains)
     if start.kind == "classifier":
         data = load_data(config, start.tokenizer, start.labels)
         config = microbatch.of_finetuning(config, network, placement, workdir)

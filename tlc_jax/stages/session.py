@@ -31,16 +31,16 @@ from tlc_jax.training.mesh import Placement, describe_parameters
 from tlc_jax.training.optimizer import treatment
 
 
-def run_once(workdir: Path, config: Config, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def run_once(workdir: Path, config: Config, work: Callable[[], dict[str, Any]], trains: bool = True) -> dict[str, Any]:
     """Claims the workdir, does the work unless its result is there, and writes `result.json`.
 
-    In a run of several processes the first claims and writes for all.
+    In a run of several processes the first claims and writes for all. What `trains` keeps memory that it frees.
 
     Raises:
       InputError: the workdir is in use or holds a run of another config; or the processes differ in their settings or
         in what they see of the workdir.
     """
-    set_up(config)
+    set_up(config, trains)
     with contextlib.ExitStack() as stack:
         error: InputError | None = None
         if processes.first():
@@ -81,11 +81,11 @@ def _compare(workdir: Path, config: Config) -> None:
         )
 
 
-def set_up(config: Config) -> None:
+def set_up(config: Config, trains: bool = True) -> None:
     """Sets up JAX as `impl` says, and finds the other processes of the run. Touches no device in a run of one."""
     logging.basicConfig(format="tlc: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save there
-    if not _may_have_accelerator():
+    if trains and not _may_have_accelerator():
         keep_freed_memory()
     if config.impl.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.impl.compilation_cache).expanduser()))
@@ -93,9 +93,9 @@ def set_up(config: Config) -> None:
     processes.connect(config.impl.processes)
 
 
-def open_devices(config: Config) -> Placement:
+def open_devices(config: Config, trains: bool = True) -> Placement:
     """The mesh of all devices; the first call that touches them in a run of one process."""
-    set_up(config)
+    set_up(config, trains)
     return Placement.parse(config.impl.mesh, config.impl.sharding)
 
 
