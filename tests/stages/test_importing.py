@@ -245,6 +245,7 @@ def test_from_a_public_encoder_to_predictions(world, tmp_path, capsys) -> None:
     np.testing.assert_allclose([[float(x) for x in row[1:]] for row in rows], saved["probabilities"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_public_encoder_is_compressed_before_finetuning_with_its_pooler(world, tmp_path, capsys) -> None:
     public.write_model(tmp_path / "public", "bert")
     more = ("--config.recipe=prune:0.5+quantize:8", "--config.compress.when=before")

@@ -75,6 +75,7 @@ def test_what_was_compiled_is_remembered(planned, monkeypatch, capsys) -> None:
         tlc(*ARGUMENTS, "--config.model.dropout=0.0", f"--workdir={workdir}")
 
 
+@pytest.mark.slow
 def test_a_study_is_planned_as_a_table(tmp_path, capsys) -> None:
     sizes = ("--config.study.sizes=('1x64', '2x64')", "--config.study.translators=('1x64',)")
     assert tlc(*ARGUMENTS, *sizes, "--config.optimizer.batch_size=2048", f"--workdir={tmp_path}") == 0

@@ -73,6 +73,7 @@ def test_stopped_killed_and_moved_runs_end_like_one_that_nothing_disturbed(world
     assert not list(run.glob("checkpoints/*tmp*"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_one_process_goes_on_in_two_with_its_parameters_split(world, alone, tmp_path) -> None:
     run = tmp_path / "run"
     started = begin(world, run, 1)

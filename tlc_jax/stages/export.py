@@ -123,7 +123,7 @@ def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[st
     metadata = {**start.meta, "recipe": start.recipe}
     types = onnx_file.write(folder / "model.onnx", network, start.params, quantized, metadata)
     if floats := [path for path, codes in quantized.items() if not onnx_file.stays_integer(codes)]:
-        session.say(f"as float32, since zero is not on the grid of their pruned weights: {', '.join(floats)}")
+        session.say(f"as float32, since ONNX has no form for how they are quantised: {', '.join(floats)}")
     _write_tokenizer(folder, start)
     return {"opset": onnx_file.OPSET, "types": types}
 
