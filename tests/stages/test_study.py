@@ -157,6 +157,15 @@ def test_a_study_of_encoders_that_are_trained_already(world, pretrained, tmp_pat
     assert tlc("report", f"--workdir={tmp_path / 'run'}") == 0
 
 
+def test_names_of_jobs_are_names_of_folders(world, tmp_path) -> None:
+    recipes = [f"quantize:8,only={only}+quantize:4" for only in ("embedding/.*", "embedding/.+", "x" * 300)]
+    jobs = expand(configs.resolve(study_settings(world, recipes=["prune:0.5", *recipes])), tmp_path)
+    names = [job.name for job in jobs if job.stage == "compress"]
+    assert len(set(names)) == len(names)
+    assert all("/" not in name and len(name) < 200 for name in names)
+    assert any(name.endswith("-prune0.5") for name in names)
+
+
 def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(latency, "_LEAST_SECONDS", 0.0)
     settings = study_settings(world)

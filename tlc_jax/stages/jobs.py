@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -218,9 +219,12 @@ class _Grid:
             },
         )
         kind = "-translator" if source.stage == "translate" else ""
-        name = (
-            re.sub("^(finetune|translate)", f"compress{kind}", source.name)
-            + "-"
-            + recipe.replace(":", "").replace("=", "")
-        )
+        name = f"{re.sub('^(finetune|translate)', f'compress{kind}', source.name)}-{_file_name(recipe)}"
         self._add(name, "compress", settings, needs, **source.labels)
+
+
+def _file_name(recipe: str) -> str:
+    """A recipe as a part of a file's name: selectors may hold what these may not, and be long."""
+    plain = re.sub("[:=]", "", recipe)
+    name = re.sub(r"[^\w.+,-]", "", plain)[:80]
+    return name if name == plain else f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
