@@ -216,8 +216,12 @@ def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]
     """
     path = (directory / str(step)).absolute()
     if processes.first():
+        own = _own_process()
+        # Each handler would wait for all processes, whatever its checkpointer was told.
         handler = ocp.CompositeCheckpointHandler(
-            params=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
+            composite_options=ocp.CompositeOptions(multiprocessing_options=own),
+            params=ocp.StandardCheckpointHandler(multiprocessing_options=own),
+            meta=ocp.JsonCheckpointHandler(multiprocessing_options=own),
         )
         whole = (
             jax.tree.map(np.asarray, params) if processes.several() else params
@@ -234,13 +238,16 @@ def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]
 
 def _alone(handler: Any) -> ocp.Checkpointer:
     """A checkpointer of this process, which waits for no other."""
+    return ocp.Checkpointer(handler, multiprocessing_options=_own_process())
+
+
+def _own_process() -> ocp.options.MultiprocessingOptions:
     if not processes.several():
-        return ocp.Checkpointer(handler)
+        return ocp.options.MultiprocessingOptions()
     own = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
+    return ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
     )
-    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 @contextlib.contextmanager
