@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from tlc_jax import processes
+from tlc_jax.training.checkpoint import read_meta, save_params
 from tlc_jax.training.loop import train
 from tlc_jax.training.mesh import Placement
 
@@ -42,6 +43,9 @@ def main() -> None:
     outcome = train(task, configured, workdir, placement, clock)
     numbers = {name: outcome.numbers[name] for name in ("steps", "stopped_by", "straggler")}
     params = np.asarray(outcome.params["final_norm"]["scale"]).tolist()
+    # The first process writes by itself, while the other waits for it to be done.
+    save_params(workdir / "alone", 0, placement.gather(outcome.params), {"of": "both"})
+    assert read_meta(workdir / "alone", 0) == {"of": "both"}
     print(json.dumps({**numbers, "params": params, "evaluations": len(fractions)}))
     processes.disconnect(clean=True)
 
