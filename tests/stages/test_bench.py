@@ -32,7 +32,7 @@ def test_every_number_is_measured(tmp_path, capsys) -> None:
     assert result["input_tokens_per_second"] > 1e5
     assert 0 < result["compile"]["warm_cache_seconds"] < result["compile"]["cold_seconds"]
     assert 0 < result["goodput"]["share"] <= 1.0  # small: half a second of training against one checkpoint
-    assert result["goodput"]["seconds"]["train"] == pytest.approx(0.5, abs=0.4)
+    assert result["goodput"]["seconds"]["train"] >= 0.5  # the budget; how long the last step took is no matter
     assert "peers" not in result
     assert "tokens/s" in capsys.readouterr().out
 
