@@ -188,11 +188,8 @@ class Recipe:
     def __post_init__(self) -> None:
         kinds = [type(operation) for operation in self.operations]
         _need(kinds.count(Finetune) <= 1, "finetune occurs twice; give it one longer budget")
-        first_inside = min((kinds.index(kind) for kind in (Prune, Quantize) if kind in kinds), default=len(kinds))
-        _need(
-            Remove not in kinds[first_inside:],
-            "remove must come before prune and quantize: what they do is bound to the model's shape",
-        )
+        first = kinds.count(Remove)
+        _need(Remove not in kinds[first:], "remove must come first: what others do is bound to the model's shape")
         finetuned_at = kinds.index(Finetune) if Finetune in kinds else -1
         for index, operation in enumerate(self.operations):
             if isinstance(operation, Prune) and operation.gradual:

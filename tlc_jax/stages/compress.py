@@ -102,7 +102,8 @@ def _with_finetuning(config: Config, workdir: Path, start: StartingPoint, recipe
     start = dataclasses.replace(start, params=small.params, masks=small.masks)
     trained = train_classifier(config, workdir, start, gradual, aware)
     masks = join_masks(trained.masks, masks_from_zeros(trained.params, gradual))
-    recovery = Recovery(trained.work, workdir, config.recipe, trained.numbers["accuracy"])
+    # No other run finetunes as this one did, so its rounds are its own, wherever they are kept.
+    recovery = Recovery(trained.work, workdir, str(workdir.absolute()), trained.numbers["accuracy"])
     real = tuple(dataclasses.replace(operation, aware=False) for operation in aware)
     numbers = _in_order((*real, *after), trained.params, masks, recovery, config, start, workdir)
     return {**trained.numbers, "layers": layers, **numbers}
