@@ -15,6 +15,8 @@ import optax
 import pytest
 
 from tlc_jax import config as configs
+from tlc_jax.compression.held import Held
+from tlc_jax.compression.recipe import Prune
 from tlc_jax.durations import Amounts
 from tlc_jax.errors import StoppedEarly, TrainingFailed
 from tlc_jax.training.checkpoint import RETRY_SECONDS, complete_steps
@@ -158,6 +160,52 @@ def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) ->
     assert again.numbers["tokens"] == whole.numbers["tokens"]
     steps = [row["step"] for row in rows_of(broken) if row["event"] == "eval"]
     assert steps == [3, 6, 9, 12]
+
+
+def make_gradual_task(**overrides) -> Task:
+    """A matrix that is pruned by three quarters on the way."""
+    params = {"blocks": {"ffn": {"up": {"kernel": jnp.zeros((1, 8, 8))}}}}
+    held = Held(gradual=(Prune(0.75, gradual=True),))
+    optimizer = optax.chain(optax.adam(0.1), held.transform(params))
+
+    def step(state, batch, key, fraction):
+        def loss_of(params):
+            wanted = jax.random.normal(jax.random.key(0), (1, 8, 8)) + batch["x"][:, None, None]
+            return jnp.mean((params["blocks"]["ffn"]["up"]["kernel"] - wanted) ** 2)
+
+        loss, gradient = jax.value_and_grad(loss_of)(state.params)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, optimizer_state), StepMetrics(loss, loss, optax.tree.norm(gradient))
+
+    return make_task(
+        init=lambda: params,
+        optimizer=optimizer,
+        step=step,
+        evaluate=lambda params, final: {},
+        stage=held.stage,
+        advance=lambda state, stage: TrainState(*held.advance(state.params, state.optimizer, stage)),
+        **overrides,
+    )
+
+
+@pytest.mark.parametrize("crash_at", [3, 6, 15, 19])
+def test_a_run_that_prunes_on_its_way_crashes_to_the_same_bits(tmp_path, placement, crash_at) -> None:
+    configured = settings(budget={"steps": 20}, checkpoint={"every_steps": 2})
+    whole = train(make_gradual_task(), configured, _made(tmp_path / "whole"), placement)
+
+    def failing_batch(index):
+        if index == crash_at:
+            raise Crash
+        return make_task().batch(index)
+
+    broken = _made(tmp_path / "broken")
+    with pytest.raises(Crash):
+        train(make_gradual_task(batch=failing_batch), settings_without_prefetch(configured), broken, placement)
+    again = train(make_gradual_task(), configured, broken, placement)
+    kernel, expected = (np.asarray(run.params["blocks"]["ffn"]["up"]["kernel"]) for run in (again, whole))
+    np.testing.assert_array_equal(kernel, expected)
+    assert np.count_nonzero(expected) == 16
 
 
 def settings_without_prefetch(configured: configs.Config) -> configs.Config:
