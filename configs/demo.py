@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
         "prune:0.9",
         "prune:0.6+quantize:4",
     )
+    config.study.analyses = ("quantize:4",)
     # Fewer and shorter rounds of pruning than in the paper (15 %, an epoch), so that a recipe takes seconds.
     config.compress.step = 0.3
     config.compress.recover_epochs = 0.2

@@ -51,6 +51,7 @@ def get_config(folder: str = "data") -> ConfigDict:
         "prune:0.6+quantize:4",
         "prune:0.9",
     )
+    config.study.analyses = ("quantize:4", "prune:0.6")
     config.study.scratch = ("3x128", "4x192")
     # Fewer and shorter rounds of pruning than in the paper (15 %, an epoch): each recipe is to take seconds here.
     config.compress.step = 0.3

@@ -47,6 +47,8 @@ def get_config(part: str = "all") -> ConfigDict:
     # The paper states no number of seeds. Three finetuning seeds give an error bar; one pretraining run per size is
     # what is affordable.
     config.study.seeds = (0, 1, 2)
+    config.study.analyses = (QUANTISE.format(bits=4), "prune:0.6")  # the paper's figure 9
+    config.checkpoint.keep_every_steps = 250_000  # and, without finetuning, its figure 8
     config.study.megabytes = (25.0, 50.0, 100.0, 200.0, 400.0)
 
     # One setting for all sizes: 64 rows at a time let 12x1536 keep its activations on a 16 GB device.

@@ -61,7 +61,7 @@ class Config:
     budget: Budget = _section(Budget, "what a run may spend; the first limit used up stops it")
     optimizer: Optimizer = _section(Optimizer, "AdamW")
     init: Init = _section(Init, "starting point")
-    recipe: str = setting("dense", "operations joined by +: prune, remove, quantize, finetune; e.g. prune:0.75+quantize:4")
+    recipe: str = setting("dense", "prune, remove, quantize, finetune, joined by +: e.g. prune:0.75+quantize:4")
     compress: Compress = _section(Compress, "how recipes are applied")
     eval: Eval = _section(Eval, "evaluation")
     checkpoint: Checkpoint = _section(Checkpoint, "checkpoints")

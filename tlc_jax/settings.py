@@ -245,6 +245,7 @@ class Study:
     seeds: tuple[int, ...] = setting((0,), "one finetuning run of each pretrained encoder for each of these")
     recipes: tuple[str, ...] = setting(("dense",), "compression recipes applied to each finetuned model")
     translator_recipes: tuple[str, ...] = setting((), "those applied to each translator; empty: recipes")
+    analyses: tuple[str, ...] = setting((), "recipes that every pretrained encoder of sizes is analysed under")
     scratch: tuple[str, ...] = setting(
         (), "sizes that are also finetuned from random weights, as twins to compare with"
     )

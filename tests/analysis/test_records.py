@@ -34,6 +34,14 @@ def test_sizes_are_ordered_by_parameters(study_maker, tmp_path):
     assert [str(size) for size in load(study_maker(tmp_path)).sizes] == ["2x64", "3x128", "4x256"]
 
 
+def test_what_recipes_remove_does_not_make_a_size_smaller(study_maker, tmp_path):
+    path = study_maker(tmp_path) / "results.jsonl"
+    dense = load(tmp_path).sizes
+    row = json.loads(path.read_text().splitlines()[0])
+    _append(path, json.dumps(row | {"recipe": "remove:0.5,of=layers", "job": "smaller", "params": 1000}) + "\n")
+    assert load(tmp_path).sizes == dense
+
+
 def test_a_job_that_ran_again_replaces_its_row(study_maker, tmp_path):
     study_maker(tmp_path)
     path = tmp_path / "results.jsonl"

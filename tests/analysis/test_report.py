@@ -300,3 +300,33 @@ def test_latency_is_shown_where_it_was_measured_with_what_was_timed(study_maker,
     with (tmp_path / "report/models.csv").open() as file:
         found = {row["latency_ms_1_mean"] for row in csv.DictReader(file)}
     assert found == {"", "2.25"}
+
+
+def test_what_was_analysed_is_tabled_by_size_with_its_figures(study_maker, tmp_path, no_figures):
+    study_maker(tmp_path)
+    for layers, hidden, rise in ((4, 256, 0.1), (2, 64, 0.5)):
+        job = tmp_path / f"jobs/analyse-{layers}x{hidden}-p0-quantize4"
+        (job / "report").mkdir(parents=True)
+        (job / "config.json").write_text(json.dumps({"seed": 0}))
+        alone = [
+            {"name": "query", "layer": 2, "lost": rise / 4},
+            {"name": "token embedding", "layer": None, "lost": rise / 2},
+            {"name": "FFN in", "layer": 1, "lost": -rise},
+        ]
+        result = {
+            "stage": "analyse", "kind": "mlm", "recipe": "quantize:4", "layers": layers, "hidden": hidden,
+            "params": 700_000, "valid_loss_dense": 3.0, "valid_loss_compressed": 3.0 + rise, "sensitivity": alone,
+            "error": [{"relative": 0.1}, {"relative": 0.125}, {"relative": 0.3}],
+        }  # fmt: skip
+        (job / "result.json").write_text(json.dumps(result))
+    (job / "report" / "sensitivity.png").write_bytes(b"drawn")
+    _run(tmp_path)
+    text, page = _parse(tmp_path)
+    assert page.loads == ["data:image/png;base64,ZHJhd24="]
+    small, large = re.findall(r"<td>4-bit</td><td>(.*)</td></tr>", text)
+    assert [re.sub("<[^>]+>", "|", row).split("||") for row in (small, large)] == [
+        ["2x64 (600 k)", "3.000", "3.500", "+0.500", "12.5 %", "token embedding (+0.250)"],
+        ["4x256 (5.4 M)", "3.000", "3.100", "+0.100", "12.5 %", "token embedding (+0.050)"],
+    ]
+    with (tmp_path / "report/analyses.csv").open() as file:
+        assert [(row["size"], row["costliest_layer"]) for row in csv.DictReader(file)] == [("2x64", ""), ("4x256", "")]

@@ -117,7 +117,7 @@ def test_two_processes_translate_the_same(pairs, translated, tmp_path) -> None:
 @pytest.mark.slow
 def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) -> None:
     del pretrained
-    settings = study_settings(world, scratch=[], recipes=["dense", "prune:0.5+quantize:4"])
+    settings = study_settings(world, scratch=[], recipes=["dense", "prune:0.5+quantize:4"], analyses=["quantize:4"])
     flags = [write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}"]
     finish(processes.start(["study", *flags], 2))
     jobs = json.loads((tmp_path / "run" / "study.json").read_text())["jobs"]

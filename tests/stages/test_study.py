@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import threading
+from collections import Counter
 
 import pytest
 
@@ -62,19 +64,26 @@ def write_config(path, settings) -> str:
 
 def test_the_grid_expands_to_jobs_after_those_they_need(world, tmp_path) -> None:
     settings = study_settings(
-        world, sizes=["1x64", "2x64"], scratch=["1x64", "2x64"], seeds=[0, 1], pretrain_seeds=[0, 5]
+        world,
+        sizes=["1x64", "2x64"],
+        scratch=["1x64", "2x64"],
+        seeds=[0, 1],
+        pretrain_seeds=[0, 5],
+        analyses=["quantize:4", "prune:0.50"],
     )
     jobs = expand(configs.resolve(settings), tmp_path)
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     assert [job.number for job in jobs] == list(range(len(jobs)))
-    counts = {stage: sum(job.stage == stage for job in jobs) for stage in ("pretrain", "finetune", "compress")}
-    assert counts == {"pretrain": 4, "finetune": 4 * 2 + 2 * 2, "compress": 8 * 4 + 4}
+    counts = Counter(job.stage for job in jobs)
+    assert counts == {"pretrain": 4, "finetune": 4 * 2 + 2 * 2, "compress": 8 * 4 + 4, "analyse": 4 * 2}
     for job in jobs:
         assert all(needed < job.number for needed in job.needs)
     last = jobs[names.index("compress-2x64-p5-words-s1-prune0.5+quantize4")]
     chain = [job.name for job in needed_first(last, jobs)]
     assert chain == ["pretrain-2x64-p5", "finetune-2x64-p5-words-s1", last.name]
+    analysed = jobs[names.index("analyse-2x64-p5-prune0.5")]
+    assert [job.name for job in needed_first(analysed, jobs)] == ["pretrain-2x64-p5", analysed.name]
 
 
 def test_tasks_start_from_defaults_and_not_from_pretraining(world, tmp_path) -> None:
@@ -168,7 +177,7 @@ def test_names_of_jobs_are_names_of_folders(world, tmp_path) -> None:
 
 def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(latency, "_LEAST_SECONDS", 0.0)
-    settings = study_settings(world)
+    settings = study_settings(world, analyses=["quantize:4"])
     settings["eval"]["latency"] = [2]
     config = write_config(tmp_path / "study.py", settings)
     run = tmp_path / "run"
@@ -189,7 +198,7 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -
     (broken / "config.json").write_text("{")
     capsys.readouterr()
     assert tlc("study", config, f"--workdir={run}") == 1
-    assert "1 of 8 jobs failed: compress-1x64-p0-words-s0-quantize4" in capsys.readouterr().err
+    assert "1 of 9 jobs failed: compress-1x64-p0-words-s0-quantize4" in capsys.readouterr().err
     after = states(config, run, capsys)
     assert {name for name, state in after.items() if state != "done"} == {broken.name}
     assert after[broken.name] == "failed"
@@ -219,7 +228,21 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -
     assert len(list((run / "rounds").iterdir())) == 1
 
     assert tlc("report", f"--workdir={run}") == 0
-    assert (run / "report" / "index.html").exists()
+    page = (run / "report" / "index.html").read_text()
+    assert "Why it compresses" in page and "Sensitivity of each matrix" in page
+    with (run / "report" / "analyses.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["job"], row["size"], row["recipe"]) == ("analyse-1x64-p0-quantize4", "1x64", "quantize:4")
+    rise = float(row["valid_loss_compressed"]) - float(row["valid_loss_dense"])
+    assert rise != 0 and float(row["loss_rise"]) == rise
+
+
+@pytest.mark.parametrize("recipe", ["dense", "remove:0.5,of=heads", "finetune"])
+def test_what_cannot_be_analysed_is_refused_before_anything_runs(world, tmp_path, recipe, capsys) -> None:
+    config = write_config(tmp_path / "study.py", study_settings(world, analyses=[recipe]))
+    assert tlc("study", config, f"--workdir={tmp_path / 'run'}") == 2
+    assert recipe in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 REQUIRED = {

@@ -77,3 +77,23 @@ def lost(kind: Kind) -> str:
         f"{kind.score[:1].upper()}{kind.score[1:]} of each seed's dense model minus that of its compressed one, mean "
         f"and sample standard deviation over seeds, in {kind.points}: lower is better, below zero compression helped."
     )
+
+
+ANALYSES: dict[str, tuple[str, str]] = {
+    "error_modules": (
+        "Compression error by module",
+        "L2 norm of the difference of each output row of all matrices of a kind (the paper's figure 9, whose statistic "
+        "it does not define).",
+    ),
+    "error_depth": ("Compression error by depth", "The median of these norms in each layer."),
+    "sensitivity": (
+        "Sensitivity of each matrix",
+        "What it costs to compress that matrix alone; red costs, blue gains. A pruning threshold is its own here.",
+    ),
+    "convergence": (
+        "Compressibility along training",
+        "The model at the checkpoints that its run kept, dense and compressed at once, without finetuning (the paper's "
+        "figure 8 finetunes).",
+    ),
+}
+"""Title and text of each figure of `tlc analyse`, by the name of its file."""

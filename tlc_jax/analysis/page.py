@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from tlc_jax.analysis.figures import Drawn
 from tlc_jax.analysis.frontier import group
 from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Kind
-from tlc_jax.analysis.page_markup import section, table
+from tlc_jax.analysis.page_analyses import analyses
+from tlc_jax.analysis.page_markup import figures, section, table
 from tlc_jax.analysis.page_provenance import provenance
 from tlc_jax.analysis.page_samples import samples
 from tlc_jax.analysis.page_style import CSS
@@ -38,7 +38,8 @@ def render(
         _head(study, chosen),
         section("Best model under each memory budget", by_kind(lambda part: best_table(part, chosen))),
         section("Regime of training", by_kind(lambda part: _regime(study, part, regimes[part.kind]))),
-        section("Figures", _figures(drawn)),
+        section("Figures", figures(drawn)),
+        analyses(study),
         section("The paper's claims, put to this study", _claims(study, claims)),
         section("Every evaluated model", by_kind(model_tables)),
         samples(study),
@@ -127,19 +128,6 @@ _SYNTHETIC = {
 def _regime(study: Study, part: Study, regime: Regime) -> str:
     text = escape(headline(study, regime, part.kind))
     return f"<p class='lead'>{text}</p>{training_table(part, regime)}"
-
-
-def _figures(drawn: Sequence[Drawn]) -> str:
-    return "<div class='figures'>" + "".join(map(_figure, drawn)) + "</div>"
-
-
-def _figure(figure: Drawn) -> str:
-    data = base64.b64encode(figure.path.read_bytes()).decode()
-    wide = " class='wide'" if figure.wide else ""
-    return (
-        f"<figure{wide}><img src='data:image/png;base64,{data}' alt='{escape(figure.title, quote=True)}'>"
-        f"<figcaption><strong>{escape(figure.title)}.</strong> {escape(figure.caption)}</figcaption></figure>\n"
-    )
 
 
 def _claims(study: Study, claims: Sequence[Claim]) -> str:

@@ -1,9 +1,12 @@
-"""The parts that every section of the page is made of: sections, tables, lists of jobs that open on a click."""
+"""What sections of the page are made of: tables, figures, lists of jobs that open on a click."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+
+from tlc_jax.analysis.figures import Drawn
 
 
 def details(names: Sequence[str]) -> str:
@@ -33,4 +36,18 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "")
     )
     return (
         f"<div class='scroll'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def figures(drawn: Sequence[Drawn]) -> str:
+    """Images inside the page, with their captions."""
+    return "<div class='figures'>" + "".join(map(_figure, drawn)) + "</div>"
+
+
+def _figure(figure: Drawn) -> str:
+    data = base64.b64encode(figure.path.read_bytes()).decode()
+    wide = " class='wide'" if figure.wide else ""
+    return (
+        f"<figure{wide}><img src='data:image/png;base64,{data}' alt='{escape(figure.title, quote=True)}'>"
+        f"<figcaption><strong>{escape(figure.title)}.</strong> {escape(figure.caption)}</figcaption></figure>\n"
     )

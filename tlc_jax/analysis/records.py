@@ -45,6 +45,21 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What `tlc analyse` found about one pretrained encoder under one recipe."""
+
+    job: str
+    size: Size
+    seed: int
+    result: Mapping[str, Any]
+    folder: Path  # of its figures
+
+    @property
+    def recipe(self) -> str:
+        return str(self.result["recipe"])
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """Everything a report is made of."""
 
@@ -52,6 +67,7 @@ class Study:
     rows: tuple[Mapping[str, Any], ...]
     models: tuple[Model, ...]
     curves: tuple[Curve, ...]
+    analyses: tuple[Analysis, ...]  # by recipe, then by size
     jobs: tuple[Mapping[str, Any], ...]  # number, name, state, error
     recorded: Mapping[str, Any]  # what else study.json says, such as the command
     configs: Mapping[str, Mapping[str, Any]]  # resolved config of each job
@@ -141,6 +157,7 @@ def load(workdir: Path) -> Study:
         rows=tuple(usable),
         models=_models(usable, sizes, notes),
         curves=tuple(curves),
+        analyses=_analyses(workdir, configs, results, sizes),
         jobs=tuple(recorded.pop("jobs", ())),
         recorded=recorded,
         configs=configs,
@@ -201,9 +218,31 @@ def _shape(row: Mapping[str, Any]) -> Shape:
 
 
 def _sizes(rows: Sequence[Mapping[str, Any]]) -> dict[Shape, Size]:
-    """One `Size` per shape. Tasks differ in their heads by a few parameters: the smallest count stands for all."""
-    by_shape = group(rows, _shape)
-    return {shape: Size(min(int(row["params"]) for row in members), *shape) for shape, members in by_shape.items()}
+    """One `Size` per shape, with the parameters of the whole model, from which recipes may have removed some.
+
+    Tasks differ in their heads by a few parameters: the smallest count stands for all.
+    """
+    sizes = {}
+    for shape, members in group(rows, _shape).items():
+        tasks = group(members, lambda row: row["task"]).values()
+        sizes[shape] = Size(min(max(int(row["params"]) for row in task) for task in tasks), *shape)
+    return sizes
+
+
+def _analyses(
+    workdir: Path,
+    configs: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Mapping[str, Any]],
+    sizes: Mapping[Shape, Size],
+) -> tuple[Analysis, ...]:
+    found = []
+    for job, result in results.items():
+        if result.get("stage") == "analyse":
+            shape = int(result["layers"]), int(result["hidden"]), ENCODER
+            size, seed = sizes.get(shape) or Size(int(result["params"]), *shape), int(configs[job].get("seed", 0))
+            found.append(Analysis(job, size, seed, result, workdir / "jobs" / job / "report"))
+    recipes = list(dict.fromkeys(analysis.recipe for analysis in found))
+    return tuple(sorted(found, key=lambda one: (recipes.index(one.recipe), one.size, one.seed)))
 
 
 def _models(rows: Sequence[Mapping[str, Any]], sizes: Mapping[Shape, Size], notes: list[str]) -> tuple[Model, ...]:

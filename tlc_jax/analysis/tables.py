@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,10 @@ _LATENCY = "latency_ms_"
 
 
 def write_csvs(study: Study, chosen: Sequence[Choice], claims: Sequence[Claim], folder: Path) -> list[Path]:
-    """Everything that figures and tables show, for other tools: models, best, curves, claims."""
+    """Everything that figures and tables show, for other tools: models, best, curves, claims, analyses."""
+    analyses = [_write(folder / "analyses.csv", analysis_rows(study))] if study.analyses else []
     return [
+        *analyses,
         _write(folder / "models.csv", [_model_row(model, latency_sizes(study.models)) for model in study.models]),
         _write(folder / "best.csv", [_choice_row(choice) for choice in chosen]),
         _write(folder / "claims.csv", [_claim_row(claim) for claim in claims]),
@@ -167,6 +170,26 @@ def _curve_rows(study: Study) -> list[dict[str, Any]]:
         for curve in study.curves
         for place, (step, seconds) in enumerate(zip(curve.steps, curve.seconds, strict=True))
     ]  # fmt: skip
+
+
+def analysis_rows(study: Study) -> list[dict[str, Any]]:
+    """What a recipe does to each pretrained encoder; None where a part of the analysis was not asked for."""
+    rows = []
+    for analysis in study.analyses:
+        result = analysis.result
+        dense, compressed = (result.get(f"valid_loss_{name}") for name in ("dense", "compressed"))
+        alone: Sequence[Mapping[str, Any]] = result.get("sensitivity", ())
+        costliest = max(alone, key=lambda row: float(row["lost"]), default={})
+        relative = [row["relative"] for row in result.get("error", ())]
+        rows.append({
+            "job": analysis.job, "recipe": analysis.recipe, "size": str(analysis.size), "seed": analysis.seed,
+            "params": result["params"], "valid_loss_dense": dense, "valid_loss_compressed": compressed,
+            "loss_rise": None if dense is None or compressed is None else compressed - dense,
+            "relative_error": statistics.median(relative) if relative else None,
+            "costliest": costliest.get("name"), "costliest_layer": costliest.get("layer"),
+            "costliest_lost": costliest.get("lost"),
+        })  # fmt: skip
+    return rows
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -234,6 +234,20 @@ def parse_recipe(text: str) -> Recipe:
     return Recipe(tuple(_parse_operation(part.strip()) for part in parts))
 
 
+def parse_one_shot(text: str) -> Recipe:
+    """The recipe that `text` spells, which prunes or quantises and leaves the model's shape and training alone.
+
+    Raises:
+      InputError: it does not.
+    """
+    recipe = parse_recipe(text)
+    if recipe.removes or recipe.finetunes:
+        raise InputError(f"recipe={text}: analyse prunes and quantises at once: leave out remove and finetune")
+    if not recipe.operations:
+        raise InputError("recipe=dense changes nothing: name one, such as quantize:4")
+    return recipe
+
+
 def format_recipe(recipe: Recipe) -> str:
     """The shortest text of a recipe: defaults are left out. `parse_recipe` takes it back to an equal recipe."""
     return "+".join(map(_format_operation, recipe.operations)) or "dense"

@@ -68,13 +68,13 @@ STAGES: dict[str, Stage] = {
     "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True, several=True),
     "compress": Stage((*_TRAINING, "recipe", "compress", "objective", "decode"), several=True),
     "evaluate": Stage((*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True),
-    "analyse": Stage((*_LABELLED, "objective", "recipe", "analyse"), (_INIT,), default_config="init"),
+    "analyse": Stage((*_LABELLED, "objective", "recipe", "analyse"), (_INIT,), default_config="init", several=True),
     "predict": Stage(
         ("predict", "init", "data", "eval", "decode", "impl"), (_INIT,), default_config="init", needs_workdir=False
     ),
     "export": Stage(("export", "init", "tokenizer"), (_INIT,), default_config="init"),
     "study": Stage(
-        ("study", *_TRAINING, "objective", "compress", "decode"),
+        ("study", *_TRAINING, "objective", "compress", "decode", "analyse"),
         (
             Option("list", bool, False, "run nothing; print one job a line: number, state, name, jobs that it needs"),
             Option("job", int, None, "run this one job, by its number in --list, and what it needs first"),

@@ -22,11 +22,12 @@ import jax
 import matplotlib
 from matplotlib.figure import Figure
 
+from tlc_jax import processes
 from tlc_jax.analysis import compression_error, style
 from tlc_jax.analysis import compression_figures as figures
 from tlc_jax.analysis.recipe_labels import recipe_labels
 from tlc_jax.compression.compress import compress_params
-from tlc_jax.compression.recipe import Prune, Recipe, parse_recipe
+from tlc_jax.compression.recipe import Prune, Recipe, parse_one_shot
 from tlc_jax.config import Config
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.sources import check_sources
@@ -46,11 +47,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     del options
     if not config.init.source:
         raise InputError("nothing to analyse: name a run or a checkpoint with --init=DIR")
-    recipe = parse_recipe(config.recipe)
-    if recipe.removes or recipe.finetunes:
-        raise InputError(f"recipe={config.recipe}: analyse prunes and quantises at once: leave out remove and finetune")
-    if not recipe.operations:
-        raise InputError("recipe=dense changes nothing: name one, such as --config.recipe=quantize:4")
+    parse_one_shot(config.recipe)
     starting_point.find(config.init.source)
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)
@@ -93,7 +90,7 @@ class _Analysis:
 
     def __init__(self, config: Config, start: StartingPoint, workdir: Path):
         self.config, self.start, self.workdir, self.folder = config, start, workdir, workdir / "report"
-        self.metric, self.recipe = _METRICS[start.kind], parse_recipe(config.recipe)
+        self.metric, self.recipe = _METRICS[start.kind], parse_one_shot(config.recipe)
         self.label = recipe_labels([config.recipe])[config.recipe]
         self.name = f"{start.model.layers}x{start.model.hidden}, {self.label}, one shot"
         self.params = jax.device_get(start.params)
@@ -102,7 +99,8 @@ class _Analysis:
 
     def run(self) -> dict[str, Any]:
         """Does the parts that were asked for."""
-        self.folder.mkdir(exist_ok=True)
+        if processes.first():
+            self.folder.mkdir(exist_ok=True)
         parts = self.config.analyse.parts
         result: dict[str, Any] = {
             "stage": "analyse",
@@ -190,13 +188,15 @@ class _Analysis:
         return self._write("convergence", rows)
 
     def _save(self, name: str, figure: Figure) -> None:
-        style.save(figure, self.folder / f"{name}.png")
+        if processes.first():
+            style.save(figure, self.folder / f"{name}.png")
 
     def _write(self, name: str, rows: Rows) -> Rows:
-        with (self.folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        if processes.first():
+            with (self.folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
         return rows
 
 

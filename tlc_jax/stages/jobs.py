@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.compression.recipe import format_recipe, parse_recipe
+from tlc_jax.compression.recipe import format_recipe, parse_one_shot, parse_recipe
 from tlc_jax.config import Config, Study, merge, parse_size, resolve, to_dict
 from tlc_jax.config_checks import require_budget
 from tlc_jax.data.tokenizer import file_name
@@ -112,6 +112,7 @@ class _Grid:
             [format_recipe(parse_recipe(text)) for text in recipes]
             for recipes in (self.study.recipes, self.study.translator_recipes or self.study.recipes)
         )
+        self.analyses = [format_recipe(parse_one_shot(text)) for text in self.study.analyses]
 
     def expand(self) -> list[Job]:
         pretrained = {
@@ -145,6 +146,9 @@ class _Grid:
         for recipe in self.translator_recipes:
             for number in translators:
                 self._compress(number, recipe)
+        for recipe in self.analyses:
+            for number in pretrained.values():
+                self._analyse(number, recipe)
         return self.jobs
 
     def _add(self, name: str, stage: str, settings: dict[str, Any], needs: tuple[int, ...], **labels: Any) -> int:
@@ -221,6 +225,14 @@ class _Grid:
         kind = "-translator" if source.stage == "translate" else ""
         name = f"{re.sub('^(finetune|translate)', f'compress{kind}', source.name)}-{_file_name(recipe)}"
         self._add(name, "compress", settings, needs, **source.labels)
+
+    def _analyse(self, pretrained: int, recipe: str) -> None:
+        source = self.jobs[pretrained]
+        settings = merge(
+            to_dict(source.config), {"init": {"from": str(source.workdir)}, "tokenizer": {"path": ""}, "recipe": recipe}
+        )
+        name = f"{source.name.replace('pretrain', 'analyse', 1)}-{_file_name(recipe)}"
+        self._add(name, "analyse", settings, (pretrained,), **source.labels)
 
 
 def _file_name(recipe: str) -> str:

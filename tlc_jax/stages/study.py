@@ -2,11 +2,12 @@
 
 Every size in study.sizes is pretrained under `budget` for each of study.pretrain_seeds, and like every encoder of
 study.encoders finetuned on every task for each of study.seeds and compressed by every recipe (a recipe that finetunes
-starts at the encoder); results.jsonl gets a row for each compressed model. Jobs that are
-done are not done again, so a study that was killed goes on where it was; a job that fails does not stop the others, and
-is tried again by the next run. --list prints the jobs, each with its number, state, name and the numbers of those that
-it needs; --job=K runs job K and what it needs, for array jobs of a scheduler. Several processes can work on one study:
-each takes the jobs that no other is running.
+starts at the encoder); results.jsonl gets a row for each compressed model. Every pretrained size is
+analysed under each recipe of study.analyses, as `tlc analyse` does it. Jobs that are done are not done again, so a
+study that was killed goes on where it was; a job that fails does not stop the others, and is tried again by the next
+run. --list prints the jobs, each with its number, state, name and the numbers of those that it needs; --job=K runs job
+K and what it needs, for array jobs of a scheduler. Several processes can work on one study: each takes the jobs that no
+other is running.
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ from typing import Any
 from tlc_jax import processes
 from tlc_jax.config import Config
 from tlc_jax.errors import InputError, StoppedEarly, TrainingFailed
-from tlc_jax.stages import compress, finetune, pretrain, session, translate
+from tlc_jax.stages import analyse, compress, finetune, pretrain, session, translate
 from tlc_jax.stages.jobs import Job, expand, needed_first
 from tlc_jax.stages.workdir import InUse, claim, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-_RUN = {"pretrain": pretrain.run, "translate": translate.run, "finetune": finetune.run, "compress": compress.run}
+_RUN = {
+    "pretrain": pretrain.run,
+    "translate": translate.run,
+    "finetune": finetune.run,
+    "compress": compress.run,
+    "analyse": analyse.run,
+}
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
