@@ -121,7 +121,7 @@ def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) ->
     flags = [write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}"]
     finish(processes.start(["study", *flags], 2))
     jobs = json.loads((tmp_path / "run" / "study.json").read_text())["jobs"]
-    assert [job["state"] for job in jobs] == ["done"] * 4
+    assert [job["state"] for job in jobs] == ["done"] * 5
     rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
     assert [row["recipe"] for row in rows] == ["dense", "prune:0.5+quantize:4"]
     assert all(row["accuracy"] is not None for row in rows)
