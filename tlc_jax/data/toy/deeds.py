@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from tlc_jax.data.toy.clauses import Clause
-from tlc_jax.data.toy.parts import (
+from tlc_jax.data.toy.parts import Parts, gendered, linked, rendered, untold
+from tlc_jax.data.toy.parts_tables import (
     DEED_TENSES,
     FREE,
     OBJECTS,
     PERSON,
     TIMES,
-    Parts,
-    gendered,
-    linked,
-    rendered,
     translated,
-    untold,
 )
 from tlc_jax.data.toy.phrases import PRONOUNS, Said, phrase, replaced
 from tlc_jax.data.toy.pools import verbs

@@ -9,7 +9,8 @@ from tlc_jax.data.toy.clauses import BE, HAVE, Clause
 from tlc_jax.data.toy.dictionary import NUMBERS, Noun, verb
 from tlc_jax.data.toy.english import compared, named, past
 from tlc_jax.data.toy.french import Words, agree, conjugate
-from tlc_jax.data.toy.parts import (
+from tlc_jax.data.toy.parts import Parts, gendered, linked, rendered, untold
+from tlc_jax.data.toy.parts_tables import (
     BEINGS,
     COUNTS,
     DEED_TENSES,
@@ -22,11 +23,6 @@ from tlc_jax.data.toy.parts import (
     PERSON,
     TASTES,
     TIMES,
-    Parts,
-    gendered,
-    linked,
-    rendered,
-    untold,
     weighted,
 )
 from tlc_jax.data.toy.phrases import PRONOUNS, Phrase, Said, phrase, pronoun, together

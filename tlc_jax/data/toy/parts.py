@@ -5,10 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tlc_jax.data.toy import dictionary, lexicon
 from tlc_jax.data.toy.clauses import BE, HAVE, Clause
 from tlc_jax.data.toy.dice import Dice
-from tlc_jax.data.toy.dictionary import GIFTS, NUMBERS, Adjective, Noun, Verb, verb
+from tlc_jax.data.toy.dictionary import GIFTS, NUMBERS, Adjective, Noun, Verb
+from tlc_jax.data.toy.parts_tables import (
+    BEINGS,
+    COUNTED,
+    COUNTS,
+    DEFINITE,
+    FEELINGS,
+    FREE,
+    OBJECTS,
+    OFTEN,
+    OPPOSITES,
+    ORDERS,
+    OTHERS,
+    OUT,
+    PERSON,
+    PLACES,
+    PLAIN,
+    PREPOSITIONS,
+    SITES,
+    SUBJECTS,
+    TASTES,
+    TIMES,
+    UNOWNED,
+)
 from tlc_jax.data.toy.phrases import PRONOUNS, Phrase, Said, phrase, pronoun, replaced, together
 from tlc_jax.data.toy.pools import DeadEnd, Pool, adjectives, nouns, verbs
 from tlc_jax.data.toy.world import World
@@ -18,87 +40,9 @@ TRIES = 40  # draws until something is found that fits, before another sentence 
 T = TypeVar("T")
 
 
-def translated(table: str) -> tuple[Said, ...]:
-    """Reads "english=french; english=french"."""
-    return tuple((english, tuple(words.split())) for english, words in dictionary.entries(table))
-
-
-def weighted(table: str) -> tuple[str, ...]:
-    """Reads "item*weight; item*weight": each item as often as it weighs."""
-    pairs = (entry.strip().rsplit("*", 1) for entry in table.split(";"))
-    return tuple(item for item, weight in pairs for _ in range(int(weight)))
-
-
-FREE = weighted("the*30; a*24; this*5; that*4; own*14; of*8; number*7; the number*1; several*2; a few*2; many*2")
-DEED_TENSES = weighted("present*24; progressive*13; past*33; near*8; future*10; can*4; must*4; want*4")
-_PLAIN = weighted("the*34; a*34; this*6; that*4; own*16; of*6")  # under a negation
-DEFINITE = weighted("the*60; this*8; that*5; own*18; of*9")
-_SOON = "tomorrow=demain; tonight=ce soir; next week=la semaine prochaine; soon=bientôt; on Friday=vendredi"
-TIMES = {
-    "present": translated(
-        "every day=tous les jours; in the morning=le matin; in the evening=le soir; on Sundays=le dimanche;"
-        " in winter=en hiver; in summer=en été; at night=la nuit; every week=toutes les semaines"
-    ),
-    "progressive": translated("now=maintenant; at the moment=en ce moment"),
-    "past": translated(
-        "yesterday=hier; last week=la semaine dernière; this morning=ce matin; last year=l'année dernière;"
-        " last night=hier soir; on Monday=lundi"
-    ),
-    "near": translated(_SOON),
-    "future": translated(f"{_SOON}; next year=l'année prochaine; this summer=cet été"),
-}
-_OFTEN = translated("often=souvent; sometimes=parfois; always=toujours; rarely=rarement")
-_INSIDE = translated("in=dans; in=dans; in=dans; near=près de; in front of=devant; behind=derrière")
-_BESIDE = translated("next to=à côté de; near=près de; behind=derrière; in front of=devant; opposite=en face de")
-_PREPOSITIONS = {  # of what tags, and the prepositions for it
-    "inside": _INSIDE,
-    "goal": (*translated("at=à; at=à; at=à; at=à"), *_BESIDE),
-    "on": translated("on=sur; on=sur; near=près de"),
-    "beside": (*_BESIDE[:-1], *translated("far from=loin de")),
-    "surface": translated("on=sur; on=sur; under=sous; behind=derrière; next to=à côté de"),
-    "box": translated("in=dans; in=dans; behind=derrière; next to=à côté de"),
-}
-OUT = weighted("inside*6; goal*6; on*3; beside*3")  # where deeds are done
-FEELINGS = tuple(
-    verb(f"*be/was/been {entry}")
-    for entry in (
-        "hungry=avoir faim", "thirsty=avoir soif", "sleepy=avoir sommeil", "cold=avoir froid", "hot=avoir chaud",
-        "right=avoir raison", "wrong=avoir tort",
-    )
-)  # fmt: skip
-_UNOWNED = ("man", "woman", "girl")  # "sa femme" is his wife, "sa fille" his daughter
-TASTES = tuple(verb(entry) for entry in ("*like=aimer", "*like=aimer", "*adore=adorer", "*hate=détester"))
-_OPPOSITES = frozenset(
-    frozenset(pair.split("-"))
-    for pair in lexicon.words(
-        "rich-poor strong-weak lazy-brave heavy-light dirty-clean easy-difficult interesting-boring warm-cold"
-        " quiet-dark sweet-bitter fast-slow happy-sad tall-short good-bad kind-cruel wild-faithful boring-funny"
-        " light-precious"
-    )
-)
-_COUNTED = ("number", "the number", "several", "a few", "many")
-_PLACES = weighted("the*68; this*7; that*4; own*11; of*7; a*3")
-_SITES = frozenset(lexicon.words("building outdoors room goal inside street bridge island castle village"))
-COUNTS = tuple(word for rank, word in enumerate(NUMBERS) for _ in range(24 // (rank + 1)))
-_SUBJECTS = ("I", "you", "he", "she", "we")
-OTHERS = ("I", "you", "we")  # such as cannot be mistaken for someone named
-PERSON = frozenset(("person",))
-BEINGS = weighted("person*4; animal*1")
-OBJECTS = frozenset(lexicon.words("thing clothes text food drink jewel animal vehicle furniture"))
-
-# Pairs of places of adjectives, as two may follow each other in English.
-_ORDERS = frozenset(
-    tuple(pair.split("-"))
-    for pair in lexicon.words(
-        "first-before first-age first-colour first-origin first-stuff before-after before-colour before-origin"
-        " before-stuff after-age after-after age-colour age-origin age-stuff colour-origin colour-stuff origin-stuff"
-    )
-)
-
-
 def _in_order(one: Adjective, two: Adjective) -> bool:
     """Whether two adjectives may stand before an English noun in this order."""
-    return one != two and {one.en, two.en} not in _OPPOSITES and (one.place, two.place) in _ORDERS
+    return one != two and {one.en, two.en} not in OPPOSITES and (one.place, two.place) in ORDERS
 
 
 def _allowed(verb: Verb, subject: Phrase, tense: str) -> bool:
@@ -204,11 +148,11 @@ class Parts:
         kin, mass = "kin" in noun.tags, "mass" in noun.tags
         many = noun.plural() and (dice.chance(0.25) if many is None else many)
         determiner = dice.pick(("own", "own", "of")) if kin else dice.pick(style)
-        if mass and determiner in _COUNTED:
+        if mass and determiner in COUNTED:
             determiner = "a"
-        many = many or determiner in _COUNTED
+        many = many or determiner in COUNTED
         described = () if kin and dice.chance(0.9) else self.described(noun)
-        if determiner in ("own", "of") and noun.en in _UNOWNED:
+        if determiner in ("own", "of") and noun.en in UNOWNED:
             determiner = "the"
         if kin and owner == "it":
             owner = ""
@@ -262,7 +206,7 @@ class Parts:
 
     def someone(
         self,
-        pronouns: Sequence[str] = _SUBJECTS,
+        pronouns: Sequence[str] = SUBJECTS,
         owner: str | None = None,
         style: Sequence[str] = FREE,
         clue: bool = False,
@@ -282,10 +226,10 @@ class Parts:
         if roll < 0.54:
             return self.common(self.noun(frozenset(("kin",))), style, owner)
         if roll < 0.61:
-            return self.couple(pronouns is _SUBJECTS)
+            return self.couple(pronouns is SUBJECTS)
         noun = self.noun(PERSON)
         if clue and noun.woman is not None and self.dice.chance(0.6):
-            return self.common(noun.woman, _PLAIN, owner, many=False)
+            return self.common(noun.woman, PLAIN, owner, many=False)
         return self.common(noun, style, owner)
 
     def couple(self, me: bool) -> Phrase:
@@ -298,7 +242,7 @@ class Parts:
         whose = dice.pick((PRONOUNS[one.stands].possessive, "my", "our"))
         return together(one, phrase(self.noun(frozenset(("kin",))), whose))
 
-    def subject(self, pronouns: Sequence[str] = _SUBJECTS, owner: str | None = None, clue: bool = False) -> Phrase:
+    def subject(self, pronouns: Sequence[str] = SUBJECTS, owner: str | None = None, clue: bool = False) -> Phrase:
         """Somebody or an animal."""
         if self.dice.pick(BEINGS) == "animal":
             return self.common(self.noun(frozenset(("animal",))), FREE, owner)
@@ -328,8 +272,8 @@ class Parts:
             town = self.town()
             return f"in {town}", ("à", town)
         tag = self.dice.pick(tags)
-        place = self.common(self.noun(frozenset((tag,))), _PLACES, owner, many=False)
-        english, words = self.dice.pick(_PREPOSITIONS[tag])
+        place = self.common(self.noun(frozenset((tag,))), PLACES, owner, many=False)
+        english, words = self.dice.pick(PREPOSITIONS[tag])
         return f"{english} {place.en}", place.behind(" ".join(words))
 
     def time(self, tense: str) -> Said:
@@ -347,9 +291,9 @@ class Parts:
         if verb.fr == "jouer":
             return phrase(self.noun(verb.objects), "the")
         settled = verb.state and not verb.preposition and "clothes" not in verb.objects
-        style = DEFINITE if settled else _PLAIN if denied else FREE
+        style = DEFINITE if settled else PLAIN if denied else FREE
         mine = ("I", "we") if subject.stands in ("I", "we") else (subject.stands,)
-        pronouns = [one for one in (_SUBJECTS if self._alone else OTHERS) if one not in mine]
+        pronouns = [one for one in (SUBJECTS if self._alone else OTHERS) if one not in mine]
         if verb.preposition == "de":
             pronouns = []
         elif verb.preposition == "" and "you" in pronouns:
@@ -390,7 +334,7 @@ class Parts:
         to: Phrase | None = None
         if "person" in subject.tags and dice.chance(0.08):
             verb = dice.pick(GIFTS)
-            given = self.common(self.noun(OBJECTS), _PLAIN if denied else FREE, owner)
+            given = self.common(self.noun(OBJECTS), PLAIN if denied else FREE, owner)
             to = self.until(
                 lambda one: one.stands not in (avoid, subject.stands) and not _coupled(one),
                 lambda: self.someone(("he", "she") if self._alone else (), owner, DEFINITE),
@@ -405,14 +349,14 @@ class Parts:
                 given = self.object(verb, subject, denied, owner, avoid)
         rest: Said = ("", ())
         moving = verb.with_etre() and not verb.reflexive
-        somewhere = placed and not verb.state and not moving and to is None and not verb.objects & _SITES
+        somewhere = placed and not verb.state and not moving and to is None and not verb.objects & SITES
         if somewhere and dice.chance(0.12 if verb.objects else 0.3):
             rest = self.where(owner=owner)
         usual = tense == "present" and not denied and not verb.state
         if timed and tense in TIMES and not verb.state and negation in ("", "not") and dice.chance(0.2):
             rest = linked(rest, self.time(tense)) if rest[0] else self.time(tense)
             usual = False
-        adverb = dice.pick(_OFTEN) if usual and dice.chance(0.15) else ("", ())
+        adverb = dice.pick(OFTEN) if usual and dice.chance(0.15) else ("", ())
         return Clause(subject, verb, tense, given, to, None, negation, adverb, rest)
 
     def being(self, subject: Phrase, tense: str, negation: str = "") -> Clause:
@@ -426,7 +370,7 @@ class Parts:
             english, words = f"{degree[0]} {english}", (degree[1], *words)
         elif dice.chance(0.2):
             two = pool.pick(dice)
-            if two != one and {one.en, two.en} not in _OPPOSITES and two.place == one.place and not negation:
+            if two != one and {one.en, two.en} not in OPPOSITES and two.place == one.place and not negation:
                 english, words = f"{english} and {two.en}", (*words, "et", *subject.agreed(two.fr))
         return Clause(subject, BE, tense, negation=negation, rest=(english, words))
 

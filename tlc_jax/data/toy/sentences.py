@@ -11,12 +11,12 @@ from tlc_jax.data.toy.deeds import Deeds
 from tlc_jax.data.toy.descriptions import Descriptions
 from tlc_jax.data.toy.dice import Dice
 from tlc_jax.data.toy.french import conjugate, join
-from tlc_jax.data.toy.parts import (
+from tlc_jax.data.toy.parts import rendered
+from tlc_jax.data.toy.parts_tables import (
     DEFINITE,
     FREE,
     OBJECTS,
     PERSON,
-    rendered,
     translated,
 )
 from tlc_jax.data.toy.phrases import PRONOUNS, Phrase, Said, phrase
