@@ -117,13 +117,15 @@ def test_two_processes_translate_the_same(pairs, translated, tmp_path) -> None:
 @pytest.mark.slow
 def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) -> None:
     del pretrained
-    settings = study_settings(world, scratch=[], recipes=["dense", "prune:0.5+quantize:4"], analyses=["quantize:4"])
+    recipes = ["dense", "prune:0.5+quantize:4", "prune:0.5,gradual=true+quantize:4,aware=true+finetune"]
+    settings = study_settings(world, scratch=[], recipes=recipes, analyses=["quantize:4"])
     flags = [write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}"]
     finish(processes.start(["study", *flags], 2))
     jobs = json.loads((tmp_path / "run" / "study.json").read_text())["jobs"]
-    assert [job["state"] for job in jobs] == ["done"] * 5
+    assert [job["state"] for job in jobs] == ["done"] * 6
     rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
-    assert [row["recipe"] for row in rows] == ["dense", "prune:0.5+quantize:4"]
+    assert [row["recipe"] for row in rows] == recipes
+    assert rows[1]["nonzero"] == rows[2]["nonzero"] < rows[0]["nonzero"]
     assert all(row["accuracy"] is not None for row in rows)
 
 

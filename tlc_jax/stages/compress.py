@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.compression.compress import compress_params
-from tlc_jax.compression.pruning import join_masks, masks_from_zeros
 from tlc_jax.compression.recipe import (
     Finetune,
     Operation,
@@ -101,11 +100,13 @@ def _with_finetuning(config: Config, workdir: Path, start: StartingPoint, recipe
     small = compress_params(start.params, at_once)
     start = dataclasses.replace(start, params=small.params, masks=small.masks)
     trained = train_classifier(config, workdir, start, gradual, aware)
-    masks = join_masks(trained.masks, masks_from_zeros(trained.params, gradual))
+    # A budget of a few steps may be used up before gradual pruning has come to its last stage.
+    rest = Recipe(tuple(dataclasses.replace(operation, gradual=False) for operation in gradual))
+    pruned = compress_params(trained.params, rest, trained.masks)
     # No other run finetunes as this one did, so its rounds are its own, wherever they are kept.
     recovery = Recovery(trained.work, workdir, str(workdir.absolute()), trained.numbers["accuracy"])
     real = tuple(dataclasses.replace(operation, aware=False) for operation in aware)
-    numbers = _in_order((*real, *after), trained.params, masks, recovery, config, start, workdir)
+    numbers = _in_order((*real, *after), pruned.params, pruned.masks, recovery, config, start, workdir)
     return {**trained.numbers, "layers": layers, **numbers}
 
 
