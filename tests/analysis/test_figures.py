@@ -99,10 +99,14 @@ def test_ticks_are_round_and_enough():
 def test_recipe_labels_are_short_and_distinct():
     recipes = ["dense", "prune:0.75,scope=global+quantize:4,per=channel", "quantize:4,per=tensor",
                "quantize:4,per=channel", "prune:0.5",
-               "remove:0.25,of=heads+prune:2:4+finetune", "of:the+future"]  # fmt: skip
+               "remove:0.25,of=heads+prune:2:4+finetune", "of:the+future",
+               "prune:0.5,gradual=true+finetune", "quantize:3,group=64,aware=true+finetune",
+               "quantize:3,group=32,aware=true+finetune"]  # fmt: skip
     assert list(recipe_labels(recipes).values()) == [
         "dense", "pruned 75 % + 4-bit", "4-bit (per=tensor)", "4-bit", "pruned 50 %",
             "75 % of heads + pruned 2:4 + finetuned", "of:the+future",
+            "gradually pruned 50 % + finetuned", "aware 3-bit (group=64) + finetuned",
+            "aware 3-bit (group=32) + finetuned",
     ]  # fmt: skip
     assert [count_label(count) for count in (17, 999_999, 5_432_100)] == ["17", "1 M", "5.43 M"]
 

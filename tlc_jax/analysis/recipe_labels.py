@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
 from tlc_jax.analysis.kinds import Size
 from tlc_jax.analysis.records import Model
 from tlc_jax.compression.recipe import (
-    Finetune,
     Operation,
     Prune,
     Quantize,
@@ -38,14 +38,17 @@ def _label(recipe: str, *, options: bool) -> str:
 
 def _operation(operation: Operation, *, options: bool) -> str:
     if isinstance(operation, Prune):
-        label = f"pruned {operation.amount if operation.block else f'{100 * operation.sparsity:g} %'}"
+        amount = operation.amount if operation.block else f"{100 * operation.sparsity:g} %"
+        label = f"{'gradually ' if operation.gradual else ''}pruned {amount}"
+        operation = dataclasses.replace(operation, gradual=False)
     elif isinstance(operation, Quantize):
-        label = f"{operation.bits}-bit"
+        label = f"{'aware ' if operation.aware else ''}{operation.bits}-bit"
+        operation = dataclasses.replace(operation, aware=False)
     elif isinstance(operation, Remove):
         return f"{100 * (1 - operation.share):g} % of {operation.of}"
     else:
         return "finetuned"
-    extra = format_recipe(Recipe((operation, Finetune()))).removesuffix("+finetune").split(",", 1)[1:]
+    extra = format_recipe(Recipe((operation,))).split(",", 1)[1:]
     return f"{label} ({extra[0].replace(',', ', ')})" if options and extra else label
 
 
