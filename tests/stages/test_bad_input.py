@@ -178,3 +178,10 @@ def test_predicting_with_a_model_that_labels_nothing(refused, world, pretrained,
 def test_compressing_what_is_compressed(refused, world, compressed, tmp_path) -> None:
     more = (f"--config.init.from={compressed}", "--config.recipe=quantize:8")
     assert "is compressed already" in refused(*finetune_arguments("compress", world, tmp_path / "run", *more))
+
+
+def test_pretraining_goes_on_from_encoders_alone(refused, world, finetuned, tmp_path) -> None:
+    line = refused(*pretrain_arguments(world, tmp_path / "a", f"--config.init.from={finetuned}"))
+    assert "is a model of kind classifier, and mlm or encoder is needed" in line
+    line = refused(*pretrain_arguments(world, tmp_path / "b", f"--config.init.from={tmp_path / 'nowhere'}"))
+    assert "nowhere does not exist" in line

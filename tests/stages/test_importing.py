@@ -272,6 +272,18 @@ def test_a_public_masked_language_model_is_evaluated_and_compressed(world, tmp_p
     assert result_of(again)["valid_loss"] == small["valid_loss"]
 
 
+@pytest.mark.parametrize("head", ["ForMaskedLM", ""])
+def test_pretraining_goes_on_from_a_public_encoder(world, tmp_path, capsys, head) -> None:
+    public.write_model(tmp_path / "public", "bert", head)
+    flags = [flag for flag in pretrain_arguments(world, tmp_path / "run") if "config.model." not in flag]
+    more = (f"--config.init.from=hf:{tmp_path / 'public'}", "--config.budget.steps=2")
+    assert tlc(*flags, *more) == 0
+    fresh = capsys.readouterr().err.partition("not restored, so from the seed: ")[2]
+    assert fresh.startswith("none" if head else "mlm_head/bias, mlm_head/dense/bias, mlm_head/dense/kernel, mlm_head/")
+    assert (tmp_path / "run" / "tokenizer.json").exists()
+    assert result_of(tmp_path / "run")["init"] == str(tmp_path / "public")
+
+
 def test_stages_refuse_what_an_imported_encoder_cannot_do(refused, world, tmp_path) -> None:
     public.write_model(tmp_path / "public", "bert")
     source = f"hf:{tmp_path / 'public'}"

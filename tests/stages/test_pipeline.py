@@ -181,6 +181,18 @@ def test_perplexity_of_a_checkpoint_is_that_of_its_run(pretrained, tmp_path) -> 
     assert result_of(tmp_path)["valid_loss"] == pytest.approx(result_of(pretrained)["valid_loss"], rel=1e-6)
 
 
+def test_pretraining_goes_on_from_an_encoder(world, pretrained, tmp_path, capsys) -> None:
+    still = ("--config.budget.steps=1", "--config.optimizer.learning_rate=0.0")
+    other = ("--config.model.layers=3", "--config.tokenizer.vocab_size=400")  # are those of the encoder
+    arguments = pretrain_arguments(world, tmp_path, *still, *other, f"--config.init.from={pretrained}")
+    assert tlc(*arguments) == 0
+    assert "not restored, so from the seed: none" in capsys.readouterr().err
+    result, source = result_of(tmp_path), result_of(pretrained)
+    assert result["valid_loss"] == pytest.approx(source["valid_loss"], rel=1e-6)
+    assert result["init"].startswith(str(pretrained)) and source["init"] == "scratch"
+    assert result["params"] == source["params"]
+
+
 def test_implementation_settings_do_not_change_results(world, pretrained, tmp_path) -> None:
     more = ("--config.impl.mesh=data=2,fsdp=4", "--config.impl.layer_loop=unrolled", "--config.impl.remat=True")
     more += ("--config.impl.prefetch=0", "--config.impl.microbatch=8", "--config.model.dropout=0.0")

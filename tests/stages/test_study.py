@@ -134,6 +134,12 @@ def test_translators_are_trained_and_compressed_beside_encoders(world, tmp_path)
     assert len({job.config.recipe for job in compressed}) > 1
 
 
+def test_a_study_starts_from_its_encoders_alone(world, tmp_path) -> None:
+    settings = study_settings(world) | {"init": {"from": "runs/mlm"}}
+    with pytest.raises(InputError, match=r"study\.encoders"):
+        expand(configs.resolve(settings), tmp_path)
+
+
 @pytest.mark.parametrize("field", ["sizes", "pretrain_seeds", "recipes", "seeds"])
 def test_an_empty_grid_is_refused(world, tmp_path, field) -> None:
     with pytest.raises(InputError, match=rf"study\.{field}.* (is|are) empty"):

@@ -52,7 +52,7 @@ _INIT = Option(
     "init", str, None, "short form of --config.init.from; without --config, that run's config is the default"
 )
 _LABELLED = ("seed", "data", "tokenizer", "model", "init", "eval", "impl")
-_TRAINING = ("seed", "data", "tokenizer", "model", "budget", "optimizer", "init", "eval", "checkpoint", "impl")
+_TRAINING = ("seed", "data", "tokenizer", "model", "budget", "optimizer", "eval", "checkpoint", "impl")
 
 STAGES: dict[str, Stage] = {
     "plan": Stage(
@@ -63,10 +63,10 @@ STAGES: dict[str, Stage] = {
         ("seed", "data", "tokenizer", "impl"),
         (Option("pairs", bool, False, "tokenise sentence pairs for translation instead of packing text"),),
     ),
-    "pretrain": Stage((*_TRAINING, "objective"), needs_budget=True, several=True),
-    "translate": Stage((*_TRAINING, "objective", "decode"), needs_budget=True, several=True),
-    "finetune": Stage((*_TRAINING, "seeds"), needs_budget=True, several=True),
-    "compress": Stage((*_TRAINING, "recipe", "compress", "objective", "decode"), several=True),
+    "pretrain": Stage((*_TRAINING, "init", "objective"), needs_budget=True, several=True),
+    "translate": Stage((*_TRAINING, "init", "objective", "decode"), needs_budget=True, several=True),
+    "finetune": Stage((*_TRAINING, "init", "seeds"), needs_budget=True, several=True),
+    "compress": Stage((*_TRAINING, "init", "recipe", "compress", "objective", "decode"), several=True),
     "evaluate": Stage((*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True),
     "analyse": Stage((*_LABELLED, "objective", "recipe", "analyse"), (_INIT,), default_config="init", several=True),
     "predict": Stage(

@@ -58,8 +58,7 @@ def _analyse(config: Config, workdir: Path) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     if start.kind == "translator":
         raise InputError(f"{start.path} is a translator: analyse takes masked-language models and classifiers")
-    if start.recipe != "dense":
-        raise InputError(f"{start.path} is compressed already ({start.recipe}): start from the dense model")
+    starting_point.require_dense(start)
     config = session.adopt_model(config, start.model, start.path)
     with matplotlib.rc_context(style.RC):
         return {**_Analysis(config, start, workdir).run(), **session.provenance()}

@@ -75,8 +75,7 @@ def _written_out(recipe: Recipe, when: str) -> Recipe:
 
 def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-    if start.recipe != "dense":
-        raise InputError(f"{start.path} is compressed already ({start.recipe}): start from the dense model")
+    starting_point.require_dense(start)
     if recipe.finetunes:
         result = _with_finetuning(config, workdir, start, recipe)
     elif start.kind in ("classifier", "translator"):

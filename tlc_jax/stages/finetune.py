@@ -23,7 +23,6 @@ from tlc_jax.config import Config
 from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params, classifier
 from tlc_jax.stages import compressed, latencies, microbatch, session, starting_point
 from tlc_jax.stages.classifying import ClassifierRun, load_data
@@ -142,13 +141,7 @@ def train_classifier(
     masks: dict[str, Any] = {}
     if start is not None:
         masks = restrict_masks(start.masks, init)
-        init, restored, fresh = starting_point.graft(init, {**start.params, **start.pooler})
-        session.say(
-            f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "
-            f"{', '.join(fresh) or 'none'}; no optimizer state is taken"
-        )
-        if not restored:
-            raise InputError(f"nothing in {start.path} fits this model")
+        init = starting_point.grafted(init, start, {**start.params, **start.pooler})
     outcome = train(work.task(lambda: init, Held(masks, gradual, aware)), config, workdir, placement)
     numbers = {
         "stage": "finetune",

@@ -96,6 +96,8 @@ class _Grid:
     def __init__(self, config: Config, workdir: Path):
         if not (config.study.sizes or config.study.encoders or config.study.translators):
             raise InputError("study.sizes, study.encoders and study.translators are empty: there is nothing to run")
+        if config.init.source:
+            raise InputError("init.from is for single runs: name what a study starts from in study.encoders")
         for field in ("pretrain_seeds", "recipes"):
             if not getattr(config.study, field):
                 raise InputError(f"study.{field} is empty: there is nothing to run")

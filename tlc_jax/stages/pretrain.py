@@ -2,11 +2,13 @@
 
 Reads data.train (packing it first if `tlc prepare` has not), stops at the first limit of `budget` that is used up,
 and leaves checkpoints, metrics.jsonl and result.json in the workdir. Killed at any moment, the same command goes on
-from the last checkpoint and ends with the same weights.
+from the last checkpoint and ends with the same weights. With init.from training starts at another run's encoder, or at
+an imported one, with its tokenizer; the optimizer starts anew.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from tlc_jax.data.sources import check_sources
 from tlc_jax.data.vocabulary import OURS, SpecialIds
 from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.network import Network, Params, masked_language_model
-from tlc_jax.stages import microbatch, session
+from tlc_jax.stages import microbatch, session, starting_point
 from tlc_jax.stages.programs import cost_per_step, make_step
 from tlc_jax.training.loop import Task, train
 from tlc_jax.training.mesh import Placement
@@ -34,11 +36,17 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     del options
     require_budget(config)
     check_sources(config.data.train, "data.train", config.data)
+    if config.init.source:
+        starting_point.find(config.init.source)
     return session.run_once(workdir, config, lambda: _pretrain(config, workdir))
 
 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
-    data = prepare(config, Path(config.data.cache or workdir / "data"))
+    start = starting_point.load(config.init.source, config.impl, config.tokenizer.path) if config.init.source else None
+    if start is not None:
+        starting_point.require_dense(start, ("mlm", "encoder"))
+        config = session.adopt_model(config, start.model, start.path)
+    data = prepare(config, Path(config.data.cache or workdir / "data"), tokenizer=start.tokenizer if start else None)
     session.check_special_ids(config.model, data.tokenizer)
     session.keep_tokenizer(data.tokenizer, workdir)
     placement = session.open_devices(config)
@@ -64,6 +72,9 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         placement,
         data.tokenizer.special,
     )
+    if start is not None:
+        params = starting_point.grafted(network.init(jax.random.key(config.seed)), start, start.params)
+        task = dataclasses.replace(task, init=lambda: params)
     outcome = train(task, config, workdir, placement)
     return {
         "stage": "pretrain",
@@ -72,6 +83,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         "params": count.total,
         "params_nonembedding": count.nonembedding,
         "seed": config.seed,
+        "init": str(start.path) if start else "scratch",
         "microbatch": microbatch.used(config),
         "vocab_size": data.tokenizer.vocab_size,
         "unigram_loss": unigram_loss(

@@ -162,6 +162,33 @@ def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, An
     raise first_error or InputError(f"{path} is no checkpoint of tlc")
 
 
+def require_dense(start: StartingPoint, kinds: tuple[str, ...] = ()) -> None:
+    """Refuses compressed models, and where `kinds` are given models of others."""
+    if kinds and start.kind not in kinds:
+        raise InputError(
+            f"{start.path} is a model of kind {start.kind}, and {' or '.join(kinds)} is needed: "
+            "name another in init.from, or leave it empty to start from scratch"
+        )
+    if start.recipe != "dense":
+        raise InputError(f"{start.path} is compressed already ({start.recipe}): start from the dense model")
+
+
+def grafted(fresh: Params, start: StartingPoint, saved: Params) -> Params:
+    """`graft`, which says what came from where.
+
+    Raises:
+      InputError: nothing did.
+    """
+    params, restored, kept = graft(fresh, saved)
+    if not restored:
+        raise InputError(f"nothing in {start.path} fits this model")
+    session.say(
+        f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "
+        f"{', '.join(kept) or 'none'}; no optimizer state is taken"
+    )
+    return params
+
+
 def graft(fresh: Params, saved: Params) -> tuple[Params, list[str], list[str]]:
     """Fresh parameters with every saved one of the same path and shape put in.
 

@@ -19,7 +19,6 @@ from tlc_jax.config import Config
 from tlc_jax.config_checks import require_budget, require_translator
 from tlc_jax.data.sources import check_sources
 from tlc_jax.data.translation import prepare_pairs
-from tlc_jax.errors import InputError
 from tlc_jax.models.network import Network, Params, translator
 from tlc_jax.stages import microbatch, session, starting_point
 from tlc_jax.stages.starting_point import AVERAGED, StartingPoint
@@ -45,8 +44,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     start: StartingPoint | None = None
     if config.init.source:
         start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-        if start.kind != "translator":
-            raise InputError(f"{start.path} is no translator: leave init.from empty to start from scratch")
+        starting_point.require_dense(start, ("translator",))
         config = session.adopt_model(config, start.model, start.path)
         config = dataclasses.replace(
             config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
