@@ -5,7 +5,7 @@
 
 ENCODER is a Hugging Face folder (config.json, model.safetensors, tokenizer.json). DIR holds sentiment/{train,dev}.tsv
 (label, sentence) and nli/{train,dev}.tsv (label, premise, hypothesis).
-Time on two cores: an hour and a half for 22.7 M parameters. What it showed is in the README.
+Time on two cores: two hours for 22.7 M parameters. What it showed is in the README.
 """
 
 from ml_collections import ConfigDict
