@@ -247,12 +247,11 @@ class _Watch:
                 other.sendall(b"%d\n" % lost)
             except OSError:
                 continue
-        print(
+        line = (
             f"tlc: stopped: process {lost} of {self.count} ended early; this one (process {self.index}) ends too. "
-            "Nothing that was saved is lost: run the same command again",
-            file=sys.stderr,
-            flush=True,
+            "Nothing that was saved is lost: run the same command again\n"
         )
+        os.write(sys.stderr.fileno(), line.encode())  # in one piece, whatever other threads are writing
         os._exit(STOPPED_EARLY)
 
     def close(self, clean: bool) -> None:
