@@ -115,6 +115,18 @@ def test_two_processes_translate_the_same(pairs, translated, tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_prune_and_round_on_the_way_what_lies_on_both(world, pretrained, tmp_path) -> None:
+    recipe = "--config.recipe=prune:0.5,gradual=true+quantize:4,group=32,aware=true+finetune"
+    for folder, count, more in (("one", 1, ()), ("two", 2, ("--config.impl.mesh=fsdp=2",))):
+        flags = (recipe, f"--config.init.from={pretrained}", *more)
+        finish(processes.start(finetune_arguments("compress", world, tmp_path / folder, *flags), count))
+    one, two = (result_of(tmp_path / folder) for folder in ("one", "two"))
+    assert two["processes"] == 2 and one["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    assert (two["nonzero"], two["bytes_artifact"]) == (one["nonzero"], one["bytes_artifact"])
+    assert two["valid_loss"] == pytest.approx(one["valid_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) -> None:
     del pretrained
     recipes = ["dense", "prune:0.5+quantize:4", "prune:0.5,gradual=true+quantize:4,aware=true+finetune"]
