@@ -20,7 +20,7 @@ FIGURES = {"error_modules", "error_depth", "sensitivity", "convergence"}
 @pytest.fixture(scope="module")
 def kept(world) -> Path:
     run = world / "kept"
-    assert tlc(*pretrain_arguments(world, run, *KEEP, "--config.budget.steps=5")) == 0
+    assert tlc(*pretrain_arguments(world, run, *KEEP, "--config.budget.steps=5", "--config.model.layers=2")) == 0
     return run
 
 
@@ -43,7 +43,7 @@ def test_a_masked_language_model_is_analysed_and_compiled_once(kept, tmp_path, m
     for part in ("error", "sensitivity", "convergence"):
         with (tmp_path / "report" / f"{part}.csv").open() as file:
             assert len(list(csv.DictReader(file))) == len(result[part])
-    assert len(result["error"]) == len(result["sensitivity"]) == 2 + 6 + 1
+    assert len(result["error"]) == len(result["sensitivity"]) == 2 + 2 * 6 + 1
     assert all(row["loss_rise"] == pytest.approx(row["lost"]) for row in result["sensitivity"])
     assert all(
         row["valid_loss"] == pytest.approx(result["valid_loss_dense"] + row["lost"]) for row in result["sensitivity"]

@@ -236,6 +236,7 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -
     assert tlc("report", f"--workdir={run}") == 0
     page = (run / "report" / "index.html").read_text()
     assert "Why it compresses" in page and "Sensitivity of each matrix" in page
+    assert "Compression error by depth" not in page  # of one layer
     with (run / "report" / "analyses.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["job"], row["size"], row["recipe"]) == ("analyse-1x64-p0-quantize4", "1x64", "quantize:4")

@@ -131,7 +131,7 @@ class _Analysis:
     def _error(self) -> Rows:
         errors = compression_error.errors(self.matrices, self.params, self.compressed)
         self._save("error_modules", figures.error_by_module(errors, self.name))
-        if any(error.matrix.layer for error in errors):
+        if any((error.matrix.layer or 1) > 1 for error in errors):
             self._save("error_depth", figures.error_by_depth(errors, self.name))
         return self._write("error", [error.row() for error in errors])
 
