@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from tlc_jax.compression.recipe import Prune
 from tlc_jax.durations import Amounts
 from tlc_jax.errors import StoppedEarly, TrainingFailed
 from tlc_jax.training.checkpoint import RETRY_SECONDS, complete_steps
-from tlc_jax.training.loop import Task, train
+from tlc_jax.training.loop import Outcome, Task, train
 from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import StepMetrics, TrainState
 
@@ -141,24 +142,31 @@ class Crash(BaseException):
     """Stands for kill -9: nothing may be saved on the way out."""
 
 
-@pytest.mark.parametrize("crash_at", [1, 4, 5, 9])
-def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) -> None:
-    configured = settings(budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"every_steps": 3})
-    whole = train(make_task(), configured, _made(tmp_path / "whole"), placement)
+def crashed_and_resumed(
+    make: Callable[..., Task], configured, tmp_path, placement, crash_at
+) -> tuple[Outcome, Outcome]:
+    """A run in tmp_path/broken that crashed before a batch and was started again, and one that nothing disturbed."""
+    whole = train(make(), configured, _made(tmp_path / "whole"), placement)
 
     def failing_batch(index):
         if index == crash_at:
             raise Crash
-        return make_task().batch(index)
+        return make().batch(index)
 
     broken = _made(tmp_path / "broken")
     with pytest.raises(Crash):
-        train(make_task(batch=failing_batch), settings_without_prefetch(configured), broken, placement)
-    again = train(make_task(), configured, broken, placement)
+        train(make(batch=failing_batch), settings_without_prefetch(configured), broken, placement)
+    return train(make(), configured, broken, placement), whole
+
+
+@pytest.mark.parametrize("crash_at", [1, 4, 5, 9])
+def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) -> None:
+    configured = settings(budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"every_steps": 3})
+    again, whole = crashed_and_resumed(make_task, configured, tmp_path, placement, crash_at)
     np.testing.assert_array_equal(again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
     assert again.numbers["steps"] == whole.numbers["steps"] == 12
     assert again.numbers["tokens"] == whole.numbers["tokens"]
-    steps = [row["step"] for row in rows_of(broken) if row["event"] == "eval"]
+    steps = [row["step"] for row in rows_of(tmp_path / "broken") if row["event"] == "eval"]
     assert steps == [3, 6, 9, 12]
 
 
@@ -192,17 +200,7 @@ def make_gradual_task(**overrides) -> Task:
 @pytest.mark.parametrize("crash_at", [3, 6, 15, 19])
 def test_a_run_that_prunes_on_its_way_crashes_to_the_same_bits(tmp_path, placement, crash_at) -> None:
     configured = settings(budget={"steps": 20}, checkpoint={"every_steps": 2})
-    whole = train(make_gradual_task(), configured, _made(tmp_path / "whole"), placement)
-
-    def failing_batch(index):
-        if index == crash_at:
-            raise Crash
-        return make_task().batch(index)
-
-    broken = _made(tmp_path / "broken")
-    with pytest.raises(Crash):
-        train(make_gradual_task(batch=failing_batch), settings_without_prefetch(configured), broken, placement)
-    again = train(make_gradual_task(), configured, broken, placement)
+    again, whole = crashed_and_resumed(make_gradual_task, configured, tmp_path, placement, crash_at)
     kernel, expected = (np.asarray(run.params["blocks"]["ffn"]["up"]["kernel"]) for run in (again, whole))
     np.testing.assert_array_equal(kernel, expected)
     assert np.count_nonzero(expected) == 16

@@ -141,7 +141,7 @@ def train_classifier(
     masks: dict[str, Any] = {}
     if start is not None:
         masks = restrict_masks(start.masks, init)
-        init = starting_point.grafted(init, start, {**start.params, **start.pooler})
+        init = starting_point.grafted(init, start)
     outcome = train(work.task(lambda: init, Held(masks, gradual, aware)), config, workdir, placement)
     numbers = {
         "stage": "finetune",

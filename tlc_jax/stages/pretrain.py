@@ -73,7 +73,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         data.tokenizer.special,
     )
     if start is not None:
-        params = starting_point.grafted(network.init(jax.random.key(config.seed)), start, start.params)
+        params = starting_point.grafted(network.init(jax.random.key(config.seed)), start)
         task = dataclasses.replace(task, init=lambda: params)
     outcome = train(task, config, workdir, placement)
     return {

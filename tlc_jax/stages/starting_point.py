@@ -173,13 +173,13 @@ def require_dense(start: StartingPoint, kinds: tuple[str, ...] = ()) -> None:
         raise InputError(f"{start.path} is compressed already ({start.recipe}): start from the dense model")
 
 
-def grafted(fresh: Params, start: StartingPoint, saved: Params) -> Params:
-    """`graft`, which says what came from where.
+def grafted(fresh: Params, start: StartingPoint) -> Params:
+    """`graft` of a starting point, its pooler too, saying what came from where.
 
     Raises:
       InputError: nothing did.
     """
-    params, restored, kept = graft(fresh, saved)
+    params, restored, kept = graft(fresh, {**start.params, **start.pooler})
     if not restored:
         raise InputError(f"nothing in {start.path} fits this model")
     session.say(
