@@ -16,7 +16,7 @@ from mlm import get_config as pretraining
 from mnli import get_config as mnli
 from sst2 import get_config as sst2
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 SIZES = {"all": GRID, "depths": DEPTHS, "widths": WIDTHS}
 SPARSITIES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)

@@ -2,6 +2,6 @@
 
 import sys
 
-from tlc_jax.cli import main
+from tlc_jax.cli.main import main
 
 sys.exit(main())

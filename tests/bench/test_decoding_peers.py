@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 
 from tlc_jax import config as configs
+from tlc_jax.bench import decoding_peers as peers
 from tlc_jax.config import default_config, resolve
-from tlc_jax.errors import InputError
-from tlc_jax.evaluation import decoding_peers as peers
-from tlc_jax.training.mesh import Placement
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
 
 
 @pytest.fixture(scope="module")

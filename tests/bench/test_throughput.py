@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tlc_jax.evaluation.throughput import Variant, alternate, in_own_process, summary
+from tlc_jax.bench.throughput import Variant, alternate, in_own_process, summary
 
 
 def test_variants_are_timed_in_turn_after_warming_up() -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tlc_jax import cli, command_line, config, help_text
-from tlc_jax.errors import InputError, StoppedEarly
-from tlc_jax.stages import SHARED_SECTIONS, STAGES
-from tlc_jax.stages.workdir import write_json
+from tlc_jax import config
+from tlc_jax.cli.main import flags as command_line
+from tlc_jax.cli.main import help as help_text
+from tlc_jax.cli.main import main as cli
+from tlc_jax.commands import SHARED_SECTIONS, STAGES
+from tlc_jax.core.errors import InputError, StoppedEarly
+from tlc_jax.runs.workdir import write_json
 
 FILE = """
 from tlc_jax.config import default_config
@@ -221,7 +224,7 @@ def test_the_table_of_stages_names_real_sections():
 @pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["pretrain", "--workdir=w"]])
 def test_help_and_refusals_do_not_wait_for_jax(arguments):
     code = (
-        "import sys; from tlc_jax.cli import main; status = main(sys.argv[1:]); "
+        "import sys; from tlc_jax.cli.main import main; status = main(sys.argv[1:]); "
         "heavy = {'jax', 'flax', 'numpy', 'tensorflow_datasets', 'matplotlib'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.conftest import pretrain_arguments, result_of, tlc
+from tests.commands.conftest import pretrain_arguments, result_of, tlc
+from tlc_jax.commands import analyze as analyse
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.models.network import Network
-from tlc_jax.stages import analyse
 from tlc_jax.training.checkpoint import complete_steps
 
 KEEP = ("--config.checkpoint.keep_every_steps=2", "--config.checkpoint.keep=1")

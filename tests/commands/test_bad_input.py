@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from tests.stages.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
+from tests.commands.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
 from tlc_jax.training.checkpoint import Checkpointer, complete_steps
 
 

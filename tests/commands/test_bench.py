@@ -8,8 +8,8 @@ import itertools
 
 import pytest
 
-from tests.stages.conftest import SMALL, result_of, tlc
-from tlc_jax.stages import bench
+from tests.commands.conftest import SMALL, result_of, tlc
+from tlc_jax.commands import bench
 
 ARGUMENTS = (
     "bench",

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests import public_models as public
-from tests.stages.conftest import result_of, tlc
+from tests.commands.conftest import result_of, tlc
+from tests.helpers import public_models as public
+from tlc_jax.commands import export
 from tlc_jax.compression.artifact import load_artifact
-from tlc_jax.stages import export
 
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="extra `onnx` is not installed")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages import processes
-from tests.stages.conftest import pairs_arguments, pretrain_arguments, result_of
-from tests.stages.processes import Process, bits_of, finish, rows_of, wait_for_step
+from tests.commands.conftest import pairs_arguments, pretrain_arguments, result_of
+from tests.helpers import processes
+from tests.helpers.processes import Process, bits_of, finish, rows_of, wait_for_step
 
 STEPS = 240
 

@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 
-from tests.made_mnli import build_mnli
-from tests.stages.conftest import SMALL, result_of, sentence, tlc
+from tests.commands.conftest import SMALL, result_of, sentence, tlc
+from tests.helpers.made_mnli import build_mnli
 
 NAMES = ["entailment", "neutral", "contradiction"]
 

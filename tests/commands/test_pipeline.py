@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from tests.stages.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
+from tests.commands.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl, Model
-from tlc_jax.evaluation import latency
-from tlc_jax.selectors import flatten
-from tlc_jax.stages import starting_point
+from tlc_jax.core.params import flatten
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.tasks import forward_latency as latency
 from tlc_jax.training.checkpoint import complete_steps
 
 TRAINING_KEYS = {

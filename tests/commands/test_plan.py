@@ -8,11 +8,19 @@ import json
 
 import pytest
 
-from tests.stages.conftest import SMALL, finetune_arguments, pairs_arguments, pretrain_arguments, result_of, tlc
-from tlc_jax.analysis.tpu import CHIPS
-from tlc_jax.stages import microbatch, plan
+from tests.commands.conftest import (
+    SMALL,
+    finetune_arguments,
+    pairs_arguments,
+    pretrain_arguments,
+    result_of,
+    tlc,
+)
+from tlc_jax.commands import plan
+from tlc_jax.planning import microbatch
+from tlc_jax.planning.memory_fit import Room
+from tlc_jax.planning.tpu import CHIPS
 from tlc_jax.training.compilation import Compiler
-from tlc_jax.training.fitting import Room
 
 ARGUMENTS = (
     "plan",

@@ -10,10 +10,10 @@ import weakref
 import numpy as np
 import pytest
 
-from tests.stages.conftest import sentence, tlc
-from tlc_jax.data import files
+from tests.commands.conftest import sentence, tlc
+from tlc_jax.commands import predict
+from tlc_jax.data import text_files as files
 from tlc_jax.models.network import Network
-from tlc_jax.stages import predict
 
 
 @pytest.fixture

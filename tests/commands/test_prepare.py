@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tlc_jax import config
-from tlc_jax.stages import prepare
+from tlc_jax.commands import prepare
 
 
 def test_prepare_says_what_the_cache_holds(tmp_path: Path) -> None:

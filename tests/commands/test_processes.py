@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stages import processes
-from tests.stages.conftest import finetune_arguments, pairs_arguments, pretrain_arguments, result_of
-from tests.stages.processes import finish, rows_of, wait_for_step
-from tests.stages.test_study import study_settings, write_config
+from tests.commands.conftest import (
+    finetune_arguments,
+    pairs_arguments,
+    pretrain_arguments,
+    result_of,
+)
+from tests.commands.test_study import study_settings, write_config
+from tests.helpers import processes
+from tests.helpers.processes import finish, rows_of, wait_for_step
 from tests.training.test_checkpoint import damage
 from tlc_jax.training.checkpoint import complete_steps
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stages.conftest import finetune_arguments, result_of, tlc
+from tests.commands.conftest import finetune_arguments, result_of, tlc
 from tlc_jax.compression.artifact import Artifact, load_artifact
-from tlc_jax.selectors import flatten
+from tlc_jax.core.params import flatten
 
 KERNEL = "blocks/ffn/up/kernel"
 

@@ -10,12 +10,12 @@ from collections import Counter
 
 import pytest
 
-from tests.stages.conftest import tlc
+from tests.commands.conftest import tlc
 from tlc_jax import config as configs
-from tlc_jax.errors import InputError
-from tlc_jax.evaluation import latency
-from tlc_jax.stages import study
-from tlc_jax.stages.jobs import expand, needed_first
+from tlc_jax.commands import study
+from tlc_jax.core.errors import InputError
+from tlc_jax.study.jobs import expand, needed_first
+from tlc_jax.tasks import forward_latency as latency
 
 
 def study_settings(world, **study) -> dict:

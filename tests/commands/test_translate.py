@@ -7,13 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
+from tlc_jax.cli.main.main import main
 
-from tests.stages.conftest import pairs_arguments, result_of, tlc
-from tlc_jax.cli import main
+from tests.commands.conftest import pairs_arguments, result_of, tlc
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl
-from tlc_jax.selectors import flatten
-from tlc_jax.stages import starting_point
+from tlc_jax.core.params import flatten
+from tlc_jax.runs import saved_model as starting_point
 
 
 def test_training_reports_what_the_design_promises(pairs, translated) -> None:

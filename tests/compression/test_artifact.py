@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from tests.compression import trees
+from tests.helpers import trees
 from tlc_jax.compression import artifact as artifact_module
+from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.artifact import load_artifact, save_artifact
-from tlc_jax.compression.compress import compress_params
 from tlc_jax.compression.recipe import Recipe, parse_recipe
 from tlc_jax.compression.size import directory_bytes, measure
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten
 
 SHARES = st.floats(0, 1, exclude_max=True).map(lambda share: f"prune:{share!r}")
 PRUNES = st.builds(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tlc_jax.compression import packing
+from tlc_jax.compression import bit_packing as packing
 
 
 @given(st.integers(1, 8), st.data())

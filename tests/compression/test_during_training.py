@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from tests.compression import trees
-from tlc_jax.compression.held import GRADUAL_STAGES, Held, sparsity_at
-from tlc_jax.compression.pruning import magnitude_masks
+from tests.helpers import trees
+from tlc_jax.compression.during_training import GRADUAL_STAGES, Held, sparsity_at
+from tlc_jax.compression.prune import magnitude_masks
 from tlc_jax.compression.recipe import Prune
-from tlc_jax.selectors import flatten
+from tlc_jax.core.params import flatten
 
 PRUNE = Prune(0.8, only="blocks/.*")
 

@@ -9,14 +9,15 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tlc_jax.analysis import compression_error, style
-from tlc_jax.analysis import compression_figures as figures
-from tlc_jax.compression.compress import compress_params
+from tlc_jax.compression import error as compression_error
+from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Impl, Model
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.models.network import classifier, masked_language_model
-from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.report import compression_figures as figures
+from tlc_jax.report import style
 
 LAYERS = 3
 MODEL = Model(layers=LAYERS, hidden=64, max_length=16)

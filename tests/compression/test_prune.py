@@ -10,13 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.compression import trees
-from tlc_jax.compression import pruning
-from tlc_jax.compression.pruning import apply_masks, clear_moments, magnitude_masks, mask_updates, sparsity
+from tests.helpers import trees
+from tlc_jax.compression import prune as pruning
+from tlc_jax.compression.prune import (
+    apply_masks,
+    clear_moments,
+    magnitude_masks,
+    mask_updates,
+    sparsity,
+)
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.compression.scope import prunable
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 
 
 def reference_masks(params: Any, prune: Prune) -> dict[str, np.ndarray]:

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.compression import trees
-from tlc_jax.compression.compress import compress_params
-from tlc_jax.compression.quantization import dequantize_leaf, quantize, quantize_leaf, round_weights
+from tests.helpers import trees
+from tlc_jax.compression.apply import compress_params
+from tlc_jax.compression.quantize import dequantize_leaf, quantize, quantize_leaf, round_weights
 from tlc_jax.compression.recipe import Quantize, Recipe, parse_recipe
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten
 
 ALL_BITS = range(2, 9)
 

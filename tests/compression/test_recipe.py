@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.compression.recipe import Finetune, Prune, Quantize, Recipe, Remove, format_recipe, parse_recipe
-from tlc_jax.errors import InputError
+from tlc_jax.compression.recipe import (
+    Finetune,
+    Prune,
+    Quantize,
+    Recipe,
+    Remove,
+    format_recipe,
+    parse_recipe,
+)
+from tlc_jax.core.errors import InputError
 
 SELECTORS = st.sampled_from([".*", "embedding/.*", "blocks/.+/kernel", "(a,b){1,2}/x+y"])
 PRUNES = st.builds(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tlc_jax.compression.recipe import Remove
-from tlc_jax.compression.structures import remove_all, remove_structures
+from tlc_jax.compression.remove import remove_all, remove_structures
 from tlc_jax.config import Impl, Model
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.models.network import Network
-from tlc_jax.selectors import flatten, unflatten
 
 MODEL = Model(layers=4, hidden=16, heads=4, ffn=32, max_length=12)
 TOKENS = np.arange(24).reshape(2, 12) % 20 + 1

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlc_jax import config as configs
-from tlc_jax.config_checks import require_budget, require_own_architecture, require_translator
-from tlc_jax.config_file import load_file
-from tlc_jax.errors import InputError
+from tlc_jax.config.checks import require_budget, require_own_architecture, require_translator
+from tlc_jax.config.load import load_file
+from tlc_jax.core.errors import InputError
 
-FOLDER = Path(__file__).parent.parent / "configs"
+FOLDER = Path(__file__).parents[2] / "configs"
 # Every file with its default argument, and the sizes or parts that take another path through it.
 CASES = [*sorted(path.name for path in FOLDER.glob("*.py")), "mlm.py:12x1536", "study_mnli.py:depths"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.durations import UNITS, Amounts, due, used
+from tlc_jax.config.durations import UNITS, Amounts, due, used
 
 COUNTS = st.integers(0, 1000)
 STEPS = st.lists(st.integers(1, 50), min_size=1, max_size=40)

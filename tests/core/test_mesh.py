@@ -11,12 +11,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tlc_jax import config as configs
-from tlc_jax.errors import InputError
+from tlc_jax.core import mesh as meshes
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
+from tlc_jax.core.params import flatten
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.selectors import flatten
-from tlc_jax.training import mesh as meshes
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import masked_language
+from tlc_jax.training.loss import masked_language
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import init_state, make_train_step, step_key
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten, select, select_tree, unflatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, select, select_tree, unflatten
 
 NAMES = st.sampled_from(["a", "b", "kernel", "bias", "query"])
 TREES = st.recursive(

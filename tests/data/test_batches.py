@@ -6,7 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from tlc_jax.data.batches import LabelledBatches, RowBatches, bucket_widths, evaluation_batches, load_ahead
+from tlc_jax.data.batches import (
+    LabelledBatches,
+    RowBatches,
+    bucket_widths,
+    evaluation_batches,
+    load_ahead,
+)
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.packing import Packed
 

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import public_models as public
+from tests.helpers import public_models as public
 from tlc_jax import config
+from tlc_jax.core.errors import InputError
 from tlc_jax.data.batches import LabelledBatches, evaluation_batches
 from tlc_jax.data.imported_tokenizer import ImportedTokenizer
 from tlc_jax.data.labelled import load_labelled
-from tlc_jax.data.masking import mask_tokens
+from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.data.rows import pack
 from tlc_jax.data.tokenizer import Tokenizer, file_name, kept_in
-from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.data.vocabulary import SpecialIds
-from tlc_jax.errors import InputError
+from tlc_jax.tasks.masking import mask_tokens
 
 TEXTS = ["The red cat sees", "a dog, quickly", "", "redred [SEP] </s> <mask> [MASK]", "x" * 300] * 7
 

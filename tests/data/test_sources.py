@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tlc_jax import config
+from tlc_jax.core.errors import InputError
 from tlc_jax.data import sources
 from tlc_jax.data.sources import parse_sources
-from tlc_jax.errors import InputError
 
 DATA = config.Data()
 

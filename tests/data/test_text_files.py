@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tlc_jax import config
-from tlc_jax.data import files
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.data import text_files as files
 
 DATA = config.Data()
 TABLES = {

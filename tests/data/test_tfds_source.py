@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tests.made_mnli import build_mnli
-from tests.made_wmt14 import build_wmt14
+from tests.helpers.made_mnli import build_mnli
+from tests.helpers.made_wmt14 import build_wmt14
 from tlc_jax import config
+from tlc_jax.core.errors import InputError
 from tlc_jax.data import sources, tfds_source
 from tlc_jax.data.labelled import load_labelled
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.errors import InputError
 
 SPLITS: dict[str, list[tuple[str, str, int]]] = {
     "train": [(f"premise {n} née", f"hypothesis\t{n}", n % 3) for n in range(40)],

@@ -8,11 +8,11 @@ from collections import Counter
 
 import pytest
 
+from tlc_jax.core.errors import InputError
 from tlc_jax.data import toy
 from tlc_jax.data.toy import grammar, lexicon, logic, terms
 from tlc_jax.data.toy.baselines import baselines
 from tlc_jax.data.toy.dice import Dice, Zipf
-from tlc_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,22 @@ import unicodedata
 
 import pytest
 
+from tlc_jax.core.errors import InputError
 from tlc_jax.data import toy
-from tlc_jax.data.toy import clauses, descriptions, dictionary, dictionary_tables, french, parts, sentences, translation
+from tlc_jax.data.toy import (
+    clauses,
+    descriptions,
+    dictionary,
+    dictionary_tables,
+    french,
+    parts,
+    sentences,
+    translation,
+)
 from tlc_jax.data.toy.clauses import Clause
 from tlc_jax.data.toy.french import after, agree, conjugate, determine, join, participle
 from tlc_jax.data.toy.phrases import Phrase, phrase, pronoun, replaced, together
 from tlc_jax.data.toy.translation import translations
-from tlc_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from math import exp
 import numpy as np
 import pytest
 
-from tlc_jax.evaluation.bleu import approx_bleu, score, split_compounds
+from tlc_jax.decoding.bleu import approx_bleu, score, split_compounds
 
 
 def bleu_of(p1: float, p2: float, p3: float, p4: float, brevity: float = 1.0) -> float:

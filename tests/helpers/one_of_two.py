@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tlc_jax import processes
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.mesh import Placement
 from tlc_jax.training.checkpoint import read_meta, save_params
 from tlc_jax.training.loop import train
-from tlc_jax.training.mesh import Placement
 
 SLOW_SECONDS = 0.05
 
@@ -24,7 +24,7 @@ SLOW_SECONDS = 0.05
 def main() -> None:
     workdir, where = Path(sys.argv[1]), sys.argv[2]
     processes.connect(where)
-    from tests.training.test_loop import make_task, settings, some_rows  # places arrays as soon as it is imported
+    from tests.training.test_loop import make_task, settings, some_rows
 
     index = jax.process_index()
     placement = Placement.parse("data=-1")

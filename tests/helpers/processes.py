@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from tlc_jax.config import Impl
-from tlc_jax.selectors import flatten
-from tlc_jax.stages import starting_point
+from tlc_jax.core.params import flatten
+from tlc_jax.runs import saved_model as starting_point
 
 Process = subprocess.Popen[bytes]
 ENDS_WITHIN = 120.0

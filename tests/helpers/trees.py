@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tlc_jax.selectors import unflatten
+from tlc_jax.core.params import unflatten
 
 
 def encoder_shapes(

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from tlc_jax.config import Impl, Model
+from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.models.network import Network, Params
-from tlc_jax.selectors import flatten, unflatten
 
 LABELS = ("no", "perhaps", "yes")
 V = 300

@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.export.networks import LABELS, SEPARATOR, V, logits_of, padded_rows, random_params, real, small_network
+from tests.interop.networks import (
+    LABELS,
+    SEPARATOR,
+    V,
+    logits_of,
+    padded_rows,
+    random_params,
+    real,
+    small_network,
+)
 from tlc_jax.config import Model
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten
 from tlc_jax.data.vocabulary import OURS
-from tlc_jax.errors import InputError
-from tlc_jax.export import huggingface
-from tlc_jax.selectors import flatten
-from tlc_jax.stages import importing
+from tlc_jax.interop import huggingface_export as huggingface
+from tlc_jax.interop import huggingface_import as importing
 
 FORMS = {
     "own": ({}, "RobertaPreLayerNorm"),

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests import public_models as public
-from tests.stages.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
+from tests.commands.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
+from tests.helpers import public_models as public
 from tlc_jax.config import Impl, Model
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.errors import InputError
+from tlc_jax.interop import huggingface_import as importing
 from tlc_jax.models.network import Network
-from tlc_jax.selectors import flatten
-from tlc_jax.stages import importing
 
 FAMILIES = tuple(public.BASES)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import public_models as public
-from tests.stages.test_importing import load, network_of
+from tests.helpers import public_models as public
+from tests.interop.test_huggingface_import import load, network_of
 
 pytestmark = pytest.mark.peers
 TEXTS = [

@@ -7,11 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from tests.export.networks import SEPARATOR, logits_of, padded_rows, random_params, real, small_network
-from tlc_jax.compression.compress import compress_params
+from tests.interop.networks import (
+    SEPARATOR,
+    logits_of,
+    padded_rows,
+    random_params,
+    real,
+    small_network,
+)
+from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.recipe import parse_recipe
-from tlc_jax.export import onnx_file
-from tlc_jax.selectors import flatten
+from tlc_jax.core.params import flatten
+from tlc_jax.interop import onnx_export as onnx_file
 
 onnx = pytest.importorskip("onnx")
 

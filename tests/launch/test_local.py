@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from launch.local import Launcher, main, verdict
-from tests.stages.conftest import pretrain_arguments, result_of, write_world
+from tests.commands.conftest import pretrain_arguments, result_of, write_world
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import pytest
 import scipy.special
 
 from tlc_jax.config import Impl, Model
+from tlc_jax.core.params import flatten
 from tlc_jax.models.network import classifier, masked_language_model
-from tlc_jax.selectors import flatten
 
 V, L, B = 40, 8, 3
 MODEL = Model(layers=2, hidden=128, max_length=L, dropout=0.0, init="fan_in")

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tlc_jax.analysis import flops
 from tlc_jax.config import Impl, Model
+from tlc_jax.models import flops
 from tlc_jax.models.network import classifier, masked_language_model
 
 # Wide enough that element-wise work, which the formula leaves out, is small beside the products. Nothing of this

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tlc_jax.core.mesh import Placement
 from tlc_jax.models.numerics import affine, dropout
-from tlc_jax.training.mesh import Placement
 
 TOLERANCE = {"float32": 1e-5, "mix": 0.03, "bfloat16": 0.03}
 # Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register divides: on CPUs

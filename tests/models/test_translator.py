@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import scipy.special
 
-from tlc_jax.analysis import flops
 from tlc_jax.config import Impl, Model
+from tlc_jax.core.params import flatten
+from tlc_jax.models import flops
 from tlc_jax.models.network import translator
-from tlc_jax.selectors import flatten
 
 V, S, T, B = 40, 7, 6, 3
 MODEL = Model(layers=2, hidden=128, max_length=8, dropout=0.0, init="fan_in")

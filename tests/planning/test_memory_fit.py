@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.training import fitting
+from tlc_jax.planning import memory_fit as fitting
+from tlc_jax.planning.memory_fit import Room, divisors, largest, room_at_hand
 from tlc_jax.training.compilation import Footprint, _bytes_asked_for
-from tlc_jax.training.fitting import Room, divisors, largest, room_at_hand
 
 SIZES = [8 * 2**i for i in range(11)]  # 8 to 8192
 

@@ -4,12 +4,12 @@ import dataclasses
 import matplotlib
 import pytest
 
-from tlc_jax.analysis import figures, style
-from tlc_jax.analysis.curves import APPROX_BLEU
-from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR
-from tlc_jax.analysis.recipe_labels import count_label, recipe_labels
-from tlc_jax.analysis.records import load
-from tlc_jax.analysis.regime import regime
+from tlc_jax.report import figures, style
+from tlc_jax.report.labels import count_label, recipe_labels
+from tlc_jax.statistics.curves import APPROX_BLEU
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
+from tlc_jax.statistics.records import load
+from tlc_jax.statistics.regime import regime
 
 
 @pytest.fixture

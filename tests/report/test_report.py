@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from tlc_jax.analysis import figures, style
+from tlc_jax.commands import report
 from tlc_jax.config import resolve
-from tlc_jax.errors import InputError
-from tlc_jax.stages import report
+from tlc_jax.core.errors import InputError
+from tlc_jax.report import figures, style
 
 
 class _Page(html.parser.HTMLParser):
@@ -278,7 +278,7 @@ def test_a_task_of_encoders_may_be_called_translation(study_maker, tmp_path, no_
 
 
 def test_analysis_needs_no_jax():
-    code = "import sys, tlc_jax.stages.report, tlc_jax.analysis.flops; print(sorted({'jax', 'flax'} & {*sys.modules}))"
+    code = "import sys, tlc_jax.commands.report, tlc_jax.models.flops; print(sorted({'jax', 'flax'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tlc_jax import config
-from tlc_jax.errors import InputError
-from tlc_jax.stages.workdir import claim, read_config, read_json, write_json
+from tlc_jax.core.errors import InputError
+from tlc_jax.runs.workdir import claim, read_config, read_json, write_json
 
 CONFIG = config.resolve({"model": {"layers": 2}})
 
@@ -67,7 +67,7 @@ def test_two_processes_never_share_a_workdir(tmp_path):
 
 def test_the_lock_goes_with_its_process(tmp_path):
     code = (
-        "import os, pathlib, sys; from tlc_jax.stages.workdir import claim; from tlc_jax.config import Config; "
+        "import os, pathlib, sys; from tlc_jax.runs.workdir import claim; from tlc_jax.config import Config; "
         "lock = claim(pathlib.Path(sys.argv[1]), Config()); print('claimed', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -3,11 +3,11 @@ import json
 
 import pytest
 
-from tlc_jax.analysis.claims import evaluate
-from tlc_jax.analysis.kinds import Size
-from tlc_jax.analysis.records import load
-from tlc_jax.analysis.regime import regimes
-from tlc_jax.analysis.verdicts import FAILS, HOLDS, UNTESTED
+from tlc_jax.statistics.claims import evaluate
+from tlc_jax.statistics.kinds import Size
+from tlc_jax.statistics.records import load
+from tlc_jax.statistics.regime import regimes
+from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED
 
 
 def _verdicts(workdir):

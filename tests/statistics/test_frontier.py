@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.analysis.frontier import best_under, group, pareto, round_budgets, summarise
+from tlc_jax.statistics.frontier import best_under, group, pareto, round_budgets, summarise
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR
-from tlc_jax.analysis.records import load
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
+from tlc_jax.statistics.records import load
 
 
 def _append(path, text):

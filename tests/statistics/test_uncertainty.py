@@ -1,7 +1,7 @@
 import pytest
 
-from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Size
-from tlc_jax.analysis.spread import clear, half_width, pool, rule, trend
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
+from tlc_jax.statistics.uncertainty import clear, half_width, pool, rule, trend
 
 SMALL, MIDDLE, LARGE = Size(1, 2, 64), Size(2, 3, 128), Size(3, 4, 256)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tlc_jax.config import Impl, Model, Objective
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.packing import Packed
-from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
-from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
 from tlc_jax.models.network import classifier, masked_language_model
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import masked_language
+from tlc_jax.tasks.classification_evaluator import ClassificationEvaluator, summarise
+from tlc_jax.tasks.masked_lm import PerplexityEvaluator, unigram_loss
+from tlc_jax.training.loss import masked_language
 
 V, LENGTH = 50, 16
 MODEL = Model(layers=1, hidden=64, max_length=LENGTH)

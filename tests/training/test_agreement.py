@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 
-from tests.stages.processes import free_port
-from tests.training.one_of_two import SLOW_SECONDS
+from tests.helpers.one_of_two import SLOW_SECONDS
+from tests.helpers.processes import free_port
 from tests.training.test_loop import rows_of
-from tlc_jax.durations import Amounts
+from tlc_jax.config.durations import Amounts
 from tlc_jax.training.agreement import Note
 
 

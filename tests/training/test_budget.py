@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tlc_jax.durations import Amounts
+from tlc_jax.config.durations import Amounts
 from tlc_jax.training.budget import Budget, Ledger, benchmark_step, keep_benchmark, known_benchmark
 
 

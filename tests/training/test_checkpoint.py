@@ -11,8 +11,14 @@ import optax
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.errors import InputError
-from tlc_jax.training.checkpoint import Checkpointer, complete_steps, read_meta, read_params, save_params
+from tlc_jax.core.errors import InputError
+from tlc_jax.training.checkpoint import (
+    Checkpointer,
+    complete_steps,
+    read_meta,
+    read_params,
+    save_params,
+)
 from tlc_jax.training.step import TrainState, init_state
 
 

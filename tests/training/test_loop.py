@@ -16,13 +16,13 @@ import optax
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.compression.held import Held
+from tlc_jax.compression.during_training import Held
 from tlc_jax.compression.recipe import Prune
-from tlc_jax.durations import Amounts
-from tlc_jax.errors import StoppedEarly, TrainingFailed
+from tlc_jax.config.durations import Amounts
+from tlc_jax.core.errors import StoppedEarly, TrainingFailed
+from tlc_jax.core.mesh import Placement
 from tlc_jax.training.checkpoint import RETRY_SECONDS, complete_steps
 from tlc_jax.training.loop import Outcome, Task, train
-from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import StepMetrics, TrainState
 
 ROWS = 8

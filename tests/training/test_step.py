@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.compression.held import Held
-from tlc_jax.compression.pruning import apply_masks, magnitude_masks
+from tlc_jax.compression.during_training import Held
+from tlc_jax.compression.prune import apply_masks, magnitude_masks
 from tlc_jax.compression.recipe import Prune
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.selectors import flatten
-from tlc_jax.training.objectives import cross_entropy, masked_language
+from tlc_jax.training.loss import cross_entropy, masked_language
 from tlc_jax.training.optimizer import adamw, schedule
 from tlc_jax.training.step import init_state, make_train_step, step_key
 

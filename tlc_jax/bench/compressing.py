@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.artifact import load_artifact, save_artifact
-from tlc_jax.compression.compress import compress_params
 from tlc_jax.compression.recipe import Recipe, format_recipe, parse_recipe
 from tlc_jax.config import Config
+from tlc_jax.core.params import flatten
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.selectors import flatten
 from tlc_jax.training.checkpoint import read_params, save_params
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -8,10 +8,10 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from tlc_jax.bench import decoding_peers as peers
+from tlc_jax.bench.throughput import Variant, alternate, in_own_process, summary
 from tlc_jax.config import Config, merge, resolve, to_dict
-from tlc_jax.evaluation import decoding_peers as peers
-from tlc_jax.evaluation.throughput import Variant, alternate, in_own_process, summary
-from tlc_jax.stages import session
+from tlc_jax.runs import session
 
 CTRANSLATE2 = "CTranslate2, float32"
 CTRANSLATE2_INT8 = "CTranslate2, int8"

@@ -19,13 +19,13 @@ import jax
 import numpy as np
 
 from tlc_jax import config as configs
+from tlc_jax.bench import peers
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, PAD, UNK
-from tlc_jax.errors import InputError
-from tlc_jax.evaluation import peers
-from tlc_jax.evaluation.translation import search
-from tlc_jax.models.blocks import Shape
+from tlc_jax.models.layers import Shape
 from tlc_jax.models.network import Params, translator
-from tlc_jax.training.mesh import Placement
+from tlc_jax.tasks.translation_evaluator import search
 
 Translate = Callable[[], list[list[int]]]
 """Translates all sentences; the best translation's tokens of each, without <s>."""

@@ -15,12 +15,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from tlc_jax import config as configs
+from tlc_jax.commands import SHARED_SECTIONS, STAGES, Stage, find
 from tlc_jax.compression.recipe import parse_recipe
-from tlc_jax.config_checks import require_budget
-from tlc_jax.config_file import load_file, one_line, unknown_key
-from tlc_jax.errors import InputError
-from tlc_jax.stages import SHARED_SECTIONS, STAGES, Stage, find
-from tlc_jax.stages.workdir import read_config
+from tlc_jax.config.checks import require_budget
+from tlc_jax.config.load import load_file, one_line, unknown_key
+from tlc_jax.core.errors import InputError
+from tlc_jax.runs.workdir import read_config
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 

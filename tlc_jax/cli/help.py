@@ -8,9 +8,9 @@ import textwrap
 from pathlib import Path
 
 from tlc_jax import config as configs
-from tlc_jax.stages import STAGES, find
+from tlc_jax.commands import STAGES, find
 
-_STAGES_FOLDER = Path(__file__).parent / "stages"
+_COMMANDS_FOLDER = Path(__file__).parents[1] / "commands"
 _NAME_WIDTH = 34
 
 
@@ -77,5 +77,9 @@ def _entry(left: str, doc: str) -> str:
 
 def _docstring(name: str) -> str:
     """A stage's docstring, read without importing the stage, which would import JAX."""
-    source = (_STAGES_FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    source = (_COMMANDS_FOLDER / f"{_module(name)}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)) or ""
+
+
+def _module(name: str) -> str:
+    return {"analyse": "analyze"}.get(name, name)

@@ -15,8 +15,9 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from tlc_jax import __version__, processes
-from tlc_jax.errors import Ending, InputError, StoppedEarly, TrainingFailed
+from tlc_jax import __version__
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import Ending, InputError, StoppedEarly, TrainingFailed
 
 DONE, FAILED, WRONG_INPUT, STOPPED_EARLY, INTERRUPTED = 0, 1, 2, 75, 130
 
@@ -102,19 +103,19 @@ def _run(arguments: Sequence[str]) -> None:
         print(f"tlc_jax {__version__}")
         return
     if not arguments or arguments[0] in _HELP:
-        from tlc_jax import help_text
+        from tlc_jax.cli.main import help as help_text
 
         print(help_text.overview())
         return
     if _HELP.intersection(arguments[1:]):
-        from tlc_jax import help_text
+        from tlc_jax.cli.main import help as help_text
 
         print(help_text.of_stage(arguments[0]))
         return
-    from tlc_jax import command_line
+    from tlc_jax.cli.main import flags as command_line
 
     command = command_line.parse(arguments)
-    stage = importlib.import_module(f"tlc_jax.stages.{command.stage}")
+    stage = importlib.import_module(f"tlc_jax.commands.{command.stage.replace('analyse', 'analyze')}")
     stage.run(command.config, command.workdir, command.options)
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 from typing import Literal
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 # Settings that a stage accepts even where it does not read them, so that one set of flags can drive a whole pipeline.
 SHARED_SECTIONS: tuple[str, ...] = ("seed", "data", "tokenizer", "model", "optimizer", "budget", "init", "eval", "impl")

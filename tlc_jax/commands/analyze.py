@@ -22,21 +22,23 @@ import jax
 import matplotlib
 from matplotlib.figure import Figure
 
-from tlc_jax import processes
-from tlc_jax.analysis import compression_error, style
-from tlc_jax.analysis import compression_figures as figures
-from tlc_jax.analysis.recipe_labels import recipe_labels
-from tlc_jax.compression.compress import compress_params
+from tlc_jax.compression import error as compression_error
+from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.recipe import Prune, Recipe, parse_one_shot
 from tlc_jax.config import Config
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.sources import check_sources
-from tlc_jax.errors import InputError
 from tlc_jax.models.network import Params
-from tlc_jax.selectors import flatten, unflatten
-from tlc_jax.stages import session, starting_point
-from tlc_jax.stages.evaluating import Evaluation
-from tlc_jax.stages.starting_point import StartingPoint
+from tlc_jax.report import compression_figures as figures
+from tlc_jax.report import style
+from tlc_jax.report.labels import recipe_labels
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.tasks.evaluation import Evaluation
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params
 
 Rows = list[dict[str, Any]]

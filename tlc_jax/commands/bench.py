@@ -23,22 +23,25 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from tlc_jax.bench import compressing as bench_compressing
+from tlc_jax.bench import decoding as bench_decoding
+from tlc_jax.bench import decoding_peers, peers
+from tlc_jax.bench.throughput import Variant, alternate, summary
+from tlc_jax.commands.pretrain import make_task
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
-from tlc_jax.config_checks import require_own_architecture, require_translator
+from tlc_jax.config.checks import require_own_architecture, require_translator
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
-from tlc_jax.errors import InputError
-from tlc_jax.evaluation import decoding_peers, peers
-from tlc_jax.evaluation.throughput import Variant, alternate, summary
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.stages import bench_compressing, bench_decoding, microbatch, session
-from tlc_jax.stages.pretrain import make_task
-from tlc_jax.stages.programs import cost_per_step
-from tlc_jax.stages.workdir import write_json
+from tlc_jax.planning import microbatch
+from tlc_jax.planning.programs import cost_per_step
+from tlc_jax.runs import session
+from tlc_jax.runs.workdir import write_json
 from tlc_jax.training.loop import train
-from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import init_state, step_key
 
 _ROWS = 8192

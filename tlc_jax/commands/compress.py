@@ -18,7 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.compression.compress import compress_params
+from tlc_jax.commands.finetune import train_classifier
+from tlc_jax.compression import finish as compressed
+from tlc_jax.compression.apply import compress_params
+from tlc_jax.compression.iterative import Recovery, Work
 from tlc_jax.compression.recipe import (
     Finetune,
     Operation,
@@ -29,19 +32,20 @@ from tlc_jax.compression.recipe import (
     format_recipe,
     parse_recipe,
 )
-from tlc_jax.compression.structures import remove_all
+from tlc_jax.compression.remove import remove_all
 from tlc_jax.config import Config
-from tlc_jax.config_checks import require_budget
-from tlc_jax.data.translation import prepare_pairs
-from tlc_jax.errors import InputError
+from tlc_jax.config.checks import require_budget
+from tlc_jax.core.errors import InputError
+from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.models.network import Params
-from tlc_jax.stages import compressed, latencies, microbatch, session, starting_point
-from tlc_jax.stages.classifying import ClassifierRun, load_data
-from tlc_jax.stages.evaluating import Evaluation, require_head
-from tlc_jax.stages.finetune import train_classifier
-from tlc_jax.stages.recovery import Recovery, Work
-from tlc_jax.stages.starting_point import StartingPoint
-from tlc_jax.stages.translating import TranslatorRun
+from tlc_jax.planning import microbatch
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.tasks import latency as latencies
+from tlc_jax.tasks.classification import ClassifierRun, load_data
+from tlc_jax.tasks.evaluation import Evaluation, require_head
+from tlc_jax.tasks.translation import TranslatorRun
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:

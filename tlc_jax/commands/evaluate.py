@@ -15,10 +15,12 @@ from typing import Any
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.compression.size import directory_bytes, measure
 from tlc_jax.config import Config
+from tlc_jax.core.errors import InputError
 from tlc_jax.data.sources import check_sources
-from tlc_jax.errors import InputError
-from tlc_jax.stages import latencies, session, starting_point
-from tlc_jax.stages.evaluating import Evaluation, require_head
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.tasks import latency as latencies
+from tlc_jax.tasks.evaluation import Evaluation, require_head
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,14 +23,16 @@ from safetensors.numpy import save_file
 
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Config
-from tlc_jax.errors import InputError
-from tlc_jax.export import huggingface, onnx_file
-from tlc_jax.export.tokenizer_files import tokenizer_files
+from tlc_jax.core.errors import InputError
+from tlc_jax.interop import huggingface_export as huggingface
+from tlc_jax.interop import onnx_export as onnx_file
+from tlc_jax.interop.tokenizer_json import tokenizer_files
 from tlc_jax.models.network import Network
-from tlc_jax.stages import session, starting_point
-from tlc_jax.stages.evaluating import require_head
-from tlc_jax.stages.starting_point import StartingPoint
-from tlc_jax.stages.workdir import read_json, write_json
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.workdir import read_json, write_json
+from tlc_jax.tasks.evaluation import require_head
 
 _FOLDERS = {"hf": "huggingface", "onnx": "onnx"}
 

@@ -16,17 +16,21 @@ from typing import Any
 
 import jax
 
-from tlc_jax.compression.held import Held
-from tlc_jax.compression.pruning import restrict_masks
+from tlc_jax.compression import finish as compressed
+from tlc_jax.compression.during_training import Held
+from tlc_jax.compression.prune import restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config
 from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params, classifier
-from tlc_jax.stages import compressed, latencies, microbatch, session, starting_point
-from tlc_jax.stages.classifying import ClassifierRun, load_data
-from tlc_jax.stages.starting_point import StartingPoint
+from tlc_jax.planning import microbatch
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.tasks import latency as latencies
+from tlc_jax.tasks.classification import ClassifierRun, load_data
 from tlc_jax.training.loop import train
 
 

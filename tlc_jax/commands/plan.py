@@ -20,22 +20,23 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from tlc_jax import processes
-from tlc_jax.analysis import flops
-from tlc_jax.analysis.tpu import CHIPS, Chip, parse_topology, program_cost
 from tlc_jax.config import Config, merge, parse_size, resolve, to_dict
-from tlc_jax.data.buckets import rows_of
+from tlc_jax.config.durations import UNITS
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.mesh import Placement
+from tlc_jax.data.length_buckets import rows_of
 from tlc_jax.data.packing import rows_prepared
-from tlc_jax.durations import UNITS
-from tlc_jax.stages import plan_text, programs, session
-from tlc_jax.stages.microbatch import COMPILATIONS, agreed, state_copies
-from tlc_jax.stages.programs import Work
-from tlc_jax.stages.timing import StepTime, estimate, measure
-from tlc_jax.stages.topology import devices_of, prepare_for
-from tlc_jax.stages.workdir import write_json
+from tlc_jax.models import flops
+from tlc_jax.planning import plan_text, programs
+from tlc_jax.planning.memory_fit import Fit, Room, largest, room_at_hand
+from tlc_jax.planning.microbatch import COMPILATIONS, agreed, state_copies
+from tlc_jax.planning.programs import Work
+from tlc_jax.planning.step_time import StepTime, estimate, measure
+from tlc_jax.planning.topology import devices_of, prepare_for
+from tlc_jax.planning.tpu import CHIPS, Chip, parse_topology, program_cost
+from tlc_jax.runs import session
+from tlc_jax.runs.workdir import write_json
 from tlc_jax.training.compilation import Compiler, Footprint, versions
-from tlc_jax.training.fitting import Fit, Room, largest, room_at_hand
-from tlc_jax.training.mesh import Placement
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,21 +20,22 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tlc_jax.config import Config
-from tlc_jax.data import files
-from tlc_jax.data.buckets import best_widths
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
+from tlc_jax.data import text_files as files
+from tlc_jax.data.examples import Examples
 from tlc_jax.data.labelled import encode_examples
+from tlc_jax.data.length_buckets import best_widths
+from tlc_jax.data.pairs import encode_split
 from tlc_jax.data.progress import Bar
-from tlc_jax.data.records import Examples
 from tlc_jax.data.sources import Source
-from tlc_jax.data.translation import encode_split
-from tlc_jax.errors import InputError
-from tlc_jax.evaluation.classification import ClassificationEvaluator
-from tlc_jax.evaluation.translation import Decoder
 from tlc_jax.models.network import Params
-from tlc_jax.stages import session, starting_point
-from tlc_jax.stages.starting_point import StartingPoint
-from tlc_jax.stages.translating import one_line
-from tlc_jax.training.mesh import Placement
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.tasks.classification_evaluator import ClassificationEvaluator
+from tlc_jax.tasks.translation import one_line
+from tlc_jax.tasks.translation_evaluator import Decoder
 
 _ROWS = 4096  # texts of a block: enough of them to sort by length, few enough to hold
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tlc_jax.config import Config
 from tlc_jax.data import packing
-from tlc_jax.data.translation import prepare_pairs
+from tlc_jax.data.pairs import prepare_pairs
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,20 +15,22 @@ from typing import Any
 
 import jax
 
-from tlc_jax.analysis import flops
 from tlc_jax.config import Config
-from tlc_jax.config_checks import require_budget
+from tlc_jax.config.checks import require_budget
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import prepare
 from tlc_jax.data.sources import check_sources
 from tlc_jax.data.vocabulary import OURS, SpecialIds
-from tlc_jax.evaluation.perplexity import PerplexityEvaluator, unigram_loss
+from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params, masked_language_model
-from tlc_jax.stages import microbatch, session, starting_point
-from tlc_jax.stages.programs import cost_per_step, make_step
+from tlc_jax.planning import microbatch
+from tlc_jax.planning.programs import cost_per_step, make_step
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.tasks.masked_lm import PerplexityEvaluator, unigram_loss
 from tlc_jax.training.loop import Task, train
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import masked_language
+from tlc_jax.training.loss import masked_language
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.analysis import claims as claims_of
-from tlc_jax.analysis import figures, page, tables
-from tlc_jax.analysis.frontier import group
-from tlc_jax.analysis.kinds import TRANSLATOR, Kind
-from tlc_jax.analysis.recipe_labels import model_label, recipe_labels
-from tlc_jax.analysis.records import Study, load
-from tlc_jax.analysis.regime import Regime, regimes
-from tlc_jax.analysis.verdicts import FAILS, HOLDS, UNTESTED, Claim
 from tlc_jax.config import Config
+from tlc_jax.report import figures, page, tables
+from tlc_jax.report.labels import model_label, recipe_labels
+from tlc_jax.statistics import claims as claims_of
+from tlc_jax.statistics.frontier import group
+from tlc_jax.statistics.kinds import TRANSLATOR, Kind
+from tlc_jax.statistics.records import Study, load
+from tlc_jax.statistics.regime import Regime, regimes
+from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED, Claim
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:

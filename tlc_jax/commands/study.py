@@ -21,12 +21,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax import processes
+from tlc_jax.commands import analyze as analyse
+from tlc_jax.commands import compress, finetune, pretrain, translate
 from tlc_jax.config import Config
-from tlc_jax.errors import InputError, StoppedEarly, TrainingFailed
-from tlc_jax.stages import analyse, compress, finetune, pretrain, session, translate
-from tlc_jax.stages.jobs import Job, expand, needed_first
-from tlc_jax.stages.workdir import InUse, claim, read_json, write_json
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import InputError, StoppedEarly, TrainingFailed
+from tlc_jax.runs import session
+from tlc_jax.runs.workdir import InUse, claim, read_json, write_json
+from tlc_jax.study.jobs import Job, expand, needed_first
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,15 @@ from typing import Any
 import jax
 
 from tlc_jax.config import Config
-from tlc_jax.config_checks import require_budget, require_translator
+from tlc_jax.config.checks import require_budget, require_translator
+from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.data.sources import check_sources
-from tlc_jax.data.translation import prepare_pairs
 from tlc_jax.models.network import Network, Params, translator
-from tlc_jax.stages import microbatch, session, starting_point
-from tlc_jax.stages.starting_point import AVERAGED, StartingPoint
-from tlc_jax.stages.translating import TranslatorRun
+from tlc_jax.planning import microbatch
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.runs.saved_model import AVERAGED, StartingPoint
+from tlc_jax.tasks.translation import TranslatorRun
 from tlc_jax.training.checkpoint import complete_steps, read_params, save_params
 from tlc_jax.training.loop import train
 

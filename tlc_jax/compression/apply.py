@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax.compression.pruning import Masks, join_masks, magnitude_masks, zero_pruned
-from tlc_jax.compression.quantization import QuantizedTensor, dequantize_leaf, quantize
+from tlc_jax.compression.prune import Masks, join_masks, magnitude_masks, zero_pruned
+from tlc_jax.compression.quantize import QuantizedTensor, dequantize_leaf, quantize
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe
-from tlc_jax.selectors import drain, flatten, unflatten
+from tlc_jax.core.params import drain, flatten, unflatten
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,11 +28,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tlc_jax.compression import packing
-from tlc_jax.compression.compress import Compressed
-from tlc_jax.compression.quantization import QuantizedTensor, dequantize_leaf, lowest_code
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.compression import bit_packing as packing
+from tlc_jax.compression.apply import Compressed
+from tlc_jax.compression.quantize import QuantizedTensor, dequantize_leaf, lowest_code
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 
 FORMAT = 1
 KEY = "tlc_jax"  # one entry: safetensors writes several in random order

@@ -10,12 +10,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tlc_jax.compression.pruning import apply_masks, clear_moments, join_masks, magnitude_masks, mask_updates
-from tlc_jax.compression.quantization import round_weights
+from tlc_jax.compression.prune import (
+    apply_masks,
+    clear_moments,
+    join_masks,
+    magnitude_masks,
+    mask_updates,
+)
+from tlc_jax.compression.quantize import round_weights
 from tlc_jax.compression.recipe import Prune, Quantize
 from tlc_jax.compression.scope import prunable
+from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.models.network import Params
-from tlc_jax.selectors import flatten, unflatten
 
 # Zhu & Gupta leave open when gradual pruning starts, how often it prunes and when it is done. Twenty times, evenly over
 # the first three quarters of the budget: the last quarter recovers at full sparsity.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tlc_jax.compression.scope import EMBEDDING, compressible, output_axis
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import Rule, flatten, select
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import Rule, flatten, select
 
 Params = Mapping[str, Any]
 

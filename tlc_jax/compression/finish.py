@@ -11,18 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tlc_jax import processes
+from tlc_jax.compression.apply import Compressed, compress_params
 from tlc_jax.compression.artifact import load_artifact, save_artifact
-from tlc_jax.compression.compress import Compressed, compress_params
-from tlc_jax.compression.pruning import sparsity
+from tlc_jax.compression.prune import sparsity
 from tlc_jax.compression.recipe import FLOAT_BITS, Recipe
 from tlc_jax.compression.size import directory_bytes, measure
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.mesh import describe_parameters
+from tlc_jax.core.params import flatten
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params
-from tlc_jax.selectors import flatten
-from tlc_jax.stages.starting_point import ARTIFACT
+from tlc_jax.runs.saved_model import ARTIFACT
 from tlc_jax.training.checkpoint import save_params
-from tlc_jax.training.mesh import describe_parameters
 
 
 def finish(

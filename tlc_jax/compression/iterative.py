@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tlc_jax import processes
-from tlc_jax.compression.held import Held
-from tlc_jax.compression.pruning import apply_masks, join_masks, magnitude_masks, schedule
+from tlc_jax.compression.during_training import Held
+from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks, schedule
 from tlc_jax.compression.recipe import Operation, Prune, Recipe, format_recipe
 from tlc_jax.config import Budget, Config, to_dict
+from tlc_jax.core import distributed as processes
 from tlc_jax.models.network import Params
-from tlc_jax.stages import session
-from tlc_jax.stages.classifying import ClassifierRun
-from tlc_jax.stages.translating import TranslatorRun
+from tlc_jax.runs import session
+from tlc_jax.tasks.classification import ClassifierRun
+from tlc_jax.tasks.translation import TranslatorRun
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params, save_params
 from tlc_jax.training.loop import train
 

@@ -18,8 +18,8 @@ import optax
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.compression.scope import Params, input_axis, prunable
 from tlc_jax.compression.thresholds import keep_largest, keep_largest_along, nonzero
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 
 Masks = Mapping[str, Any]
 

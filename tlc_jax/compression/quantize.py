@@ -23,8 +23,8 @@ from aqt.jax.v2 import aqt_quantizer, calibration
 from tlc_jax.compression.recipe import FLOAT_BITS, Quantize
 from tlc_jax.compression.scope import Params, compressible, input_axis
 from tlc_jax.compression.thresholds import nonzero, value_of_rank
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 
 # Shares of the full range that `range=mse` tries, the whole first: of equal errors the wider range wins.
 CLIPPING = tuple(round(1 - 0.04 * step, 2) for step in range(20))

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 FLOAT_BITS = 32
 ANY = ".*"

@@ -18,8 +18,8 @@ import numpy as np
 
 from tlc_jax.compression.recipe import Remove
 from tlc_jax.config import Model
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten, unflatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 
 ATTENTION = re.compile(r"(.*blocks/(?:attention|cross))/output/kernel")
 FEED_FORWARD = re.compile(r"(.*blocks/ffn)/down/kernel")

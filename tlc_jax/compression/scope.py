@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlc_jax.compression.recipe import ANY
-from tlc_jax.errors import InputError
-from tlc_jax.selectors import flatten, select
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, select
 
 Params = Mapping[str, Any]
 MATRIX = re.compile(r"(.*/)?kernel")

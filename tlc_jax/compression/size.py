@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tlc_jax.compression.compress import Compressed
+from tlc_jax.compression.apply import Compressed
 from tlc_jax.compression.recipe import FLOAT_BITS
-from tlc_jax.selectors import flatten
+from tlc_jax.core.params import flatten
 
 
 @dataclasses.dataclass(frozen=True)

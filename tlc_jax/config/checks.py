@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing
 
-from tlc_jax.durations import UNITS
-from tlc_jax.errors import InputError
-from tlc_jax.processes import parse as parse_processes
+from tlc_jax.config.durations import UNITS
+from tlc_jax.core.distributed import parse as parse_processes
+from tlc_jax.core.errors import InputError
 
 if typing.TYPE_CHECKING:
     from tlc_jax.config import Config

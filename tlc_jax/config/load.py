@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 
 def load_file(argument: str) -> ConfigDict:

@@ -19,9 +19,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from tlc_jax.config_checks import check_values
-from tlc_jax.errors import InputError
-from tlc_jax.settings import (
+from tlc_jax.config.checks import check_values
+from tlc_jax.config.schema import (
     Analyse,
     Bench,
     Budget,
@@ -42,6 +41,7 @@ from tlc_jax.settings import (
     Tokenizer,
     setting,
 )
+from tlc_jax.core.errors import InputError
 
 
 def _section(cls: type, doc: str) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tlc_jax.durations import UNITS, Amounts
+from tlc_jax.config.durations import UNITS, Amounts
 
 
 def setting(default: Any, doc: str, choices: tuple[Any, ...] = ()) -> Any:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tlc_jax.errors import InputError, StoppedEarly
+from tlc_jax.core.errors import InputError, StoppedEarly
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 Rule = tuple[str, Any]
 

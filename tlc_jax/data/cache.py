@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 Facts = dict[str, Any]
 

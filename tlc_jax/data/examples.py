@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 
 from tlc_jax import config
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 TEXT_NAMES = ("sentence", "text", "premise", "sentence1", "question1", "en")
 PAIR_NAMES = ("hypothesis", "sentence2", "question2", "fr")

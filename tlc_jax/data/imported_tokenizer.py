@@ -17,9 +17,9 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from tlc_jax.core.errors import InputError
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.data.vocabulary import SpecialIds
-from tlc_jax.errors import InputError
 
 # The library's own threads cannot be told their number. Ours can, and each call of theirs stays in its thread.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

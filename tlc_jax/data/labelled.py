@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from tlc_jax import config
+from tlc_jax.core.errors import InputError
 from tlc_jax.data import sources as sources_lib
+from tlc_jax.data.examples import Examples, suggest
 from tlc_jax.data.order import held_out_rows, subset
-from tlc_jax.data.records import Examples, suggest
 from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.data.vocabulary import PAD
-from tlc_jax.errors import InputError
 
 _BLOCK = 8192  # texts tokenised at once
 

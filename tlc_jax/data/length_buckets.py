@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tlc_jax.core.errors import InputError
 from tlc_jax.data.order import Turns, permutation
-from tlc_jax.data.translation import Pairs
+from tlc_jax.data.pairs import Pairs
 from tlc_jax.data.vocabulary import EOS, PAD
-from tlc_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 _STEP = 4  # widths are multiples of it

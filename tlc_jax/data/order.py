@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 _SUBSET, _HELD_OUT = 2**32, 2**32 + 1  # keys that no epoch's permutation has
 _FINEST = 10**6  # denominators of mixing weights: places up to 10^12 stay within 64 bits

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlc_jax.config import Config
+from tlc_jax.core.errors import InputError
 from tlc_jax.data import sources as sources_lib
 from tlc_jax.data.cache import Facts, NotMade, cached
 from tlc_jax.data.order import held_out_rows, subset
@@ -22,7 +23,6 @@ from tlc_jax.data.rows import Counts, dtype_for, pack
 from tlc_jax.data.sentencepiece_tokenizer import sample_lines, train_tokenizer
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.errors import InputError
 
 _FORMAT = 1  # raise it when the same text would be packed or tokenised differently
 

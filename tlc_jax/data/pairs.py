@@ -16,6 +16,7 @@ from typing import IO
 import numpy as np
 
 from tlc_jax.config import Config
+from tlc_jax.core.errors import InputError
 from tlc_jax.data import sources as sources_lib
 from tlc_jax.data.cache import Facts, cached
 from tlc_jax.data.order import held_out_rows, subset
@@ -25,7 +26,6 @@ from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.data.vocabulary import EOS, OURS, PAD
-from tlc_jax.errors import InputError
 
 _FORMAT = 1  # raise it when the same pairs would be tokenised or chosen differently
 _BLOCK = 8192  # pairs tokenised at once

@@ -17,9 +17,9 @@ from typing import ClassVar
 import numpy as np
 import sentencepiece
 
+from tlc_jax.core.errors import InputError
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK, OURS, PAD, UNK
-from tlc_jax.errors import InputError
 
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 _SPACE_SIGN = "\u2581"

@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tlc_jax import config
-from tlc_jax.data.records import Examples, suggest
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.data.examples import Examples, suggest
 
 KINDS = ("tfds", "files", "toy")
 _TOY_SEED = 0  # the toy world is one world, whatever the seed of a run
@@ -86,7 +86,7 @@ def check_sources(spec: str, field: str, data: config.Data) -> tuple[Source, ...
 def lines(source: Source, data: config.Data) -> Iterator[str]:
     """The text of a source for pretraining, one line at a time without its line end; "" ends a document."""
     if source.kind == "files":
-        from tlc_jax.data import files
+        from tlc_jax.data import text_files as files
 
         return files.lines(source.location, data)
     if source.kind == "tfds":
@@ -99,7 +99,7 @@ def lines(source: Source, data: config.Data) -> Iterator[str]:
 def examples(source: Source, data: config.Data) -> Examples:
     """All examples of a labelled (or merely labellable) source, in order."""
     if source.kind == "files":
-        from tlc_jax.data import files
+        from tlc_jax.data import text_files as files
 
         return files.examples(source.location, data)
     if source.kind == "tfds":
@@ -112,7 +112,7 @@ def examples(source: Source, data: config.Data) -> Examples:
 def pairs(source: Source, data: config.Data) -> Iterator[tuple[str, str]]:
     """Sentences with their translations, in order."""
     if source.kind == "files":
-        from tlc_jax.data import files
+        from tlc_jax.data import text_files as files
 
         return files.pairs(source.location, data)
     if source.kind == "tfds":
@@ -131,7 +131,7 @@ def fingerprint(source: Source, data: config.Data) -> str:
         return f"toy:{source.location}:{source.split}:{content}"
     columns = f"text={data.text} pair={data.pair}"
     if source.kind == "files":
-        from tlc_jax.data import files
+        from tlc_jax.data import text_files as files
 
         return f"{files.fingerprint(source.location)} {columns}"
     from tlc_jax.data import tfds_source
@@ -142,7 +142,7 @@ def fingerprint(source: Source, data: config.Data) -> str:
 def size_hint(source: Source, data: config.Data) -> int:
     """About how many bytes of text a source has, for progress bars; 0: unknown."""
     if source.kind == "files":
-        from tlc_jax.data import files
+        from tlc_jax.data import text_files as files
 
         return files.size_hint(source.location)
     if source.kind == "tfds":
@@ -218,7 +218,7 @@ def _slug(text: str) -> str:
 
 def _check(source: Source, data: config.Data) -> None:
     if source.kind == "files":
-        from tlc_jax.data import files
+        from tlc_jax.data import text_files as files
 
         files.check(source.location)
     elif source.kind == "tfds":

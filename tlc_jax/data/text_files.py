@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from tlc_jax import config
-from tlc_jax.data.records import UNLABELLED, Columns, Examples, choose_columns
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.data.examples import UNLABELLED, Columns, Examples, choose_columns
 
 SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl")
 _TABLES = SUFFIXES[1:]

@@ -21,8 +21,8 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from tlc_jax import config
-from tlc_jax.data.records import Columns, Examples, choose_columns, suggest
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.data.examples import Columns, Examples, choose_columns, suggest
 
 _BLOCK = 1024  # records fetched at once
 # TFDS lists a data set only after the module that declares it has been imported.

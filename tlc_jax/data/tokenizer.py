@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from tlc_jax.core.errors import InputError
 from tlc_jax.data.vocabulary import SpecialIds
-from tlc_jax.errors import InputError
 
 
 class Tokenizer(abc.ABC):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten
 from tlc_jax.data.vocabulary import SpecialIds
-from tlc_jax.errors import InputError
-from tlc_jax.models.huggingface import ACTIVATIONS, FAMILIES, Family
+from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, Family
 from tlc_jax.models.network import Network, Params
-from tlc_jax.selectors import flatten
 
 _CLASSES = {"bert": "Bert", "roberta": "Roberta", "roberta-prelayernorm": "RobertaPreLayerNorm"}
 _HEADS = {"mlm": "ForMaskedLM", "classifier": "ForSequenceClassification"}

@@ -16,12 +16,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tlc_jax import config as configs
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data import imported_tokenizer
 from tlc_jax.data.imported_tokenizer import ImportedTokenizer
-from tlc_jax.errors import InputError
-from tlc_jax.models.huggingface import Family, family_of, imported, model_of
+from tlc_jax.interop.huggingface_names import Family, family_of, imported, model_of
 from tlc_jax.models.network import Network, Params
-from tlc_jax.selectors import flatten, unflatten
 
 PREFIX = "hf:"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

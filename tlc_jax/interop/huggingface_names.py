@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tlc_jax import config
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 """By their `hidden_act`."""

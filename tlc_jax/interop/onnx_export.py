@@ -16,11 +16,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tlc_jax.compression.quantization import QuantizedTensor
-from tlc_jax.errors import InputError
-from tlc_jax.export.onnx_graph import OPSET, Graph, encoder_graph, layer_path
+from tlc_jax.compression.quantize import QuantizedTensor
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten
+from tlc_jax.interop.onnx_graph import OPSET, Graph, encoder_graph, layer_path
 from tlc_jax.models.network import Network, Params
-from tlc_jax.selectors import flatten
 
 _INTEGERS = {
     (True, True): ml_dtypes.int4,

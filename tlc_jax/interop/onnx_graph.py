@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tlc_jax.models.blocks import SHARED_BY, Shape
+from tlc_jax.models.layers import SHARED_BY, Shape
 from tlc_jax.models.network import Network
 
 OPSET = 21

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tlc_jax.models.blocks import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
+from tlc_jax.core.batch_sharding import split_rows
+from tlc_jax.models.layers import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
 from tlc_jax.models.numerics import affine, dropout
-from tlc_jax.models.sharding import split_rows
 
 
 class Encoder(nnx.Module):

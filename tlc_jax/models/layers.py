@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tlc_jax import config
+from tlc_jax.core.batch_sharding import split_rows
 from tlc_jax.models.numerics import affine, dropout
-from tlc_jax.models.sharding import split_rows
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),

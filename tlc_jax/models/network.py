@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tlc_jax import config
-from tlc_jax.models.blocks import Shape
 from tlc_jax.models.encoder import Classifier, Encoder, MaskedLanguageModel
-from tlc_jax.models.seq2seq import Translator
+from tlc_jax.models.layers import Shape
+from tlc_jax.models.translator import Translator
 
 Params = dict[str, Any]
 

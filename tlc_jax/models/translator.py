@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tlc_jax.models.blocks import Attention, Embedding, FeedForward, Shape, Stack, layer_norm
+from tlc_jax.models.layers import Attention, Embedding, FeedForward, Shape, Stack, layer_norm
 from tlc_jax.models.numerics import affine, dropout
 
 

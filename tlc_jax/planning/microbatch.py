@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tlc_jax import processes
 from tlc_jax.config import Config
-from tlc_jax.data.buckets import PairBatches
-from tlc_jax.data.translation import Pairs
-from tlc_jax.errors import InputError
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
+from tlc_jax.data.length_buckets import PairBatches
+from tlc_jax.data.pairs import Pairs
 from tlc_jax.models.network import Network
-from tlc_jax.stages import programs, session
-from tlc_jax.stages.programs import Work
+from tlc_jax.planning import programs
+from tlc_jax.planning.memory_fit import Fit, largest, room_at_hand
+from tlc_jax.planning.programs import Work
+from tlc_jax.runs import session
 from tlc_jax.training.compilation import Compiler
-from tlc_jax.training.fitting import Fit, largest, room_at_hand
-from tlc_jax.training.mesh import Placement
 
 COMPILATIONS = "compilations"
 """The folder of a workdir that remembers what programs need."""

@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import optax
 
-from tlc_jax.analysis import flops
 from tlc_jax.config import Config
-from tlc_jax.data.masking import predicted_positions
-from tlc_jax.durations import Amounts
-from tlc_jax.errors import InputError
+from tlc_jax.config.durations import Amounts
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
+from tlc_jax.models import flops
 from tlc_jax.models.network import Network, masked_language_model, translator
+from tlc_jax.planning.memory_fit import divisors
+from tlc_jax.tasks.masking import predicted_positions
 from tlc_jax.training.compilation import Program
-from tlc_jax.training.fitting import divisors
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import Objective, classification, masked_language, translation
+from tlc_jax.training.loss import Objective, classification, masked_language, translation
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import TrainStep, make_train_step
 

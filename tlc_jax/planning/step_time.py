@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax.analysis.tpu import Chip, ProgramCost
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
+from tlc_jax.planning.tpu import Chip, ProgramCost
 from tlc_jax.training.compilation import Program, abstract_state, jit_step
-from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import init_state
 
 _STEPS = 3

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 import jax
 
-from tlc_jax.analysis.tpu import CHIPS, parse_topology
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.planning.tpu import CHIPS, parse_topology
 
 # The compiler alone is wanted: no search for a TPU or its neighbours, no lock against other users of the library, and
 # no log of what it could not find.

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 GIB = 2**30
 

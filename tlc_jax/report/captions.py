@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from tlc_jax.analysis.curves import APPROX_BLEU, LOSS, Quantity
-from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Kind
+from tlc_jax.statistics.curves import APPROX_BLEU, LOSS, Quantity
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tlc_jax.analysis import style
-from tlc_jax.analysis.compression_error import Matrix, MatrixError
-from tlc_jax.analysis.frontier import group
+from tlc_jax.compression.error import Matrix, MatrixError
+from tlc_jax.report import style
+from tlc_jax.statistics.frontier import group
 
 _STATISTIC = "L2 norm of the difference\nof each output row (log)"
 _MOST_WRITTEN = 24  # layers up to which cells of a heat map carry their numbers

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from tlc_jax.analysis import captions, style
-from tlc_jax.analysis.curves import LOSS, Curve, Quantity, measured, shared_end, values_at
-from tlc_jax.analysis.frontier import group, pareto, summarise
-from tlc_jax.analysis.kinds import Size
-from tlc_jax.analysis.recipe_labels import recipe_labels, size_label
-from tlc_jax.analysis.records import Model, Study
+from tlc_jax.report import captions, style
+from tlc_jax.report.labels import recipe_labels, size_label
+from tlc_jax.statistics.curves import LOSS, Curve, Quantity, measured, shared_end, values_at
+from tlc_jax.statistics.frontier import group, pareto, summarise
+from tlc_jax.statistics.kinds import Size
+from tlc_jax.statistics.records import Model, Study
 
 
 @dataclasses.dataclass(frozen=True)

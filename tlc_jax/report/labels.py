@@ -6,8 +6,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
-from tlc_jax.analysis.kinds import Size
-from tlc_jax.analysis.records import Model
 from tlc_jax.compression.recipe import (
     Operation,
     Prune,
@@ -17,7 +15,9 @@ from tlc_jax.compression.recipe import (
     format_recipe,
     parse_recipe,
 )
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.statistics.kinds import Size
+from tlc_jax.statistics.records import Model
 
 
 def recipe_labels(recipes: Iterable[str]) -> dict[str, str]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from tlc_jax.analysis.figures import Drawn
-from tlc_jax.analysis.frontier import group
-from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Kind
-from tlc_jax.analysis.page_analyses import analyses
-from tlc_jax.analysis.page_markup import figures, section, table
-from tlc_jax.analysis.page_provenance import provenance
-from tlc_jax.analysis.page_samples import samples
-from tlc_jax.analysis.page_style import CSS
-from tlc_jax.analysis.page_tables import best_table, model_tables, training_table
-from tlc_jax.analysis.recipe_labels import model_label, recipe_labels
-from tlc_jax.analysis.records import Study
-from tlc_jax.analysis.regime import Regime
-from tlc_jax.analysis.spread import rule
-from tlc_jax.analysis.tables import Choice, hundredths
-from tlc_jax.analysis.verdicts import Claim
+from tlc_jax.report.figures import Drawn
+from tlc_jax.report.labels import model_label, recipe_labels
+from tlc_jax.report.page_analyses import analyses
+from tlc_jax.report.page_markup import figures, section, table
+from tlc_jax.report.page_provenance import provenance
+from tlc_jax.report.page_samples import samples
+from tlc_jax.report.page_style import CSS
+from tlc_jax.report.page_tables import best_table, model_tables, training_table
+from tlc_jax.report.tables import Choice, hundredths
+from tlc_jax.statistics.frontier import group
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
+from tlc_jax.statistics.records import Study
+from tlc_jax.statistics.regime import Regime
+from tlc_jax.statistics.uncertainty import rule
+from tlc_jax.statistics.verdicts import Claim
 
 
 def render(

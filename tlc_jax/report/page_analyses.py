@@ -5,12 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from tlc_jax.analysis import captions
-from tlc_jax.analysis.figures import Drawn
-from tlc_jax.analysis.page_markup import figures, section, table
-from tlc_jax.analysis.recipe_labels import recipe_labels, size_label
-from tlc_jax.analysis.records import Analysis, Study
-from tlc_jax.analysis.tables import analysis_rows
+from tlc_jax.report import captions
+from tlc_jax.report.figures import Drawn
+from tlc_jax.report.labels import recipe_labels, size_label
+from tlc_jax.report.page_markup import figures, section, table
+from tlc_jax.report.tables import analysis_rows
+from tlc_jax.statistics.records import Analysis, Study
 
 
 def analyses(study: Study) -> str:

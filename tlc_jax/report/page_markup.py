@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from tlc_jax.analysis.figures import Drawn
+from tlc_jax.report.figures import Drawn
 
 
 def details(names: Sequence[str]) -> str:

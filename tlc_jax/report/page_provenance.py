@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from tlc_jax.analysis.kinds import ENCODER, TRANSLATOR, Kind
-from tlc_jax.analysis.records import Model, Study
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
+from tlc_jax.statistics.records import Model, Study
 
 
 def provenance(study: Study) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from tlc_jax.analysis.page_markup import section, table
-from tlc_jax.analysis.records import Study
+from tlc_jax.report.page_markup import section, table
+from tlc_jax.statistics.records import Study
 
 
 def samples(study: Study) -> str:

@@ -6,14 +6,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from tlc_jax.analysis.curves import Curve
-from tlc_jax.analysis.frontier import group, summarise
-from tlc_jax.analysis.kinds import ENCODER
-from tlc_jax.analysis.page_markup import details, table
-from tlc_jax.analysis.recipe_labels import count_label, model_label, recipe_labels
-from tlc_jax.analysis.records import Model, Study
-from tlc_jax.analysis.regime import Progress, Regime
-from tlc_jax.analysis.tables import (
+from tlc_jax.report.labels import count_label, model_label, recipe_labels
+from tlc_jax.report.page_markup import details, table
+from tlc_jax.report.tables import (
     Choice,
     hundredths,
     latency_of,
@@ -24,6 +19,11 @@ from tlc_jax.analysis.tables import (
     scores,
     split_accuracies,
 )
+from tlc_jax.statistics.curves import Curve
+from tlc_jax.statistics.frontier import group, summarise
+from tlc_jax.statistics.kinds import ENCODER
+from tlc_jax.statistics.records import Model, Study
+from tlc_jax.statistics.regime import Progress, Regime
 
 
 def best_table(study: Study, chosen: Sequence[Choice]) -> str:

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from tlc_jax.analysis.kinds import Size
+from tlc_jax.statistics.kinds import Size
 
 RC: Any = {
     "font.family": "DejaVu Sans",  # bundled with matplotlib, so figures are the same everywhere

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.analysis.curves import measured
-from tlc_jax.analysis.frontier import Summary, best_under, group, pareto, round_budgets, summarise
-from tlc_jax.analysis.kinds import TRANSLATOR, Kind
-from tlc_jax.analysis.records import Model, Study
-from tlc_jax.analysis.verdicts import Claim
+from tlc_jax.statistics.curves import measured
+from tlc_jax.statistics.frontier import Summary, best_under, group, pareto, round_budgets, summarise
+from tlc_jax.statistics.kinds import TRANSLATOR, Kind
+from tlc_jax.statistics.records import Model, Study
+from tlc_jax.statistics.verdicts import Claim
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 
 from tlc_jax import config as configs
 from tlc_jax.compression.artifact import load_artifact
-from tlc_jax.compression.pruning import Masks, masks_from_zeros
+from tlc_jax.compression.prune import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.tokenizer import Tokenizer, kept_in
-from tlc_jax.errors import InputError
+from tlc_jax.interop import huggingface_import as importing
 from tlc_jax.models.network import Network, Params
-from tlc_jax.selectors import flatten, unflatten
-from tlc_jax.stages import importing, session
+from tlc_jax.runs import session
 from tlc_jax.training import checkpoint
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from tlc_jax import config as configs
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 # Settings that may differ between two runs of one workdir: they change how a run goes, not what it is.
 MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tlc_jax.analysis import claims_models, claims_training
-from tlc_jax.analysis.kinds import ENCODER, Kind
-from tlc_jax.analysis.records import Study
-from tlc_jax.analysis.regime import Regime
-from tlc_jax.analysis.verdicts import UNTESTED, Claim
+from tlc_jax.statistics import claims_models, claims_training
+from tlc_jax.statistics.kinds import ENCODER, Kind
+from tlc_jax.statistics.records import Study
+from tlc_jax.statistics.regime import Regime
+from tlc_jax.statistics.verdicts import UNTESTED, Claim
 
 
 def evaluate(study: Study, regimes: Mapping[Kind, Regime]) -> list[Claim]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tlc_jax.analysis.frontier import best_under, summarise
-from tlc_jax.analysis.kinds import TRANSLATOR, Size
-from tlc_jax.analysis.records import Model, Study
-from tlc_jax.analysis.spread import SCORE_MARGIN, clear, pool, trend
-from tlc_jax.analysis.verdicts import FAILS, HOLDS, UNTESTED, Claim, headed, percent, points
+from tlc_jax.statistics.frontier import best_under, summarise
+from tlc_jax.statistics.kinds import TRANSLATOR, Size
+from tlc_jax.statistics.records import Model, Study
+from tlc_jax.statistics.uncertainty import SCORE_MARGIN, clear, pool, trend
+from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED, Claim, headed, percent, points
 
 _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally good
 _BUDGETS = 64  # memory budgets tried, evenly on a log scale

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tlc_jax.analysis.curves import LOSS, Curve, Quantity, measured, reaching, shared_end, values_at
-from tlc_jax.analysis.frontier import group, summarise
-from tlc_jax.analysis.kinds import TRANSLATOR, Kind, Size
-from tlc_jax.analysis.regime import Regime
-from tlc_jax.analysis.spread import LOSS_MARGIN, trend
-from tlc_jax.analysis.verdicts import FAILS, HOLDS, UNTESTED, Claim, headed, millions
+from tlc_jax.statistics.curves import (
+    LOSS,
+    Curve,
+    Quantity,
+    measured,
+    reaching,
+    shared_end,
+    values_at,
+)
+from tlc_jax.statistics.frontier import group, summarise
+from tlc_jax.statistics.kinds import TRANSLATOR, Kind, Size
+from tlc_jax.statistics.regime import Regime
+from tlc_jax.statistics.uncertainty import LOSS_MARGIN, trend
+from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED, Claim, headed, millions
 
 _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
 _UNITS = {"steps": "steps", "seconds": "s"}

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.analysis.frontier import summarise
-from tlc_jax.analysis.kinds import Kind, Shape, Size
-from tlc_jax.analysis.spread import LOSS_MARGIN, SCORE_MARGIN
+from tlc_jax.statistics.frontier import summarise
+from tlc_jax.statistics.kinds import Kind, Shape, Size
+from tlc_jax.statistics.uncertainty import LOSS_MARGIN, SCORE_MARGIN
 
 
 @dataclasses.dataclass(frozen=True)

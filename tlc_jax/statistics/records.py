@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.analysis.curves import Curve, finite, read_curve
-from tlc_jax.analysis.frontier import Summary, group, summarise
-from tlc_jax.analysis.kinds import ENCODER, KINDS, Kind, Shape, Size
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
+from tlc_jax.statistics.curves import Curve, finite, read_curve
+from tlc_jax.statistics.frontier import Summary, group, summarise
+from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 
 _REQUIRED = ("layers", "hidden", "params", "task", "recipe", "bytes_artifact", "nonzero", "job")  # and the kind's score
 

@@ -10,11 +10,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from tlc_jax.analysis.curves import Curve, interpolate, shared_end, values_at
-from tlc_jax.analysis.frontier import group, summarise
-from tlc_jax.analysis.kinds import ENCODER, Kind, Size
-from tlc_jax.analysis.records import Study
-from tlc_jax.analysis.spread import LOSS_MARGIN, clear, pool
+from tlc_jax.statistics.curves import Curve, interpolate, shared_end, values_at
+from tlc_jax.statistics.frontier import group, summarise
+from tlc_jax.statistics.kinds import ENCODER, Kind, Size
+from tlc_jax.statistics.records import Study
+from tlc_jax.statistics.uncertainty import LOSS_MARGIN, clear, pool
 
 # A loss that is still above this share of its reference counts as the early plateau, on which a model has learned
 # how frequent tokens are and little else. The reference is the entropy of single tokens where the pretraining run

@@ -10,8 +10,8 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from tlc_jax.analysis.frontier import Summary, summarise
-from tlc_jax.analysis.kinds import Kind, Size
+from tlc_jax.statistics.frontier import Summary, summarise
+from tlc_jax.statistics.kinds import Kind, Size
 
 LOSS_MARGIN = 0.01  # nats: about one percent of perplexity
 # Half a percentage point of accuracy, half a point of BLEU. By an amount of that order BLEU depends on which three

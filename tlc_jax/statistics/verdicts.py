@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from tlc_jax.analysis.frontier import summarise
-from tlc_jax.analysis.kinds import ENCODER, Kind, Size
+from tlc_jax.statistics.frontier import summarise
+from tlc_jax.statistics.kinds import ENCODER, Kind, Size
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import jax
 
-from tlc_jax import processes
-from tlc_jax.analysis import flops
-from tlc_jax.compression.held import NOTHING, Held
+from tlc_jax.compression.during_training import NOTHING, Held
 from tlc_jax.config import Config
+from tlc_jax.config.durations import Amounts
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import LabelledBatches
 from tlc_jax.data.labelled import Labelled, hold_out, load_labelled
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.durations import Amounts
-from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
-from tlc_jax.evaluation.predictions import Predictions
+from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
-from tlc_jax.stages import session
+from tlc_jax.runs import session
+from tlc_jax.runs.predictions import Predictions
+from tlc_jax.tasks.classification_evaluator import ClassificationEvaluator, summarise
 from tlc_jax.training.loop import Task
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import Batch, classification
+from tlc_jax.training.loss import Batch, classification
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import TrainState, make_train_step
 

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.labelled import Labelled
-from tlc_jax.evaluation.predictions import Predictions
 from tlc_jax.models.network import Network, Params
-from tlc_jax.training.mesh import Placement
+from tlc_jax.runs.predictions import Predictions
 
 
 class ClassificationEvaluator:

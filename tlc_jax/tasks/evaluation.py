@@ -6,21 +6,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tlc_jax import processes
 from tlc_jax.config import Config
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.packing import prepare
-from tlc_jax.data.translation import load_splits, prepare_pairs
-from tlc_jax.errors import InputError
-from tlc_jax.evaluation.classification import ClassificationEvaluator, summarise
-from tlc_jax.evaluation.perplexity import PerplexityEvaluator
-from tlc_jax.evaluation.predictions import Predictions
-from tlc_jax.evaluation.translation import TranslationEvaluator, Translations
+from tlc_jax.data.pairs import load_splits, prepare_pairs
 from tlc_jax.models.network import Params
-from tlc_jax.stages.classifying import load_validation
-from tlc_jax.stages.starting_point import StartingPoint
-from tlc_jax.stages.translating import save_translations
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import masked_language
+from tlc_jax.runs.predictions import Predictions
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.tasks.classification import load_validation
+from tlc_jax.tasks.classification_evaluator import ClassificationEvaluator, summarise
+from tlc_jax.tasks.masked_lm import PerplexityEvaluator
+from tlc_jax.tasks.translation import save_translations
+from tlc_jax.tasks.translation_evaluator import TranslationEvaluator, Translations
+from tlc_jax.training.loss import masked_language
 
 
 def require_head(start: StartingPoint) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax.data.masking import predicted_positions
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.network import Network, Params
+from tlc_jax.tasks.masking import predicted_positions
 
 _WARM_UP = 3  # calls, the first of which compiles
 _LEAST_CALLS = 20

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tlc_jax import processes
 from tlc_jax.config import Config
-from tlc_jax.evaluation.latency import measure
-from tlc_jax.stages import session, starting_point
-from tlc_jax.stages.starting_point import StartingPoint
+from tlc_jax.core import distributed as processes
+from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import session
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.tasks.forward_latency import measure
 
 
 def of_model(config: Config, start: StartingPoint) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import evaluation_batches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import OURS, SpecialIds
 from tlc_jax.models.network import Params
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import Objective, Sums
+from tlc_jax.training.loss import Objective, Sums
 
 _MASKS_SEED = 20200211
 """Every model, whatever its seed, predicts the same tokens at the same positions."""

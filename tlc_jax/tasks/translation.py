@@ -9,20 +9,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax import processes
-from tlc_jax.analysis import flops
-from tlc_jax.compression.held import NOTHING, Held
+from tlc_jax.compression.during_training import NOTHING, Held
 from tlc_jax.config import Config
-from tlc_jax.data.buckets import PairBatches
+from tlc_jax.config.durations import Amounts
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.mesh import Placement
+from tlc_jax.data.length_buckets import PairBatches
+from tlc_jax.data.pairs import Pairs, Split
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.translation import Pairs, Split
-from tlc_jax.durations import Amounts
-from tlc_jax.evaluation.translation import TranslationEvaluator, Translations
+from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
-from tlc_jax.stages import session
+from tlc_jax.runs import session
+from tlc_jax.tasks.translation_evaluator import TranslationEvaluator, Translations
 from tlc_jax.training.loop import Task
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import Batch, translation
+from tlc_jax.training.loss import Batch, translation
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import TrainState, make_train_step
 

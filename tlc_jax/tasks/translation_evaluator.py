@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlc_jax.config import Decode
-from tlc_jax.data.buckets import best_widths, evaluation_batch, sentence_batches
+from tlc_jax.core.mesh import Placement
+from tlc_jax.data.length_buckets import best_widths, evaluation_batch, sentence_batches
+from tlc_jax.data.pairs import Split
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.translation import Split
 from tlc_jax.data.vocabulary import PAD
-from tlc_jax.evaluation import bleu
-from tlc_jax.evaluation.beam_search import Hypotheses, beam_search
+from tlc_jax.decoding import bleu
+from tlc_jax.decoding.beam_search import Hypotheses, beam_search
 from tlc_jax.models.network import Network, Params
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import translation
+from tlc_jax.training.loss import translation
 
 
 @dataclasses.dataclass(frozen=True)

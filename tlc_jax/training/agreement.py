@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tlc_jax import processes
-from tlc_jax.durations import Amounts
-from tlc_jax.training.mesh import Placement
+from tlc_jax.config.durations import Amounts
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.mesh import Placement
 
 
 @dataclasses.dataclass(frozen=True)

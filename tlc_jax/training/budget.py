@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tlc_jax import config
-from tlc_jax.durations import Amounts, used
+from tlc_jax.config.durations import Amounts, used
 
 Clock = Callable[[], float]
 

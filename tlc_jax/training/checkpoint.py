@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tlc_jax import config, processes
-from tlc_jax.errors import InputError, StoppedEarly
+from tlc_jax import config
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import InputError, StoppedEarly
 from tlc_jax.models.network import Params
 from tlc_jax.training.step import TrainState
 

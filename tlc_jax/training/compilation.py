@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tlc_jax.core.mesh import Placement
 from tlc_jax.models.network import Params
-from tlc_jax.training.mesh import Placement
 from tlc_jax.training.step import TrainState, TrainStep, init_state, step_key
 
 _FORMAT = 1  # raise it when `Footprint` or what it is read from changes

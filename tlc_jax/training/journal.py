@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tlc_jax import processes
+from tlc_jax.core import distributed as processes
 from tlc_jax.training.budget import Ledger
 from tlc_jax.training.metrics import MetricsWriter, ProgressLine
 from tlc_jax.training.step import StepMetrics

@@ -24,10 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tlc_jax import config, processes
+from tlc_jax import config
+from tlc_jax.config.durations import Amounts, due
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import StoppedEarly, TrainingFailed
+from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import load_ahead
-from tlc_jax.durations import Amounts, due
-from tlc_jax.errors import StoppedEarly, TrainingFailed
 from tlc_jax.models.network import Params
 from tlc_jax.training.agreement import Messenger, Note
 from tlc_jax.training.budget import (
@@ -42,8 +44,7 @@ from tlc_jax.training.budget import (
 from tlc_jax.training.checkpoint import Checkpointer, StorageFailed
 from tlc_jax.training.compilation import abstract_state, jit_step
 from tlc_jax.training.journal import Journal
-from tlc_jax.training.mesh import Placement
-from tlc_jax.training.objectives import Batch
+from tlc_jax.training.loss import Batch
 from tlc_jax.training.optimizer import schedule
 from tlc_jax.training.signals import Interrupted, StopRequest
 from tlc_jax.training.step import StepMetrics, TrainState, TrainStep, init_state

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from tlc_jax.config import Objective as MaskingSettings
-from tlc_jax.data.masking import mask_tokens
 from tlc_jax.data.vocabulary import BOS, OURS, PAD, SpecialIds
 from tlc_jax.models.network import Network, Params
+from tlc_jax.tasks.masking import mask_tokens
 
 Batch = Mapping[str, jax.Array]
 

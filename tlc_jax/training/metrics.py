@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from tlc_jax.errors import InputError
+from tlc_jax.core.errors import InputError
 
 
 class MetricsWriter:

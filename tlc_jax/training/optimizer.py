@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from tlc_jax import config
+from tlc_jax.core.params import flatten, select, select_tree
 from tlc_jax.models.network import Params
-from tlc_jax.selectors import flatten, select, select_tree
 
 
 def schedule(settings: config.Optimizer, hidden: int) -> Callable[[jax.Array], jax.Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from tlc_jax.models.network import Params
-from tlc_jax.training.objectives import Batch, Objective, Sums
+from tlc_jax.training.loss import Batch, Objective, Sums
 
 
 class TrainState(NamedTuple):

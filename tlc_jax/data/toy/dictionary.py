@@ -6,7 +6,13 @@ import dataclasses
 from collections.abc import Iterator
 
 from tlc_jax.data.toy import lexicon
-from tlc_jax.data.toy.dictionary_tables import ADJECTIVE_TABLE, GIFT_TABLE, NOUN_TABLE, NUMBER_TABLE, VERB_TABLE
+from tlc_jax.data.toy.dictionary_tables import (
+    ADJECTIVE_TABLE,
+    GIFT_TABLE,
+    NOUN_TABLE,
+    NUMBER_TABLE,
+    VERB_TABLE,
+)
 from tlc_jax.data.toy.french import ETRE, Words, plural
 
 

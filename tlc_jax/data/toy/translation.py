@@ -14,12 +14,12 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 
+from tlc_jax.core.errors import InputError
 from tlc_jax.data.toy import dictionary_tables as words
 from tlc_jax.data.toy.dice import Dice
 from tlc_jax.data.toy.sentences import Writer
 from tlc_jax.data.toy.text import belongs
 from tlc_jax.data.toy.world import build
-from tlc_jax.errors import InputError
 
 TRANSLATIONS = {"train": 40_000, "valid": 1_000}
 
