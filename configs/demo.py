@@ -67,7 +67,12 @@ def get_config() -> ConfigDict:
     # Two small translators of the toy world's English into French, for a fifth of the time.
     config.study.translation = ConfigDict(
         {
-            "data": {"train": "toy:enfr:train", "valid": "toy:enfr:valid", "length": 32, "buckets": 1},
+            "data": {
+                "train": "toy:enfr:train",
+                "valid": "toy:enfr:valid",
+                "length": 32,
+                "buckets": 1,
+            },
             "objective": {"label_smoothing": 0.1},
             "optimizer": {"batch_size": 512},
             "budget": {"seconds": 12.0},
@@ -75,5 +80,7 @@ def get_config() -> ConfigDict:
             "decode": {"batch_size": 128, "extra": 10},
         }
     )
-    config.study.tasks = ConfigDict({"toy": {"data": {"train": "toy:nli:train", "valid": "toy:nli:valid"}}})
+    config.study.tasks = ConfigDict(
+        {"toy": {"data": {"train": "toy:nli:train", "valid": "toy:nli:valid"}}}
+    )
     return config

@@ -17,7 +17,9 @@ def get_config(size: str = "12x768") -> ConfigDict:
     config = default_config()
     config.model.layers, config.model.hidden = parse_size(size)
     config.data.train = "tfds:glue/mnli:train"
-    config.data.valid = "matched=tfds:glue/mnli:validation_matched,mismatched=tfds:glue/mnli:validation_mismatched"
+    config.data.valid = (
+        "matched=tfds:glue/mnli:validation_matched,mismatched=tfds:glue/mnli:validation_mismatched"
+    )
     config.data.text, config.data.pair, config.data.label = "premise", "hypothesis", "label"
     config.data.length = 128
     set_recipe(config)

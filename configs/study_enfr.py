@@ -46,7 +46,13 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.translators = ("2x128", "6x128", "2x256")
-    config.study.recipes = ("dense", "quantize:8", "quantize:4", "prune:0.6", "prune:0.6+quantize:8")
+    config.study.recipes = (
+        "dense",
+        "quantize:8",
+        "quantize:4",
+        "prune:0.6",
+        "prune:0.6+quantize:8",
+    )
     config.compress.step = 0.3
     config.compress.recover_epochs = 0.25
     config.compress.recover_evals = 4

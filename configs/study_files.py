@@ -65,10 +65,17 @@ def get_config(folder: str = "data") -> ConfigDict:
             "eval": {"batch_size": 128},
         }
     )
-    config.study.tasks = ConfigDict({"sentiment": _task(folder, "sentiment"), "nli": _task(folder, "nli")})
+    config.study.tasks = ConfigDict(
+        {"sentiment": _task(folder, "sentiment"), "nli": _task(folder, "nli")}
+    )
     config.study.tasks.nli.data.subsample = 0.25  # rough labels, made by rule: for the plumbing
     return config
 
 
 def _task(folder: str, name: str) -> dict:
-    return {"data": {"train": f"files:{folder}/{name}/train.tsv", "valid": f"files:{folder}/{name}/dev.tsv"}}
+    return {
+        "data": {
+            "train": f"files:{folder}/{name}/train.tsv",
+            "valid": f"files:{folder}/{name}/dev.tsv",
+        }
+    }

@@ -43,11 +43,18 @@ def get_config(where: str = "encoder,data") -> ConfigDict:
     config.compress.recover_evals = 2
     config.study.finetune = ConfigDict(
         {
-            "optimizer": {"batch_size": 32, "learning_rate": 1e-4, "warmup": 0.1, "weight_decay": 0.01},
+            "optimizer": {
+                "batch_size": 32,
+                "learning_rate": 1e-4,
+                "warmup": 0.1,
+                "weight_decay": 0.01,
+            },
             "eval": {"batch_size": 64, "examples": 512, "every_seconds": 0.0},
         }
     )
-    config.study.tasks = ConfigDict({"sentiment": _task(folder, "sentiment", 1.0), "nli": _task(folder, "nli", 3.0)})
+    config.study.tasks = ConfigDict(
+        {"sentiment": _task(folder, "sentiment", 1.0), "nli": _task(folder, "nli", 3.0)}
+    )
     config.study.tasks.nli.data.subsample = 0.25  # rough labels, made by rule: for the plumbing
     return config
 

@@ -38,7 +38,9 @@ RECIPES = (
 
 def get_config(part: str = "all") -> ConfigDict:
     if part not in SIZES:
-        raise InputError(f"configs/study_mnli.py:{part}: the part must be one of {', '.join(SIZES)}")
+        raise InputError(
+            f"configs/study_mnli.py:{part}: the part must be one of {', '.join(SIZES)}"
+        )
     config = pretraining()
     config.study.sizes = SIZES[part]
     config.study.recipes = RECIPES

@@ -37,7 +37,9 @@ def get_config(size: str = "6x512") -> ConfigDict:
     config.optimizer.learning_rate = 9.9e-4
     config.optimizer.reference_width = 512
     config.optimizer.schedule = "rsqrt"
-    config.optimizer.warmup = 0.04  # 8,000 steps of 200,000; here a fraction of whatever the budget is
+    config.optimizer.warmup = (
+        0.04  # 8,000 steps of 200,000; here a fraction of whatever the budget is
+    )
     config.optimizer.beta2 = 0.997
     config.optimizer.epsilon = 1e-9
     config.optimizer.weight_decay = 0.0

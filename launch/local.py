@@ -38,8 +38,16 @@ class Launcher:
       pause: seconds before the first retry, twice as many before each further one, up to a minute.
     """
 
-    def __init__(self, command: Command, count: int, retries: int, patience: float = 60.0, pause: float = 1.0) -> None:
-        self.command, self.count, self.retries, self.patience, self.pause = command, count, retries, patience, pause
+    def __init__(
+        self, command: Command, count: int, retries: int, patience: float = 60.0, pause: float = 1.0
+    ) -> None:
+        self.command, self.count, self.retries, self.patience, self.pause = (
+            command,
+            count,
+            retries,
+            patience,
+            pause,
+        )
         self.stopping = False
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -72,7 +80,9 @@ class Launcher:
             )
             self._processes.append(process)
             assert process.stdout is not None
-            readers.append(threading.Thread(target=_repeat, args=(process.stdout, f"[{index}] "), daemon=True))
+            readers.append(
+                threading.Thread(target=_repeat, args=(process.stdout, f"[{index}] "), daemon=True)
+            )
             readers[-1].start()
         if self.stopping:  # the signal came while they were being started
             self._send(signal.SIGTERM)
@@ -139,10 +149,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str]) -> int:
     parser = _Parser(
-        prog="launch/local.py", usage="local.py N [--retries=R] -- STAGE --config=FILE.py --workdir=DIR ..."
+        prog="launch/local.py",
+        usage="local.py N [--retries=R] -- STAGE --config=FILE.py --workdir=DIR ...",
     )
     parser.add_argument("count", metavar="N", type=int, help="processes")
-    parser.add_argument("--retries", metavar="R", type=int, default=10, help="after an early stop (default 10)")
+    parser.add_argument(
+        "--retries", metavar="R", type=int, default=10, help="after an early stop (default 10)"
+    )
     parser.add_argument("stage", nargs="*", help="what follows `tlc`")
     options = parser.parse_args(arguments)
     if options.count < 1 or options.retries < 0:

@@ -16,7 +16,9 @@ from hypothesis import settings
 # Before anything imports JAX. Subprocesses and parallel workers inherit all of it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "--xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+    )
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _OWN_CACHE = _CACHE not in os.environ
@@ -32,7 +34,9 @@ _GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden/ anew instead of comparing")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden/ anew instead of comparing"
+    )
 
 
 def pytest_unconfigure() -> None:

@@ -35,18 +35,24 @@ def test_all_translations_are_as_long_as_asked_for(config) -> None:
 @pytest.mark.parametrize("name", ["source", "generated"])
 def test_sentences_longer_than_the_model_are_refused(config, name) -> None:
     with pytest.raises(InputError, match=f"bench.{name}=33 is not in 1 to model.max_length=32"):
-        peers.check_lengths(dataclasses.replace(config, bench=dataclasses.replace(config.bench, **{name: 33})))
+        peers.check_lengths(
+            dataclasses.replace(config, bench=dataclasses.replace(config.bench, **{name: 33}))
+        )
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize(
-    "theirs", [peers.transformers_search, lambda work: peers.ctranslate2_search(work, "float32")], ids=["hf", "ct2"]
+    "theirs",
+    [peers.transformers_search, lambda work: peers.ctranslate2_search(work, "float32")],
+    ids=["hf", "ct2"],
 )
 @pytest.mark.parametrize("share", ["none", "attention"])
 def test_peers_translate_alike(config, share, theirs) -> None:
     model = dataclasses.replace(config.model, share=share)
     # Greedily: with beams, ours ranks what it ends at the limit by how likely </s> is there, and the others do not.
-    greedy = dataclasses.replace(config, model=model, decode=dataclasses.replace(config.decode, beams=1))
+    greedy = dataclasses.replace(
+        config, model=model, decode=dataclasses.replace(config.decode, beams=1)
+    )
     work = peers.Work.random(greedy)
     ours = peers.our_search(work, config.impl, Placement.parse("data=-1"))()
     assert [tokens[:11] for tokens in theirs(work)()] == [tokens[:11] for tokens in ours]
@@ -55,7 +61,9 @@ def test_peers_translate_alike(config, share, theirs) -> None:
 @pytest.mark.peers
 @pytest.mark.parametrize("beams", [1, 3])
 def test_peers_generate_as_many_tokens(config, beams) -> None:
-    work = peers.Work.random(dataclasses.replace(config, decode=dataclasses.replace(config.decode, beams=beams)))
+    work = peers.Work.random(
+        dataclasses.replace(config, decode=dataclasses.replace(config.decode, beams=beams))
+    )
     for search in (
         peers.transformers_search(work),
         peers.ctranslate2_search(work, "float32"),

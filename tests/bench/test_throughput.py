@@ -21,7 +21,9 @@ def test_variants_are_timed_in_turn_after_warming_up() -> None:
 
         return run
 
-    seconds = alternate({"a": variant("a", 1.0), "b": variant("b", 2.0)}, rounds=2, repeats=3, clock=lambda: now[0])
+    seconds = alternate(
+        {"a": variant("a", 1.0), "b": variant("b", 2.0)}, rounds=2, repeats=3, clock=lambda: now[0]
+    )
     assert seconds == {"a": [1.0, 1.0], "b": [2.0, 2.0]}
     assert "".join(order) == "aabb" + 2 * "aaabbb"
 
@@ -61,7 +63,9 @@ def test_a_variant_lives_in_one_process_of_its_own(tmp_path) -> None:
         os.kill(pids[0], 0)
 
 
-@pytest.mark.parametrize("how, message", [("raise", "no such luck"), ("die", "the process of a variant died")])
+@pytest.mark.parametrize(
+    "how, message", [("raise", "no such luck"), ("die", "the process of a variant died")]
+)
 def test_what_goes_wrong_in_the_process_is_said_here(how, message) -> None:
     with in_own_process(make_failure, how) as run, pytest.raises(RuntimeError, match=message):
         run()

@@ -57,22 +57,52 @@ def stage(monkeypatch):
         ("pretrian --help", "unknown stage 'pretrian'; did you mean pretrain?"),
         ("pretrain --config=c.py", "--workdir=DIR is missing"),
         ("pretrain --workdir=w", "--config=FILE.py[:ARG] is missing"),
-        ("pretrain --wrkdir=w --config=c.py", "unknown flag '--wrkdir' of `tlc pretrain`; did you mean --workdir?"),
+        (
+            "pretrain --wrkdir=w --config=c.py",
+            "unknown flag '--wrkdir' of `tlc pretrain`; did you mean --workdir?",
+        ),
         ("pretrain --workdir=w --config=c.py extra", "unknown argument 'extra'"),
         ("pretrain --workdir=w --config=c.py --list", "unknown flag '--list'"),
         ("study --workdir=w --config=c.py --job=two", "--job=two"),
-        ("pretrain --workdir=w --config=missing.py", "cannot read config file missing.py: No such file"),
-        ("pretrain --workdir=w --config=c.py:two", "config file c.py, line 5: ValueError: invalid literal"),
+        (
+            "pretrain --workdir=w --config=missing.py",
+            "cannot read config file missing.py: No such file",
+        ),
+        (
+            "pretrain --workdir=w --config=c.py:two",
+            "config file c.py, line 5: ValueError: invalid literal",
+        ),
         ("pretrain --workdir=w --config=c.py --config.model.layrs=3", "did you mean model.layers?"),
-        ("pretrain --workdir=w --config=c.py --config.modle.layers=3", "did you mean model.layers?"),
-        ("pretrain --workdir=w --config=c.py --config.model.seconds=3", "did you mean budget.seconds?"),
-        ("pretrain --workdir=w --config=c.py --config.model=3", "config.model is a section: set one of model.layers"),
-        ("pretrain --workdir=w --config=c.py --config.model.layers=six", "--config.model.layers=six: invalid literal"),
+        (
+            "pretrain --workdir=w --config=c.py --config.modle.layers=3",
+            "did you mean model.layers?",
+        ),
+        (
+            "pretrain --workdir=w --config=c.py --config.model.seconds=3",
+            "did you mean budget.seconds?",
+        ),
+        (
+            "pretrain --workdir=w --config=c.py --config.model=3",
+            "config.model is a section: set one of model.layers",
+        ),
+        (
+            "pretrain --workdir=w --config=c.py --config.model.layers=six",
+            "--config.model.layers=six: invalid literal",
+        ),
         ("pretrain --workdir=w --config=c.py --config.model.layers", "Missing value"),
-        ("pretrain --workdir=w --config=c.py --config.model.hidden=100", "not a multiple of the head size 64"),
-        ("pretrain --workdir=w --config=c.py --config.impl.matmul=fp8", "must be one of float32, mix, bfloat16"),
+        (
+            "pretrain --workdir=w --config=c.py --config.model.hidden=100",
+            "not a multiple of the head size 64",
+        ),
+        (
+            "pretrain --workdir=w --config=c.py --config.impl.matmul=fp8",
+            "must be one of float32, mix, bfloat16",
+        ),
         ("pretrain --workdir=w --config=c.py --config.budget.steps=0", "no budget"),
-        ("pretrain --workdir=w --config=c.py --config.recipe=prune:0.5", "does not read config.recipe"),
+        (
+            "pretrain --workdir=w --config=c.py --config.recipe=prune:0.5",
+            "does not read config.recipe",
+        ),
         ("compress --workdir=w --config=c.py --config.recipe=prune:1.5", "recipe: sparsity 1.5"),
         ("compress --workdir=w --config=c.py --config.recipe=quantize:9", "recipe: bits 9"),
         ("predict --workdir=w", "needs --init=DIR"),
@@ -101,8 +131,14 @@ def test_wrong_input_ends_in_one_line(arguments, message, folder, stage, capsys)
         ("def get_config():\n  return {}", "must return a ConfigDict"),
         ("def get_config():\n  return undefined", "line 2: NameError"),
         ("import tlc_nonsense", "line 1: ModuleNotFoundError"),
-        (FILE.replace("model.layers", "model.layrs"), "line 5: unknown config field layrs; did you mean layers?"),
-        (FILE.replace("model.layers", "modle.layers"), "line 5: unknown config field modle; did you mean model?"),
+        (
+            FILE.replace("model.layers", "model.layrs"),
+            "line 5: unknown config field layrs; did you mean layers?",
+        ),
+        (
+            FILE.replace("model.layers", "modle.layers"),
+            "line 5: unknown config field modle; did you mean model?",
+        ),
         (FILE.replace("int(layers)", "'two'"), "line 5: TypeError"),
         ("\xff", "not UTF-8"),
     ],
@@ -117,10 +153,19 @@ def test_a_wrong_config_file_is_named_with_its_line(content, message, folder, ca
 
 
 def test_a_stage_gets_config_workdir_and_options(folder, stage):
-    arguments = "study --config.model.layers 4 --config=c.py:3 --workdir=w --job=2 --noconfig.impl.remat"
-    assert cli.main([*arguments.split(), "--config.study.sizes=2x64", "--config.study.sizes=3x64"]) == 0
+    arguments = (
+        "study --config.model.layers 4 --config=c.py:3 --workdir=w --job=2 --noconfig.impl.remat"
+    )
+    assert (
+        cli.main([*arguments.split(), "--config.study.sizes=2x64", "--config.study.sizes=3x64"])
+        == 0
+    )
     ((resolved, workdir, options),) = stage.calls
-    assert (resolved.model.layers, resolved.budget.steps, resolved.study.sizes) == (4, 10, ("2x64", "3x64"))
+    assert (resolved.model.layers, resolved.budget.steps, resolved.study.sizes) == (
+        4,
+        10,
+        ("2x64", "3x64"),
+    )
     assert workdir == Path("w")
     assert options == {"list": False, "job": 2}
 
@@ -128,10 +173,23 @@ def test_a_stage_gets_config_workdir_and_options(folder, stage):
 @pytest.mark.parametrize("name", STAGES)
 def test_shared_settings_are_never_refused(name, folder, stage):
     """One set of flags can drive a whole pipeline."""
-    chosen = ["seed=1", "data.length=64", "tokenizer.vocab_size=999", "model.layers=3", "optimizer.batch_size=8"]
+    chosen = [
+        "seed=1",
+        "data.length=64",
+        "tokenizer.vocab_size=999",
+        "model.layers=3",
+        "optimizer.batch_size=8",
+    ]
     chosen += ["budget.steps=5", "init.from=x", "eval.batch_size=4", "impl.prefetch=0"]
-    assert {setting.partition("=")[0].partition(".")[0] for setting in chosen} == set(SHARED_SECTIONS)
-    assert cli.main([name, "--config=c.py", "--workdir=w", *(f"--config.{setting}" for setting in chosen)]) == 0
+    assert {setting.partition("=")[0].partition(".")[0] for setting in chosen} == set(
+        SHARED_SECTIONS
+    )
+    assert (
+        cli.main(
+            [name, "--config=c.py", "--workdir=w", *(f"--config.{setting}" for setting in chosen)]
+        )
+        == 0
+    )
     resolved = stage.calls[0][0]
     assert (resolved.seed, resolved.init.source, resolved.tokenizer.vocab_size) == (1, "x", 999)
 
@@ -139,7 +197,9 @@ def test_shared_settings_are_never_refused(name, folder, stage):
 @pytest.mark.parametrize("source", ["run", "run/checkpoints/5", "run/artifact/model.safetensors"])
 @pytest.mark.parametrize("flag", ["--init=", "--config.init.from=", "--config.init.from "])
 def test_without_config_the_named_run_gives_it(source, flag, folder, stage):
-    stored = config.resolve({"model": {"layers": 7}, "study": {"tasks": {"toy": {"data": {"train": "toy:pairs"}}}}})
+    stored = config.resolve(
+        {"model": {"layers": 7}, "study": {"tasks": {"toy": {"data": {"train": "toy:pairs"}}}}}
+    )
     Path(source).mkdir(parents=True)
     write_json(Path("run/config.json"), config.to_dict(stored))
     assert cli.main(f"evaluate --workdir=w {flag}{source} --config.model.hidden=128".split()) == 0
@@ -155,7 +215,9 @@ def test_a_stage_that_keeps_no_files_needs_no_workdir(folder, stage):
 
 def test_report_reads_the_config_of_its_workdir(folder, stage):
     Path("w").mkdir()
-    write_json(Path("w/config.json"), config.to_dict(config.resolve({"study": {"sizes": ["5x64"]}})))
+    write_json(
+        Path("w/config.json"), config.to_dict(config.resolve({"study": {"sizes": ["5x64"]}}))
+    )
     assert cli.main(["report", "--workdir=w", "--config.study.megabytes=(1, 2)"]) == 0
     assert stage.calls[0][0].study.sizes == ("5x64",)
     assert stage.calls[0][0].study.megabytes == (1.0, 2.0)
@@ -174,9 +236,21 @@ def _wrapped(inner: OSError) -> RuntimeError:
         (InputError("no such\nlabel"), 2, "tlc: error: no such label"),
         (StoppedEarly("saved at step 7"), 75, "tlc: stopped: saved at step 7"),
         (KeyboardInterrupt(), 130, "tlc: interrupted: "),
-        (OSError(errno.ENOSPC, "x", "/full/file"), 2, "tlc: error: cannot use /full/file: No space left on device"),
-        (PermissionError(errno.EACCES, "x", "/mine"), 2, "tlc: error: cannot use /mine: Permission denied"),
-        (_wrapped(OSError(errno.EROFS, "x", "/cd")), 2, "tlc: error: cannot use /cd: Read-only file system"),
+        (
+            OSError(errno.ENOSPC, "x", "/full/file"),
+            2,
+            "tlc: error: cannot use /full/file: No space left on device",
+        ),
+        (
+            PermissionError(errno.EACCES, "x", "/mine"),
+            2,
+            "tlc: error: cannot use /mine: Permission denied",
+        ),
+        (
+            _wrapped(OSError(errno.EROFS, "x", "/cd")),
+            2,
+            "tlc: error: cannot use /cd: Read-only file system",
+        ),
         (
             ValueError('Error writing "w/d/a": [OS error 28: ENOSPC No space left on device]'),
             2,
@@ -221,14 +295,18 @@ def test_the_table_of_stages_names_real_sections():
         assert len(set(stage.sections)) == len(stage.sections)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["pretrain", "--workdir=w"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["pretrain", "--help"], ["pretrain", "--workdir=w"]]
+)
 def test_help_and_refusals_do_not_wait_for_jax(arguments):
     code = (
         "import sys; from tlc_jax.cli.main import main; status = main(sys.argv[1:]); "
         "heavy = {'jax', 'flax', 'numpy', 'tensorflow_datasets', 'matplotlib'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == (0 if "--help" in arguments else 2), done.stderr
 
 
@@ -237,7 +315,10 @@ def test_python_m_and_a_reader_that_leaves():
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "tlc_jax", "--help"], stdout=write, stderr=subprocess.PIPE, check=False
+        [sys.executable, "-m", "tlc_jax", "--help"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     os.close(write)
     assert done.stderr == b""
@@ -246,7 +327,9 @@ def test_python_m_and_a_reader_that_leaves():
 
 def test_a_config_file_may_import_its_neighbours(folder):
     Path("neighbour_of_it.py").write_text("LAYERS = 5\n")
-    Path("it.py").write_text("from neighbour_of_it import LAYERS\n" + FILE.replace("int(layers)", "LAYERS"))
+    Path("it.py").write_text(
+        "from neighbour_of_it import LAYERS\n" + FILE.replace("int(layers)", "LAYERS")
+    )
     before = list(sys.path)
     command = command_line.parse(["pretrain", "--config=it.py", "--workdir=w"])
     assert command.config.model.layers == 5

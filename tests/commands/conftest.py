@@ -58,7 +58,9 @@ def write_world(folder: Path) -> None:
         pairs = [(rng.choice(["yes", "no"]), sentence(rng)) for _ in range(rows)]
         (folder / f"{name}.tsv").write_text(
             "label\tsentence\n"
-            + "".join(f"{label}\t{'red ' if label == 'yes' else ''}{text}\n" for label, text in pairs)
+            + "".join(
+                f"{label}\t{'red ' if label == 'yes' else ''}{text}\n" for label, text in pairs
+            )
         )
 
 
@@ -134,14 +136,21 @@ def pretrained(world) -> Path:
 @pytest.fixture(scope="session")
 def finetuned(world, pretrained) -> Path:
     workdir = world / "finetuned"
-    assert tlc(*finetune_arguments("finetune", world, workdir, f"--config.init.from={pretrained}")) == 0
+    assert (
+        tlc(*finetune_arguments("finetune", world, workdir, f"--config.init.from={pretrained}"))
+        == 0
+    )
     return workdir
 
 
 @pytest.fixture(scope="session")
 def compressed(world, finetuned) -> Path:
     workdir = world / "compressed"
-    more = (f"--config.init.from={finetuned}", "--config.recipe=prune:0.75+quantize:4", "--config.compress.step=0.4")
+    more = (
+        f"--config.init.from={finetuned}",
+        "--config.recipe=prune:0.75+quantize:4",
+        "--config.compress.step=0.4",
+    )
     assert tlc(*finetune_arguments("compress", world, workdir, *more)) == 0
     return workdir
 
@@ -153,7 +162,9 @@ def pairs(tmp_path_factory) -> Path:
     for name, count in (("train", 400), ("valid", 21)):
         lines = [sentence(rng) for _ in range(count)]
         (folder / f"{name}.en").write_text("".join(f"{line}\n" for line in lines))
-        (folder / f"{name}.fr").write_text("".join(f"{' '.join(reversed(line.split()))}\n" for line in lines))
+        (folder / f"{name}.fr").write_text(
+            "".join(f"{' '.join(reversed(line.split()))}\n" for line in lines)
+        )
     return folder
 
 

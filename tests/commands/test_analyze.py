@@ -20,7 +20,14 @@ FIGURES = {"error_modules", "error_depth", "sensitivity", "convergence"}
 @pytest.fixture(scope="module")
 def kept(world) -> Path:
     run = world / "kept"
-    assert tlc(*pretrain_arguments(world, run, *KEEP, "--config.budget.steps=5", "--config.model.layers=2")) == 0
+    assert (
+        tlc(
+            *pretrain_arguments(
+                world, run, *KEEP, "--config.budget.steps=5", "--config.model.layers=2"
+            )
+        )
+        == 0
+    )
     return run
 
 
@@ -28,7 +35,9 @@ def test_checkpoints_are_kept_along_the_run(kept) -> None:
     assert complete_steps(kept / "checkpoints") == [5, 4, 2]
 
 
-def test_a_masked_language_model_is_analysed_and_compiled_once(kept, tmp_path, monkeypatch, capsys) -> None:
+def test_a_masked_language_model_is_analysed_and_compiled_once(
+    kept, tmp_path, monkeypatch, capsys
+) -> None:
     traced, apply = [], Network.apply
 
     def traced_apply(self, *given, **named):
@@ -36,7 +45,15 @@ def test_a_masked_language_model_is_analysed_and_compiled_once(kept, tmp_path, m
         return apply(self, *given, **named)
 
     monkeypatch.setattr(Network, "apply", traced_apply)
-    assert tlc("analyse", f"--init={kept}", f"--workdir={tmp_path}", "--config.recipe=prune:0.5+quantize:2") == 0
+    assert (
+        tlc(
+            "analyse",
+            f"--init={kept}",
+            f"--workdir={tmp_path}",
+            "--config.recipe=prune:0.5+quantize:2",
+        )
+        == 0
+    )
     assert traced == ["mlm"]
     result = result_of(tmp_path)
     assert {path.stem for path in tmp_path.glob("report/*.png")} == FIGURES
@@ -46,7 +63,8 @@ def test_a_masked_language_model_is_analysed_and_compiled_once(kept, tmp_path, m
     assert len(result["error"]) == len(result["sensitivity"]) == 2 + 2 * 6 + 1
     assert all(row["loss_rise"] == pytest.approx(row["lost"]) for row in result["sensitivity"])
     assert all(
-        row["valid_loss"] == pytest.approx(result["valid_loss_dense"] + row["lost"]) for row in result["sensitivity"]
+        row["valid_loss"] == pytest.approx(result["valid_loss_dense"] + row["lost"])
+        for row in result["sensitivity"]
     )
     assert [row["step"] for row in result["convergence"]] == [2, 4, 5]
     last = result["convergence"][-1]
@@ -55,7 +73,9 @@ def test_a_masked_language_model_is_analysed_and_compiled_once(kept, tmp_path, m
     assert last["lost"] == pytest.approx(last["valid_loss_compressed"] - last["valid_loss_dense"])
 
 
-def test_a_classifier_loses_accuracy_and_its_parts_can_be_chosen(finetuned, tmp_path, capsys) -> None:
+def test_a_classifier_loses_accuracy_and_its_parts_can_be_chosen(
+    finetuned, tmp_path, capsys
+) -> None:
     more = ("--config.recipe=quantize:2", "--config.eval.examples=20")
     run = ("analyse", f"--init={finetuned}", f"--workdir={tmp_path}", *more)
     assert tlc(*run, "--config.analyse.parts=('sensitivity', 'convergence')") == 0
@@ -75,12 +95,19 @@ def test_a_classifier_loses_accuracy_and_its_parts_can_be_chosen(finetuned, tmp_
         ("finetuned", (), "recipe=dense changes nothing"),
         ("compressed", ("--config.recipe=quantize:4",), "is compressed already"),
         ("translated", ("--config.recipe=quantize:4",), "is a translator"),
-        ("finetuned", ("--config.recipe=quantize:4", "--config.analyse.parts=('eror',)"), "'eror' is none of error"),
+        (
+            "finetuned",
+            ("--config.recipe=quantize:4", "--config.analyse.parts=('eror',)"),
+            "'eror' is none of error",
+        ),
     ],
 )
 def test_what_cannot_be_analysed_is_refused(which, more, says, request, tmp_path, capsys) -> None:
     run = request.getfixturevalue(which)
-    assert tlc("analyse", f"--init={run}", f"--workdir={tmp_path}", "--config.recipe=dense", *more) == 2
+    assert (
+        tlc("analyse", f"--init={run}", f"--workdir={tmp_path}", "--config.recipe=dense", *more)
+        == 2
+    )
     assert says in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -39,13 +39,19 @@ def test_a_gz_that_is_cut_short(refused, world, tmp_path) -> None:
     file = tmp_path / "text.txt.gz"
     whole = gzip.compress((world / "train.txt").read_bytes())
     file.write_bytes(whole[: len(whole) // 2])
-    line = refused(*pretrain_arguments(world, tmp_path / "run", f"--config.data.train=files:{file}"))
+    line = refused(
+        *pretrain_arguments(world, tmp_path / "run", f"--config.data.train=files:{file}")
+    )
     assert "text.txt.gz" in line
     assert "cut short" in line
 
 
 def test_an_unknown_tfds_name(refused, world, tmp_path) -> None:
-    line = refused(*pretrain_arguments(world, tmp_path / "run", "--config.data.train=tfds:wikipedai/20230601.en"))
+    line = refused(
+        *pretrain_arguments(
+            world, tmp_path / "run", "--config.data.train=tfds:wikipedai/20230601.en"
+        )
+    )
     assert "wikipedai" in line
 
 
@@ -67,7 +73,13 @@ def test_settings(refused, world, tmp_path, flag, says) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "says"),
-    [("prune:1.0", "1.0"), ("prune:-0.1", "-0.1"), ("quantize:1", "1"), ("quantize:9", "9"), ("purne:0.5", "prune")],
+    [
+        ("prune:1.0", "1.0"),
+        ("prune:-0.1", "-0.1"),
+        ("quantize:1", "1"),
+        ("quantize:9", "9"),
+        ("purne:0.5", "prune"),
+    ],
 )
 def test_recipes(refused, world, finetuned, tmp_path, recipe, says) -> None:
     more = (f"--config.init.from={finetuned}", f"--config.recipe={recipe}")
@@ -97,7 +109,9 @@ def cut_short(folder) -> None:
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(world, tmp_path, caplog) -> None:
     run = tmp_path / "run"
-    arguments = pretrain_arguments(world, run, "--config.checkpoint.every_steps=2", "--config.checkpoint.keep=3")
+    arguments = pretrain_arguments(
+        world, run, "--config.checkpoint.every_steps=2", "--config.checkpoint.keep=3"
+    )
     assert tlc(*arguments) == 0
     whole = result_of(run)
     (run / "result.json").unlink()
@@ -112,14 +126,18 @@ def test_where_no_checkpoint_can_be_read(refused, world, pretrained, tmp_path) -
     run = copy_of(pretrained, tmp_path)
     for step in complete_steps(run / "checkpoints"):
         cut_short(run / "checkpoints" / str(step))
-    line = refused(*finetune_arguments("finetune", world, tmp_path / "run", f"--config.init.from={run}"))
+    line = refused(
+        *finetune_arguments("finetune", world, tmp_path / "run", f"--config.init.from={run}")
+    )
     assert "no readable checkpoint of tlc" in line
 
 
 def test_a_foreign_folder(refused, world, tmp_path) -> None:
     (tmp_path / "photos").mkdir()
     line = refused(
-        *finetune_arguments("finetune", world, tmp_path / "run", f"--config.init.from={tmp_path / 'photos'}")
+        *finetune_arguments(
+            "finetune", world, tmp_path / "run", f"--config.init.from={tmp_path / 'photos'}"
+        )
     )
     assert "holds neither a checkpoint nor an artifact of tlc" in line
 
@@ -128,19 +146,26 @@ def test_a_truncated_artifact(refused, compressed, tmp_path) -> None:
     run = copy_of(compressed, tmp_path)
     file = run / "artifact" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    assert "model.safetensors" in refused("evaluate", f"--init={run}", f"--workdir={tmp_path / 'run'}")
+    assert "model.safetensors" in refused(
+        "evaluate", f"--init={run}", f"--workdir={tmp_path / 'run'}"
+    )
 
 
 def test_a_tokenizer_that_does_not_match(refused, world, pretrained, tmp_path) -> None:
     other = tmp_path / "other"
     more = (f"--config.data.cache={tmp_path / 'cache'}", "--config.tokenizer.vocab_size=288")
     assert tlc(*pretrain_arguments(world, other, *more)) == 0
-    more = (f"--config.init.from={pretrained}", f"--config.tokenizer.path={other / 'tokenizer.model'}")
+    more = (
+        f"--config.init.from={pretrained}",
+        f"--config.tokenizer.path={other / 'tokenizer.model'}",
+    )
     line = refused(*finetune_arguments("finetune", world, tmp_path / "run", *more))
     assert "is not the one that" in line
 
 
-def test_a_disk_that_fills_up_keeps_the_last_checkpoint(refused, world, pretrained, tmp_path, monkeypatch) -> None:
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
+    refused, world, pretrained, tmp_path, monkeypatch
+) -> None:
     run = tmp_path / "run"
     arguments = pretrain_arguments(world, run, "--config.checkpoint.every_steps=2")
     save, saved = Checkpointer.save, []
@@ -152,11 +177,15 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(refused, world, pretrain
         saved.append(step)
 
     monkeypatch.setattr(Checkpointer, "save", save_until_full)
-    assert "No space left on device; free some space and run the same command again" in refused(*arguments)
+    assert "No space left on device; free some space and run the same command again" in refused(
+        *arguments
+    )
     monkeypatch.undo()
     assert complete_steps(run / "checkpoints") == [2]
     assert tlc(*arguments) == 0
-    assert result_of(run)["valid_loss"] == pytest.approx(result_of(pretrained)["valid_loss"], rel=1e-6)
+    assert result_of(run)["valid_loss"] == pytest.approx(
+        result_of(pretrained)["valid_loss"], rel=1e-6
+    )
 
 
 def test_a_workdir_that_cannot_be_written(refused, world, tmp_path) -> None:
@@ -177,11 +206,15 @@ def test_predicting_with_a_model_that_labels_nothing(refused, world, pretrained,
 
 def test_compressing_what_is_compressed(refused, world, compressed, tmp_path) -> None:
     more = (f"--config.init.from={compressed}", "--config.recipe=quantize:8")
-    assert "is compressed already" in refused(*finetune_arguments("compress", world, tmp_path / "run", *more))
+    assert "is compressed already" in refused(
+        *finetune_arguments("compress", world, tmp_path / "run", *more)
+    )
 
 
 def test_pretraining_goes_on_from_encoders_alone(refused, world, finetuned, tmp_path) -> None:
     line = refused(*pretrain_arguments(world, tmp_path / "a", f"--config.init.from={finetuned}"))
     assert "is a model of kind classifier, and mlm or encoder is needed" in line
-    line = refused(*pretrain_arguments(world, tmp_path / "b", f"--config.init.from={tmp_path / 'nowhere'}"))
+    line = refused(
+        *pretrain_arguments(world, tmp_path / "b", f"--config.init.from={tmp_path / 'nowhere'}")
+    )
     assert "nowhere does not exist" in line

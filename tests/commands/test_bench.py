@@ -24,8 +24,12 @@ ARGUMENTS = (
 
 
 def test_every_number_is_measured(tmp_path, capsys, monkeypatch) -> None:
-    ticks = itertools.count()  # the run for goodput has a clock of its own, which no busy machine hurries
-    monkeypatch.setattr(bench, "train", functools.partial(bench.train, clock=lambda: 0.005 * next(ticks)))
+    ticks = (
+        itertools.count()
+    )  # the run for goodput has a clock of its own, which no busy machine hurries
+    monkeypatch.setattr(
+        bench, "train", functools.partial(bench.train, clock=lambda: 0.005 * next(ticks))
+    )
     assert tlc(*ARGUMENTS, f"--workdir={tmp_path}") == 0
     result = result_of(tmp_path)
     training = result["training"]
@@ -33,10 +37,14 @@ def test_every_number_is_measured(tmp_path, capsys, monkeypatch) -> None:
     assert 0 < slowest <= training["tokens_per_second"] <= fastest
     # 6 operations a weight and token in matrix products, plus attention; logits at 5 positions of 32.
     per_token = 6 * (12 * 64**2) + 12 * 32 * 64 + 6 * 5 / 32 * (64**2 + 64 * 300)
-    assert training["flops_per_second"] == pytest.approx(training["tokens_per_second"] * per_token, rel=1e-6)
+    assert training["flops_per_second"] == pytest.approx(
+        training["tokens_per_second"] * per_token, rel=1e-6
+    )
     assert result["input_tokens_per_second"] > 1e5
     assert 0 < result["compile"]["warm_cache_seconds"] < result["compile"]["cold_seconds"]
-    assert 0 < result["goodput"]["share"] <= 1.0  # small: half a second of training against one checkpoint
+    assert (
+        0 < result["goodput"]["share"] <= 1.0
+    )  # small: half a second of training against one checkpoint
     assert result["goodput"]["seconds"]["train"] == pytest.approx(0.5, abs=0.4)
     assert "peers" not in result
     assert "tokens/s" in capsys.readouterr().out
@@ -91,14 +99,21 @@ def test_decoding_peers_are_timed_against_ctranslate2(tmp_path) -> None:
     assert tlc(*DECODE, "--peers", f"--workdir={tmp_path}") == 0
     rows = result_of(tmp_path)["decoding"]["peers"]
     assert len(rows) == 5
-    assert rows["CTranslate2, float32"]["ratio"] == 1.0 == rows["CTranslate2, int8"]["ratio_to_int8"]
+    assert (
+        rows["CTranslate2, float32"]["ratio"] == 1.0 == rows["CTranslate2, int8"]["ratio_to_int8"]
+    )
     for row in rows.values():
         assert row["per_second"] > 0
         assert row["ratio_least_to_int8"] <= row["ratio_to_int8"] <= row["ratio_most_to_int8"]
 
 
 def test_compression_is_timed_by_operation(tmp_path, capsys) -> None:
-    arguments = ("bench", "--config=configs/mlm.py:1x64", f"--workdir={tmp_path}", "--config.bench.task=compress")
+    arguments = (
+        "bench",
+        "--config=configs/mlm.py:1x64",
+        f"--workdir={tmp_path}",
+        "--config.bench.task=compress",
+    )
     small = ("--config.tokenizer.vocab_size=300", "--config.impl.compilation_cache=")
     assert tlc(*arguments, *small, "--config.recipe=prune:0.5+quantize:4,group=16") == 0
     found = result_of(tmp_path)["compression"]

@@ -36,7 +36,9 @@ def start(arguments: Callable[..., list[str]], data: Path, workdir: Path) -> lis
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) -> None:
     del pretrained  # only so that the packed data is there already
-    whole, broken = run_and_kill(functools.partial(start, pretrain_arguments, world), tmp_path, kills)
+    whole, broken = run_and_kill(
+        functools.partial(start, pretrain_arguments, world), tmp_path, kills
+    )
     assert bits_of(broken) == bits_of(whole)
     check_books(whole, broken)
 
@@ -55,7 +57,9 @@ def translate_arguments(pairs: Path, workdir: Path, *more: str) -> list[str]:
     return pairs_arguments("translate", pairs, workdir, *more, "--config.optimizer.batch_size=512")
 
 
-def run_and_kill(start: Callable[[Path], list[Process]], tmp_path: Path, kills: int) -> tuple[Path, Path]:
+def run_and_kill(
+    start: Callable[[Path], list[Process]], tmp_path: Path, kills: int
+) -> tuple[Path, Path]:
     """The workdirs of a run that nothing disturbs, and of one that is killed again and again and started anew."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole))
@@ -64,7 +68,9 @@ def run_and_kill(start: Callable[[Path], list[Process]], tmp_path: Path, kills: 
     for step in sorted(rng.sample(range(1, STEPS), kills)):
         started = start(broken)
         wait_for_step(started, broken, step, len(rows_of(broken)))
-        time.sleep(rng.uniform(0.0, 0.05))  # not always just after a row: in the middle of a save, too
+        time.sleep(
+            rng.uniform(0.0, 0.05)
+        )  # not always just after a row: in the middle of a save, too
         if started[0].poll() is not None:
             break  # done before the last kill
         started[0].send_signal(signal.SIGKILL)
@@ -132,7 +138,9 @@ def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, co
     )
 
 
-def kill_once(started: Sequence[Process], workdir: Path, rng: random.Random) -> list[tuple[str, str]]:
+def kill_once(
+    started: Sequence[Process], workdir: Path, rng: random.Random
+) -> list[tuple[str, str]]:
     """Signals one of the processes at a random moment: (signal, what was going on), or nothing if they were faster."""
     rows = len(rows_of(workdir))
     if rng.random() < 0.9:  # else during start-up, too
@@ -155,7 +163,9 @@ def kill_once(started: Sequence[Process], workdir: Path, rng: random.Random) -> 
             process.kill()
         processes.ends(started)
         return [(number.name, "start")]
-    for process, (status, errors) in zip(started, processes.ends(started, processes.ENDS_WITHIN), strict=True):
+    for process, (status, errors) in zip(
+        started, processes.ends(started, processes.ENDS_WITHIN), strict=True
+    ):
         # SIGTERM before the command listens simply ends it; and a run may have been done already.
         allowed = {75, 0, -number} if process is victim else {75, 0}
         assert status in allowed, (status, errors[-2000:])

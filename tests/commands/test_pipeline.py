@@ -31,7 +31,13 @@ def test_pretraining_leaves_what_the_design_promises(pretrained) -> None:
     assert result["steps"] == 6
     assert result["tokens"] == 6 * 16 * 32
     assert result["stopped_by"] == "steps"
-    for name in ("config.json", "metrics.jsonl", "checkpoints", "tokenizer.model", "parameters.txt"):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "tokenizer.model",
+        "parameters.txt",
+    ):
         assert (pretrained / name).exists(), name
 
 
@@ -42,8 +48,13 @@ def test_a_finished_run_is_not_done_again(world, pretrained, capsys) -> None:
     assert "already done" in capsys.readouterr().err
 
 
-def test_finetuning_takes_parameters_alone_and_says_which(world, pretrained, tmp_path, capsys) -> None:
-    assert tlc(*finetune_arguments("finetune", world, tmp_path, f"--config.init.from={pretrained}")) == 0
+def test_finetuning_takes_parameters_alone_and_says_which(
+    world, pretrained, tmp_path, capsys
+) -> None:
+    assert (
+        tlc(*finetune_arguments("finetune", world, tmp_path, f"--config.init.from={pretrained}"))
+        == 0
+    )
     told = capsys.readouterr().err
     assert "parameters restored" in told
     assert "classifier/dense/kernel" in told.partition("not restored")[2]
@@ -65,7 +76,9 @@ def test_predictions_are_saved_for_every_instance_in_order(finetuned, world) -> 
 
 def test_what_was_evaluated_is_what_the_artifact_and_the_checkpoint_hold(compressed) -> None:
     packed = flatten(load_artifact(compressed / "artifact" / "model.safetensors").params)
-    from_checkpoint = flatten(starting_point.load(str(compressed / "compressed" / "0"), Impl()).params)
+    from_checkpoint = flatten(
+        starting_point.load(str(compressed / "compressed" / "0"), Impl()).params
+    )
     assert packed.keys() == from_checkpoint.keys()
     for path, leaf in packed.items():
         assert np.asarray(leaf).tobytes() == np.asarray(from_checkpoint[path]).tobytes(), path
@@ -73,16 +86,24 @@ def test_what_was_evaluated_is_what_the_artifact_and_the_checkpoint_hold(compres
 
 def test_the_artifact_reloads_to_the_same_predictions(compressed, tmp_path) -> None:
     assert tlc("evaluate", f"--init={compressed}", f"--workdir={tmp_path}") == 0
-    first, again = (np.load(folder / "predictions" / "dev.npz") for folder in (compressed, tmp_path))
+    first, again = (
+        np.load(folder / "predictions" / "dev.npz") for folder in (compressed, tmp_path)
+    )
     np.testing.assert_array_equal(first["probabilities"], again["probabilities"])
     assert result_of(tmp_path)["accuracy"] == result_of(compressed)["accuracy"]
 
 
 @pytest.mark.parametrize("kind", ["mlm", "classifier", "translator"])
-def test_latency_is_measured_where_it_is_asked_for(kind, request, tmp_path, monkeypatch, capsys) -> None:
+def test_latency_is_measured_where_it_is_asked_for(
+    kind, request, tmp_path, monkeypatch, capsys
+) -> None:
     monkeypatch.setattr(latency, "_LEAST_SECONDS", 0.0)
-    run = request.getfixturevalue({"mlm": "pretrained", "classifier": "compressed", "translator": "translated"}[kind])
-    assert tlc("evaluate", f"--init={run}", f"--workdir={tmp_path}", "--config.eval.latency=1,3") == 0
+    run = request.getfixturevalue(
+        {"mlm": "pretrained", "classifier": "compressed", "translator": "translated"}[kind]
+    )
+    assert (
+        tlc("evaluate", f"--init={run}", f"--workdir={tmp_path}", "--config.eval.latency=1,3") == 0
+    )
     result = result_of(tmp_path)
     if kind == "translator":
         assert "eval.latency is for encoders" in capsys.readouterr().err
@@ -106,7 +127,10 @@ def test_compression_reports_its_sizes_and_rounds(compressed) -> None:
 
 def test_predict_gives_the_evaluated_labels_in_order(compressed, world, tmp_path) -> None:
     output = tmp_path / "out.tsv"
-    arguments = ("--config.predict.input=" + str(world / "dev.tsv"), f"--config.predict.output={output}")
+    arguments = (
+        "--config.predict.input=" + str(world / "dev.tsv"),
+        f"--config.predict.output={output}",
+    )
     assert tlc("predict", f"--init={compressed}", *arguments) == 0
     with output.open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -119,12 +143,21 @@ def test_an_artifact_can_be_moved_away_from_its_run(compressed, world, tmp_path,
     shutil.copytree(compressed / "artifact", tmp_path / "elsewhere")
     text = tmp_path / "in.txt"
     text.write_text("red cat\nblue dog\n")
-    config = ("--config=configs/sst2.py", "--config.data.length=32", f"--config.predict.input={text}")
-    assert tlc("predict", f"--init={tmp_path / 'elsewhere'}", *config, "--config.eval.batch_size=8") == 0
+    config = (
+        "--config=configs/sst2.py",
+        "--config.data.length=32",
+        f"--config.predict.input={text}",
+    )
+    assert (
+        tlc("predict", f"--init={tmp_path / 'elsewhere'}", *config, "--config.eval.batch_size=8")
+        == 0
+    )
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_compressing_before_finetuning_holds_the_mask_and_quantises_anew(world, pretrained, tmp_path) -> None:
+def test_compressing_before_finetuning_holds_the_mask_and_quantises_anew(
+    world, pretrained, tmp_path
+) -> None:
     more = (
         f"--config.init.from={pretrained}",
         "--config.compress.when=before",
@@ -152,7 +185,11 @@ def _trained_params(workdir):
 def test_finetuning_from_a_compressed_encoder_keeps_its_zeros(world, pretrained, tmp_path) -> None:
     small = tmp_path / "small"
     arguments = ["compress", "--config=configs/mlm.py:1x64", *pretrain_arguments(world, small)[3:]]
-    arguments += [f"--workdir={small}", f"--config.init.from={pretrained}", "--config.compress.recover=0.0"]
+    arguments += [
+        f"--workdir={small}",
+        f"--config.init.from={pretrained}",
+        "--config.compress.recover=0.0",
+    ]
     assert tlc(*arguments, "--config.recipe=prune:0.5") == 0
     assert result_of(small)["valid_perplexity"] > 1
     tuned = tmp_path / "tuned"
@@ -168,7 +205,9 @@ def test_finetuning_from_a_compressed_encoder_keeps_its_zeros(world, pretrained,
 
 def test_a_sweep_over_seeds_runs_each_once_and_sums_up(world, pretrained, tmp_path) -> None:
     arguments = finetune_arguments("finetune", world, tmp_path, f"--config.init.from={pretrained}")
-    arguments = [a for a in arguments if not a.startswith("--config.seeds")] + ["--config.seeds=(3, 4)"]
+    arguments = [a for a in arguments if not a.startswith("--config.seeds")] + [
+        "--config.seeds=(3, 4)"
+    ]
     assert tlc(*arguments) == 0
     result = result_of(tmp_path)
     each = [result_of(tmp_path / f"seed-{seed}")["accuracy"] for seed in (3, 4)]
@@ -178,13 +217,20 @@ def test_a_sweep_over_seeds_runs_each_once_and_sums_up(world, pretrained, tmp_pa
 
 def test_perplexity_of_a_checkpoint_is_that_of_its_run(pretrained, tmp_path) -> None:
     assert tlc("evaluate", f"--init={pretrained}", f"--workdir={tmp_path}") == 0
-    assert result_of(tmp_path)["valid_loss"] == pytest.approx(result_of(pretrained)["valid_loss"], rel=1e-6)
+    assert result_of(tmp_path)["valid_loss"] == pytest.approx(
+        result_of(pretrained)["valid_loss"], rel=1e-6
+    )
 
 
 def test_pretraining_goes_on_from_an_encoder(world, pretrained, tmp_path, capsys) -> None:
     still = ("--config.budget.steps=1", "--config.optimizer.learning_rate=0.0")
-    other = ("--config.model.layers=3", "--config.tokenizer.vocab_size=400")  # are those of the encoder
-    arguments = pretrain_arguments(world, tmp_path, *still, *other, f"--config.init.from={pretrained}")
+    other = (
+        "--config.model.layers=3",
+        "--config.tokenizer.vocab_size=400",
+    )  # are those of the encoder
+    arguments = pretrain_arguments(
+        world, tmp_path, *still, *other, f"--config.init.from={pretrained}"
+    )
     assert tlc(*arguments) == 0
     assert "not restored, so from the seed: none" in capsys.readouterr().err
     result, source = result_of(tmp_path), result_of(pretrained)
@@ -194,7 +240,11 @@ def test_pretraining_goes_on_from_an_encoder(world, pretrained, tmp_path, capsys
 
 
 def test_implementation_settings_do_not_change_results(world, pretrained, tmp_path) -> None:
-    more = ("--config.impl.mesh=data=2,fsdp=4", "--config.impl.layer_loop=unrolled", "--config.impl.remat=True")
+    more = (
+        "--config.impl.mesh=data=2,fsdp=4",
+        "--config.impl.layer_loop=unrolled",
+        "--config.impl.remat=True",
+    )
     more += ("--config.impl.prefetch=0", "--config.impl.microbatch=8", "--config.model.dropout=0.0")
     plain = tmp_path / "plain"
     assert tlc(*pretrain_arguments(world, plain, "--config.model.dropout=0.0")) == 0
@@ -206,7 +256,11 @@ def test_implementation_settings_do_not_change_results(world, pretrained, tmp_pa
 def test_golden_metrics(pretrained, golden) -> None:
     """If a change means to alter results, say so in its message and run `pytest --update-golden`."""
     rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
-    now = {"valid_loss": rows[-1]["valid_loss"], "steps": rows[-1]["step"], "tokens": rows[-1]["tokens"]}
+    now = {
+        "valid_loss": rows[-1]["valid_loss"],
+        "steps": rows[-1]["step"],
+        "tokens": rows[-1]["tokens"],
+    }
     expected = golden("metrics.json", now)
     assert now["steps"] == expected["steps"]
     assert now["tokens"] == expected["tokens"]
@@ -220,5 +274,10 @@ def test_the_run_uses_all_devices(pretrained) -> None:
 def test_a_model_that_was_saved_before_its_newest_settings_existed_has_their_defaults() -> None:
     names = ("layers", "hidden", "heads", "ffn", "max_length", "dropout", "share", "init")
     model = Model(layers=2, hidden=128)
-    meta = {"kind": "mlm", "model": {name: getattr(model, name) for name in names}, "vocab_size": 300, "labels": []}
+    meta = {
+        "kind": "mlm",
+        "model": {name: getattr(model, name) for name in names},
+        "vocab_size": 300,
+        "labels": [],
+    }
     assert starting_point.network_of(meta, Impl()).model == model

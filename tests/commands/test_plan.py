@@ -55,7 +55,9 @@ def test_a_small_model_fits_whole_and_its_step_is_timed(planned, capsys) -> None
     assert 3 * 4 * 76076 < one["compiled"]["64"]["arguments"] < 3.2 * 4 * 76076
     assert one["step"]["how"] == "measured, 3 steps"
     assert one["tokens_per_second"] == pytest.approx(64 * 32 / one["step"]["seconds"])
-    assert one["flops_per_step"] == 64 * 32 * (6 * 12 * 64**2 + 12 * 32 * 64 + 6 * 5 / 32 * (64**2 + 64 * 300))
+    assert one["flops_per_step"] == 64 * 32 * (
+        6 * 12 * 64**2 + 12 * 32 * 64 + 6 * 5 / 32 * (64**2 + 64 * 300)
+    )
     assert one["mfu"] is None  # no peak is known of a CPU
 
 
@@ -86,7 +88,9 @@ def test_what_was_compiled_is_remembered(planned, monkeypatch, capsys) -> None:
 @pytest.mark.slow
 def test_a_study_is_planned_as_a_table(tmp_path, capsys) -> None:
     sizes = ("--config.study.sizes=('1x64', '2x64')", "--config.study.translators=('1x64',)")
-    assert tlc(*ARGUMENTS, *sizes, "--config.optimizer.batch_size=2048", f"--workdir={tmp_path}") == 0
+    assert (
+        tlc(*ARGUMENTS, *sizes, "--config.optimizer.batch_size=2048", f"--workdir={tmp_path}") == 0
+    )
     plans = result_of(tmp_path)["plans"]
     assert [(one["kind"], one["layers"], one["batch_size"]) for one in plans] == [
         ("encoder", 1, 2048),
@@ -104,7 +108,9 @@ def small_room(monkeypatch, share: float, planned) -> None:
     """Makes every device as small as this share of what the whole batch needs."""
     whole = only_plan(planned[1])["compiled"]["64"]["need"]
     for module in (plan, microbatch):
-        monkeypatch.setattr(module, "room_at_hand", lambda copies=0: Room(int(share * whole), "faked", copies))
+        monkeypatch.setattr(
+            module, "room_at_hand", lambda copies=0: Room(int(share * whole), "faked", copies)
+        )
 
 
 def test_the_largest_microbatch_that_fits_is_found(planned, monkeypatch, tmp_path, capsys) -> None:
@@ -119,7 +125,11 @@ def test_the_largest_microbatch_that_fits_is_found(planned, monkeypatch, tmp_pat
 
 
 def test_the_copy_of_the_benchmark_clock_needs_room(planned, monkeypatch, tmp_path) -> None:
-    clock = ("--config.budget.clock=benchmark", "--config.budget.seconds=10.0", "--config.plan.seconds=0.0")
+    clock = (
+        "--config.budget.clock=benchmark",
+        "--config.budget.seconds=10.0",
+        "--config.plan.seconds=0.0",
+    )
     small_room(monkeypatch, 1.01, planned)
     assert tlc(*ARGUMENTS, f"--workdir={tmp_path / 'one'}", "--config.plan.seconds=0.0") == 0
     assert only_plan(result_of(tmp_path / "one"))["microbatch"] == 64
@@ -139,15 +149,21 @@ def test_epochs_are_known_once_the_data_are_packed(world, pretrained, tmp_path) 
     arguments = ["plan", *pretrain_arguments(world, tmp_path)[1:], "--config.plan.seconds=0.0"]
     assert tlc(*(flag for flag in arguments if "eval." not in flag)) == 0
     tokenizer = hashlib.sha256((pretrained / "tokenizer.model").read_bytes()).hexdigest()
-    manifests = [json.loads(path.read_text()) for path in (world / "cache").glob("rows-train-*.json")]
-    (rows,) = [manifest["rows"] for manifest in manifests if manifest["tokenizer_hash"] == tokenizer]
+    manifests = [
+        json.loads(path.read_text()) for path in (world / "cache").glob("rows-train-*.json")
+    ]
+    (rows,) = [
+        manifest["rows"] for manifest in manifests if manifest["tokenizer_hash"] == tokenizer
+    ]
     assert only_plan(result_of(tmp_path))["budget"]["epochs"] == pytest.approx(6 * 16 / rows)
 
 
 # impl.microbatch=auto ------------------------------------------------------------------------------------------------
 
 
-def test_auto_trains_like_the_number_that_it_stands_for(world, planned, monkeypatch, tmp_path, capsys) -> None:
+def test_auto_trains_like_the_number_that_it_stands_for(
+    world, planned, monkeypatch, tmp_path, capsys
+) -> None:
     small_room(monkeypatch, 0.8, planned)
     batch = "--config.optimizer.batch_size=64"
     auto = ("--config.impl.microbatch=auto", batch)
@@ -164,7 +180,9 @@ def test_auto_trains_like_the_number_that_it_stands_for(world, planned, monkeypa
 
 def test_auto_finetunes_and_translates(world, pretrained, pairs, tmp_path, capsys) -> None:
     auto = "--config.impl.microbatch=auto"
-    arguments = finetune_arguments("finetune", world, tmp_path / "tuned", f"--config.init.from={pretrained}", auto)
+    arguments = finetune_arguments(
+        "finetune", world, tmp_path / "tuned", f"--config.init.from={pretrained}", auto
+    )
     assert tlc(*arguments) == 0
     assert result_of(tmp_path / "tuned")["microbatch"] == 16
     assert "impl.microbatch=auto: 16 of 16 examples" in capsys.readouterr().err
@@ -173,7 +191,9 @@ def test_auto_finetunes_and_translates(world, pretrained, pairs, tmp_path, capsy
     assert "impl.microbatch=auto: 512 of 512 target tokens" in capsys.readouterr().err
 
 
-def test_auto_where_nothing_fits_says_what_to_do(world, planned, monkeypatch, tmp_path, capsys) -> None:
+def test_auto_where_nothing_fits_says_what_to_do(
+    world, planned, monkeypatch, tmp_path, capsys
+) -> None:
     small_room(monkeypatch, 0.01, planned)
     assert tlc(*pretrain_arguments(world, tmp_path, "--config.impl.microbatch=auto")) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
@@ -195,14 +215,18 @@ def test_auto_where_nothing_fits_says_what_to_do(world, planned, monkeypatch, tm
     ],
 )
 def test_a_slice_that_cannot_be_is_refused(tmp_path, capsys, topology, message) -> None:
-    assert tlc(*ARGUMENTS, f"--config.plan.topology={topology}", f"--workdir={tmp_path / 'plan'}") == 2
+    assert (
+        tlc(*ARGUMENTS, f"--config.plan.topology={topology}", f"--workdir={tmp_path / 'plan'}") == 2
+    )
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "plan").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="the TPU compiler is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is not None, reason="the TPU compiler is installed"
+)
 def test_without_the_tpu_compiler_the_extra_is_named(tmp_path, capsys) -> None:
     assert tlc(*ARGUMENTS, "--config.plan.topology=v5e:2x2", f"--workdir={tmp_path}") == 2
     assert "pip install 'tlc_jax[tpu]'" in capsys.readouterr().err

@@ -22,10 +22,16 @@ def blocks_of_eight(monkeypatch):
 
 
 def arguments(run, source, output) -> tuple[str, ...]:
-    return (f"--init={run}", f"--config.predict.input={source}", f"--config.predict.output={output}")
+    return (
+        f"--init={run}",
+        f"--config.predict.input={source}",
+        f"--config.predict.output={output}",
+    )
 
 
-def test_blocks_give_the_evaluated_probabilities_in_the_files_order(compressed, world, tmp_path, blocks_of_eight):
+def test_blocks_give_the_evaluated_probabilities_in_the_files_order(
+    compressed, world, tmp_path, blocks_of_eight
+):
     assert tlc("predict", *arguments(compressed, world / "dev.tsv", tmp_path / "out.tsv")) == 0
     header, *rows = (tmp_path / "out.tsv").read_text().splitlines()
     assert header == "label\tno\tyes"
@@ -67,10 +73,14 @@ def test_memory_is_that_of_a_few_blocks_and_nothing_is_compiled_anew(
     assert capsys.readouterr().err.strip().startswith("predicting [")
 
 
-def test_translations_of_blocks_are_compiled_once_a_width(translated, tmp_path, monkeypatch, blocks_of_eight):
+def test_translations_of_blocks_are_compiled_once_a_width(
+    translated, tmp_path, monkeypatch, blocks_of_eight
+):
     rng = random.Random(2)
     lines = [sentence(rng) for _ in range(24)]
-    (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in [*sorted(lines, key=len), " ".join(lines[:2])]))
+    (tmp_path / "in.txt").write_text(
+        "".join(f"{line}\n" for line in [*sorted(lines, key=len), " ".join(lines[:2])])
+    )
     widths = []
     search = predict.Decoder.__call__
 
@@ -100,8 +110,13 @@ def test_a_bad_row_is_named_and_leaves_no_output(finetuned, tmp_path, capsys, bl
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tsv", "out.tsv"]
 
 
-def test_a_bad_place_for_the_output_is_refused_before_the_model_is_read(finetuned, world, tmp_path, capsys):
-    for output, says in ((tmp_path, "is a folder"), (tmp_path / "no" / "out.tsv", "there is no folder")):
+def test_a_bad_place_for_the_output_is_refused_before_the_model_is_read(
+    finetuned, world, tmp_path, capsys
+):
+    for output, says in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "out.tsv", "there is no folder"),
+    ):
         assert tlc("predict", *arguments(finetuned, world / "dev.tsv", output)) == 2
         assert says in capsys.readouterr().err
 

@@ -43,7 +43,9 @@ def alone(world, pretrained, tmp_path_factory) -> Path:
     return workdir
 
 
-def test_stopped_killed_and_moved_runs_end_like_one_that_nothing_disturbed(world, alone, tmp_path) -> None:
+def test_stopped_killed_and_moved_runs_end_like_one_that_nothing_disturbed(
+    world, alone, tmp_path
+) -> None:
     """On two processes, told to stop; on two, one killed; then to its end on a single one."""
     run = tmp_path / "run"
     started = begin(world, run, 2)
@@ -54,7 +56,10 @@ def test_stopped_killed_and_moved_runs_end_like_one_that_nothing_disturbed(world
     saved = complete_steps(run / "checkpoints")[0]
     assert f"another process was told to stop at step {saved}; all is saved in {run}" in found[0][1]
     assert f"tlc: stopped: SIGTERM at step {saved}" in found[1][1]
-    assert rows_of(run)[-1] | {"step": saved, "event": "stop", "stopped_by": "preemption"} == rows_of(run)[-1]
+    assert (
+        rows_of(run)[-1] | {"step": saved, "event": "stop", "stopped_by": "preemption"}
+        == rows_of(run)[-1]
+    )
 
     started = begin(world, run, 2)
     wait_for_step(started, run, saved + 20, len(rows_of(run)))
@@ -71,15 +76,23 @@ def test_stopped_killed_and_moved_runs_end_like_one_that_nothing_disturbed(world
     for name in ("steps", "tokens", "examples", "flops"):
         assert moved[name] == whole[name], name
     assert moved["valid_loss"] == pytest.approx(whole["valid_loss"], rel=1e-5)
-    evaluations = [(row["step"], row["valid_loss"]) for row in rows_of(run) if row["event"] == "eval"]
-    expected = [(row["step"], row["valid_loss"]) for row in rows_of(alone) if row["event"] == "eval"]
+    evaluations = [
+        (row["step"], row["valid_loss"]) for row in rows_of(run) if row["event"] == "eval"
+    ]
+    expected = [
+        (row["step"], row["valid_loss"]) for row in rows_of(alone) if row["event"] == "eval"
+    ]
     assert [step for step, _ in evaluations] == [step for step, _ in expected] == [20, 40, 60, 80]
-    assert [loss for _, loss in evaluations] == pytest.approx([loss for _, loss in expected], rel=1e-5)
+    assert [loss for _, loss in evaluations] == pytest.approx(
+        [loss for _, loss in expected], rel=1e-5
+    )
     assert not list(run.glob("checkpoints/*tmp*"))
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_one_process_goes_on_in_two_with_its_parameters_split(world, alone, tmp_path) -> None:
+def test_a_checkpoint_of_one_process_goes_on_in_two_with_its_parameters_split(
+    world, alone, tmp_path
+) -> None:
     run = tmp_path / "run"
     started = begin(world, run, 1)
     wait_for_step(started, run, 20, 0)
@@ -98,9 +111,15 @@ def test_a_checkpoint_of_one_process_goes_on_in_two_with_its_parameters_split(wo
     assert "fsdp" in (run / "parameters.txt").read_text()
 
 
-def test_finetuning_predicts_every_example_once_in_two_processes(world, pretrained, finetuned, tmp_path) -> None:
+def test_finetuning_predicts_every_example_once_in_two_processes(
+    world, pretrained, finetuned, tmp_path
+) -> None:
     run = tmp_path / "run"
-    finish(processes.start(finetune_arguments("finetune", world, run, f"--config.init.from={pretrained}"), 2))
+    finish(
+        processes.start(
+            finetune_arguments("finetune", world, run, f"--config.init.from={pretrained}"), 2
+        )
+    )
     two, one = result_of(run), result_of(finetuned)
     assert two["valid_loss"] == pytest.approx(one["valid_loss"], rel=1e-4)
     assert two["accuracy_by_split"] == one["accuracy_by_split"]
@@ -120,11 +139,15 @@ def test_two_processes_translate_the_same(pairs, translated, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_prune_and_round_on_the_way_what_lies_on_both(world, pretrained, tmp_path) -> None:
+def test_two_processes_prune_and_round_on_the_way_what_lies_on_both(
+    world, pretrained, tmp_path
+) -> None:
     recipe = "--config.recipe=prune:0.5,gradual=true+quantize:4,group=32,aware=true+finetune"
     for folder, count, more in (("one", 1, ()), ("two", 2, ("--config.impl.mesh=fsdp=2",))):
         flags = (recipe, f"--config.init.from={pretrained}", *more)
-        finish(processes.start(finetune_arguments("compress", world, tmp_path / folder, *flags), count))
+        finish(
+            processes.start(finetune_arguments("compress", world, tmp_path / folder, *flags), count)
+        )
     one, two = (result_of(tmp_path / folder) for folder in ("one", "two"))
     assert two["processes"] == 2 and one["sparsity"] == pytest.approx(0.5, abs=1e-3)
     assert (two["nonzero"], two["bytes_artifact"]) == (one["nonzero"], one["bytes_artifact"])
@@ -134,25 +157,35 @@ def test_two_processes_prune_and_round_on_the_way_what_lies_on_both(world, pretr
 @pytest.mark.slow
 def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) -> None:
     del pretrained
-    recipes = ["dense", "prune:0.5+quantize:4", "prune:0.5,gradual=true+quantize:4,aware=true+finetune"]
+    recipes = [
+        "dense",
+        "prune:0.5+quantize:4",
+        "prune:0.5,gradual=true+quantize:4,aware=true+finetune",
+    ]
     settings = study_settings(world, scratch=[], recipes=recipes, analyses=["quantize:4"])
     flags = [write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}"]
     finish(processes.start(["study", *flags], 2))
     jobs = json.loads((tmp_path / "run" / "study.json").read_text())["jobs"]
     assert [job["state"] for job in jobs] == ["done"] * 6
-    rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    ]
     assert [row["recipe"] for row in rows] == recipes
     assert rows[1]["nonzero"] == rows[2]["nonzero"] < rows[0]["nonzero"]
     assert all(row["accuracy"] is not None for row in rows)
 
 
-def test_processes_with_different_settings_are_refused_together(world, pretrained, tmp_path) -> None:
+def test_processes_with_different_settings_are_refused_together(
+    world, pretrained, tmp_path
+) -> None:
     del pretrained
     port = processes.free_port()
     started = []
     for index in (0, 1):
         where = f"--config.impl.processes=127.0.0.1:{port},2,{index}"
-        started += begin(world, tmp_path / "run", 1, where, f"--config.optimizer.learning_rate={1 + index}e-3")
+        started += begin(
+            world, tmp_path / "run", 1, where, f"--config.optimizer.learning_rate={1 + index}e-3"
+        )
     for status, errors in processes.ends(started):
         assert status == 2
         assert errors.splitlines()[-1] == (

@@ -23,8 +23,12 @@ def artifact(workdir: Path) -> Artifact:
     return load_artifact(workdir / "artifact" / "model.safetensors")
 
 
-@pytest.mark.parametrize("steps", [12, 2])  # of two, neither comes after three quarters of the budget
-def test_gradual_pruning_while_finetuning_reaches_its_sparsity(world, pretrained, tmp_path, steps) -> None:
+@pytest.mark.parametrize(
+    "steps", [12, 2]
+)  # of two, neither comes after three quarters of the budget
+def test_gradual_pruning_while_finetuning_reaches_its_sparsity(
+    world, pretrained, tmp_path, steps
+) -> None:
     recipe = "prune:0.8,gradual=true+finetune+quantize:4,group=32"
     assert compress(world, tmp_path, pretrained, recipe, f"--config.budget.steps={steps}") == 0
     result = result_of(tmp_path)
@@ -37,11 +41,21 @@ def test_gradual_pruning_while_finetuning_reaches_its_sparsity(world, pretrained
 
 
 def test_aware_finetuning_ends_on_the_grid_that_it_trained_on(world, pretrained, tmp_path) -> None:
-    assert compress(world, tmp_path, pretrained, "quantize:2,aware=true+finetune", "--config.budget.steps=4") == 0
+    assert (
+        compress(
+            world, tmp_path, pretrained, "quantize:2,aware=true+finetune", "--config.budget.steps=4"
+        )
+        == 0
+    )
     result = result_of(tmp_path)
-    assert result["bits"] == 2 and len(np.unique(flatten(artifact(tmp_path).params)[KERNEL][0, :, 0])) <= 3
+    assert (
+        result["bits"] == 2
+        and len(np.unique(flatten(artifact(tmp_path).params)[KERNEL][0, :, 0])) <= 3
+    )
     # What the last evaluation in training saw, rounded on the device, is what the artifact holds.
-    row = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"stop"' in line][-1]
+    row = [
+        line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"stop"' in line
+    ][-1]
     assert f'"accuracy": {result["accuracy"]}' in row
 
 
@@ -58,16 +72,33 @@ def test_structures_go_first_and_the_smaller_model_recovers(world, finetuned, tm
     assert result_of(again)["accuracy"] == result["accuracy"]
 
 
-def test_what_comes_before_finetuning_is_held_and_what_comes_after_follows(world, pretrained, tmp_path) -> None:
+def test_what_comes_before_finetuning_is_held_and_what_comes_after_follows(
+    world, pretrained, tmp_path
+) -> None:
     recipe = "prune:2:4,only=blocks/ffn/.*+finetune+prune:0.5,only=embedding/.*+quantize:4"
     assert (
-        compress(world, tmp_path, pretrained, recipe, "--config.budget.steps=4", "--config.compress.recover=0.0") == 0
+        compress(
+            world,
+            tmp_path,
+            pretrained,
+            recipe,
+            "--config.budget.steps=4",
+            "--config.compress.recover=0.0",
+        )
+        == 0
     )
     masks = flatten(artifact(tmp_path).masks)
-    assert masks.keys() == {KERNEL, "blocks/ffn/down/kernel", "embedding/position", "embedding/token"}
+    assert masks.keys() == {
+        KERNEL,
+        "blocks/ffn/down/kernel",
+        "embedding/position",
+        "embedding/token",
+    }
     blocks = np.moveaxis(masks[KERNEL], -2, -1).reshape(-1, 4)
     assert (blocks.sum(1) == 2).all()
-    embeddings = np.concatenate([masks["embedding/token"].ravel(), masks["embedding/position"].ravel()])
+    embeddings = np.concatenate(
+        [masks["embedding/token"].ravel(), masks["embedding/position"].ravel()]
+    )
     assert embeddings.mean() == pytest.approx(0.5, abs=1e-3)
 
 
@@ -81,7 +112,9 @@ def test_what_comes_before_finetuning_is_held_and_what_comes_after_follows(world
         ("remove:0.5,of=layers", [], "takes none of 1"),
     ],
 )
-def test_recipes_that_cannot_be_done_end_in_one_line(finetuned, world, tmp_path, capsys, recipe, more, words) -> None:
+def test_recipes_that_cannot_be_done_end_in_one_line(
+    finetuned, world, tmp_path, capsys, recipe, more, words
+) -> None:
     assert compress(world, tmp_path, finetuned, recipe, *more) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert words in errors[-1]

@@ -47,7 +47,9 @@ def study_settings(world, **study) -> dict:
             "model": {"max_length": 32},
         },
         "tasks": {
-            "words": {"data": {"train": f"files:{world}/train.tsv", "valid": f"files:{world}/dev.tsv"}},
+            "words": {
+                "data": {"train": f"files:{world}/train.tsv", "valid": f"files:{world}/dev.tsv"}
+            },
         },
         **study,
     }
@@ -76,7 +78,12 @@ def test_the_grid_expands_to_jobs_after_those_they_need(world, tmp_path) -> None
     assert len(set(names)) == len(names)
     assert [job.number for job in jobs] == list(range(len(jobs)))
     counts = Counter(job.stage for job in jobs)
-    assert counts == {"pretrain": 4, "finetune": 4 * 2 + 2 * 2, "compress": 8 * 4 + 4, "analyse": 4 * 2}
+    assert counts == {
+        "pretrain": 4,
+        "finetune": 4 * 2 + 2 * 2,
+        "compress": 8 * 4 + 4,
+        "analyse": 4 * 2,
+    }
     for job in jobs:
         assert all(needed < job.number for needed in job.needs)
     last = jobs[names.index("compress-2x64-p5-words-s1-prune0.5+quantize4")]
@@ -107,7 +114,10 @@ def test_what_a_study_times_its_tasks_time_too(world, tmp_path) -> None:
 def test_a_mistake_in_a_task_names_the_job(world, tmp_path) -> None:
     settings = study_settings(world)
     settings["study"]["finetune"]["optimiser"] = {"batch_size": 4}
-    with pytest.raises(InputError, match="settings of job finetune-1x64-p0-words-s0: unknown config field optimiser"):
+    with pytest.raises(
+        InputError,
+        match="settings of job finetune-1x64-p0-words-s0: unknown config field optimiser",
+    ):
         expand(configs.resolve(settings), tmp_path)
 
 
@@ -117,19 +127,29 @@ def test_translators_are_trained_and_compressed_beside_encoders(world, tmp_path)
     jobs = expand(configs.resolve(study_settings(world, **changes)), tmp_path)
     trained = [job for job in jobs if job.stage == "translate"]
     assert [job.name for job in trained] == ["translate-2x64-p0", "translate-2x64-p1"]
-    assert [(job.config.seed, job.config.budget.steps, job.config.data.train) for job in trained] == [
+    assert [
+        (job.config.seed, job.config.budget.steps, job.config.data.train) for job in trained
+    ] == [
         (0, 7, "files:a.en+a.fr"),
         (1, 7, "files:a.en+a.fr"),
     ]
     compressed = [job for job in jobs if job.name.startswith("compress-translator-2x64-p1")]
-    assert [job.config.recipe for job in compressed] == list(dict.fromkeys(j.config.recipe for j in compressed))
+    assert [job.config.recipe for job in compressed] == list(
+        dict.fromkeys(j.config.recipe for j in compressed)
+    )
     assert {job.needs for job in compressed} == {(trained[1].number,)}
     assert {job.config.init.source for job in compressed} == {str(trained[1].workdir)}
-    alone = expand(configs.resolve(study_settings(world, sizes=[], scratch=[], tasks={}, **changes)), tmp_path)
+    alone = expand(
+        configs.resolve(study_settings(world, sizes=[], scratch=[], tasks={}, **changes)), tmp_path
+    )
     assert {job.stage for job in alone} == {"translate", "compress"}
     own = study_settings(world, translator_recipes=["quantize:8"], **changes)
-    compressed = [job for job in expand(configs.resolve(own), tmp_path) if job.name.startswith("compress-")]
-    for_translators = {job.config.recipe for job in compressed if job.name.startswith("compress-translator")}
+    compressed = [
+        job for job in expand(configs.resolve(own), tmp_path) if job.name.startswith("compress-")
+    ]
+    for_translators = {
+        job.config.recipe for job in compressed if job.name.startswith("compress-translator")
+    }
     assert for_translators == {"quantize:8"}
     assert len({job.config.recipe for job in compressed}) > 1
 
@@ -152,20 +172,32 @@ def states(config: str, workdir, capsys) -> dict[str, str]:
     rows = [line.split("\t") for line in capsys.readouterr().out.strip().splitlines()]
     assert [int(number) for number, *_ in rows] == list(range(len(rows)))
     assert [name.partition("-")[0] for *_, name, needs in rows if needs == "-"] == ["pretrain"]
-    assert all(int(needed) < int(number) for number, *_, needs in rows for needed in needs.split(",") if needs != "-")
+    assert all(
+        int(needed) < int(number)
+        for number, *_, needs in rows
+        for needed in needs.split(",")
+        if needs != "-"
+    )
     return {name: state for _, state, name, _ in rows}
 
 
 def test_a_study_of_encoders_that_are_trained_already(world, pretrained, tmp_path) -> None:
     recipes = ["dense", "prune:0.5+finetune+quantize:4"]
-    settings = study_settings(world, sizes=[], scratch=[], encoders=[str(pretrained)], recipes=recipes)
+    settings = study_settings(
+        world, sizes=[], scratch=[], encoders=[str(pretrained)], recipes=recipes
+    )
     jobs = expand(configs.resolve(settings), tmp_path / "run")
     dense, own = jobs[1:]
     assert [job.stage for job in jobs] == ["finetune", "compress", "compress"]
     assert (dense.config.init.source, dense.needs) == (str(jobs[0].workdir), (0,))
     assert (own.config.init.source, own.needs) == (str(pretrained), ())  # it finetunes by itself
-    assert tlc("study", write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}") == 0
-    rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert (
+        tlc("study", write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}")
+        == 0
+    )
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    ]
     assert [row["recipe"] for row in rows] == recipes
     assert all(row.keys() >= REQUIRED and row["steps"] is None for row in rows)
     assert rows[1]["bytes_artifact"] < rows[0]["bytes_artifact"] / 4
@@ -173,7 +205,9 @@ def test_a_study_of_encoders_that_are_trained_already(world, pretrained, tmp_pat
 
 
 def test_names_of_jobs_are_names_of_folders(world, tmp_path) -> None:
-    recipes = [f"quantize:8,only={only}+quantize:4" for only in ("embedding/.*", "embedding/.+", "x" * 300)]
+    recipes = [
+        f"quantize:8,only={only}+quantize:4" for only in ("embedding/.*", "embedding/.+", "x" * 300)
+    ]
     jobs = expand(configs.resolve(study_settings(world, recipes=["prune:0.5", *recipes])), tmp_path)
     names = [job.name for job in jobs if job.stage == "compress"]
     assert len(set(names)) == len(names)
@@ -239,13 +273,19 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -
     assert "Compression error by depth" not in page  # of one layer
     with (run / "report" / "analyses.csv").open() as file:
         (row,) = csv.DictReader(file)
-    assert (row["job"], row["size"], row["recipe"]) == ("analyse-1x64-p0-quantize4", "1x64", "quantize:4")
+    assert (row["job"], row["size"], row["recipe"]) == (
+        "analyse-1x64-p0-quantize4",
+        "1x64",
+        "quantize:4",
+    )
     rise = float(row["valid_loss_compressed"]) - float(row["valid_loss_dense"])
     assert rise != 0 and float(row["loss_rise"]) == rise
 
 
 @pytest.mark.parametrize("recipe", ["dense", "remove:0.5,of=heads", "finetune"])
-def test_what_cannot_be_analysed_is_refused_before_anything_runs(world, tmp_path, recipe, capsys) -> None:
+def test_what_cannot_be_analysed_is_refused_before_anything_runs(
+    world, tmp_path, recipe, capsys
+) -> None:
     config = write_config(tmp_path / "study.py", study_settings(world, analyses=[recipe]))
     assert tlc("study", config, f"--workdir={tmp_path / 'run'}") == 2
     assert recipe in capsys.readouterr().err
@@ -253,7 +293,18 @@ def test_what_cannot_be_analysed_is_refused_before_anything_runs(world, tmp_path
 
 
 REQUIRED = {
-    *("layers", "hidden", "params", "seed", "budget_seconds", "steps", "task", "recipe", "sparsity", "bits"),
+    *(
+        "layers",
+        "hidden",
+        "params",
+        "seed",
+        "budget_seconds",
+        "steps",
+        "task",
+        "recipe",
+        "sparsity",
+        "bits",
+    ),
     *("nonzero", "bytes_ideal", "bytes_artifact", "bytes_checkpoint", "accuracy"),
 }
 
@@ -290,5 +341,7 @@ def test_compressing_before_finetuning_needs_pretraining_alone(world, tmp_path) 
 
 
 def test_a_twin_needs_its_pretrained_counterpart(world) -> None:
-    with pytest.raises(InputError, match="study.scratch has the size 9x64, which study.sizes has not"):
+    with pytest.raises(
+        InputError, match="study.scratch has the size 9x64, which study.sizes has not"
+    ):
         configs.resolve(study_settings(world, scratch=["9x64"]))

@@ -18,11 +18,20 @@ from tlc_jax.runs import saved_model as starting_point
 
 def test_training_reports_what_the_design_promises(pairs, translated) -> None:
     result = result_of(translated)
-    assert result["stage"] == "translate" and result["steps"] == 12 and result["stopped_by"] == "steps"
+    assert (
+        result["stage"] == "translate" and result["steps"] == 12 and result["stopped_by"] == "steps"
+    )
     counted = result["pairs"]["train"]
     assert counted["pairs"] == 400 == counted["kept"] + counted["too_long"]
     assert 0 <= result["padding"]["target"] < 1
-    assert {"bleu", "chrf", "bleu_tokenized", "approx_bleu", "token_accuracy", "valid_perplexity"} <= result.keys()
+    assert {
+        "bleu",
+        "chrf",
+        "bleu_tokenized",
+        "approx_bleu",
+        "token_accuracy",
+        "valid_perplexity",
+    } <= result.keys()
     assert "tok:13a" in result["bleu_signature"] and "case:mixed" in result["bleu_signature"]
     assert result["sentences"] == 21
     lines = (translated / "predictions" / "dev.txt").read_text().splitlines()
@@ -32,7 +41,9 @@ def test_training_reports_what_the_design_promises(pairs, translated) -> None:
     english, french = ((pairs / f"valid.{side}").read_text().splitlines() for side in ("en", "fr"))
     rows = [english.index(one["source"]) for one in samples]
     assert rows == sorted(set(rows)) and rows != [*range(10)]
-    assert [(one["reference"], one["translation"]) for one in samples] == [(french[row], lines[row]) for row in rows]
+    assert [(one["reference"], one["translation"]) for one in samples] == [
+        (french[row], lines[row]) for row in rows
+    ]
 
 
 def test_evaluation_of_the_run_is_that_of_its_training(translated, tmp_path) -> None:
@@ -40,7 +51,9 @@ def test_evaluation_of_the_run_is_that_of_its_training(translated, tmp_path) -> 
     found, trained = result_of(tmp_path), result_of(translated)
     for name in ("valid_loss", "bleu", "chrf", "approx_bleu"):
         assert found[name] == pytest.approx(trained[name]), name
-    assert (tmp_path / "predictions/dev.txt").read_text() == (translated / "predictions/dev.txt").read_text()
+    assert (tmp_path / "predictions/dev.txt").read_text() == (
+        translated / "predictions/dev.txt"
+    ).read_text()
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(pairs, translated, tmp_path) -> None:
@@ -61,21 +74,34 @@ def test_a_stopped_run_goes_on_to_the_same_bits(pairs, translated, tmp_path) -> 
 
 
 def test_averaging_takes_the_mean_of_the_last_checkpoints(pairs, tmp_path) -> None:
-    more = ("--config.checkpoint.every_steps=4", "--config.checkpoint.average=2", "--config.checkpoint.keep=2")
+    more = (
+        "--config.checkpoint.every_steps=4",
+        "--config.checkpoint.average=2",
+        "--config.checkpoint.keep=2",
+    )
     assert tlc(*pairs_arguments("translate", pairs, tmp_path, *more)) == 0
     result = result_of(tmp_path)
     assert result["averaged_steps"] == [12, 8] and "valid_loss_last" in result
     mean = flatten(starting_point.load(str(tmp_path), Impl()).params)
-    parts = [flatten(starting_point.load(str(tmp_path / f"checkpoints/{step}"), Impl()).params) for step in (8, 12)]
+    parts = [
+        flatten(starting_point.load(str(tmp_path / f"checkpoints/{step}"), Impl()).params)
+        for step in (8, 12)
+    ]
     for path, leaf in mean.items():
-        np.testing.assert_allclose(leaf, (parts[0][path] + parts[1][path]) / 2, atol=1e-7, err_msg=path)
+        np.testing.assert_allclose(
+            leaf, (parts[0][path] + parts[1][path]) / 2, atol=1e-7, err_msg=path
+        )
     assert np.abs(parts[0]["embedding/token"] - parts[1]["embedding/token"]).max() > 0
 
 
 @pytest.fixture(scope="session")
 def compressed(pairs, translated):
     workdir = pairs / "compressed"
-    more = ("--config.recipe=prune:0.6+quantize:8", "--config.compress.step=0.3", f"--config.init.from={translated}")
+    more = (
+        "--config.recipe=prune:0.6+quantize:8",
+        "--config.compress.step=0.3",
+        f"--config.init.from={translated}",
+    )
     assert tlc(*pairs_arguments("compress", pairs, workdir, *more)) == 0
     return workdir
 
@@ -86,7 +112,12 @@ def test_a_compressed_translator_is_what_its_artifact_holds(compressed, tmp_path
     assert [row["sparsity"] for row in result["rounds"]] == [0.0, 0.3, 0.6]
     assert all("token_accuracy" in row for row in result["rounds"])
     assert (
-        tlc("evaluate", f"--init={compressed}/artifact", "--config=configs/wmt14_enfr.py", *_dev(compressed, tmp_path))
+        tlc(
+            "evaluate",
+            f"--init={compressed}/artifact",
+            "--config=configs/wmt14_enfr.py",
+            *_dev(compressed, tmp_path),
+        )
         == 0
     )
     assert result_of(tmp_path)["bleu"] == result["bleu"]
@@ -95,9 +126,20 @@ def test_a_compressed_translator_is_what_its_artifact_holds(compressed, tmp_path
 
 def _dev(compressed, workdir):
     settings = json.loads((compressed / "config.json").read_text())
-    flags = [f"--config.data.{name}={settings['data'][name]}" for name in ("train", "valid", "length", "buckets")]
-    flags += [f"--config.decode.{name}={settings['decode'][name]}" for name in ("beams", "batch_size", "extra")]
-    return [*flags, "--config.model.max_length=40", "--config.eval.batch_size=512", f"--workdir={workdir}"]
+    flags = [
+        f"--config.data.{name}={settings['data'][name]}"
+        for name in ("train", "valid", "length", "buckets")
+    ]
+    flags += [
+        f"--config.decode.{name}={settings['decode'][name]}"
+        for name in ("beams", "batch_size", "extra")
+    ]
+    return [
+        *flags,
+        "--config.model.max_length=40",
+        "--config.eval.batch_size=512",
+        f"--workdir={workdir}",
+    ]
 
 
 def test_predict_translates_a_file_in_its_order(compressed, pairs, tmp_path) -> None:
@@ -109,7 +151,9 @@ def test_predict_translates_a_file_in_its_order(compressed, pairs, tmp_path) -> 
     assert best == (compressed / "predictions/dev.txt").read_text().splitlines()[:9]
     assert tlc(*run, f"--config.predict.output={tmp_path}/n.tsv", "--config.decode.nbest=2") == 0
     rows = [line.split("\t") for line in (tmp_path / "n.tsv").read_text().splitlines()]
-    assert [(row[0], row[1]) for row in rows] == [(str(n), str(k)) for n in range(1, 10) for k in (1, 2)]
+    assert [(row[0], row[1]) for row in rows] == [
+        (str(n), str(k)) for n in range(1, 10) for k in (1, 2)
+    ]
     assert [row[3] for row in rows if row[1] == "1"] == best
     scores = [float(row[2]) for row in rows]
     assert all(first >= second for first, second in zip(scores[::2], scores[1::2], strict=True))
@@ -139,5 +183,8 @@ def test_pairs_can_be_prepared_ahead(pairs, translated, tmp_path, capsys) -> Non
         for flag in pairs_arguments("prepare", pairs, tmp_path)
         if flag.startswith(("--config.data", "--config.tok"))
     ]
-    assert tlc("prepare", "--pairs", "--config=configs/wmt14_enfr.py", f"--workdir={tmp_path}", *flags) == 0
+    assert (
+        tlc("prepare", "--pairs", "--config=configs/wmt14_enfr.py", f"--workdir={tmp_path}", *flags)
+        == 0
+    )
     assert "training a tokenizer" not in capsys.readouterr().err

@@ -23,7 +23,12 @@ from tlc_jax.core.params import flatten
 SHARES = st.floats(0, 1, exclude_max=True).map(lambda share: f"prune:{share!r}")
 PRUNES = st.builds(
     "".join,
-    st.tuples(SHARES, st.sampled_from(["", ",scope=tensor", ",scope=row", ",embeddings=false", ",only=embedding/.*"])),
+    st.tuples(
+        SHARES,
+        st.sampled_from(
+            ["", ",scope=tensor", ",scope=row", ",embeddings=false", ",only=embedding/.*"]
+        ),
+    ),
 ) | st.sampled_from(["prune:2:4", "prune:1:8,only=blocks/.+"])
 QUANTIZES = st.builds(
     lambda *parts: "".join(parts),
@@ -41,7 +46,13 @@ RECIPES = st.builds(
     st.lists(PRUNES, max_size=1),
 )
 
-METADATA = {"kind": "classifier", "labels": ["a", "b", "c"], "vocab_size": 32, "model": {"layers": 2}, "bits": 4}
+METADATA = {
+    "kind": "classifier",
+    "labels": ["a", "b", "c"],
+    "vocab_size": 32,
+    "model": {"layers": 2},
+    "bits": 4,
+}
 COMBINED = parse_recipe("prune:0.75+quantize:4")
 
 
@@ -52,7 +63,9 @@ def assert_bit_identical(left: Any, right: Any) -> None:
         assert one.tobytes() == other.tobytes()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(RECIPES)
 def test_what_was_evaluated_is_what_the_file_holds(tmp_path: Path, recipe: Recipe) -> None:
     model = compress_params(trees.few_leaves(), recipe)
@@ -77,7 +90,9 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert again.read_bytes() == files[0].read_bytes()
 
 
-@pytest.mark.parametrize("recipe", ["prune:0.75+quantize:4", "prune:0.75+quantize:4,scheme=minmax", "dense"])
+@pytest.mark.parametrize(
+    "recipe", ["prune:0.75+quantize:4", "prune:0.75+quantize:4,scheme=minmax", "dense"]
+)
 def test_a_small_encoders_file_is_near_its_ideal_size(tmp_path: Path, recipe: str) -> None:
     path = tmp_path / "model.safetensors"
     model = compress_params(trees.classifier(4, 256, 2048, positions=128), parse_recipe(recipe))
@@ -87,7 +102,9 @@ def test_a_small_encoders_file_is_near_its_ideal_size(tmp_path: Path, recipe: st
     assert sizes.bytes_ideal < sizes.bytes_artifact <= 1.02 * sizes.bytes_ideal
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.floats(0, 1, exclude_max=True))
 def test_truncated_files_are_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "model.safetensors"
@@ -118,7 +135,9 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
         ({"tlc_jax": json.dumps({"format": 2})}, "artifact format 2 is not known"),
     ],
 )
-def test_foreign_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] | None, words: str) -> None:
+def test_foreign_safetensors_are_refused(
+    tmp_path: Path, metadata: dict[str, str] | None, words: str
+) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"w": np.zeros(3, np.float32)}, path, metadata)
     with pytest.raises(InputError, match=words):
@@ -133,7 +152,9 @@ def test_other_files_and_missing_ones_are_refused(tmp_path: Path) -> None:
         load_artifact(tmp_path / "notes.txt")
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "model.safetensors"
     save_artifact(path, compress_params(trees.few_leaves(), COMBINED), METADATA)
     before = path.read_bytes()
@@ -151,11 +172,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 def test_sizes_by_hand() -> None:
     params = trees.classifier()
-    model = compress_params(params, parse_recipe("prune:0.5,embeddings=false+quantize:4,per=tensor,scheme=minmax"))
+    model = compress_params(
+        params, parse_recipe("prune:0.5,embeddings=false+quantize:4,per=tensor,scheme=minmax")
+    )
     flat = flatten(params)
     vectors = sum(leaf.size for path, leaf in flat.items() if path.endswith(("bias", "scale")))
     kernels = sum(leaf.size for path, leaf in flat.items() if path.endswith("kernel"))
-    prunable = sum(leaf.size for path, leaf in flat.items() if path.startswith("blocks") and path.endswith("kernel"))
+    prunable = sum(
+        leaf.size
+        for path, leaf in flat.items()
+        if path.startswith("blocks") and path.endswith("kernel")
+    )
     tables = flat["embedding/token"].size + flat["embedding/position"].size
     matrices = 6 * 2 + 2 + 2  # of two layers, of the classifier, the tables
     sizes = measure(model)

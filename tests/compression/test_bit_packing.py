@@ -11,9 +11,13 @@ from tlc_jax.compression import bit_packing as packing
 
 @given(st.integers(1, 8), st.data())
 def test_codes_survive_packing_without_gaps(bits: int, data: st.DataObject) -> None:
-    codes = data.draw(arrays.arrays(np.uint8, st.integers(0, 50), elements=st.integers(0, 2**bits - 1)))
+    codes = data.draw(
+        arrays.arrays(np.uint8, st.integers(0, 50), elements=st.integers(0, 2**bits - 1))
+    )
     packed = packing.pack(codes, bits)
-    assert packed.size == packing.packed_size(codes.size, bits) == int(np.ceil(codes.size * bits / 8))
+    assert (
+        packed.size == packing.packed_size(codes.size, bits) == int(np.ceil(codes.size * bits / 8))
+    )
     np.testing.assert_array_equal(packing.unpack(packed, bits, codes.size), codes)
     each_bit = np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :bits]
     np.testing.assert_array_equal(packed, np.packbits(each_bit, bitorder="little"))

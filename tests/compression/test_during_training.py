@@ -24,7 +24,13 @@ def test_the_schedule_is_zhu_and_guptas() -> None:
 
 def test_stages_follow_the_budget_and_end_before_it() -> None:
     held = Held(gradual=(PRUNE,))
-    assert [held.stage(fraction) for fraction in (0.0, 0.0374, 0.0376, 0.75, 1.0)] == [0, 0, 1, 20, 20]
+    assert [held.stage(fraction) for fraction in (0.0, 0.0374, 0.0376, 0.75, 1.0)] == [
+        0,
+        0,
+        1,
+        20,
+        20,
+    ]
     assert Held().stage(0.9) == 0
 
 

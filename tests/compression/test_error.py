@@ -25,7 +25,11 @@ MODEL = Model(layers=LAYERS, hidden=64, max_length=16)
 
 @functools.cache
 def parameters(model: Model = MODEL, kind: str = "classifier"):
-    network = classifier(model, 50, 3, Impl()) if kind == "classifier" else masked_language_model(model, 50, Impl())
+    network = (
+        classifier(model, 50, 3, Impl())
+        if kind == "classifier"
+        else masked_language_model(model, 50, Impl())
+    )
     return jax.device_get(network.init(jax.random.key(0)))
 
 
@@ -44,12 +48,20 @@ def test_every_matrix_is_found_in_order_and_named() -> None:
     inside = [(matrix.layer, matrix.name) for matrix in found[2:-2]]
     names = ["query", "key", "value", "attention out", "FFN in", "FFN out"]
     assert inside == [(layer, name) for layer in (1, 2, 3) for name in names]
-    assert [(m.name, m.layer) for m in found[-2:]] == [("classifier dense", None), ("classifier output", None)]
+    assert [(m.name, m.layer) for m in found[-2:]] == [
+        ("classifier dense", None),
+        ("classifier output", None),
+    ]
 
 
 def test_what_a_recipe_leaves_alone_is_not_listed() -> None:
     _, _, found = analysed("prune:0.5,embeddings=false")
-    assert {matrix.kind for matrix in found} == {"attention in", "attention out", "FFN in", "FFN out"}
+    assert {matrix.kind for matrix in found} == {
+        "attention in",
+        "attention out",
+        "FFN in",
+        "FFN out",
+    }
 
 
 def test_norms_are_of_columns_of_kernels_and_rows_of_embeddings() -> None:
@@ -62,14 +74,26 @@ def test_norms_are_of_columns_of_kernels_and_rows_of_embeddings() -> None:
     changed = unflatten({**leaves, "blocks/ffn/down/kernel": kernel, "embedding/token": token})
     found = compression_error.matrices(params, changed, LAYERS)
     errors = compression_error.errors(found, params, changed)
-    assert [error.matrix.path for error in errors] == ["embedding/token", *["blocks/ffn/down/kernel"] * 3]
+    assert [error.matrix.path for error in errors] == [
+        "embedding/token",
+        *["blocks/ffn/down/kernel"] * 3,
+    ]
     embedding, first, second, third = errors
-    np.testing.assert_allclose(embedding.norms, np.where(np.arange(50) == 7, 0.5 * 8, 0.0), atol=1e-5)
+    np.testing.assert_allclose(
+        embedding.norms, np.where(np.arange(50) == 7, 0.5 * 8, 0.0), atol=1e-5
+    )
     np.testing.assert_allclose(second.norms, np.where(np.arange(64) == 5, 6.0, 0.0), atol=1e-5)
     assert first.norms.max() == third.norms.max() == 0
-    assert second.relative == pytest.approx(6.0 / np.linalg.norm(leaves["blocks/ffn/down/kernel"][1]), rel=1e-5)
+    assert second.relative == pytest.approx(
+        6.0 / np.linalg.norm(leaves["blocks/ffn/down/kernel"][1]), rel=1e-5
+    )
     row = second.row()
-    assert (row["layer"], row["outputs"], row["median"], row["greatest"]) == (2, 64, 0.0, pytest.approx(6.0))
+    assert (row["layer"], row["outputs"], row["median"], row["greatest"]) == (
+        2,
+        64,
+        0.0,
+        pytest.approx(6.0),
+    )
 
 
 def test_one_matrix_alone_leaves_all_others_as_they_were() -> None:
@@ -80,7 +104,9 @@ def test_one_matrix_alone_leaves_all_others_as_they_were() -> None:
     np.testing.assert_array_equal(leaf[1], after[matrix.path][1])
     np.testing.assert_array_equal(leaf[[0, 2]], before[matrix.path][[0, 2]])
     token = next(m for m in found if m.name == "token embedding")
-    np.testing.assert_array_equal(compression_error.with_one(token, params, compressed), after["embedding/token"])
+    np.testing.assert_array_equal(
+        compression_error.with_one(token, params, compressed), after["embedding/token"]
+    )
 
 
 def test_matrices_that_layers_share_belong_to_none_of_them() -> None:
@@ -103,7 +129,10 @@ def test_figures_name_the_statistic_and_show_every_kind(tmp_path) -> None:
     params, compressed, found = analysed("quantize:4", kind="mlm")
     errors = compression_error.errors(found, params, compressed)
     with matplotlib.rc_context(style.RC):
-        boxes, depth = (draw(errors, "3x64, 4-bit") for draw in (figures.error_by_module, figures.error_by_depth))
+        boxes, depth = (
+            draw(errors, "3x64, 4-bit")
+            for draw in (figures.error_by_module, figures.error_by_depth)
+        )
         values = [float(place) for place in range(len(found))]
         heat = figures.sensitivity(list(zip(found, values, strict=True)), "accuracy lost", "3x64")
         for place, figure in enumerate((boxes, depth, heat)):
@@ -114,7 +143,9 @@ def test_figures_name_the_statistic_and_show_every_kind(tmp_path) -> None:
     assert "L2 norm of the difference\nof each output row" in depth.axes[0].get_ylabel()
     lines = {line.get_label(): line.get_ydata() for line in depth.axes[0].lines}
     assert list(lines) == kinds[1:5]
-    second = next(error for error in errors if error.matrix.kind == "FFN out" and error.matrix.layer == 2)
+    second = next(
+        error for error in errors if error.matrix.kind == "FFN out" and error.matrix.layer == 2
+    )
     assert lines["FFN out"][1] == np.median(second.norms)
     inside, outside, _ = heat.axes
     cells = inside.images[0].get_array()
@@ -127,7 +158,9 @@ def test_figures_name_the_statistic_and_show_every_kind(tmp_path) -> None:
 def test_convergence_shows_both_models_in_the_metrics_unit() -> None:
     rows = [{"step": step, "accuracy_dense": 0.5, "accuracy_compressed": 0.4} for step in (10, 20)]
     axes = figures.convergence(rows, "accuracy", "accuracy (%)", 100.0, "x").axes[0]
-    assert [(line.get_label(), list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines] == [
+    assert [
+        (line.get_label(), list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines
+    ] == [
         ("dense", [10, 20], [50.0, 50.0]),
         ("compressed", [10, 20], [40.0, 40.0]),
     ]

@@ -32,22 +32,33 @@ def reference_masks(params: Any, prune: Prune) -> dict[str, np.ndarray]:
 
     def keep(weights: np.ndarray) -> np.ndarray:
         mask = np.abs(weights) >= np.finfo(np.float32).tiny  # subnormal numbers count as zero
-        mask[np.argsort(np.abs(weights), kind="stable")[: round(prune.sparsity * weights.size)]] = False
+        mask[np.argsort(np.abs(weights), kind="stable")[: round(prune.sparsity * weights.size)]] = (
+            False
+        )
         return mask
 
     if prune.scope == "global":
         everything = keep(np.concatenate([leaf.ravel() for leaf in flat.values()]))
         parts = np.split(everything, np.cumsum([leaf.size for leaf in flat.values()])[:-1])
-        return {path: part.reshape(leaf.shape) for (path, leaf), part in zip(flat.items(), parts, strict=True)}
+        return {
+            path: part.reshape(leaf.shape)
+            for (path, leaf), part in zip(flat.items(), parts, strict=True)
+        }
     if prune.scope == "layer":
         return reference_layers(flat, keep)
     stacks = {path: leaf if leaf.ndim == 3 else leaf[None] for path, leaf in flat.items()}
-    masks = {path: np.stack([keep(matrix.ravel()) for matrix in stack]) for path, stack in stacks.items()}
+    masks = {
+        path: np.stack([keep(matrix.ravel()) for matrix in stack]) for path, stack in stacks.items()
+    }
     return {path: mask.reshape(flat[path].shape) for path, mask in masks.items()}
 
 
 def reference_layers(flat: dict[str, np.ndarray], keep: Any) -> dict[str, np.ndarray]:
-    masks = {path: keep(leaf.ravel()).reshape(leaf.shape) for path, leaf in flat.items() if leaf.ndim == 2}
+    masks = {
+        path: keep(leaf.ravel()).reshape(leaf.shape)
+        for path, leaf in flat.items()
+        if leaf.ndim == 2
+    }
     stacked = {path: np.zeros(leaf.shape, bool) for path, leaf in flat.items() if leaf.ndim == 3}
     for layer in range(2):
         together = keep(np.concatenate([flat[path][layer].ravel() for path in stacked]))
@@ -79,7 +90,9 @@ def along_inputs(path: str, leaf: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("prune", [Prune(0.3, "row"), Prune(0.5, block=4), Prune(0.25, block=4), Prune(0.5, block=2)])
+@pytest.mark.parametrize(
+    "prune", [Prune(0.3, "row"), Prune(0.5, block=4), Prune(0.25, block=4), Prune(0.5, block=2)]
+)
 def test_rows_and_blocks_lose_their_own_smallest(prune: Prune, seed: int) -> None:
     params = jax.tree.map(lambda leaf: np.round(leaf, 2), trees.classifier(seed=seed))  # many ties
     masks = flatten(magnitude_masks(params, prune))
@@ -90,7 +103,9 @@ def test_rows_and_blocks_lose_their_own_smallest(prune: Prune, seed: int) -> Non
         expected = np.abs(rows.reshape(-1, size)) > 0
         order = np.argsort(np.abs(rows.reshape(-1, size)), axis=1, kind="stable")
         np.put_along_axis(expected, order[:, : round(prune.sparsity * size)], False, axis=1)
-        np.testing.assert_array_equal(along_inputs(path, np.asarray(mask)).reshape(-1, size), expected, err_msg=path)
+        np.testing.assert_array_equal(
+            along_inputs(path, np.asarray(mask)).reshape(-1, size), expected, err_msg=path
+        )
 
 
 def test_selectors_narrow_the_scope() -> None:
@@ -102,8 +117,12 @@ def test_selectors_narrow_the_scope() -> None:
 
 
 def test_blocks_that_do_not_divide_are_refused_with_the_path() -> None:
-    with pytest.raises(InputError, match="blocks/attention/key/kernel has 8 inputs, which blocks of 3"):
-        magnitude_masks(trees.classifier(), Prune(1 - 2 / 3, block=3, only="blocks/attention/key/.*"))
+    with pytest.raises(
+        InputError, match="blocks/attention/key/kernel has 8 inputs, which blocks of 3"
+    ):
+        magnitude_masks(
+            trees.classifier(), Prune(1 - 2 / 3, block=3, only="blocks/attention/key/.*")
+        )
 
 
 @settings(max_examples=20, deadline=None)
@@ -111,7 +130,8 @@ def test_blocks_that_do_not_divide_are_refused_with_the_path() -> None:
 def test_ties_and_zeros_fall_by_position(seed: int, share: float, scope: str) -> None:
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
-        lambda leaf: rng.choice(np.float32([0, -0.0, 1, -1, 2, 3e-45, np.inf]), leaf.shape), trees.classifier(hidden=4)
+        lambda leaf: rng.choice(np.float32([0, -0.0, 1, -1, 2, 3e-45, np.inf]), leaf.shape),
+        trees.classifier(hidden=4),
     )
     prune = Prune(share, scope)
     assert_same_masks(magnitude_masks(params, prune), reference_masks(params, prune))
@@ -130,7 +150,9 @@ def test_sharded_masks_are_the_same_and_sharded_alike(prune: Prune) -> None:
     def place(path: str, leaf: np.ndarray) -> jax.Array:
         names = [None] * (leaf.ndim - 2) + ["fsdp", "data"] if prunable(params, True)[path] else []
         spec = jax.sharding.PartitionSpec(*names)
-        return jax.device_put(np.round(leaf, 2), jax.sharding.NamedSharding(mesh, spec))  # rounded: many ties
+        return jax.device_put(
+            np.round(leaf, 2), jax.sharding.NamedSharding(mesh, spec)
+        )  # rounded: many ties
 
     sharded = unflatten({path: place(path, leaf) for path, leaf in flatten(params).items()})
     masks = magnitude_masks(sharded, prune)
@@ -148,7 +170,11 @@ def test_rounds_only_ever_remove_weights() -> None:
         masks = magnitude_masks(params, Prune(0.9), target)
         assert sparsity(params, masks).over_scope == pytest.approx(target, abs=2e-3)
         if before is not None:
-            assert all(jax.tree.leaves(jax.tree.map(lambda old, new: bool((old | ~new).all()), before, masks)))
+            assert all(
+                jax.tree.leaves(
+                    jax.tree.map(lambda old, new: bool((old | ~new).all()), before, masks)
+                )
+            )
         params, before = apply_masks(params, masks), masks
 
 
@@ -164,23 +190,35 @@ def test_only_matrices_are_in_scope() -> None:
     scope = prunable(trees.classifier(), embeddings=True)
     pruned = {path for path, inside in scope.items() if inside}
     assert {"embedding/token", "embedding/position", "blocks/ffn/up/kernel"} <= pruned
-    assert not any(path.startswith("classifier/") for path in pruned)  # a threshold for all would take all of it
+    assert not any(
+        path.startswith("classifier/") for path in pruned
+    )  # a threshold for all would take all of it
     assert not any(path.endswith(("bias", "scale")) for path in pruned)
     without = prunable(trees.classifier(), embeddings=False)
-    assert pruned - {path for path, inside in without.items() if inside} == {"embedding/token", "embedding/position"}
+    assert pruned - {path for path, inside in without.items() if inside} == {
+        "embedding/token",
+        "embedding/position",
+    }
 
 
 def test_pruned_zeros_have_no_sign() -> None:
     params = apply_masks(trees.classifier(), magnitude_masks(trees.classifier(), Prune(0.5)))
     for leaf in jax.tree.leaves(params):
         assert not np.signbit(np.asarray(leaf)[np.asarray(leaf) == 0]).any()
-    kept = apply_masks({"kernel": np.float32([-0.0, -1.0])}, {"kernel": np.array([True, False])})["kernel"]
+    kept = apply_masks({"kernel": np.float32([-0.0, -1.0])}, {"kernel": np.array([True, False])})[
+        "kernel"
+    ]
     assert not np.signbit(kept).any()
 
 
 def test_a_mask_without_parameter_is_an_error_unless_restricted() -> None:
     params = trees.classifier()
-    masks = unflatten({**flatten(magnitude_masks(params, Prune(0.5))), "mlm_head/dense/kernel": np.ones((8, 8), bool)})
+    masks = unflatten(
+        {
+            **flatten(magnitude_masks(params, Prune(0.5))),
+            "mlm_head/dense/kernel": np.ones((8, 8), bool),
+        }
+    )
     with pytest.raises(KeyError):
         apply_masks(params, masks)
     apply_masks(params, pruning.restrict_masks(masks, params))
@@ -206,7 +244,9 @@ def test_sparsity_counts_both_ways() -> None:
     assert sparsity(params, {}).over_scope == 0
 
 
-def train(optimizer: optax.GradientTransformation, params: Any, state: Any, steps: int) -> tuple[Any, Any]:
+def train(
+    optimizer: optax.GradientTransformation, params: Any, state: Any, steps: int
+) -> tuple[Any, Any]:
     @jax.jit
     def step(params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
         updates, state = optimizer.update(gradients, state, params)
@@ -221,7 +261,10 @@ def train(optimizer: optax.GradientTransformation, params: Any, state: Any, step
 
 def largest_revived(params: Any, masks: Any) -> float:
     flat = flatten(params)
-    return max(float(jnp.abs(jnp.where(mask, 0, flat[path])).max()) for path, mask in flatten(masks).items())
+    return max(
+        float(jnp.abs(jnp.where(mask, 0, flat[path])).max())
+        for path, mask in flatten(masks).items()
+    )
 
 
 def adamw() -> optax.GradientTransformation:
@@ -229,14 +272,18 @@ def adamw() -> optax.GradientTransformation:
 
 
 def test_masked_updates_keep_exact_zeros_and_masked_gradients_do_not() -> None:
-    dense, state = train(adamw(), trees.few_leaves(), adamw().init(trees.few_leaves()), 3)  # momentum to start from
+    dense, state = train(
+        adamw(), trees.few_leaves(), adamw().init(trees.few_leaves()), 3
+    )  # momentum to start from
     masks = magnitude_masks(dense, Prune(0.6))
     pruned = apply_masks(dense, masks)
 
     last = optax.chain(adamw(), mask_updates(masks))
     held, _ = train(last, pruned, (state, last.init(pruned)[1]), 20)
     assert largest_revived(held, masks) == 0
-    assert not any(np.signbit(np.asarray(leaf)[np.asarray(leaf) == 0]).any() for leaf in jax.tree.leaves(held))
+    assert not any(
+        np.signbit(np.asarray(leaf)[np.asarray(leaf) == 0]).any() for leaf in jax.tree.leaves(held)
+    )
     moved = jax.tree.map(lambda before, after: bool((before != after).any()), pruned, held)
     assert all(jax.tree.leaves(moved)), "kept weights go on training"
 
@@ -256,7 +303,9 @@ def test_clear_moments_zeroes_what_mirrors_pruned_weights() -> None:
     trace, adam, held = cleared[0][0].trace, cleared[1][0], cleared[2].masks
     for tree in (trace, adam.mu, adam.nu):
         assert largest_revived(tree, tighter) == 0
-        assert float(jnp.abs(flatten(tree)["blocks/ffn/up/bias"]).min()) > 0, "moments of other leaves stay"
+        assert float(jnp.abs(flatten(tree)["blocks/ffn/up/bias"]).min()) > 0, (
+            "moments of other leaves stay"
+        )
     assert_same_masks(held, {path: np.asarray(mask) for path, mask in flatten(tighter).items()})
     assert int(adam.count) == 2
 

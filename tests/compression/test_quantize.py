@@ -26,7 +26,9 @@ def weights(*shape: int, seed: int = 0) -> np.ndarray:
 def test_aqt_agrees_with_a_plain_reference(bits: int, per: str, axes: tuple[int, ...]) -> None:
     w = weights(2, 16, 8)
     q = quantize_leaf("x/kernel", w, Quantize(bits, per))
-    bound = np.float32(2 ** (bits - 1) - 0.5)  # AQT puts the largest value on the outer edge of the last bucket
+    bound = np.float32(
+        2 ** (bits - 1) - 0.5
+    )  # AQT puts the largest value on the outer edge of the last bucket
     np.testing.assert_allclose(q.scale, np.abs(w).max(axes, keepdims=True) / bound, rtol=1e-6)
     highest = 2 ** (bits - 1) - 1
     codes = np.clip(np.rint(w * (np.float32(1) / q.scale)), -highest, highest)
@@ -76,25 +78,43 @@ def test_minmax_spans_the_kept_weights_only() -> None:
 @pytest.mark.parametrize(
     ("per", "shapes"),
     [
-        ("tensor", {"blocks/ffn/up/kernel": (2, 1, 1), "embedding/token": (1, 1), "classifier/output/kernel": (1, 1)}),
+        (
+            "tensor",
+            {
+                "blocks/ffn/up/kernel": (2, 1, 1),
+                "embedding/token": (1, 1),
+                "classifier/output/kernel": (1, 1),
+            },
+        ),
         (
             "channel",
-            {"blocks/ffn/up/kernel": (2, 1, 32), "embedding/token": (32, 1), "classifier/dense/kernel": (1, 8)},
+            {
+                "blocks/ffn/up/kernel": (2, 1, 32),
+                "embedding/token": (32, 1),
+                "classifier/dense/kernel": (1, 8),
+            },
         ),
     ],
 )
-def test_scales_have_the_promised_granularity(scheme: str, per: str, shapes: dict[str, tuple[int, ...]]) -> None:
+def test_scales_have_the_promised_granularity(
+    scheme: str, per: str, shapes: dict[str, tuple[int, ...]]
+) -> None:
     quantized = dict(quantize(flatten(trees.classifier()), Quantize(4, per, scheme=scheme)))
     remaining = flatten(trees.classifier()).keys() - quantized.keys()
     for path, shape in shapes.items():
         assert quantized[path].scale.shape == shape
-    assert set(remaining) == {path for path in flatten(trees.classifier()) if path.endswith(("bias", "scale"))}
+    assert set(remaining) == {
+        path for path in flatten(trees.classifier()) if path.endswith(("bias", "scale"))
+    }
 
 
 def test_embeddings_can_stay_out() -> None:
     quantized = dict(quantize(flatten(trees.classifier()), Quantize(4, embeddings=False)))
     remaining = flatten(trees.classifier()).keys() - quantized.keys()
-    assert {"embedding/token", "embedding/position"} <= remaining and "blocks/ffn/up/kernel" in quantized
+    assert {
+        "embedding/token",
+        "embedding/position",
+    } <= remaining and "blocks/ffn/up/kernel" in quantized
 
 
 @pytest.mark.parametrize("scheme", ["aqt", "minmax"])
@@ -104,19 +124,25 @@ def test_error_shrinks_with_bits(scheme: str) -> None:
     for bits in ALL_BITS:
         values = compress_params(params, Recipe((Quantize(bits, scheme=scheme),))).params
         assert jax.tree.structure(values) == jax.tree.structure(params)
-        errors.append(float(np.abs(values["embedding"]["token"] - params["embedding"]["token"]).mean()))
+        errors.append(
+            float(np.abs(values["embedding"]["token"] - params["embedding"]["token"]).mean())
+        )
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 30
 
 
 def test_combined_recipe_prunes_then_quantizes() -> None:
     params = trees.classifier()
-    model = compress_params(params, parse_recipe("prune:0.5,embeddings=false+quantize:3,scheme=minmax"))
+    model = compress_params(
+        params, parse_recipe("prune:0.5,embeddings=false+quantize:3,scheme=minmax")
+    )
     masks = flatten(model.masks)
     assert "embedding/token" not in masks and "embedding/token" in model.quantized
     for path, leaf in flatten(model.params).items():
         if path in masks:
             assert not leaf[~masks[path]].any()
-            np.testing.assert_allclose(leaf, np.where(masks[path], flatten(params)[path], 0), atol=0.03)
+            np.testing.assert_allclose(
+                leaf, np.where(masks[path], flatten(params)[path], 0), atol=0.03
+            )
         if path not in model.quantized:
             np.testing.assert_array_equal(leaf, flatten(params)[path])
 
@@ -126,7 +152,10 @@ def test_what_is_pruned_already_stays_pruned() -> None:
     masks = {"embedding": {"token": np.arange(32 * 8).reshape(32, 8) % 2 == 0}}
     model = compress_params(params, parse_recipe("quantize:8"), masks)
     assert flatten(model.masks).keys() == {"embedding/token"}
-    values, expected = model.params["embedding"]["token"], params["embedding"]["token"] * masks["embedding"]["token"]
+    values, expected = (
+        model.params["embedding"]["token"],
+        params["embedding"]["token"] * masks["embedding"]["token"],
+    )
     np.testing.assert_allclose(values, expected, atol=1e-3)
 
 
@@ -142,9 +171,13 @@ def test_pruning_after_quantising_keeps_the_grid() -> None:
 
 
 def test_the_first_quantisation_that_selects_a_matrix_is_its_own() -> None:
-    model = compress_params(trees.classifier(), parse_recipe("quantize:8,only=embedding/.*+quantize:4,group=4"))
+    model = compress_params(
+        trees.classifier(), parse_recipe("quantize:8,only=embedding/.*+quantize:4,group=4")
+    )
     assert {model.quantized[path].bits for path in ("embedding/token", "embedding/position")} == {8}
-    assert {tensor.bits for path, tensor in model.quantized.items() if "embedding" not in path} == {4}
+    assert {tensor.bits for path, tensor in model.quantized.items() if "embedding" not in path} == {
+        4
+    }
 
 
 @pytest.mark.parametrize("scheme", ["aqt", "minmax"])
@@ -154,7 +187,9 @@ def test_groups_are_quantised_as_if_they_were_matrices(scheme: str, path: str) -
     q = quantize_leaf(path, w, Quantize(3, group=4, scheme=scheme))
     assert q.scale.shape == ((2, 4, 1, 8) if path == "x/kernel" else (16, 2, 1))
     parts = np.split(w, 4, axis=1) if path == "x/kernel" else np.split(w, 2, axis=1)
-    apart = [dequantize_leaf(quantize_leaf(path, part, Quantize(3, scheme=scheme))) for part in parts]
+    apart = [
+        dequantize_leaf(quantize_leaf(path, part, Quantize(3, scheme=scheme))) for part in parts
+    ]
     np.testing.assert_array_equal(dequantize_leaf(q), np.concatenate(apart, axis=1))
 
 
@@ -170,7 +205,11 @@ def test_percentiles_leave_out_the_largest(scheme: str) -> None:
     w = np.where(kept, w, 0)
     q = quantize_leaf("x/kernel", w, Quantize(4, scheme=scheme, range="95"), kept)
     for column in range(4):
-        inside = np.sort(np.abs(w[kept[:, column], column])) if scheme == "aqt" else np.sort(w[kept[:, column], column])
+        inside = (
+            np.sort(np.abs(w[kept[:, column], column]))
+            if scheme == "aqt"
+            else np.sort(w[kept[:, column], column])
+        )
         if scheme == "aqt":
             bound = inside[int(np.ceil(0.95 * len(inside))) - 1]
             np.testing.assert_allclose(q.scale[0, column], bound / 7.5, rtol=1e-6)
@@ -186,7 +225,8 @@ def test_least_squares_beats_the_extremes(scheme: str) -> None:
 
     def errors(range: str) -> np.ndarray:
         return np.square(
-            dequantize_leaf(quantize_leaf("x/kernel", w, Quantize(3, scheme=scheme, range=range))) - w
+            dequantize_leaf(quantize_leaf("x/kernel", w, Quantize(3, scheme=scheme, range=range)))
+            - w
         ).sum(0)
 
     assert (errors("mse") <= errors("extremes")).all()
@@ -194,7 +234,13 @@ def test_least_squares_beats_the_extremes(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["quantize:4", "quantize:3,group=4,range=mse", "quantize:4,range=99", "quantize:4,scheme=minmax"]
+    "text",
+    [
+        "quantize:4",
+        "quantize:3,group=4,range=mse",
+        "quantize:4,range=99",
+        "quantize:4,scheme=minmax",
+    ],
 )
 def test_eight_devices_give_the_same_bits(text: str) -> None:
     params, recipe = trees.classifier(), parse_recipe(text)
@@ -207,25 +253,37 @@ def test_eight_devices_give_the_same_bits(text: str) -> None:
 
     placed = jax.tree.map(place, params)
     assert sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(placed)) >= 8
-    one, eight = flatten(compress_params(params, recipe).params), flatten(compress_params(placed, recipe).params)
+    one, eight = (
+        flatten(compress_params(params, recipe).params),
+        flatten(compress_params(placed, recipe).params),
+    )
     assert one.keys() == eight.keys()
     for path, values in one.items():
         assert values.tobytes() == eight[path].tobytes(), path
 
 
-@pytest.mark.parametrize("text", ["quantize:4", "quantize:8,only=embedding/.*+quantize:3,scheme=minmax,group=4"])
+@pytest.mark.parametrize(
+    "text", ["quantize:4", "quantize:8,only=embedding/.*+quantize:3,scheme=minmax,group=4"]
+)
 def test_weights_rounded_in_training_are_those_of_the_artifact(text: str) -> None:
     params = jax.tree.map(jnp.asarray, trees.classifier())
     recipe = parse_recipe(text)
     rounded = jax.jit(lambda p: round_weights(p, recipe.quantizes))(params)
     expected = compress_params(params, recipe).params
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8), rounded, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8), rounded, expected
+    )
 
     def loss(p: Any) -> Any:
-        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(round_weights(p, recipe.quantizes)))
+        return sum(
+            jnp.sum(jnp.square(leaf))
+            for leaf in jax.tree.leaves(round_weights(p, recipe.quantizes))
+        )
 
     gradient = jax.grad(loss)(params)
-    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, 2 * w, rtol=1e-4, atol=1e-8), gradient, expected)
+    jax.tree.map(
+        lambda g, w: np.testing.assert_allclose(g, 2 * w, rtol=1e-4, atol=1e-8), gradient, expected
+    )
 
 
 @pytest.mark.parametrize("recipe", ["dense", "quantize:32", "prune:0"])

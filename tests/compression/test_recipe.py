@@ -25,7 +25,9 @@ PRUNES = st.builds(
     st.sampled_from(["global", "tensor", "layer", "row"]),
     embeddings=st.booleans(),
     only=SELECTORS,
-) | st.sampled_from([Prune(0.5, block=4), Prune(0.75, block=8, embeddings=False), Prune(1 - 1 / 3, block=3)])
+) | st.sampled_from(
+    [Prune(0.5, block=4), Prune(0.75, block=8, embeddings=False), Prune(1 - 1 / 3, block=3)]
+)
 QUANTIZES = st.builds(
     Quantize,
     st.sampled_from([2, 3, 4, 5, 6, 7, 8, 32]),
@@ -34,9 +36,13 @@ QUANTIZES = st.builds(
     embeddings=st.booleans(),
     only=SELECTORS,
 ) | st.sampled_from([Quantize(4, per="tensor"), Quantize(3, group=64)])
-REMOVES = st.sampled_from([Remove(0.5, "heads"), Remove(0.25, "neurons"), Remove(0.5, "layers", "spread")])
+REMOVES = st.sampled_from(
+    [Remove(0.5, "heads"), Remove(0.25, "neurons"), Remove(0.5, "layers", "spread")]
+)
 AFTER = st.lists(PRUNES | QUANTIZES, max_size=3).map(tuple)
-DURING = st.sampled_from([(), (Finetune(),), (Prune(0.9, gradual=True), Quantize(4, aware=True), Finetune())])
+DURING = st.sampled_from(
+    [(), (Finetune(),), (Prune(0.9, gradual=True), Quantize(4, aware=True), Finetune())]
+)
 RECIPES = st.builds(
     lambda removes, during, after: Recipe((*removes, *during, *after)),
     st.lists(REMOVES, max_size=2),
@@ -80,7 +86,10 @@ def test_blocks_are_written_as_what_is_kept() -> None:
 def test_operations_are_told_apart_by_the_finetuning() -> None:
     before, after = parse_recipe("prune:0.6+finetune+quantize:4").around_finetuning()
     assert (before, after) == ((Prune(0.6),), (Quantize(4),))
-    assert parse_recipe("prune:0.6+quantize:4").around_finetuning() == ((), (Prune(0.6), Quantize(4)))
+    assert parse_recipe("prune:0.6+quantize:4").around_finetuning() == (
+        (),
+        (Prune(0.6), Quantize(4)),
+    )
 
 
 @pytest.mark.parametrize(

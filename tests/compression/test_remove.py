@@ -28,7 +28,12 @@ def random_params(model: Model = MODEL, kind: str = "classifier") -> dict[str, A
     """Normal values everywhere: biases count, too."""
     rng = np.random.default_rng(0)
     shapes = flatten(network(model, kind).abstract())
-    return unflatten({path: 0.3 * rng.standard_normal(leaf.shape).astype(np.float32) for path, leaf in shapes.items()})
+    return unflatten(
+        {
+            path: 0.3 * rng.standard_normal(leaf.shape).astype(np.float32)
+            for path, leaf in shapes.items()
+        }
+    )
 
 
 def logits(params: Any, model: Model) -> np.ndarray:
@@ -56,7 +61,10 @@ def test_fewer_heads_are_the_model_without_the_weakest() -> None:
     attention = params["blocks"]["attention"]
     value = np.square(attention["value"]["kernel"].reshape(4, 16, 4, 4)).sum((1, 3))
     output = np.square(attention["output"]["kernel"].reshape(4, 4, 4, 16)).sum((2, 3))
-    gone = [np.concatenate([np.arange(4) + 4 * head for head in heads]) for heads in weakest(value * output, 2)]
+    gone = [
+        np.concatenate([np.arange(4) + 4 * head for head in heads])
+        for heads in weakest(value * output, 2)
+    ]
     silenced = silence(params, "blocks/attention/output/kernel", 0, gone)
     np.testing.assert_allclose(logits(small, model), logits(silenced, MODEL), atol=1e-5)
     assert np.abs(logits(small, model) - logits(params, MODEL)).max() > 0.01
@@ -80,7 +88,9 @@ def test_fewer_layers(which: str, stay: list[int]) -> None:
     assert model == dataclasses.replace(MODEL, layers=2)
     for path, leaf in flatten(small).items():
         expected = flatten(params)[path]
-        np.testing.assert_array_equal(leaf, expected[stay] if path.startswith("blocks/") else expected)
+        np.testing.assert_array_equal(
+            leaf, expected[stay] if path.startswith("blocks/") else expected
+        )
 
 
 @pytest.mark.parametrize("of", ["heads", "neurons", "layers"])

@@ -16,14 +16,20 @@ from tlc_jax.core.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "configs"
 # Every file with its default argument, and the sizes or parts that take another path through it.
-CASES = [*sorted(path.name for path in FOLDER.glob("*.py")), "mlm.py:12x1536", "study_mnli.py:depths"]
+CASES = [
+    *sorted(path.name for path in FOLDER.glob("*.py")),
+    "mlm.py:12x1536",
+    "study_mnli.py:depths",
+]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_golden_configs(case, golden, monkeypatch):
     """A change of any experiment's settings is seen in review. After a wanted one: `pytest --update-golden`."""
     monkeypatch.chdir(FOLDER.parent)
-    resolved = json.loads(json.dumps(configs.to_dict(configs.resolve(load_file(f"configs/{case}")))))
+    resolved = json.loads(
+        json.dumps(configs.to_dict(configs.resolve(load_file(f"configs/{case}"))))
+    )
     stored = golden(f"configs/{case.replace('.py', '').replace(':', '-')}.json", resolved)
     assert configs.differences(stored, resolved) == []
 
@@ -63,7 +69,10 @@ def test_a_config_cannot_be_changed():
         ({"study": {"sizes": "2x64"}}, "config.study.sizes='2x64' must be a tuple"),
         ({"study": {"seeds": ["0"]}}, "config.study.seeds='0' must be of type int"),
         ({"study": {"sizes": ["2by64"]}}, "size '2by64' is not LAYERSxHIDDEN"),
-        ({"model": {"share": "some"}}, "config.model.share='some' must be one of none, attention, all"),
+        (
+            {"model": {"share": "some"}},
+            "config.model.share='some' must be one of none, attention, all",
+        ),
         ({"model": {"hidden": 100}}, "not a multiple of the head size 64"),
         ({"model": {"hidden": 100, "heads": 3}}, "not divisible by model.heads=3"),
         ({"model": {"hidden": 128, "head_size": 48}}, "not a multiple of the head size 48"),
@@ -89,13 +98,17 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_a_budget_is_required_where_asked_for():
-    with pytest.raises(InputError, match="no budget: set at least one of budget.seconds, budget.steps"):
+    with pytest.raises(
+        InputError, match="no budget: set at least one of budget.seconds, budget.steps"
+    ):
         require_budget(configs.Config())
     require_budget(configs.resolve({"budget": {"epochs": 1}}))
     with pytest.raises(InputError, match="set budget.seconds"):
         require_budget(configs.resolve({"budget": {"steps": 5, "clock": "benchmark"}}))
     with pytest.raises(InputError, match="leave budget.charge=training"):
-        require_budget(configs.resolve({"budget": {"seconds": 5.0, "clock": "benchmark", "charge": "total"}}))
+        require_budget(
+            configs.resolve({"budget": {"seconds": 5.0, "clock": "benchmark", "charge": "total"}})
+        )
 
 
 def test_translators_and_peers_refuse_what_is_not_written_for_them():
@@ -125,7 +138,9 @@ def test_a_misspelt_name_in_a_config_file_is_refused_by_the_lock():
 
 
 SETTINGS = st.recursive(
-    st.integers(0, 3), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
+    st.integers(0, 3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
 ).filter(lambda tree: isinstance(tree, dict))
 
 

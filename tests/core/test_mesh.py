@@ -36,7 +36,9 @@ def test_mesh_sizes(text, sizes) -> None:
     assert meshes.parse_mesh(text, 8) == sizes
 
 
-@pytest.mark.parametrize("text", ["data=3", "data=-1,fsdp=-1", "model=8", "data", "data=0", "data=16", "data=4.5"])
+@pytest.mark.parametrize(
+    "text", ["data=3", "data=-1,fsdp=-1", "model=8", "data", "data=0", "data=16", "data=4.5"]
+)
 def test_a_mesh_that_does_not_fit_is_refused(text) -> None:
     with pytest.raises(InputError, match="impl.mesh"):
         meshes.parse_mesh(text, 8)
@@ -56,7 +58,9 @@ def curve(mesh_text: str | None, steps: int = 3) -> tuple[list[float], dict, jax
         place, shardings = jax.device_put, None
     else:
         placement = Placement.parse(mesh_text)
-        shardings = type(state)(placement.shardings(params), placement.optimizer_shardings(optimizer, params))
+        shardings = type(state)(
+            placement.shardings(params), placement.optimizer_shardings(optimizer, params)
+        )
         state, place = jax.device_put(state, shardings), placement.put_batch
     compiled, losses = None, []
     for index in range(steps):
@@ -64,7 +68,9 @@ def curve(mesh_text: str | None, steps: int = 3) -> tuple[list[float], dict, jax
         arguments = (state, place({"tokens": tokens}), step_key(0, index), jnp.float32(0.5))
         if compiled is None:
             with contextlib.nullcontext() if mesh_text is None else jax.set_mesh(placement.mesh):
-                compiled = jax.jit(step, out_shardings=(shardings, None)).lower(*arguments).compile()
+                compiled = (
+                    jax.jit(step, out_shardings=(shardings, None)).lower(*arguments).compile()
+                )
         state, metrics = compiled(*arguments)
         losses.append(float(metrics.loss))
     memory = compiled.memory_analysis()
@@ -87,7 +93,9 @@ def single():
         ("fsdp=4,tensor=2", (VOCABULARY // 8, 128), 0.25),
     ],
 )
-def test_every_mesh_gives_the_curve_of_one_device_in_less_memory(single, mesh_text, shard, memory) -> None:
+def test_every_mesh_gives_the_curve_of_one_device_in_less_memory(
+    single, mesh_text, shard, memory
+) -> None:
     losses, params, token, needed = curve(mesh_text)
     np.testing.assert_allclose(losses, single[0], rtol=2e-5)
     for path, leaf in flatten(params).items():
@@ -98,9 +106,13 @@ def test_every_mesh_gives_the_curve_of_one_device_in_less_memory(single, mesh_te
 
 def test_a_dimension_that_does_not_divide_is_refused_with_its_path() -> None:
     params = {"embedding": {"token": jnp.zeros((30, 64))}}
-    with pytest.raises(InputError, match="embedding/token has a dimension of 30, which fsdp=8 does not divide"):
+    with pytest.raises(
+        InputError, match="embedding/token has a dimension of 30, which fsdp=8 does not divide"
+    ):
         Placement.parse("fsdp=-1").shardings(params)
-    with pytest.raises(InputError, match="dimension of 30, which tensor=2 x fsdp=4 does not divide"):
+    with pytest.raises(
+        InputError, match="dimension of 30, which tensor=2 x fsdp=4 does not divide"
+    ):
         Placement.parse("fsdp=4,tensor=2").shardings(params)
 
 
@@ -144,7 +156,10 @@ def test_a_batch_is_split_over_its_axes_alone() -> None:
 
 def test_the_table_names_every_parameter_its_place_and_bytes() -> None:
     columns = Placement.parse("fsdp=-1").columns(PARAMS)
-    assert columns["bytes_per_device"] == {"embedding/token": 64 * 24 * 4 // 8, "final_norm/scale": 32}
+    assert columns["bytes_per_device"] == {
+        "embedding/token": 64 * 24 * 4 // 8,
+        "final_norm/scale": 32,
+    }
     table = meshes.describe_parameters(PARAMS, **columns, decay={"embedding/token": "yes"})
     assert "embedding/token" in table
     assert "64x24" in table

@@ -11,9 +11,13 @@ from tlc_jax.core.params import flatten, select, select_tree, unflatten
 
 NAMES = st.sampled_from(["a", "b", "kernel", "bias", "query"])
 TREES = st.recursive(
-    st.integers(), lambda children: st.dictionaries(NAMES, children, min_size=1, max_size=3), max_leaves=12
+    st.integers(),
+    lambda children: st.dictionaries(NAMES, children, min_size=1, max_size=3),
+    max_leaves=12,
 ).filter(lambda tree: isinstance(tree, dict))
-PATHS = st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True)
+PATHS = st.lists(
+    st.lists(NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True
+)
 
 
 @given(TREES)
@@ -22,16 +26,23 @@ def test_unflatten_undoes_flatten(tree):
     assert list(flatten(tree)) == sorted(flatten(tree))
 
 
-@given(PATHS, st.lists(st.sampled_from(["a.*", ".*/kernel", ".*bias", ".*", "b", "(a|b)/.*"]), unique=True))
+@given(
+    PATHS,
+    st.lists(st.sampled_from(["a.*", ".*/kernel", ".*bias", ".*", "b", "(a|b)/.*"]), unique=True),
+)
 def test_first_matching_rule_decides(paths, patterns):
     rules = [(pattern, index) for index, pattern in enumerate(patterns)]
     # Sound reference: walk the rules for every path. Rules without any match are an error.
-    hits = {path: [index for pattern, index in rules if re.fullmatch(pattern, path)] for path in paths}
+    hits = {
+        path: [index for pattern, index in rules if re.fullmatch(pattern, path)] for path in paths
+    }
     if any(all(index not in found for found in hits.values()) for _, index in rules):
         with pytest.raises(InputError, match="matches no parameter"):
             select(rules, paths, default=-1)
     else:
-        assert select(rules, paths, default=-1) == {path: min(found, default=-1) for path, found in hits.items()}
+        assert select(rules, paths, default=-1) == {
+            path: min(found, default=-1) for path, found in hits.items()
+        }
 
 
 def test_a_pattern_must_match_the_whole_path():

@@ -16,7 +16,10 @@ WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "
 def make_lines(count: int, seed: int = 0) -> list[str]:
     """Lines of made-up words; every fourth is blank."""
     dice = random.Random(seed)
-    return ["" if n % 4 == 3 else " ".join(dice.choices(WORDS, k=dice.randint(3, 20))) for n in range(count)]
+    return [
+        "" if n % 4 == 3 else " ".join(dice.choices(WORDS, k=dice.randint(3, 20)))
+        for n in range(count)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,9 @@ def packed(rows: int, name: str = "a", weight: float = 0.0, base: int = 0) -> Pa
     return Packed(tokens, name, weight)
 
 
-def labelled(lengths: list[int], labels: list[int] | None = None, name: str = "a", weight: float = 0.0) -> Labelled:
+def labelled(
+    lengths: list[int], labels: list[int] | None = None, name: str = "a", weight: float = 0.0
+) -> Labelled:
     """Example i is its number + 100, `lengths[i]` times."""
     return Labelled(
         name=name,
@@ -43,7 +45,9 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 def test_an_epoch_of_rows_sees_each_once_across_batches_that_do_not_divide_it() -> None:
     batches = RowBatches([packed(10), packed(11, "b", base=10)], batch_size=6, seed=0)
     assert batches.rows_per_epoch == 21
-    seen = np.concatenate([batches(step)["tokens"][:, 0] for step in range(14)])  # four epochs of 21
+    seen = np.concatenate(
+        [batches(step)["tokens"][:, 0] for step in range(14)]
+    )  # four epochs of 21
     for epoch in range(4):
         assert sorted(seen[epoch * 21 : epoch * 21 + 21]) == list(range(21))
     assert not np.array_equal(seen[:21], seen[21:42])
@@ -62,7 +66,9 @@ def test_any_step_can_be_computed_alone_and_again() -> None:
 
 
 def test_rows_come_as_int32_and_weights_set_the_proportions() -> None:
-    batches = RowBatches([packed(10, weight=1.0), packed(7, "b", 3.0, base=10)], batch_size=8, seed=0)
+    batches = RowBatches(
+        [packed(10, weight=1.0), packed(7, "b", 3.0, base=10)], batch_size=8, seed=0
+    )
     for step in range(20):
         tokens = batches(step)["tokens"]
         assert tokens.dtype == np.int32 and tokens.shape == (8, 8)
@@ -71,7 +77,9 @@ def test_rows_come_as_int32_and_weights_set_the_proportions() -> None:
 
 def test_a_set_of_chosen_rows_gives_only_those() -> None:
     part = packed(20).select(np.array([3, 17, 5]))
-    seen = np.concatenate([RowBatches([part], 3, seed=0)(step)["tokens"][:, 0] for step in range(5)])
+    seen = np.concatenate(
+        [RowBatches([part], 3, seed=0)(step)["tokens"][:, 0] for step in range(5)]
+    )
     assert set(seen) == {3, 5, 17}
 
 
@@ -114,7 +122,9 @@ def test_in_evaluation_every_example_counts_once(size: int, limit: int, count: i
             assert set(batch["weights"]) <= {0.0, 1.0}
             np.testing.assert_array_equal(batch["tokens"][:, 0], batch["index"] + 100)
             if isinstance(data, Labelled):
-                np.testing.assert_array_equal((batch["tokens"] != 0).sum(axis=1), np.array(lengths)[batch["index"]])
+                np.testing.assert_array_equal(
+                    (batch["tokens"] != 0).sum(axis=1), np.array(lengths)[batch["index"]]
+                )
                 np.testing.assert_array_equal(batch["labels"], batch["index"])
             found += batch["index"][real].tolist()
         assert sorted(found) == list(range(count))

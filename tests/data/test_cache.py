@@ -65,7 +65,9 @@ cached(Path(sys.argv[1]), {"made from": "x", "length": 3}, hang)
 
 def test_a_killed_maker_leaves_no_lock_and_nothing_to_be_trusted(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
-    with subprocess.Popen([sys.executable, "-c", HANGING_MAKER, str(target)], stdout=subprocess.PIPE) as maker:
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING_MAKER, str(target)], stdout=subprocess.PIPE
+    ) as maker:
         assert maker.stdout is not None and maker.stdout.readline() == b"half written\n"
         maker.kill()
     assert not target.exists() and target.with_name("a.bin.part").exists()
@@ -73,7 +75,9 @@ def test_a_killed_maker_leaves_no_lock_and_nothing_to_be_trusted(tmp_path: Path)
     assert target.read_bytes() == b"abc" and not list(tmp_path.glob("*.part"))
 
 
-def test_between_old_and_new_no_manifest_vouches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_between_old_and_new_no_manifest_vouches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "a.bin"
     cached(target, IDENTITY, build)
     real = Path.replace

@@ -34,16 +34,22 @@ def imported(request, tmp_path) -> Tokenizer:
 
 def test_special_ids_are_read_off_the_file(tmp_path: Path) -> None:
     public.write_tokenizer(tmp_path, "bert")
-    assert Tokenizer.load(tmp_path / "tokenizer.json").special == SpecialIds(0, 4, (5,), 5, 6, (0, 3, 4, 5, 6))
+    assert Tokenizer.load(tmp_path / "tokenizer.json").special == SpecialIds(
+        0, 4, (5,), 5, 6, (0, 3, 4, 5, 6)
+    )
     public.write_tokenizer(tmp_path, "roberta")
     found = Tokenizer.load(tmp_path / "tokenizer.json")
     last = found.vocab_size - 1
     assert found.special == SpecialIds(1, 0, (2, 2), 2, last, (0, 1, 2, 3, last))
 
 
-def test_text_is_neither_cut_nor_padded_and_special_pieces_in_it_are_text(imported: Tokenizer) -> None:
+def test_text_is_neither_cut_nor_padded_and_special_pieces_in_it_are_text(
+    imported: Tokenizer,
+) -> None:
     ids = imported.encode(TEXTS[:5])
-    assert ids[2] == [] and (len(ids[4]) == 300 or len(ids[4]) == 1)  # BERT gives up on words so long
+    assert ids[2] == [] and (
+        len(ids[4]) == 300 or len(ids[4]) == 1
+    )  # BERT gives up on words so long
     assert not set(ids[3]) & {imported.special.end, imported.special.start, imported.special.mask}
     framed = [imported.special.start, *ids[0], imported.special.end]
     assert imported.decode(framed).lower() == "the red cat sees"
@@ -58,7 +64,9 @@ def test_the_number_of_threads_changes_nothing(imported: Tokenizer, threads: int
     assert imported.encode([], threads) == []
 
 
-def test_a_saved_tokenizer_is_the_same_under_the_name_that_runs_look_for(imported: Tokenizer, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_is_the_same_under_the_name_that_runs_look_for(
+    imported: Tokenizer, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     imported.save(folder / imported.file_name)
     loaded = Tokenizer.load(kept_in(folder))
@@ -68,14 +76,20 @@ def test_a_saved_tokenizer_is_the_same_under_the_name_that_runs_look_for(importe
     assert file_name(kept_in(folder)) == imported.file_name == "tokenizer.json"
 
 
-def test_singles_and_pairs_are_framed_and_padded_by_its_own_ids(imported: Tokenizer, tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text("premise\thypothesis\tlabel\nred cat\tdog\tno\nthe dog sees\ta cat\tyes\n")
+def test_singles_and_pairs_are_framed_and_padded_by_its_own_ids(
+    imported: Tokenizer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.tsv").write_text(
+        "premise\thypothesis\tlabel\nred cat\tdog\tno\nthe dog sees\ta cat\tyes\n"
+    )
     spec = f"files:{tmp_path / 'a.tsv'}"
     (pairs,) = load_labelled(spec, config.Data(length=32), imported, None, seed=0)
     special = imported.special
     (a, b), (c, d) = imported.encode(["red cat", "dog"]), imported.encode(["the dog sees", "a cat"])
     texts = ((a, b), (c, d))
-    rows = [[special.start, *first, *special.between, *second, special.end] for first, second in texts]
+    rows = [
+        [special.start, *first, *special.between, *second, special.end] for first, second in texts
+    ]
     for batch in (next(evaluation_batches(pairs, 4)), LabelledBatches(pairs, 2, 0)(0)):
         width = batch["tokens"].shape[1]
         padded = {(*row, *[special.padding] * (width - len(row))) for row in rows}
@@ -88,7 +102,9 @@ def test_rows_start_and_documents_end_with_its_own_ids(imported: Tokenizer) -> N
     out = io.BytesIO()
     *_, counts = pack(["the red cat", "", "a dog sees", ""] * 20, imported, 16, out)
     rows = np.frombuffer(out.getvalue(), np.uint16).reshape(counts.rows, 16)
-    documents = [[*ids, imported.special.end] for ids in imported.encode(["the red cat", "a dog sees"])] * 20
+    documents = [
+        [*ids, imported.special.end] for ids in imported.encode(["the red cat", "a dog sees"])
+    ] * 20
     stream = [id for document in documents for id in document]
     assert (rows[:, 0] == imported.special.start).all()
     assert rows[:, 1:].reshape(-1).tolist() == stream[: counts.rows * 15]
@@ -100,7 +116,9 @@ def test_masking_takes_its_mask_and_leaves_its_special_pieces_alone() -> None:
     masked = mask_tokens(jax.random.key(0), jnp.asarray(tokens), config.Objective(), 12, special)
     counted = np.asarray(masked.weights_BxK) > 0
     targets = np.asarray(masked.targets_BxK)[counted]
-    inputs = np.take_along_axis(np.asarray(masked.inputs_BxL), np.asarray(masked.positions_BxK), 1)[counted]
+    inputs = np.take_along_axis(np.asarray(masked.inputs_BxL), np.asarray(masked.positions_BxK), 1)[
+        counted
+    ]
     assert not set(targets) & set(special.all)
     assert np.mean(inputs == 9) == pytest.approx(0.8, abs=0.03)
     random = inputs[(inputs != 9) & (inputs != targets)]

@@ -19,7 +19,9 @@ def write(folder: Path, name: str, content: str) -> str:
     return f"files:{folder / name}"
 
 
-def test_singles_and_pairs_are_framed_by_their_special_pieces(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_singles_and_pairs_are_framed_by_their_special_pieces(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     spec = write(tmp_path, "a.tsv", "premise\thypothesis\tlabel\nbas dus\tfin\tno\nfin\t\tyes\n")
     (pairs,) = load_labelled(spec, config.Data(length=32), tokenizer, None, seed=0)
     a, b = tokenizer.encode(["bas dus", "fin"])
@@ -29,7 +31,11 @@ def test_singles_and_pairs_are_framed_by_their_special_pieces(tmp_path: Path, to
     assert out[0].tolist() == [*[BOS, *b, EOS, EOS], *[PAD] * (29 - len(b))]
     (single,) = load_labelled(spec, config.Data(length=32, pair="-"), tokenizer, None, seed=0)
     assert single.tokens[: single.offsets[1]].tolist() == [BOS, *a, EOS]
-    assert (single.label_names, single.labels.tolist(), single.ids.tolist()) == (("no", "yes"), [0, 1], [0, 1])
+    assert (single.label_names, single.labels.tolist(), single.ids.tolist()) == (
+        ("no", "yes"),
+        [0, 1],
+        [0, 1],
+    )
     assert single.tokens.dtype == np.uint16 and single.labels.dtype == np.int32
 
 
@@ -46,7 +52,11 @@ def test_the_longer_text_gives_first(a: int, b: int, room: int) -> None:
 
 def test_long_examples_are_cut_and_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:
     long = "bas dus fin " * 20
-    spec = write(tmp_path, "a.tsv", f"premise\thypothesis\tlabel\n{long}\tfin\t0\nbas\tfin\t1\n{long}\t{long}\t1\n")
+    spec = write(
+        tmp_path,
+        "a.tsv",
+        f"premise\thypothesis\tlabel\n{long}\tfin\t0\nbas\tfin\t1\n{long}\t{long}\t1\n",
+    )
     (found,) = load_labelled(spec, config.Data(length=16), tokenizer, None, seed=0)
     assert found.truncated == 2
     assert found.lengths.tolist()[::2] == [16, 16]
@@ -56,29 +66,45 @@ def test_long_examples_are_cut_and_counted(tmp_path: Path, tokenizer: Tokenizer)
 
 def test_labels_sort_as_numbers_where_they_are(tmp_path: Path, tokenizer: Tokenizer) -> None:
     spec = write(tmp_path, "a.tsv", "text\tlabel\nx\t10\ny\t9\nz\t-1\n")
-    assert load_labelled(spec, config.Data(), tokenizer, None, seed=0)[0].label_names == ("-1", "9", "10")
+    assert load_labelled(spec, config.Data(), tokenizer, None, seed=0)[0].label_names == (
+        "-1",
+        "9",
+        "10",
+    )
 
 
-def test_an_unknown_label_is_told_with_its_place_and_the_known_ones(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_an_unknown_label_is_told_with_its_place_and_the_known_ones(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     one = write(tmp_path, "a.tsv", "text\tlabel\nx\tpos\n")
     two = write(tmp_path, "b.tsv", "text\tlabel\nx\tneg\ny\tposs\n")
-    with pytest.raises(InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*did you mean 'pos'"):
+    with pytest.raises(
+        InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*did you mean 'pos'"
+    ):
         load_labelled(f"{one},{two}", config.Data(), tokenizer, ("neg", "pos"), seed=0)
     with pytest.raises(InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*known: up, down"):
         load_labelled(two, config.Data(), tokenizer, ("up", "down", "neg"), seed=0)
 
 
-def test_labels_are_needed_only_where_the_classes_are_not_known(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_labels_are_needed_only_where_the_classes_are_not_known(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     spec = write(tmp_path, "a.tsv", "text\nx\n")
-    assert load_labelled(spec, config.Data(), tokenizer, ("a", "b"), seed=0)[0].labels.tolist() == [-1]
+    assert load_labelled(spec, config.Data(), tokenizer, ("a", "b"), seed=0)[0].labels.tolist() == [
+        -1
+    ]
     with pytest.raises(InputError, match=r"no labels: name their column in data\.label"):
         load_labelled(spec, config.Data(), tokenizer, None, seed=0)
     with pytest.raises(InputError, match="the single label 'a'"):
-        load_labelled(write(tmp_path, "b.tsv", "text\tlabel\nx\ta\n"), config.Data(), tokenizer, None, seed=0)
+        load_labelled(
+            write(tmp_path, "b.tsv", "text\tlabel\nx\ta\n"), config.Data(), tokenizer, None, seed=0
+        )
 
 
 def test_only_the_training_source_is_subsampled(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    spec = write(tmp_path, "a.tsv", "text\tlabel\n" + "".join(f"bas {n}\t{n % 2}\n" for n in range(100)))
+    spec = write(
+        tmp_path, "a.tsv", "text\tlabel\n" + "".join(f"bas {n}\t{n % 2}\n" for n in range(100))
+    )
     data = config.Data(train=spec, subsample=0.3)
     (part,), (same,) = (load_labelled(spec, data, tokenizer, None, seed=0) for _ in range(2))
     (other,) = load_labelled(spec, data, tokenizer, None, seed=1)
@@ -99,7 +125,11 @@ def test_what_is_held_out_is_not_trained_on_and_counts_for_every_seed_alike(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     specs = [
-        write(tmp_path, f"{name}.tsv", "text\tlabel\n" + "".join(f"{name} {n}\t{n % 2}\n" for n in range(40)))
+        write(
+            tmp_path,
+            f"{name}.tsv",
+            "text\tlabel\n" + "".join(f"{name} {n}\t{n % 2}\n" for n in range(40)),
+        )
         for name in ("bas", "dus")
     ]
     parts = load_labelled(",".join(specs), config.Data(), tokenizer, None, seed=0)

@@ -18,7 +18,9 @@ def make_pairs(count: int, seed: int, weight: float = 0.0, first: int = 10) -> P
     parts = []
     for row, (a, b) in enumerate(lengths):
         parts += [[first + row] * (a - 1), [EOS], [first + row] * (b - 1), [EOS]]
-    return Pairs(f"p{seed}", np.concatenate(parts).astype(np.uint32), _starts(lengths), lengths, weight)
+    return Pairs(
+        f"p{seed}", np.concatenate(parts).astype(np.uint32), _starts(lengths), lengths, weight
+    )
 
 
 def names(batch) -> list[int]:
@@ -28,7 +30,9 @@ def names(batch) -> list[int]:
 def test_an_epoch_takes_every_pair_and_few_twice() -> None:
     pairs = make_pairs(1000, 0)
     batches = PairBatches([pairs], 512, seed=3, buckets=6)
-    seen = collections.Counter(name for step in range(batches.steps_per_epoch) for name in names(batches(step)))
+    seen = collections.Counter(
+        name for step in range(batches.steps_per_epoch) for name in names(batches(step))
+    )
     assert set(seen) == set(range(10, 1010))
     assert sum(seen.values()) == batches.rows_per_epoch
     assert sum(seen.values()) < 1.2 * 1000 and max(seen.values()) <= 2
@@ -62,9 +66,15 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     for step in steps:
         for name in ("source", "target"):
             np.testing.assert_array_equal(two(step)[name], expected[step][name])
-    epochs = [[names(one(step + e * one.steps_per_epoch)) for step in range(one.steps_per_epoch)] for e in (0, 1)]
+    epochs = [
+        [names(one(step + e * one.steps_per_epoch)) for step in range(one.steps_per_epoch)]
+        for e in (0, 1)
+    ]
     assert epochs[0] != epochs[1]
-    assert PairBatches(pairs, 256, seed=6, buckets=4)(0)["source"].tolist() != expected[0]["source"].tolist()
+    assert (
+        PairBatches(pairs, 256, seed=6, buckets=4)(0)["source"].tolist()
+        != expected[0]["source"].tolist()
+    )
 
 
 def test_weights_decide_the_share_of_the_steps() -> None:
@@ -120,4 +130,6 @@ def test_every_sentence_is_evaluated_once() -> None:
     _, rows = found[-1]
     batch = evaluation_batch(pairs, rows, 40, 8)
     assert batch["source"].shape == (8, 40)
-    assert (batch["target"][len(rows) :] == PAD).all() and (batch["source"][len(rows) :, 0] == EOS).all()
+    assert (batch["target"][len(rows) :] == PAD).all() and (
+        batch["source"][len(rows) :, 0] == EOS
+    ).all()

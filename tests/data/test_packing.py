@@ -41,7 +41,9 @@ def test_the_rows_of_all_sets_together_are_the_text(corpus: Path, tmp_path: Path
     (train,), held = made.train, made.valid["heldout"]
     assert train.rows is not None and held.rows is not None
     assert len(held) == round(0.1 * (len(train) + len(held)))
-    np.testing.assert_array_equal(np.sort(np.concatenate([train.rows, held.rows])), np.arange(len(train.tokens)))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([train.rows, held.rows])), np.arange(len(train.tokens))
+    )
     stream: list[int] = []
     for line in lines(str(corpus), config.Data()):
         if line or (stream and stream[-1] != EOS):
@@ -52,7 +54,9 @@ def test_the_rows_of_all_sets_together_are_the_text(corpus: Path, tmp_path: Path
     assert held.take(np.array([0])).dtype == np.int32
 
 
-def test_the_holdout_is_the_same_for_every_seed_and_the_subsample_is_not(corpus: Path, tmp_path: Path) -> None:
+def test_the_holdout_is_the_same_for_every_seed_and_the_subsample_is_not(
+    corpus: Path, tmp_path: Path
+) -> None:
     def sets(seed: int) -> tuple[np.ndarray, np.ndarray]:
         made = packing.prepare(
             config.resolve(
@@ -84,7 +88,9 @@ def test_named_validation_sources_leave_all_rows_for_training(corpus: Path, tmp_
     assert list(made.facts) == ["train/corpus", "valid/other", "valid/again"]
 
 
-def test_a_second_run_reuses_everything(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_reuses_everything(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = prepare(corpus, tmp_path / "cache")
     assert not first.facts["train/corpus"]["cached"]
     monkeypatch.setattr(packing, "train_tokenizer", None)
@@ -95,7 +101,9 @@ def test_a_second_run_reuses_everything(corpus: Path, tmp_path: Path, monkeypatc
 
 
 def spoil_text(cache: Path, corpus: Path) -> None:
-    corpus.write_text(corpus.read_text().replace("bas", "dus") + "more text at the end of it\n" * 40)
+    corpus.write_text(
+        corpus.read_text().replace("bas", "dus") + "more text at the end of it\n" * 40
+    )
 
 
 def spoil_rows_cut(cache: Path, corpus: Path) -> None:
@@ -145,14 +153,18 @@ def test_a_changed_text_is_packed_again_in_the_place_of_the_old(
     corpus: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     tokenizer.save(tmp_path / "given.model")
-    given = config.merge(config.to_dict(settings(corpus)), {"tokenizer": {"path": str(tmp_path / "given.model")}})
+    given = config.merge(
+        config.to_dict(settings(corpus)), {"tokenizer": {"path": str(tmp_path / "given.model")}}
+    )
     first = packing.prepare(config.resolve(given), tmp_path / "cache", progress=False)
     old = np.array(first.train[0].tokens)
     spoil_text(tmp_path / "cache", corpus)
     again = packing.prepare(config.resolve(given), tmp_path / "cache", progress=False)
     assert not again.facts["train/corpus"]["cached"]
     assert len(again.train[0].tokens) > len(old)
-    np.testing.assert_array_equal(first.train[0].tokens, old)  # a run that still reads the old rows keeps them
+    np.testing.assert_array_equal(
+        first.train[0].tokens, old
+    )  # a run that still reads the old rows keeps them
     only(tmp_path / "cache", "rows-*.bin")
 
 
@@ -167,7 +179,9 @@ def test_a_run_that_dies_while_packing_leaves_nothing_to_be_trusted(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(packing, "pack", dying)
         prepare(corpus, tmp_path / "cache")
-    assert not list((tmp_path / "cache").glob("*.part")) and not list((tmp_path / "cache").glob("rows-*.bin"))
+    assert not list((tmp_path / "cache").glob("*.part")) and not list(
+        (tmp_path / "cache").glob("rows-*.bin")
+    )
     (tmp_path / "cache" / "rows-x.bin.part").write_bytes(b"left by a kill")
     assert len(prepare(corpus, tmp_path / "cache").train[0]) > 0
 
@@ -187,7 +201,9 @@ def test_a_source_that_changes_while_it_is_read_is_not_trusted(
         prepare(corpus, tmp_path / "cache")
 
 
-def test_a_cache_that_cannot_be_written_is_told(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_told(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write .*set data.cache elsewhere"):
         prepare(corpus, tmp_path / "file")
@@ -223,14 +239,20 @@ def test_text_that_does_not_fill_a_row_is_refused(corpus: Path, tmp_path: Path) 
         prepare(corpus, tmp_path / "cache", valid=f"files:{blank}")
 
 
-def test_a_given_tokenizer_is_used_as_it_is(corpus: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_given_tokenizer_is_used_as_it_is(
+    corpus: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     tokenizer.save(tmp_path / "given.model")
     base = config.to_dict(settings(corpus))
-    given = config.resolve(config.merge(base, {"tokenizer": {"path": str(tmp_path / "given.model")}}))
+    given = config.resolve(
+        config.merge(base, {"tokenizer": {"path": str(tmp_path / "given.model")}})
+    )
     made = packing.prepare(given, tmp_path / "cache", progress=False)
     assert made.tokenizer.hash == tokenizer.hash and made.tokenizer_path == tmp_path / "given.model"
     assert not list((tmp_path / "cache").glob("tokenizer*"))
-    missing = config.resolve(config.merge(base, {"tokenizer": {"path": str(tmp_path / "no.model")}}))
+    missing = config.resolve(
+        config.merge(base, {"tokenizer": {"path": str(tmp_path / "no.model")}})
+    )
     with pytest.raises(InputError, match=r"no\.model cannot be read"):
         packing.prepare(missing, tmp_path / "cache", progress=False)
 
@@ -246,7 +268,11 @@ def test_weights_reach_the_mixture_and_the_tokenizer(corpus: Path, tmp_path: Pat
     assert swapped.tokenizer_path != made.tokenizer_path
 
 
-def test_progress_is_told_on_stderr(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_on_stderr(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     packing.prepare(settings(corpus), tmp_path / "cache")
     told = capsys.readouterr()
-    assert told.out == "" and "training a tokenizer" in told.err and "packing corpus [####" in told.err
+    assert (
+        told.out == "" and "training a tokenizer" in told.err and "packing corpus [####" in told.err
+    )

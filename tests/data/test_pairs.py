@@ -71,11 +71,22 @@ def test_all_pairs_come_back_as_they_were(config, files, tmp_path) -> None:
 def test_what_is_left_out_is_counted(config, files, tmp_path) -> None:
     left = [*LEFT, "", "alpha", "beta", " ".join(WORDS * 9)]
     right = [*RIGHT, "ALPHA", "  ", " ".join(WORDS), "BETA"]
-    config = with_data(config, train=files(left, right), valid=files(LEFT, RIGHT, "valid"), max_ratio=3.0)
+    config = with_data(
+        config, train=files(left, right), valid=files(LEFT, RIGHT, "valid"), max_ratio=3.0
+    )
     data = prepare(config, tmp_path)
     (facts,) = data.facts.values()
-    counted = {name: facts[name] for name in ("pairs", "kept", "empty", "too_long", "unequal", "cached")}
-    assert counted == {"pairs": 204, "kept": 200, "empty": 2, "too_long": 1, "unequal": 1, "cached": False}
+    counted = {
+        name: facts[name] for name in ("pairs", "kept", "empty", "too_long", "unequal", "cached")
+    }
+    assert counted == {
+        "pairs": 204,
+        "kept": 200,
+        "empty": 2,
+        "too_long": 1,
+        "unequal": 1,
+        "cached": False,
+    }
     assert len(data.train[0]) == 200
     assert facts["source_tokens"] + facts["target_tokens"] == len(data.train[0].tokens)
     again = prepare(config, tmp_path)
@@ -90,7 +101,9 @@ def test_a_held_out_part_keeps_its_texts(config, tmp_path) -> None:
     data = prepare(config, tmp_path)
     (train,), (split,) = data.train, data.valid
     assert len(split.texts) == 20 and len(train) == 180
-    assert set(zip(split.texts, split.references, strict=True)) <= set(zip(LEFT, RIGHT, strict=True))
+    assert set(zip(split.texts, split.references, strict=True)) <= set(
+        zip(LEFT, RIGHT, strict=True)
+    )
     kept = {data.tokenizer.decode(train.side(row, 0)) for row in range(len(train))}
     assert kept | set(split.texts) == set(LEFT)
     other = prepare(dataclasses.replace(config, seed=9), tmp_path)
@@ -115,11 +128,15 @@ def test_another_number_of_lines_is_refused_with_both(config, files, tmp_path, l
 
 def test_tables_have_two_columns(config, tmp_path) -> None:
     table = tmp_path / "pairs.tsv"
-    table.write_text("en\tfr\tnote\n" + "".join(f"{a}\t{b}\tx\n" for a, b in zip(LEFT, RIGHT, strict=True)))
+    table.write_text(
+        "en\tfr\tnote\n" + "".join(f"{a}\t{b}\tx\n" for a, b in zip(LEFT, RIGHT, strict=True))
+    )
     (source,) = sources.parse_sources(f"files:{table}")
     assert list(sources.pairs(source, config.data)) == list(zip(LEFT, RIGHT, strict=True))
     records = tmp_path / "pairs.jsonl"
-    records.write_text("".join(json.dumps({"src": a, "tgt": b}) + "\n" for a, b in zip(LEFT, RIGHT, strict=True)))
+    records.write_text(
+        "".join(json.dumps({"src": a, "tgt": b}) + "\n" for a, b in zip(LEFT, RIGHT, strict=True))
+    )
     (source,) = sources.parse_sources(f"files:{records}")
     named = dataclasses.replace(config.data, text="tgt", pair="src")
     assert next(sources.pairs(source, named)) == (RIGHT[0], LEFT[0])

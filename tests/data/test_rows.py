@@ -12,17 +12,29 @@ from tlc_jax.data import rows
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.data.vocabulary import BOS, EOS
 
-documents = st.lists(st.lists(st.text("bdfgasn é\u2581", min_size=1, max_size=30), min_size=1, max_size=4), max_size=8)
+documents = st.lists(
+    st.lists(st.text("bdfgasn é\u2581", min_size=1, max_size=30), min_size=1, max_size=4),
+    max_size=8,
+)
 
 
-def packed(lines: list[str], tokenizer: Tokenizer, length: int, threads: int = 2) -> tuple[np.ndarray, rows.Counts]:
+def packed(
+    lines: list[str], tokenizer: Tokenizer, length: int, threads: int = 2
+) -> tuple[np.ndarray, rows.Counts]:
     out, counts = io.BytesIO(), rows.Counts()
     for counts in rows.pack(lines, tokenizer, length, out, threads):  # noqa: B007
         pass
-    return np.frombuffer(out.getvalue(), rows.dtype_for(tokenizer.vocab_size)).reshape(-1, length), counts
+    return np.frombuffer(out.getvalue(), rows.dtype_for(tokenizer.vocab_size)).reshape(
+        -1, length
+    ), counts
 
 
-@given(documents=documents, length=st.integers(8, 40), blanks=st.integers(1, 3), chunk=st.integers(1, 100))
+@given(
+    documents=documents,
+    length=st.integers(8, 40),
+    blanks=st.integers(1, 3),
+    chunk=st.integers(1, 100),
+)
 def test_rows_one_after_the_other_are_the_stream(
     tokenizer: Tokenizer, documents: list[list[str]], length: int, blanks: int, chunk: int
 ) -> None:
@@ -30,15 +42,23 @@ def test_rows_one_after_the_other_are_the_stream(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_CHUNK", chunk)
         table, counts = packed(lines, tokenizer, length)
-    stream = [id for document in documents for ids in [*tokenizer.encode(document), [EOS]] for id in ids]
+    stream = [
+        id for document in documents for ids in [*tokenizer.encode(document), [EOS]] for id in ids
+    ]
     whole = len(stream) // (length - 1) * (length - 1)
     assert table[:, 1:].ravel().tolist() == stream[:whole]
     assert (table[:, 0] == BOS).all()
-    assert (counts.rows, counts.tokens, counts.documents) == (len(table), len(stream), len(documents))
+    assert (counts.rows, counts.tokens, counts.documents) == (
+        len(table),
+        len(stream),
+        len(documents),
+    )
 
 
 def test_a_last_document_without_a_blank_line_is_closed_all_the_same(tokenizer: Tokenizer) -> None:
-    (a, counts), (b, same) = (packed(lines, tokenizer, 8) for lines in (["bas dus " * 9], ["bas dus " * 9, ""]))
+    (a, counts), (b, same) = (
+        packed(lines, tokenizer, 8) for lines in (["bas dus " * 9], ["bas dus " * 9, ""])
+    )
     np.testing.assert_array_equal(a, b)
     assert counts == same and counts.documents == 1
 
@@ -46,7 +66,9 @@ def test_a_last_document_without_a_blank_line_is_closed_all_the_same(tokenizer: 
 def test_threads_change_nothing(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "_CHUNK", 50)
     lines = [f"bas dus {n}" for n in range(300)]
-    np.testing.assert_array_equal(packed(lines, tokenizer, 16, 1)[0], packed(lines, tokenizer, 16, 4)[0])
+    np.testing.assert_array_equal(
+        packed(lines, tokenizer, 16, 1)[0], packed(lines, tokenizer, 16, 4)[0]
+    )
 
 
 def test_text_is_read_only_a_little_ahead_of_what_is_packed(

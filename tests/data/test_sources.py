@@ -13,8 +13,16 @@ DATA = config.Data()
 
 
 def test_the_grammar_splits_name_kind_location_split_and_weight() -> None:
-    a, b, c = parse_sources("x=tfds:glue/mnli:validation_matched@0.5, files:books/*.txt@2,toy:text:valid@1e-1")
-    assert (a.kind, a.location, a.split, a.name, a.weight) == ("tfds", "glue/mnli", "validation_matched", "x", 0.5)
+    a, b, c = parse_sources(
+        "x=tfds:glue/mnli:validation_matched@0.5, files:books/*.txt@2,toy:text:valid@1e-1"
+    )
+    assert (a.kind, a.location, a.split, a.name, a.weight) == (
+        "tfds",
+        "glue/mnli",
+        "validation_matched",
+        "x",
+        0.5,
+    )
     assert (b.kind, b.location, b.split, b.weight) == ("files", "books/*.txt", "", 2.0)
     assert (c.kind, c.location, c.split, c.weight) == ("toy", "text", "valid", 0.1)
     assert b.spec == "files:books/*.txt@2"
@@ -79,7 +87,9 @@ def test_bad_syntax_is_refused(spec: str, words: str) -> None:
         ("files:nowhere/*.txt", "no file matches"),
     ],
 )
-def test_a_source_that_cannot_be_opened_is_refused_by_the_name_of_its_setting(spec: str, words: str) -> None:
+def test_a_source_that_cannot_be_opened_is_refused_by_the_name_of_its_setting(
+    spec: str, words: str
+) -> None:
     with pytest.raises(InputError, match=words) as raised:
         sources.check_sources(spec, "data.valid", DATA)
     assert str(raised.value).startswith("config.data.valid")
@@ -113,7 +123,9 @@ def test_the_toy_world_has_translations() -> None:
     english, french = next(sources.pairs(source, DATA))
     assert english and french and english != french
     assert next(iter(sources.lines(source, DATA))) == english
-    assert sources.fingerprint(source, DATA) != sources.fingerprint(sources.parse_sources("toy:nli:valid")[0], DATA)
+    assert sources.fingerprint(source, DATA) != sources.fingerprint(
+        sources.parse_sources("toy:nli:valid")[0], DATA
+    )
     with pytest.raises(InputError, match="toy:enfr has"):
         next(sources.pairs(sources.parse_sources("toy:nli")[0], DATA))
     with pytest.raises(InputError, match="no labels"):

@@ -66,7 +66,9 @@ def test_pairs_are_found_by_their_usual_names_or_by_the_config(tmp_path: Path) -
 
 
 def test_in_qnli_the_sentence_is_the_second_text(tmp_path: Path) -> None:
-    found = files.examples(str(write(tmp_path / "x.tsv", "question\tsentence\tlabel\nq\ts\t1\n")), DATA)
+    found = files.examples(
+        str(write(tmp_path / "x.tsv", "question\tsentence\tlabel\nq\ts\t1\n")), DATA
+    )
     assert (found.texts, found.pairs) == (["q"], ["s"])
 
 
@@ -74,7 +76,9 @@ def test_an_example_may_lack_its_label_and_a_file_its_labels(tmp_path: Path) -> 
     found = files.examples(str(write(tmp_path / "x.tsv", "text\tlabel\na\t\nb\t-\nc\t-1\n")), DATA)
     assert found.labels == [None, None, "-1"]
     assert files.examples(str(write(tmp_path / "y.tsv", "text\na\n")), DATA).labels is None
-    numbers = files.examples(str(write(tmp_path / "z.jsonl", '{"text": "a", "label": 3}\n{"text": "b"}\n')), DATA)
+    numbers = files.examples(
+        str(write(tmp_path / "z.jsonl", '{"text": "a", "label": 3}\n{"text": "b"}\n')), DATA
+    )
     assert numbers.labels == ["3", None]
 
 
@@ -123,7 +127,9 @@ def test_a_gzip_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
 
 
 def test_what_is_not_json_is_told_with_its_line(tmp_path: Path) -> None:
-    assert "a.jsonl, line 2: not JSON" in refused(write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text": \n'))
+    assert "a.jsonl, line 2: not JSON" in refused(
+        write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text": \n')
+    )
     assert "line 1: not a JSON object" in refused(write(tmp_path / "b.jsonl", "[1]\n"))
     assert "'text' is not text" in refused(write(tmp_path / "c.jsonl", '{"text": 3}\n'))
     assert "surrogate" in refused(write(tmp_path / "d.jsonl", '{"text": "\\ud800"}\n'))
@@ -157,11 +163,18 @@ def test_blocks_are_the_examples_in_order_whatever_their_size(tmp_path: Path) ->
         text = "".join(f"{name}{row}\t{'xyz'[row % 3]}\n" for row in range(rows))
         write(tmp_path / f"{name}.tsv", f"text\tlabel\n{text}")
     whole = files.examples(f"{tmp_path}/*.tsv", DATA)
-    for rows, characters, sizes in ((2, 99, [2, 2, 2, 1]), (7, 99, [7]), (9, 5, [3, 3, 1]), (9, 1, [1] * 7)):
+    for rows, characters, sizes in (
+        (2, 99, [2, 2, 2, 1]),
+        (7, 99, [7]),
+        (9, 5, [3, 3, 1]),
+        (9, 1, [1] * 7),
+    ):
         blocks = list(files.example_blocks(f"{tmp_path}/*.tsv", DATA, rows, characters))
         assert [len(block) for block in blocks] == sizes
         for name in ("texts", "labels", "ids"):
-            assert [value for block in blocks for value in getattr(block, name)] == getattr(whole, name)
+            assert [value for block in blocks for value in getattr(block, name)] == getattr(
+                whole, name
+            )
         places = [block.place(row) for block in blocks for row in range(len(block))]
         assert places == [whole.place(row) for row in range(7)]
         assert places[3] == f"{tmp_path}/b.tsv, line 2"

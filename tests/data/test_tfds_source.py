@@ -67,9 +67,13 @@ def test_a_part_of_a_split_can_be_named(folder: Path) -> None:
     assert len(examples("tfds:glue/mnli:train[:25%]", folder)) == 10
 
 
-def test_both_validation_splits_load_in_the_order_of_tfds_labels(folder: Path, tokenizer: Tokenizer) -> None:
+def test_both_validation_splits_load_in_the_order_of_tfds_labels(
+    folder: Path, tokenizer: Tokenizer
+) -> None:
     data = config.Data(dir=str(folder), length=32)
-    spec = "matched=tfds:glue/mnli:validation_matched,mismatched=tfds:glue/mnli:validation_mismatched"
+    spec = (
+        "matched=tfds:glue/mnli:validation_matched,mismatched=tfds:glue/mnli:validation_mismatched"
+    )
     matched, mismatched = load_labelled(spec, data, tokenizer, None, seed=0)
     assert (matched.name, mismatched.name, matched.label_names) == ("matched", "mismatched", NAMES)
     assert sorted(zip(matched.ids, matched.labels, strict=True)) == [(0, 0), (1, 1), (2, 2)]
@@ -83,7 +87,11 @@ def test_both_validation_splits_load_in_the_order_of_tfds_labels(folder: Path, t
 def test_text_for_pretraining_is_one_document_a_record(folder: Path) -> None:
     data = config.Data(dir=str(folder))
     (source,) = sources.parse_sources("tfds:glue/mnli:validation_matched")
-    documents = [list(lines) for blank, lines in itertools.groupby(sources.lines(source, data), "".__eq__) if not blank]
+    documents = [
+        list(lines)
+        for blank, lines in itertools.groupby(sources.lines(source, data), "".__eq__)
+        if not blank
+    ]
     assert sorted(documents) == [["a", "b", "c"], ["d", "e"], ["f", "g"]]
 
 
@@ -93,12 +101,20 @@ def test_text_for_pretraining_is_one_document_a_record(folder: Path) -> None:
         ("tfds:gleu/mnli", "did you mean 'glue'"),
         ("tfds:no_such_set", "TFDS knows no data set 'no_such_set'"),
         ("tfds:glue/mnlii", "no config 'mnlii'; did you mean 'mnli'"),
-        ("tfds:glue/sst2", "'glue/sst2' is not built in .* which has glue/mnli/2.0.0: .*download_and_prepare"),
+        (
+            "tfds:glue/sst2",
+            "'glue/sst2' is not built in .* which has glue/mnli/2.0.0: .*download_and_prepare",
+        ),
         ("tfds:wiki40b/en", "is not built in .* which has nothing of wiki40b: .*text.wiki40b"),
-        ("tfds:glue/mnli:validation", "no split 'validation'; it has test_matched, train, validation_matched"),
+        (
+            "tfds:glue/mnli:validation",
+            "no split 'validation'; it has test_matched, train, validation_matched",
+        ),
     ],
 )
-def test_what_is_unknown_or_not_built_is_told_with_the_mend(folder: Path, spec: str, words: str) -> None:
+def test_what_is_unknown_or_not_built_is_told_with_the_mend(
+    folder: Path, spec: str, words: str
+) -> None:
     with pytest.raises(InputError, match=words) as raised:
         examples(spec, folder)
     assert str(raised.value).startswith("config.data.train: ")
@@ -106,7 +122,13 @@ def test_what_is_unknown_or_not_built_is_told_with_the_mend(folder: Path, spec: 
 
 
 def test_the_data_sets_of_the_papers_are_known_to_tfds(tmp_path: Path) -> None:
-    for name in ("glue/qqp", "wikipedia/20230601.en", "wiki40b/en", "lm1b", "wmt14_translate/fr-en"):
+    for name in (
+        "glue/qqp",
+        "wikipedia/20230601.en",
+        "wiki40b/en",
+        "lm1b",
+        "wmt14_translate/fr-en",
+    ):
         with pytest.raises(InputError, match="is not built"):
             tfds_source.check(name, "train", config.Data(dir=str(tmp_path)))
 
@@ -142,7 +164,11 @@ def test_the_fingerprint_follows_content_and_not_the_folder(folder: Path, tmp_pa
         return tfds_source.fingerprint("glue/mnli", split, config.Data(dir=str(where)))
 
     home = damaged(folder, tmp_path)
-    assert fingerprint(folder) == fingerprint(tmp_path / "copy") != fingerprint(folder, "validation_matched")
+    assert (
+        fingerprint(folder)
+        == fingerprint(tmp_path / "copy")
+        != fingerprint(folder, "validation_matched")
+    )
     assert fingerprint(folder, "train[:10]") != fingerprint(folder, "train[:11]")
     info = home / "dataset_info.json"
     info.write_text(info.read_text().replace('"40"', '"39"'))

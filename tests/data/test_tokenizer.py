@@ -13,11 +13,25 @@ from tlc_jax.data.vocabulary import FIRST_ORDINARY, OURS, SpecialIds
 
 # Everything that a tokenizer is known to trip over, beside ordinary characters.
 ODD = "\u2581 \t\n\r\0\x01\x7f\ufeff\u2585\u2028\ue000\U0010ffffé日😀"
-text = st.text(st.one_of(st.sampled_from(ODD + "abn<>/sk"), st.characters(exclude_categories=("Cs",))), max_size=40)
+text = st.text(
+    st.one_of(st.sampled_from(ODD + "abn<>/sk"), st.characters(exclude_categories=("Cs",))),
+    max_size=40,
+)
 
 
 @given(texts=st.lists(text, max_size=5))
-@example(texts=["", " ", "  a  b ", "\u2581", "a\u2581\u2581 b\u2581", "<s></s><mask><pad><unk><0x41>", "\0", "\ufeff"])
+@example(
+    texts=[
+        "",
+        " ",
+        "  a  b ",
+        "\u2581",
+        "a\u2581\u2581 b\u2581",
+        "<s></s><mask><pad><unk><0x41>",
+        "\0",
+        "\ufeff",
+    ]
+)
 def test_any_text_comes_back_as_it_went_in(tokenizer: Tokenizer, texts: list[str]) -> None:
     encoded = tokenizer.encode(texts)
     assert [tokenizer.decode(ids) for ids in encoded] == texts
@@ -54,8 +68,12 @@ def test_a_saved_tokenizer_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["t.model"]
 
 
-@pytest.mark.parametrize(("size", "words"), [(8000, "at most"), (280, "at least"), (100, "at least")])
-def test_a_vocabulary_that_does_not_suit_the_text_is_refused_with_a_size_that_does(size: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "words"), [(8000, "at most"), (280, "at least"), (100, "at least")]
+)
+def test_a_vocabulary_that_does_not_suit_the_text_is_refused_with_a_size_that_does(
+    size: int, words: str
+) -> None:
     lines = ["the quick brown fox jumps over the lazy dog"] * 20
     with pytest.raises(InputError, match=f"vocab_size={size} is too .*{words} (\\d+)") as raised:
         train_tokenizer(lines, size, 10_000)

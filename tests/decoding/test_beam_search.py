@@ -31,7 +31,9 @@ def markov(rows: dict[int, dict[int, float]]):
 
 def decode(step, beams, length, alpha=0.0, limits=None):
     limits = jnp.array([length] if limits is None else limits)
-    found = jax.jit(lambda: beam_search(step, (), limits, beams=beams, length=length, vocab_size=V, alpha=alpha))()
+    found = jax.jit(
+        lambda: beam_search(step, (), limits, beams=beams, length=length, vocab_size=V, alpha=alpha)
+    )()
     return jax.tree.map(np.asarray, found)
 
 
@@ -55,7 +57,9 @@ def test_a_beam_leaves_the_garden_path() -> None:
 def test_the_length_penalty_decides_between_short_and_long() -> None:
     # [A </s>] has probability 0.3 and [B C </s>] 0.27; at alpha 1 the scores are log 0.3 / (7/6) = -1.03 and
     # log 0.27 / (8/6) = -0.98.
-    step = markov({BOS: {A: 0.73, B: 0.27}, A: {EOS: 30 / 73, A: 43 / 73}, B: {C: 1.0}, C: {EOS: 1.0}})
+    step = markov(
+        {BOS: {A: 0.73, B: 0.27}, A: {EOS: 30 / 73, A: 43 / 73}, B: {C: 1.0}, C: {EOS: 1.0}}
+    )
     plain = decode(step, beams=2, length=3)
     assert sentence(plain.tokens_BxKxT[0, 0]) == [A, EOS]
     penalised = decode(step, beams=2, length=3, alpha=1.0)
@@ -82,13 +86,18 @@ def test_with_room_for_all_the_search_is_exhaustive() -> None:
     table_TxVxV = rng.normal(size=(length, V, V)).astype(np.float32) * 2
     table_TxVxV[:, :, [PAD, 1, BOS, 4]] = -np.inf
     table = jax.nn.log_softmax(jnp.asarray(table_TxVxV))
-    found = decode(lambda cache, tokens, _, t: (table[t, tokens], cache), beams=40, length=length, alpha=alpha)
+    found = decode(
+        lambda cache, tokens, _, t: (table[t, tokens], cache), beams=40, length=length, alpha=alpha
+    )
     log_p = np.asarray(table)
     every = {}
     for size in range(length):
         for words in itertools.product((A, B, C), repeat=size):
             tokens = [*words, EOS]
-            total = sum(log_p[t, last, token] for t, (last, token) in enumerate(itertools.pairwise([BOS, *tokens])))
+            total = sum(
+                log_p[t, last, token]
+                for t, (last, token) in enumerate(itertools.pairwise([BOS, *tokens]))
+            )
             every[tuple(tokens)] = total / ((5 + len(tokens)) / 6) ** alpha
     ranked = sorted(every, key=every.get, reverse=True)
     assert len(ranked) == 40
@@ -101,7 +110,9 @@ def to_the_last_position(log_p_VxV, beams: int, length: int, alpha: float) -> li
     alive, finished = [(0.0, BOS)], []
     for t in range(length):
         ended = [total + log_p_VxV[last, EOS] for total, last in alive]
-        grown = sorted(((p + log_p_VxV[last, w], w) for p, last in alive for w in (A, B, C)), reverse=True)[:beams]
+        grown = sorted(
+            ((p + log_p_VxV[last, w], w) for p, last in alive for w in (A, B, C)), reverse=True
+        )[:beams]
         worst = sorted([*ended, *(total for total, _ in grown)], reverse=True)[:beams][-1]
         finished += [p / ((6 + t) / 6) ** alpha for p in ended if p >= worst or t + 1 == length]
         alive = grown
@@ -164,7 +175,9 @@ SOURCE[:, 8] = np.where(SOURCE[:, 8] == PAD, PAD, EOS)
 
 def forced(network):
     """Logits of every position of whole prefixes, compiled once: causality hides what stands after a position."""
-    return jax.jit(lambda params, source, inputs: network.apply(params, source, source != PAD, inputs))
+    return jax.jit(
+        lambda params, source, inputs: network.apply(params, source, source != PAD, inputs)
+    )
 
 
 def test_the_cache_gives_the_logits_of_the_whole_prefix(network, params) -> None:
@@ -215,5 +228,7 @@ def test_padding_and_neighbours_change_nothing(network, params) -> None:
     together = run(params, jnp.asarray(SOURCE))
     alone = run(params, jnp.asarray(SOURCE[1:2, :6]))
     np.testing.assert_allclose(
-        together.scores_BxK[1], alone.scores_BxK[0], atol=0.1 if network.impl.matmul == "bfloat16" else 1e-4
+        together.scores_BxK[1],
+        alone.scores_BxK[0],
+        atol=0.1 if network.impl.matmul == "bfloat16" else 1e-4,
     )

@@ -40,7 +40,9 @@ def test_punctuation_is_tokens() -> None:
 
 def test_casing_counts() -> None:
     numbers = score(["the cat sat on the mat"], ["The cat sat on the mat"])
-    expected = 100 * bleu_of(5 / 6, 4 / 5, 3 / 4, 2 / 3)  # and the second `the` has no other to match
+    expected = 100 * bleu_of(
+        5 / 6, 4 / 5, 3 / 4, 2 / 3
+    )  # and the second `the` has no other to match
     assert numbers["bleu"] == pytest.approx(expected)
     assert numbers["bleu_tokenized"] == pytest.approx(expected)
 
@@ -88,7 +90,9 @@ def test_chrf_weighs_recall_twice() -> None:
 
 def test_signatures_state_the_settings() -> None:
     numbers = score(["a b c d"], ["a b c d"])
-    assert {"nrefs:1", "case:mixed", "tok:13a", "smooth:exp"} <= set(numbers["bleu_signature"].split("|"))
+    assert {"nrefs:1", "case:mixed", "tok:13a", "smooth:exp"} <= set(
+        numbers["bleu_signature"].split("|")
+    )
     assert {"nrefs:1", "case:mixed", "nc:6", "nw:0"} <= set(numbers["chrf_signature"].split("|"))
 
 
@@ -104,7 +108,10 @@ def test_lines_must_agree_in_number_and_be_some() -> None:
 
 
 def test_approx_bleu_pools_counts_and_penalises_short_rows() -> None:
-    predictions, references = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14]], [[5, 6, 7, 8, 5, 10, 15], [11, 12, 13, 14]]
+    predictions, references = (
+        [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14]],
+        [[5, 6, 7, 8, 5, 10, 15], [11, 12, 13, 14]],
+    )
     expected = bleu_of(9 / 10, 6 / 8, 4 / 6, 2 / 4, exp(1 - 11 / 10))
     assert approx_bleu(predictions, references) == pytest.approx(expected)
     arrays = [[np.asarray(row, np.int32) for row in rows] for rows in (predictions, references)]
@@ -113,7 +120,9 @@ def test_approx_bleu_pools_counts_and_penalises_short_rows() -> None:
 
 
 def test_approx_bleu_counts_a_token_as_often_as_the_reference_and_long_rows_gain_nothing() -> None:
-    assert approx_bleu([[5, 5, 5, 5, 5]], [[5, 5, 5, 5]]) == pytest.approx(bleu_of(4 / 5, 3 / 4, 2 / 3, 1 / 2))
+    assert approx_bleu([[5, 5, 5, 5, 5]], [[5, 5, 5, 5]]) == pytest.approx(
+        bleu_of(4 / 5, 3 / 4, 2 / 3, 1 / 2)
+    )
 
 
 def test_approx_bleu_halves_every_further_order_without_a_match() -> None:

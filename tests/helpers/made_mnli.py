@@ -22,8 +22,13 @@ def build_mnli(folder: Path, splits: Mapping[str, Sequence[Row]]) -> None:
             def _split_generators(self, _: Any) -> dict[str, Any]:
                 return {split: self._generate_examples(rows) for split, rows in splits.items()}
 
-            def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[int, dict[str, Any]]]:
+            def _generate_examples(
+                self, rows: Sequence[Row]
+            ) -> Iterator[tuple[int, dict[str, Any]]]:
                 for idx, (premise, hypothesis, label) in enumerate(rows):
-                    yield idx, {"premise": premise, "hypothesis": hypothesis, "label": label, "idx": idx}
+                    yield (
+                        idx,
+                        {"premise": premise, "hypothesis": hypothesis, "label": label, "idx": idx},
+                    )
 
     Made(config="mnli", data_dir=folder, file_format="array_record").download_and_prepare()

@@ -20,7 +20,9 @@ def build_wmt14(folder: Path, splits: Mapping[str, Sequence[tuple[str, str]]]) -
             def _split_generators(self, _: Any) -> dict[str, Any]:
                 return {split: self._generate_examples(rows) for split, rows in splits.items()}
 
-            def _generate_examples(self, rows: Sequence[tuple[str, str]]) -> Iterator[tuple[int, dict[str, str]]]:
+            def _generate_examples(
+                self, rows: Sequence[tuple[str, str]]
+            ) -> Iterator[tuple[int, dict[str, str]]]:
                 for number, (english, french) in enumerate(rows):
                     yield number, {"en": english, "fr": french}
 

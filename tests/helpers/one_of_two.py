@@ -38,8 +38,12 @@ def main() -> None:
     def clock() -> float:
         return 1e6 * index + time.monotonic() * (1 + 2 * index)
 
-    configured = settings(budget={"seconds": 2.0}, eval={"every_seconds": 0.3}, impl={"prefetch": 0})
-    task = make_task(batch=batch, evaluate=lambda params, final: fractions.append(0.0) or {"w": 0.0})
+    configured = settings(
+        budget={"seconds": 2.0}, eval={"every_seconds": 0.3}, impl={"prefetch": 0}
+    )
+    task = make_task(
+        batch=batch, evaluate=lambda params, final: fractions.append(0.0) or {"w": 0.0}
+    )
     outcome = train(task, configured, workdir, placement, clock)
     numbers = {name: outcome.numbers[name] for name in ("steps", "stopped_by", "straggler")}
     params = np.asarray(outcome.params["final_norm"]["scale"]).tolist()

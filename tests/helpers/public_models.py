@@ -13,7 +13,11 @@ from safetensors.numpy import save_file
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 BASES = {"bert": "bert.", "roberta": "roberta.", "roberta-prelayernorm": "roberta_prelayernorm."}
-ARCHITECTURES = {"bert": "Bert", "roberta": "Roberta", "roberta-prelayernorm": "RobertaPreLayerNorm"}
+ARCHITECTURES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "roberta-prelayernorm": "RobertaPreLayerNorm",
+}
 HIDDEN, HEADS, FFN, LAYERS, POSITIONS = 32, 2, 48, 2, 80
 LABELS = ("no", "yes")
 
@@ -22,9 +26,18 @@ def word_pieces() -> tokenizers.Tokenizer:
     """BERT's kind: special pieces 0, 3, 4, 5 and 6, unused ones between, letters, and a few words."""
     letters = [*string.ascii_lowercase, *string.punctuation]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = ["[PAD]", "[unused0]", "[unused1]", *special[1:], *letters, *(f"##{letter}" for letter in letters)]
+    pieces = [
+        "[PAD]",
+        "[unused0]",
+        "[unused1]",
+        *special[1:],
+        *letters,
+        *(f"##{letter}" for letter in letters),
+    ]
     pieces += ["the", "red", "cat", "dog", "sees", "##ly"]
-    made = tokenizers.Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
+    made = tokenizers.Tokenizer(
+        models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]")
+    )
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
@@ -37,11 +50,17 @@ def byte_pairs() -> tokenizers.Tokenizer:
     """RoBERTa's kind: <s> 0, <pad> 1, </s> 2, <unk> 3, bytes, two merges, and <mask> last."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = ["<s>", "<pad>", "</s>", "<unk>", *alphabet, "re", "red", "<mask>"]
-    made = tokenizers.Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, [("r", "e"), ("re", "d")]))
+    made = tokenizers.Tokenizer(
+        models.BPE({p: i for i, p in enumerate(pieces)}, [("r", "e"), ("re", "d")])
+    )
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", tokenizers.AddedToken("<mask>", lstrip=True)])
-    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    made.add_special_tokens(
+        ["<s>", "<pad>", "</s>", "<unk>", tokenizers.AddedToken("<mask>", lstrip=True)]
+    )
+    made.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
     return made
 
 
@@ -147,13 +166,20 @@ def write_model(folder: Path, family: str, head: str = "Model", **changes) -> di
     return tensors
 
 
-def hidden_states(settings: dict, tensors: dict, tokens: np.ndarray, types: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def hidden_states(
+    settings: dict, tensors: dict, tokens: np.ndarray, types: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
     """What their encoder computes, in float64 and in their names."""
     family = settings["model_type"]
-    p = {name.removeprefix(BASES[family]): np.asarray(tensor, np.float64) for name, tensor in tensors.items()}
+    p = {
+        name.removeprefix(BASES[family]): np.asarray(tensor, np.float64)
+        for name, tensor in tensors.items()
+    }
 
     def norm(x, name):
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + settings["layer_norm_eps"])
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(
+            x.var(-1, keepdims=True) + settings["layer_norm_eps"]
+        )
         return x * p[f"{name}.weight"] + p[f"{name}.bias"]
 
     def dense(x, name):
@@ -161,12 +187,17 @@ def hidden_states(settings: dict, tensors: dict, tokens: np.ndarray, types: np.n
 
     def attend(x, layer):
         def heads(name):
-            return dense(x, f"{layer}.attention.self.{name}").reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
+            return (
+                dense(x, f"{layer}.attention.self.{name}")
+                .reshape(*x.shape[:2], HEADS, -1)
+                .transpose(0, 2, 1, 3)
+            )
 
         scores = heads("query") @ heads("key").swapaxes(-1, -2) / np.sqrt(x.shape[-1] / HEADS)
         shares = scipy.special.softmax(np.where(mask[:, None, None, :], scores, -np.inf), -1)
         return dense(
-            (shares @ heads("value")).transpose(0, 2, 1, 3).reshape(x.shape), f"{layer}.attention.output.dense"
+            (shares @ heads("value")).transpose(0, 2, 1, 3).reshape(x.shape),
+            f"{layer}.attention.output.dense",
         )
 
     def feed_forward(x, layer):
@@ -174,8 +205,14 @@ def hidden_states(settings: dict, tensors: dict, tokens: np.ndarray, types: np.n
         return dense(x * scipy.special.ndtr(x), f"{layer}.output.dense")
 
     first = 0 if family == "bert" else settings["pad_token_id"] + 1
-    x = p["embeddings.word_embeddings.weight"][tokens] + p["embeddings.token_type_embeddings.weight"][types]
-    x = norm(x + p["embeddings.position_embeddings.weight"][first : first + tokens.shape[1]], "embeddings.LayerNorm")
+    x = (
+        p["embeddings.word_embeddings.weight"][tokens]
+        + p["embeddings.token_type_embeddings.weight"][types]
+    )
+    x = norm(
+        x + p["embeddings.position_embeddings.weight"][first : first + tokens.shape[1]],
+        "embeddings.LayerNorm",
+    )
     for number in range(settings["num_hidden_layers"]):
         layer = f"encoder.layer.{number}"
         for sublayer, name in zip((attend, feed_forward), NORMS[family], strict=True):

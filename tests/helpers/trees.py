@@ -13,12 +13,18 @@ def encoder_shapes(
     layers: int, hidden: int, vocab: int, positions: int = 16, classes: int = 3
 ) -> dict[str, tuple[int, ...]]:
     ffn = 4 * hidden
-    shapes: dict[str, tuple[int, ...]] = {"embedding/token": (vocab, hidden), "embedding/position": (positions, hidden)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding/token": (vocab, hidden),
+        "embedding/position": (positions, hidden),
+    }
     for norm, stack in [("embedding/norm", ()), ("final_norm", ())] + [
         (f"blocks/{name}", (layers,)) for name in ("attention_norm", "ffn_norm")
     ]:
         shapes |= {f"{norm}/{leaf}": (*stack, hidden) for leaf in ("scale", "bias")}
-    dense = {f"blocks/attention/{name}": (layers, hidden, hidden) for name in ("query", "key", "value", "output")}
+    dense = {
+        f"blocks/attention/{name}": (layers, hidden, hidden)
+        for name in ("query", "key", "value", "output")
+    }
     dense |= {"blocks/ffn/up": (layers, hidden, ffn), "blocks/ffn/down": (layers, ffn, hidden)}
     dense |= {"classifier/dense": (hidden, hidden), "classifier/output": (hidden, classes)}
     for name, shape in dense.items():
@@ -26,7 +32,9 @@ def encoder_shapes(
     return shapes
 
 
-def classifier(layers: int = 2, hidden: int = 8, vocab: int = 32, seed: int = 0, **more: int) -> dict[str, Any]:
+def classifier(
+    layers: int = 2, hidden: int = 8, vocab: int = 32, seed: int = 0, **more: int
+) -> dict[str, Any]:
     """A classifier's tree, float32 normal values; layers differ in size so that global thresholds differ from local."""
     rng = np.random.default_rng(seed)
     shapes = encoder_shapes(layers, hidden, vocab, **more)

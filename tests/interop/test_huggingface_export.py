@@ -29,11 +29,20 @@ from tlc_jax.interop import huggingface_import as importing
 FORMS = {
     "own": ({}, "RobertaPreLayerNorm"),
     "own, shared": ({"share": "attention"}, "RobertaPreLayerNorm"),
-    "own, narrow ffn": ({"ffn": 40, "token_types": 2, "separator": SEPARATOR}, "RobertaPreLayerNorm"),
+    "own, narrow ffn": (
+        {"ffn": 40, "token_types": 2, "separator": SEPARATOR},
+        "RobertaPreLayerNorm",
+    ),
     "RoBERTa": ({"norm": "post", "padding": 1, "norm_epsilon": 1e-3}, "Roberta"),
-    "BERT": ({"norm": "post", "token_types": 2, "separator": SEPARATOR, "norm_epsilon": 1e-12}, "Bert"),
+    "BERT": (
+        {"norm": "post", "token_types": 2, "separator": SEPARATOR, "norm_epsilon": 1e-12},
+        "Bert",
+    ),
     "post-norm, ReLU": ({"norm": "post", "activation": "relu"}, "Bert"),
-    "post-norm, tanh": ({"norm": "post", "activation": "gelu_tanh", "token_types": 2, "separator": SEPARATOR}, "Bert"),
+    "post-norm, tanh": (
+        {"norm": "post", "activation": "gelu_tanh", "token_types": 2, "separator": SEPARATOR},
+        "Bert",
+    ),
 }
 
 
@@ -43,7 +52,9 @@ def test_the_folder_holds_the_parameters(tmp_path) -> None:
     save_file(huggingface.tensors(network, params), tmp_path / "model.safetensors")
     found, ours = load_file(tmp_path / "model.safetensors"), flatten(params)
     root = "roberta_prelayernorm"
-    np.testing.assert_array_equal(found[f"{root}.embeddings.word_embeddings.weight"], ours["embedding/token"])
+    np.testing.assert_array_equal(
+        found[f"{root}.embeddings.word_embeddings.weight"], ours["embedding/token"]
+    )
     position = found[f"{root}.embeddings.position_embeddings.weight"]
     np.testing.assert_array_equal(position[1:], ours["embedding/position"])
     np.testing.assert_array_equal(position[0], 0)
@@ -54,14 +65,19 @@ def test_the_folder_holds_the_parameters(tmp_path) -> None:
         np.testing.assert_array_equal(scale, ours["blocks/attention_norm/scale"][layer])
     np.testing.assert_array_equal(found["classifier.out_proj.bias"], ours["classifier/output/bias"])
     values = sum(leaf.size for leaf in ours.values())
-    assert sum(tensor.size for tensor in found.values()) == values + 2 * 64  # no position, and one kind of segment
+    assert (
+        sum(tensor.size for tensor in found.values()) == values + 2 * 64
+    )  # no position, and one kind of segment
     assert {tensor.dtype.name for tensor in found.values()} == {"float32"}
 
 
 def test_shared_layers_are_written_out() -> None:
     network = small_network("mlm", share="all", layers=3)
     found = huggingface.tensors(network, random_params(network))
-    layers = [found[f"roberta_prelayernorm.encoder.layer.{layer}.output.dense.weight"] for layer in range(3)]
+    layers = [
+        found[f"roberta_prelayernorm.encoder.layer.{layer}.output.dense.weight"]
+        for layer in range(3)
+    ]
     np.testing.assert_array_equal(layers[0], layers[2])
 
 
@@ -71,7 +87,11 @@ def test_the_config_says_what_the_model_is() -> None:
     assert content["id2label"] == {"0": "no", "1": "perhaps", "2": "yes"}
     assert content["label2id"] == {"no": 0, "perhaps": 1, "yes": 2}
     assert content["max_position_embeddings"] == 25
-    assert (content["intermediate_size"], content["vocab_size"], content["layer_norm_eps"]) == (100, V, 1e-5)
+    assert (content["intermediate_size"], content["vocab_size"], content["layer_norm_eps"]) == (
+        100,
+        V,
+        1e-5,
+    )
     assert "id2label" not in huggingface.config_json(small_network("mlm"), (), OURS)
 
 
@@ -102,11 +122,18 @@ def test_what_is_exported_is_imported_as_it_was(tmp_path, kind, form) -> None:
     params = random_params(network)
     pieces = ["[CLS]", "[UNK]", "[SEP]", "[MASK]"]
     pieces.insert(network.model.padding, "[PAD]")
-    (tmp_path / "vocab.txt").write_text("\n".join([*pieces, *(f"w{n}" for n in range(V - 5))]) + "\n")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join([*pieces, *(f"w{n}" for n in range(V - 5))]) + "\n"
+    )
     save_file(huggingface.tensors(network, params), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps(huggingface.config_json(network, LABELS, OURS)))
+    (tmp_path / "config.json").write_text(
+        json.dumps(huggingface.config_json(network, LABELS, OURS))
+    )
     loaded = importing.load(importing.find(f"hf:{tmp_path}"))
-    assert (loaded.meta["kind"], tuple(loaded.meta["labels"])) == (kind, LABELS if kind == "classifier" else ())
+    assert (loaded.meta["kind"], tuple(loaded.meta["labels"])) == (
+        kind,
+        LABELS if kind == "classifier" else (),
+    )
     assert loaded.unused == ()
     separator = loaded.tokenizer.special.end if network.model.token_types else 0
     expected = dataclasses.replace(network.model.filled(), head_size=0, separator=separator)
@@ -123,11 +150,17 @@ def test_logits_are_the_same_in_transformers(tmp_path, kind, model, name) -> Non
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     network = small_network(kind, **model)
     params = random_params(network)
-    save_file(huggingface.tensors(network, params), tmp_path / "model.safetensors", {"format": "pt"})
-    (tmp_path / "config.json").write_text(json.dumps(huggingface.config_json(network, LABELS, OURS)))
+    save_file(
+        huggingface.tensors(network, params), tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    (tmp_path / "config.json").write_text(
+        json.dumps(huggingface.config_json(network, LABELS, OURS))
+    )
     auto = {"mlm": "AutoModelForMaskedLM", "classifier": "AutoModelForSequenceClassification"}[kind]
     loaded, report = getattr(transformers, auto).from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), (
+        report
+    )
     assert type(loaded).__name__ == name + huggingface._HEADS[kind]
 
     tokens_BxL, mask_BxL = padded_rows()
@@ -138,5 +171,9 @@ def test_logits_are_the_same_in_transformers(tmp_path, kind, model, name) -> Non
         assert before_BxL[mask_BxL].max() == 1
         more["token_type_ids"] = torch.tensor(np.minimum(before_BxL, 1))
     with torch.no_grad():
-        logits = loaded(torch.tensor(tokens_BxL), torch.tensor(mask_BxL.astype(np.int64)), **more).logits.numpy()
-    np.testing.assert_allclose(real(logits) if kind == "mlm" else logits, logits_of(network, params), atol=1e-4)
+        logits = loaded(
+            torch.tensor(tokens_BxL), torch.tensor(mask_BxL.astype(np.int64)), **more
+        ).logits.numpy()
+    np.testing.assert_allclose(
+        real(logits) if kind == "mlm" else logits, logits_of(network, params), atol=1e-4
+    )

@@ -29,7 +29,9 @@ def load(folder: Path) -> importing.Imported:
 
 def network_of(model: importing.Imported) -> Network:
     meta = model.meta
-    return Network(meta["kind"], Model(**meta["model"]), meta["vocab_size"], len(meta["labels"]), Impl())
+    return Network(
+        meta["kind"], Model(**meta["model"]), meta["vocab_size"], len(meta["labels"]), Impl()
+    )
 
 
 def a_batch(model: importing.Imported, family: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,9 +76,15 @@ def test_heads_are_the_originals(tmp_path, family) -> None:
     model = load(tmp_path)
     tokens, types, mask = a_batch(model, family)
     first = public.hidden_states(public.settings_of(family), tensors, tokens, types, mask)[:, 0]
-    layers = ("bert.pooler.dense", "classifier") if family == "bert" else ("classifier.dense", "classifier.out_proj")
+    layers = (
+        ("bert.pooler.dense", "classifier")
+        if family == "bert"
+        else ("classifier.dense", "classifier.out_proj")
+    )
     logits = affine(np.tanh(affine(first, tensors, layers[0])), tensors, layers[1])
-    np.testing.assert_allclose(network_of(model).apply(model.params, tokens, mask), logits, atol=1e-4)
+    np.testing.assert_allclose(
+        network_of(model).apply(model.params, tokens, mask), logits, atol=1e-4
+    )
     assert model.meta["labels"] == list(public.LABELS)
 
 
@@ -93,7 +101,9 @@ def test_files_in_parts_old_names_half_precision_and_what_is_left_over(tmp_path)
     public.write_model(tmp_path, "bert")
     whole = load(tmp_path)
     tensors = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
         for name, tensor in load_file(tmp_path / "model.safetensors").items()
     }
     tensors["embeddings.position_ids"] = np.arange(public.POSITIONS)[None]
@@ -102,7 +112,9 @@ def test_files_in_parts_old_names_half_precision_and_what_is_left_over(tmp_path)
     names = sorted(tensors)
     parts = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
     for file, held in parts.items():
-        save_file({name: tensors[name].astype(ml_dtypes.bfloat16) for name in held}, tmp_path / file)
+        save_file(
+            {name: tensors[name].astype(ml_dtypes.bfloat16) for name in held}, tmp_path / file
+        )
     weight_map = {name: file for file, held in parts.items() for name in held}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     model = load(tmp_path)
@@ -110,7 +122,9 @@ def test_files_in_parts_old_names_half_precision_and_what_is_left_over(tmp_path)
     for path, leaf in flatten(whole.params).items():
         np.testing.assert_allclose(flatten(model.params)[path], leaf, rtol=0.01)
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model-2.safetensors is missing, which .*index.json names"):
+    with pytest.raises(
+        InputError, match=r"model-2.safetensors is missing, which .*index.json names"
+    ):
         importing.find(f"hf:{tmp_path}")
 
 
@@ -148,7 +162,9 @@ def tensors_changed(change):
 
 
 def untied(tensors: dict) -> None:
-    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"] + 1
+    tensors["cls.predictions.decoder.weight"] = (
+        tensors["bert.embeddings.word_embeddings.weight"] + 1
+    )
 
 
 def framed_otherwise(folder: Path) -> None:
@@ -164,15 +180,30 @@ UP = "bert.encoder.layer.1.intermediate.dense.weight"
     [
         (without("config.json"), r"config.json is missing"),
         (cut("config.json"), r"config.json is not JSON, perhaps cut short"),
-        (setting(model_type="gpt2"), r"model_type 'gpt2' is not known here; known are bert, roberta"),
-        (setting(position_embedding_type="relative_key"), r"position_embedding_type 'relative_key' is not known"),
+        (
+            setting(model_type="gpt2"),
+            r"model_type 'gpt2' is not known here; known are bert, roberta",
+        ),
+        (
+            setting(position_embedding_type="relative_key"),
+            r"position_embedding_type 'relative_key' is not known",
+        ),
         (setting(hidden_act="swish"), r"hidden_act 'swish' is none of gelu"),
         (setting(is_decoder=True), r"is_decoder is set"),
         (setting(type_vocab_size=3), r"type_vocab_size 3 is not known"),
-        (setting(num_attention_heads=3), r"hidden_size 32 is not divisible by num_attention_heads 3"),
+        (
+            setting(num_attention_heads=3),
+            r"hidden_size 32 is not divisible by num_attention_heads 3",
+        ),
         (setting(hidden_size="wide"), r"hidden_size is 'wide', not a number"),
-        (setting(vocab_size=9), r"tokenizer.json has \d+ pieces, and config.json says vocab_size 9"),
-        (setting(pad_token_id=1), r"tokenizer.json pads with 0, and config.json says pad_token_id 1"),
+        (
+            setting(vocab_size=9),
+            r"tokenizer.json has \d+ pieces, and config.json says vocab_size 9",
+        ),
+        (
+            setting(pad_token_id=1),
+            r"tokenizer.json pads with 0, and config.json says pad_token_id 1",
+        ),
         (
             setting(intermediate_size=64),
             r"output.dense.weight has the shape \[32, 48\], and config.json makes it \[32, 64\]",
@@ -181,14 +212,23 @@ UP = "bert.encoder.layer.1.intermediate.dense.weight"
         (tensors_changed(lambda t: t.pop(UP)), rf"has no tensor {UP}"),
         (tensors_changed(untied), r"decoder.weight is not the token embedding"),
         (without("model.safetensors"), r"has no weights: neither model.safetensors nor"),
-        (pickled, r"pytorch_model.bin alone, a pickle, which is never loaded: convert it to model.safetensors"),
+        (
+            pickled,
+            r"pytorch_model.bin alone, a pickle, which is never loaded: convert it to model.safetensors",
+        ),
         (cut("model.safetensors"), r"model.safetensors is damaged or cut short"),
         (cut("model.safetensors", 0.0), r"model.safetensors is damaged or cut short"),
         (without("tokenizer.json"), r"has no tokenizer"),
         (cut("tokenizer.json"), r"tokenizer.json is no tokenizer.json, or was cut short"),
         (framed_otherwise, r"frames texts in no way known here"),
-        (setting(architectures=["BertForSequenceClassification"], id2label={"0": "score"}), r"is a regression"),
-        (setting(architectures=["BertForSequenceClassification"], id2label={"0": "a", "2": "b"}), r"from 0 on"),
+        (
+            setting(architectures=["BertForSequenceClassification"], id2label={"0": "score"}),
+            r"is a regression",
+        ),
+        (
+            setting(architectures=["BertForSequenceClassification"], id2label={"0": "a", "2": "b"}),
+            r"from 0 on",
+        ),
     ],
 )
 def test_what_cannot_be_imported_is_refused_in_one_line(tmp_path, spoil, says) -> None:
@@ -213,7 +253,9 @@ def test_vocabularies_alone_make_the_same_tokenizer(tmp_path, family) -> None:
     (tmp_path / "tokenizer.json").unlink()
     if family == "bert":
         pieces = public.word_pieces().get_vocab()
-        (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in sorted(pieces, key=pieces.__getitem__)))
+        (tmp_path / "vocab.txt").write_text(
+            "".join(f"{piece}\n" for piece in sorted(pieces, key=pieces.__getitem__))
+        )
     else:
         public.byte_pairs().model.save(str(tmp_path))
     found = load(tmp_path).tokenizer
@@ -223,9 +265,18 @@ def test_vocabularies_alone_make_the_same_tokenizer(tmp_path, family) -> None:
     assert Tokenizer.load(tmp_path / "kept" / "tokenizer.json").hash == found.hash
 
 
-def imported_arguments(stage: str, world: Path, workdir: Path, folder: Path, *more: str) -> list[str]:
-    flags = [flag for flag in finetune_arguments(stage, world, workdir, *more) if "config.model." not in flag]
-    one_width = ("--config.data.length=16", "--config.budget.steps=2")  # compilation is what takes the time here
+def imported_arguments(
+    stage: str, world: Path, workdir: Path, folder: Path, *more: str
+) -> list[str]:
+    flags = [
+        flag
+        for flag in finetune_arguments(stage, world, workdir, *more)
+        if "config.model." not in flag
+    ]
+    one_width = (
+        "--config.data.length=16",
+        "--config.budget.steps=2",
+    )  # compilation is what takes the time here
     return [*flags, *one_width, f"--config.init.from=hf:{folder}"]
 
 
@@ -233,7 +284,9 @@ def test_from_a_public_encoder_to_predictions(world, tmp_path, capsys) -> None:
     public.write_model(tmp_path / "public", "roberta")
     run = tmp_path / "run"
     assert tlc(*imported_arguments("finetune", world, run, tmp_path / "public")) == 0
-    assert "classifier/dense/kernel" in capsys.readouterr().err  # no pooler here, so it starts from the seed
+    assert (
+        "classifier/dense/kernel" in capsys.readouterr().err
+    )  # no pooler here, so it starts from the seed
     assert (run / "tokenizer.json").exists() and not (run / "tokenizer.model").exists()
     again = tmp_path / "again"
     assert tlc("evaluate", f"--init={run}", f"--workdir={again}") == 0
@@ -242,25 +295,41 @@ def test_from_a_public_encoder_to_predictions(world, tmp_path, capsys) -> None:
     assert tlc("predict", f"--init={run}", f"--config.predict.input={world}/dev.tsv") == 0
     saved = np.load(again / "predictions" / "dev.npz")
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
-    np.testing.assert_allclose([[float(x) for x in row[1:]] for row in rows], saved["probabilities"], atol=1e-5)
+    np.testing.assert_allclose(
+        [[float(x) for x in row[1:]] for row in rows], saved["probabilities"], atol=1e-5
+    )
 
 
 @pytest.mark.slow
-def test_a_public_encoder_is_compressed_before_finetuning_with_its_pooler(world, tmp_path, capsys) -> None:
+def test_a_public_encoder_is_compressed_before_finetuning_with_its_pooler(
+    world, tmp_path, capsys
+) -> None:
     public.write_model(tmp_path / "public", "bert")
     more = ("--config.recipe=prune:0.5+quantize:8", "--config.compress.when=before")
-    assert tlc(*imported_arguments("compress", world, tmp_path / "run", tmp_path / "public", *more)) == 0
+    assert (
+        tlc(*imported_arguments("compress", world, tmp_path / "run", tmp_path / "public", *more))
+        == 0
+    )
     said = capsys.readouterr().err
-    assert "not restored, so from the seed: classifier/output/bias, classifier/output/kernel;" in said
+    assert (
+        "not restored, so from the seed: classifier/output/bias, classifier/output/kernel;" in said
+    )
     assert result_of(tmp_path / "run")["sparsity"] == pytest.approx(0.5, abs=0.01)
     assert (tmp_path / "run" / "artifact" / "tokenizer.json").exists()
 
 
 def test_a_public_masked_language_model_is_evaluated_and_compressed(world, tmp_path) -> None:
     public.write_model(tmp_path / "public", "roberta", "ForMaskedLM")
-    flags = [flag for flag in pretrain_arguments(world, tmp_path / "run")[3:] if "config.model." not in flag]
+    flags = [
+        flag
+        for flag in pretrain_arguments(world, tmp_path / "run")[3:]
+        if "config.model." not in flag
+    ]
     flags = [*flags, f"--config.init.from=hf:{tmp_path / 'public'}"]
-    assert tlc("evaluate", "--config=configs/mlm.py:1x64", f"--workdir={tmp_path / 'dense'}", *flags) == 0
+    assert (
+        tlc("evaluate", "--config=configs/mlm.py:1x64", f"--workdir={tmp_path / 'dense'}", *flags)
+        == 0
+    )
     dense = result_of(tmp_path / "dense")
     more = ("--config.recipe=quantize:8,per=channel", f"--workdir={tmp_path / 'small'}")
     assert tlc("compress", "--config=configs/mlm.py:1x64", *flags, *more) == 0
@@ -275,11 +344,15 @@ def test_a_public_masked_language_model_is_evaluated_and_compressed(world, tmp_p
 @pytest.mark.parametrize("head", ["ForMaskedLM", ""])
 def test_pretraining_goes_on_from_a_public_encoder(world, tmp_path, capsys, head) -> None:
     public.write_model(tmp_path / "public", "bert", head)
-    flags = [flag for flag in pretrain_arguments(world, tmp_path / "run") if "config.model." not in flag]
+    flags = [
+        flag for flag in pretrain_arguments(world, tmp_path / "run") if "config.model." not in flag
+    ]
     more = (f"--config.init.from=hf:{tmp_path / 'public'}", "--config.budget.steps=2")
     assert tlc(*flags, *more) == 0
     fresh = capsys.readouterr().err.partition("not restored, so from the seed: ")[2]
-    assert fresh.startswith("none" if head else "mlm_head/bias, mlm_head/dense/bias, mlm_head/dense/kernel, mlm_head/")
+    assert fresh.startswith(
+        "none" if head else "mlm_head/bias, mlm_head/dense/bias, mlm_head/dense/kernel, mlm_head/"
+    )
     assert (tmp_path / "run" / "tokenizer.json").exists()
     assert result_of(tmp_path / "run")["init"] == str(tmp_path / "public")
 
@@ -292,18 +365,30 @@ def test_stages_refuse_what_an_imported_encoder_cannot_do(refused, world, tmp_pa
         assert "an encoder without a masked-language or classification head" in line
     assert "predict needs a finetuned one" in refused(
         *imported_arguments(
-            "predict", world, tmp_path / "p", tmp_path / "public", f"--config.predict.input={world}/dev.tsv"
+            "predict",
+            world,
+            tmp_path / "p",
+            tmp_path / "public",
+            f"--config.predict.input={world}/dev.tsv",
         )
     )
-    assert "give some with --config=FILE.py" in refused("evaluate", f"--init={source}", f"--workdir={tmp_path / 'e'}")
+    assert "give some with --config=FILE.py" in refused(
+        "evaluate", f"--init={source}", f"--workdir={tmp_path / 'e'}"
+    )
     line = refused(*imported_arguments("finetune", world, tmp_path / "f", tmp_path / "nowhere"))
-    assert re.search(r"there is no folder .*nowhere; models are read from disk, never fetched", line)
+    assert re.search(
+        r"there is no folder .*nowhere; models are read from disk, never fetched", line
+    )
     other = f"--config.tokenizer.path={tmp_path / 'public' / 'tokenizer.json'}"
-    line = refused(*imported_arguments("finetune", world, tmp_path / "g", tmp_path / "public", other))
+    line = refused(
+        *imported_arguments("finetune", world, tmp_path / "g", tmp_path / "public", other)
+    )
     assert "has a tokenizer of its own; leave it empty" in line
 
 
-def test_a_new_model_is_given_the_ids_of_the_tokenizer_that_it_is_to_have(refused, world, tmp_path) -> None:
+def test_a_new_model_is_given_the_ids_of_the_tokenizer_that_it_is_to_have(
+    refused, world, tmp_path
+) -> None:
     public.write_tokenizer(tmp_path, "roberta")
     path = f"--config.tokenizer.path={tmp_path / 'tokenizer.json'}"
     line = refused(*finetune_arguments("finetune", world, tmp_path / "a", path))

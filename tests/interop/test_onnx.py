@@ -36,7 +36,9 @@ def evaluated(path) -> dict[str, np.ndarray]:
     model = onnx.load(path)
     found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" or node.name.startswith(("embedding/", "blocks/", "classifier/")):
+        if node.op_type == "DequantizeLinear" or node.name.startswith(
+            ("embedding/", "blocks/", "classifier/")
+        ):
             graph = onnx.helper.make_graph(
                 [node],
                 "weight",
@@ -61,7 +63,9 @@ def evaluated(path) -> dict[str, np.ndarray]:
         ("prune:0.6+quantize:4,per=tensor", "int4", 4),
     ],
 )
-def test_stored_integers_stand_for_the_artifacts_values_to_the_bit(tmp_path, recipe, type, bits) -> None:
+def test_stored_integers_stand_for_the_artifacts_values_to_the_bit(
+    tmp_path, recipe, type, bits
+) -> None:
     path = tmp_path / "model.onnx"
     model, types = write(path, small_network("classifier"), recipe)
     assert types[type] == (42 if type == "float32" else 16)
@@ -71,12 +75,18 @@ def test_stored_integers_stand_for_the_artifacts_values_to_the_bit(tmp_path, rec
         for number, values in enumerate(layers):
             own = stored[onnx_file.layer_path(name, number) if name.startswith("blocks/") else name]
             np.testing.assert_array_equal(own, values, err_msg=name)
-    weights = sum(leaf.size for name, leaf in flatten(model.params).items() if name.endswith(("kernel", "token")))
+    weights = sum(
+        leaf.size
+        for name, leaf in flatten(model.params).items()
+        if name.endswith(("kernel", "token"))
+    )
     assert path.stat().st_size < weights * bits / 8 + 60_000
 
 
 def test_pruned_weights_beside_a_grid_without_zero_are_floats(tmp_path) -> None:
-    model, types = write(tmp_path / "model.onnx", small_network("mlm"), "prune:0.5+quantize:8,scheme=minmax")
+    model, types = write(
+        tmp_path / "model.onnx", small_network("mlm"), "prune:0.5+quantize:8,scheme=minmax"
+    )
     assert types == {"float32": 43}
     assert not any(onnx_file.stays_integer(q) for q in model.quantized.values())
 
@@ -90,10 +100,15 @@ def test_the_file_says_what_it_is(tmp_path) -> None:
     path = tmp_path / "model.onnx"
     write(path, small_network("classifier"), "quantize:8")
     model = onnx.load(path)
-    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", onnx_file.OPSET)]
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [
+        ("", onnx_file.OPSET)
+    ]
     assert json.loads(model.metadata_props[0].value) == {"recipe": "quantize:8"}
     assert [value.name for value in model.graph.input] == ["tokens", "mask"]
-    assert [dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", "length"]
+    assert [dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch",
+        "length",
+    ]
 
 
 def test_large_weights_lie_beside_the_file(tmp_path, monkeypatch) -> None:
@@ -101,7 +116,9 @@ def test_large_weights_lie_beside_the_file(tmp_path, monkeypatch) -> None:
     path = tmp_path / "model.onnx"
     model, _ = write(path, small_network("mlm"))
     assert (tmp_path / "model.onnx.data").stat().st_size > 100_000 > path.stat().st_size
-    np.testing.assert_array_equal(evaluated(path)["embedding/token"], model.params["embedding"]["token"])
+    np.testing.assert_array_equal(
+        evaluated(path)["embedding/token"], model.params["embedding"]["token"]
+    )
 
 
 KINDS = {
@@ -109,7 +126,12 @@ KINDS = {
     "shared": {"share": "all"},
     "attention shared": {"share": "attention"},
     "post-norm": {"norm": "post", "norm_epsilon": 1e-3, "activation": "relu"},
-    "token types": {"norm": "post", "token_types": 2, "separator": SEPARATOR, "activation": "gelu_tanh"},
+    "token types": {
+        "norm": "post",
+        "token_types": 2,
+        "separator": SEPARATOR,
+        "activation": "gelu_tanh",
+    },
     "few and narrow heads": {"heads": 3, "head_size": 8, "ffn": 48},
 }
 
@@ -120,7 +142,8 @@ RECIPES = ["quantize:8", "prune:0.5+quantize:4", "quantize:3,group=16", "quantiz
 @pytest.mark.peers
 @pytest.mark.parametrize("kind", ["mlm", "classifier"])
 @pytest.mark.parametrize(
-    ("name", "recipe"), [*((name, "dense") for name in KINDS), *(("own", recipe) for recipe in RECIPES)]
+    ("name", "recipe"),
+    [*((name, "dense") for name in KINDS), *(("own", recipe) for recipe in RECIPES)],
 )
 def test_logits_are_the_same_in_onnxruntime(tmp_path, kind, name, recipe) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

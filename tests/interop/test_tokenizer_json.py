@@ -38,11 +38,17 @@ def theirs(tokenizer: SentencePieceTokenizer, tmp_path_factory):
     return loaded
 
 
-def test_the_vocabulary_is_ours_and_the_special_pieces_keep_their_ids(tokenizer: SentencePieceTokenizer) -> None:
+def test_the_vocabulary_is_ours_and_the_special_pieces_keep_their_ids(
+    tokenizer: SentencePieceTokenizer,
+) -> None:
     content = json.loads(tokenizer_files(tokenizer, 24, 0)["tokenizer.json"])
     pieces = [piece for piece, _ in content["model"]["vocab"]]
     assert len(set(pieces)) == tokenizer.vocab_size
-    assert tuple(pieces[:5]) == SPECIAL_PIECES == tuple(token["content"] for token in content["added_tokens"])
+    assert (
+        tuple(pieces[:5])
+        == SPECIAL_PIECES
+        == tuple(token["content"] for token in content["added_tokens"])
+    )
     assert [token["id"] for token in content["added_tokens"]] == [0, 1, 2, 3, 4]
     assert pieces[5] == "<0x00>" and pieces[260] == "<0xFF>"
     scores = [score for _, score in content["model"]["vocab"]]
@@ -57,7 +63,9 @@ def test_the_vocabulary_is_ours_and_the_special_pieces_keep_their_ids(tokenizer:
 @example(text="  bas  dus ")
 @example(text="<s></s><mask><pad><unk><0x41> <0xE2><0x96><0x81> x<0x4")
 @example(text="\0\ufeff\ufffd")
-def test_ids_are_the_same_for_any_text(tokenizer: SentencePieceTokenizer, theirs, text: str) -> None:
+def test_ids_are_the_same_for_any_text(
+    tokenizer: SentencePieceTokenizer, theirs, text: str
+) -> None:
     ids = tokenizer.encode([text])[0]
     found = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert found == ids
@@ -71,7 +79,9 @@ def test_ids_are_the_same_for_running_text(tokenizer: SentencePieceTokenizer, th
 
 
 @pytest.mark.peers
-def test_texts_and_pairs_get_their_special_pieces_and_padding(tokenizer: SentencePieceTokenizer, theirs) -> None:
+def test_texts_and_pairs_get_their_special_pieces_and_padding(
+    tokenizer: SentencePieceTokenizer, theirs
+) -> None:
     a, b = tokenizer.encode(["bas dus", "fin"])
     single = [BOS, *a, EOS]
     pair = [BOS, *a, EOS, *b, EOS]
@@ -85,7 +95,9 @@ def test_texts_and_pairs_get_their_special_pieces_and_padding(tokenizer: Sentenc
 
 
 @pytest.mark.peers
-def test_a_mask_in_a_text_stands_for_a_word_with_its_space(tokenizer: SentencePieceTokenizer, theirs) -> None:
+def test_a_mask_in_a_text_stands_for_a_word_with_its_space(
+    tokenizer: SentencePieceTokenizer, theirs
+) -> None:
     first, second, third = (tokenizer.encode([word])[0] for word in ("bas", "dus", "fin"))
     assert tokenizer.encode(["bas dus fin"]) == [first + second + third]
     assert theirs("bas <mask> fin", add_special_tokens=False)["input_ids"] == [*first, MASK, *third]
@@ -100,19 +112,29 @@ def test_a_literal_space_sign_is_a_space_there(tokenizer: SentencePieceTokenizer
 
 @pytest.mark.parametrize("types", [0, 2])
 def test_an_imported_tokenizer_is_copied_as_it_is(tmp_path: Path, types: int) -> None:
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bas", "dus"]))
-    model = from_word_pieces(tmp_path / "vocab.txt", lower_case=True, strip_accents=None, split_chinese=True)
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bas", "dus"])
+    )
+    model = from_word_pieces(
+        tmp_path / "vocab.txt", lower_case=True, strip_accents=None, split_chinese=True
+    )
     files = tokenizer_files(ImportedTokenizer(model), 24, types)
     assert files["tokenizer.json"] == model
     special = json.loads(files["special_tokens_map.json"])
-    assert special["pad_token"] == "[PAD]" and special["unk_token"] == "[UNK]" and special["mask_token"] == "[MASK]"
+    assert (
+        special["pad_token"] == "[PAD]"
+        and special["unk_token"] == "[UNK]"
+        and special["mask_token"] == "[MASK]"
+    )
     assert special["cls_token"] == "[CLS]" and special["sep_token"] == "[SEP]"
     inputs = json.loads(files["tokenizer_config.json"])["model_input_names"]
     assert ("token_type_ids" in inputs) == (types == 2)
 
 
 @pytest.mark.peers
-def test_the_second_text_of_a_pair_has_its_type_where_models_tell_types(tokenizer, tmp_path: Path) -> None:
+def test_the_second_text_of_a_pair_has_its_type_where_models_tell_types(
+    tokenizer, tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers")
     for name, content in tokenizer_files(tokenizer, 24, 2).items():
         (tmp_path / name).write_bytes(content)

@@ -30,7 +30,11 @@ def launcher(code: str, count: int = 2, retries: int = 3, patience: float = 20.0
 
     def command(where: str) -> Sequence[str]:
         _, total, index = where.split(",")
-        return [sys.executable, "-c", f"import os, signal, sys, time\ncount, index = {total}, {index}\n{code}"]
+        return [
+            sys.executable,
+            "-c",
+            f"import os, signal, sys, time\ncount, index = {total}, {index}\n{code}",
+        ]
 
     return Launcher(command, count, retries, patience, pause=0.01)
 
@@ -68,7 +72,9 @@ def test_each_line_says_whose_it_is(capfd) -> None:
     code = "assert count == 3\nprint('out of', index)\nprint('error of', index, file=sys.stderr)"
     assert launcher(code, count=3).run() == 0
     lines = capfd.readouterr().out.splitlines()
-    assert sorted(lines) == sorted(f"[{i}] {kind} of {i}" for i in range(3) for kind in ("out", "error"))
+    assert sorted(lines) == sorted(
+        f"[{i}] {kind} of {i}" for i in range(3) for kind in ("out", "error")
+    )
 
 
 @pytest.mark.parametrize("end", ["sys.exit(75)", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -86,7 +92,9 @@ def test_retries_are_bounded(tmp_path, capfd) -> None:
 
 @pytest.mark.parametrize("status", [1, 2])
 def test_what_no_retry_mends_is_not_tried_again(tmp_path, status) -> None:
-    assert launcher(attempts(tmp_path) + f"sys.exit({status} if index == 0 else 75)").run() == status
+    assert (
+        launcher(attempts(tmp_path) + f"sys.exit({status} if index == 0 else 75)").run() == status
+    )
     assert count_attempts(tmp_path) == 1
 
 

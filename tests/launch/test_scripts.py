@@ -56,7 +56,11 @@ def test_scripts_are_sound(script) -> None:
     ("script", "arguments", "message"),
     [
         ("slurm_study.sh", [], "write launch/slurm_study.sh submit"),
-        ("slurm_study.sh", ["submit", "--config=configs/demo.py", "--config.seed=1"], "--workdir=DIR is missing"),
+        (
+            "slurm_study.sh",
+            ["submit", "--config=configs/demo.py", "--config.seed=1"],
+            "--workdir=DIR is missing",
+        ),
         ("tpu_vm.sh", [], "write TPU=NAME"),
         ("tpu_vm.sh", ["pretrain", "--workdir=/mnt/runs/x"], "TPU or ZONE is not set"),
     ],
@@ -90,11 +94,21 @@ def test_a_study_is_submitted_as_arrays_that_wait_for_what_they_need(tmp_path) -
     path = put_on_path(tmp_path / "bin", "sbatch", SBATCH)
     put_on_path(tmp_path / "bin", "tlc", f"#!/bin/sh\nprintf '{LISTED}'\n")
     workdir, calls = tmp_path / "study", tmp_path / "calls"
-    settings = {"PATH": path, "CALLS": str(calls), "SBATCH_FLAGS": "--gres=gpu:1 --time=60", "REPORT_FLAGS": "--mem=4G"}
-    ended = run(LAUNCH / "slurm_study.sh", "submit", "--config=c.py", f"--workdir={workdir}", **settings)
+    settings = {
+        "PATH": path,
+        "CALLS": str(calls),
+        "SBATCH_FLAGS": "--gres=gpu:1 --time=60",
+        "REPORT_FLAGS": "--mem=4G",
+    }
+    ended = run(
+        LAUNCH / "slurm_study.sh", "submit", "--config=c.py", f"--workdir={workdir}", **settings
+    )
     assert ended.returncode == 0, ended.stderr
     submitted = [line.split() for line in calls.read_text().splitlines()]
-    chosen = [[word for word in words if re.match("--(array|dependency|gres|mem|kill)", word)] for words in submitted]
+    chosen = [
+        [word for word in words if re.match("--(array|dependency|gres|mem|kill)", word)]
+        for words in submitted
+    ]
     assert chosen == [
         ["--array=1,2", "--gres=gpu:1"],
         ["--array=3", "--dependency=afterok:1_1", "--kill-on-invalid-dep=yes", "--gres=gpu:1"],
@@ -108,15 +122,28 @@ def test_a_study_is_submitted_as_arrays_that_wait_for_what_they_need(tmp_path) -
 
 @pytest.mark.parametrize(
     ("status", "state", "restarts", "requeued"),
-    [(75, "RUNNING", 0, True), (143, "RUNNING", 3, True), (75, "COMPLETING", 0, False), (75, "RUNNING", 50, False)]
+    [
+        (75, "RUNNING", 0, True),
+        (143, "RUNNING", 3, True),
+        (75, "COMPLETING", 0, False),
+        (75, "RUNNING", 50, False),
+    ]
     + [(code, "RUNNING", 0, False) for code in (0, 1, 2)],
 )
-def test_an_element_is_requeued_when_it_was_stopped_early(tmp_path, status, state, restarts, requeued) -> None:
+def test_an_element_is_requeued_when_it_was_stopped_early(
+    tmp_path, status, state, restarts, requeued
+) -> None:
     path = put_on_path(tmp_path, "srun", f'#!/bin/sh\necho "$@"\nexit {status}\n')
     put_on_path(tmp_path, "squeue", f"#!/bin/sh\necho {state}\n")
     put_on_path(tmp_path, "scontrol", '#!/bin/sh\necho scontrol "$@"\n')
-    slurm = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "4", "SLURM_RESTART_COUNT": str(restarts)}
-    ended = run(LAUNCH / "slurm_study.sh", "element", "--config=c.py", "--workdir=w", PATH=path, **slurm)
+    slurm = {
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_ID": "4",
+        "SLURM_RESTART_COUNT": str(restarts),
+    }
+    ended = run(
+        LAUNCH / "slurm_study.sh", "element", "--config=c.py", "--workdir=w", PATH=path, **slurm
+    )
     assert ended.returncode == status
     assert "tlc study --config=c.py --workdir=w --job=4" in ended.stdout
     assert ("scontrol requeue 7_4" in ended.stdout) == requeued
@@ -126,7 +153,11 @@ def test_an_element_is_requeued_when_it_was_stopped_early(tmp_path, status, stat
     ("state", "status", "said"), [("done", 0, "the study is complete"), ("failed", 1, "4\tfailed")]
 )
 def test_the_report_says_what_it_lacks(tmp_path, state, status, said) -> None:
-    path = put_on_path(tmp_path, "tlc", f"#!/bin/sh\n[ $1 = report ] || printf '0\tdone\ta\t-\n4\t{state}\tb\t0\n'\n")
+    path = put_on_path(
+        tmp_path,
+        "tlc",
+        f"#!/bin/sh\n[ $1 = report ] || printf '0\tdone\ta\t-\n4\t{state}\tb\t0\n'\n",
+    )
     ended = run(LAUNCH / "slurm_study.sh", "report", "--config=c.py", "--workdir=w", PATH=path)
     assert ended.returncode == status
     assert said in ended.stdout + ended.stderr
@@ -206,7 +237,9 @@ def install_tlc(cloud: dict[str, str], code: str) -> None:
 
 
 def train(cloud: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
-    return run(LAUNCH / "tpu_vm.sh", "pretrain", f"--workdir={cloud['CLOUD']}/shared run", *more, **cloud)
+    return run(
+        LAUNCH / "tpu_vm.sh", "pretrain", f"--workdir={cloud['CLOUD']}/shared run", *more, **cloud
+    )
 
 
 def attempts_of(cloud: dict[str, str], host: int) -> int:
@@ -223,8 +256,9 @@ def test_a_slice_runs_the_same_command_until_it_is_done(cloud) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [attempts_of(cloud, host) for host in range(2)] == [2, 2]
     for host in range(2):
-        assert f"on {host}: pretrain --workdir={cloud['CLOUD']}/shared run --config.study.sizes=('1x64', '2x64')" in (
-            ended.stdout
+        assert (
+            f"on {host}: pretrain --workdir={cloud['CLOUD']}/shared run --config.study.sizes=('1x64', '2x64')"
+            in (ended.stdout)
         )
     assert (Path(cloud["RESULTS"]) / "result.json").read_text() == "{}\n"
 
@@ -245,7 +279,11 @@ def test_a_slice_that_is_gone_is_said_or_made_anew(cloud) -> None:
     ended = train({**cloud, "CREATE": "--accelerator-type=v5litepod-16 --spot"})
     assert ended.returncode == 0, ended.stderr
     calls = (Path(cloud["CLOUD"]) / "calls").read_text()
-    assert calls.index("queued-resources delete") < calls.index("queued-resources create") < calls.index("tpu-vm ssh")
+    assert (
+        calls.index("queued-resources delete")
+        < calls.index("queued-resources create")
+        < calls.index("tpu-vm ssh")
+    )
 
 
 UNTIL_STOPPED = 'trap "echo stopping; exit 75" TERM; echo started; for ((i = 0; i < 900; i++)); do sleep 0.1; done'
@@ -308,7 +346,10 @@ def test_a_signal_stops_the_hosts(cloud, tmp_path) -> None:
 def test_the_manifest_starts_one_pod_for_each_host_and_retries_what_a_retry_mends() -> None:
     manifest = yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-    assert manifest["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": manifest["metadata"]["name"]}
+    assert manifest["spec"]["network"] == {
+        "enableDNSHostnames": True,
+        "subdomain": manifest["metadata"]["name"],
+    }
     (replicated,) = manifest["spec"]["replicatedJobs"]
     job = replicated["template"]["spec"]
     pod = job["template"]["spec"]
@@ -324,13 +365,20 @@ def test_the_manifest_starts_one_pod_for_each_host_and_retries_what_a_retry_mend
     # Status 1 and 2 end it all, under the reason that JobSet's rule names; every other failure starts all hosts again.
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
-    assert rule["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [1, 2]}
+    assert rule["onExitCodes"] == {
+        "containerName": container["name"],
+        "operator": "In",
+        "values": [1, 2],
+    }
     assert (job["backoffLimit"], pod["restartPolicy"]) == (0, "Never")
     failure = manifest["spec"]["failurePolicy"]
     assert failure["maxRestarts"] > 0
     assert failure["restartStrategy"] == "BlockingRecreate"
     (jobset_rule,) = failure["rules"]
-    assert (jobset_rule["action"], jobset_rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+    assert (jobset_rule["action"], jobset_rule["onJobFailureReasons"]) == (
+        "FailJobSet",
+        ["PodFailurePolicy"],
+    )
 
 
 def test_the_manifest_runs_a_command_that_tlc_takes() -> None:

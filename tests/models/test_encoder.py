@@ -29,7 +29,9 @@ def made(model):
     fresh = masked_language_model(model, V, Impl()).init(jax.random.key(1))
     # Biases and scales start at 0 and 1, where a mistake in their use would not show.
     noise = np.random.default_rng(1)
-    return jax.tree.map(lambda x: x + jnp.asarray(noise.normal(0, 0.05, x.shape), jnp.float32), fresh)
+    return jax.tree.map(
+        lambda x: x + jnp.asarray(noise.normal(0, 0.05, x.shape), jnp.float32), fresh
+    )
 
 
 ACTIVATIONS = {
@@ -53,14 +55,20 @@ def reference_hidden(params, tokens, mask=None, model=MODEL):
         return x @ p[f"{name}/kernel"][layer] + p[f"{name}/bias"][layer]
 
     def heads(x):
-        return x.reshape(*x.shape[:2], model.heads or 2, model.head_size or 64).transpose(0, 2, 1, 3)
+        return x.reshape(*x.shape[:2], model.heads or 2, model.head_size or 64).transpose(
+            0, 2, 1, 3
+        )
 
     def attend(x, layer):
-        q, k, v = (heads(dense(x, f"blocks/attention/{name}", layer)) for name in ("query", "key", "value"))
+        q, k, v = (
+            heads(dense(x, f"blocks/attention/{name}", layer)) for name in ("query", "key", "value")
+        )
         scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(q.shape[-1])
         if mask is not None:
             scores = np.where(mask[:, None, None, :], scores, -np.inf)
-        mixed = (scipy.special.softmax(scores, -1) @ v).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
+        mixed = (
+            (scipy.special.softmax(scores, -1) @ v).transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
+        )
         return dense(mixed, "blocks/attention/output", layer)
 
     def feed_forward(x, layer):
@@ -68,12 +76,26 @@ def reference_hidden(params, tokens, mask=None, model=MODEL):
 
     x = p["embedding/token"][tokens] + p["embedding/position"][: tokens.shape[1]]
     if model.token_types:
-        first = [list(row).index(model.separator) if model.separator in row else L for row in tokens]
-        x = x + p["embedding/token_type"][(np.arange(tokens.shape[1]) > np.array(first)[:, None]).astype(int)]
+        first = [
+            list(row).index(model.separator) if model.separator in row else L for row in tokens
+        ]
+        x = (
+            x
+            + p["embedding/token_type"][
+                (np.arange(tokens.shape[1]) > np.array(first)[:, None]).astype(int)
+            ]
+        )
     x = norm(x, "embedding/norm")
     for layer in range(2):
-        for sublayer, name in ((attend, "blocks/attention_norm"), (feed_forward, "blocks/ffn_norm")):
-            x = x + sublayer(norm(x, name, layer), layer) if pre_norm else norm(x + sublayer(x, layer), name, layer)
+        for sublayer, name in (
+            (attend, "blocks/attention_norm"),
+            (feed_forward, "blocks/ffn_norm"),
+        ):
+            x = (
+                x + sublayer(norm(x, name, layer), layer)
+                if pre_norm
+                else norm(x + sublayer(x, layer), name, layer)
+            )
     return norm(x, "final_norm") if pre_norm else x, norm, dense, p
 
 
@@ -85,11 +107,15 @@ def reference_logits(params, tokens, positions, model=MODEL):
 
 
 def logits_of(params, **impl) -> np.ndarray:
-    return np.asarray(masked_language_model(MODEL, V, Impl(**impl)).apply(params, TOKENS, POSITIONS))
+    return np.asarray(
+        masked_language_model(MODEL, V, Impl(**impl)).apply(params, TOKENS, POSITIONS)
+    )
 
 
 def test_logits_agree_with_the_reference_at_the_chosen_positions(params) -> None:
-    np.testing.assert_allclose(logits_of(params), reference_logits(params, TOKENS, POSITIONS), atol=2e-4)
+    np.testing.assert_allclose(
+        logits_of(params), reference_logits(params, TOKENS, POSITIONS), atol=2e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,8 +126,18 @@ def test_logits_agree_with_the_reference_at_the_chosen_positions(params) -> None
         {"activation": "relu"},
         {"token_types": 2, "separator": 7},
         {"token_types": 1, "separator": 7},
-        {"heads": 3, "head_size": 16},  # narrower inside than the residual stream, as where heads were taken out
-        {"norm": "post", "activation": "relu", "token_types": 2, "separator": 7, "heads": 2, "head_size": 32},
+        {
+            "heads": 3,
+            "head_size": 16,
+        },  # narrower inside than the residual stream, as where heads were taken out
+        {
+            "norm": "post",
+            "activation": "relu",
+            "token_types": 2,
+            "separator": 7,
+            "heads": 2,
+            "head_size": 32,
+        },
     ],
     ids=str,
 )
@@ -116,12 +152,16 @@ def test_switches_of_the_architecture_agree_with_the_reference(switches) -> None
     if model.token_types == 1:  # the one type is every token's
         params["embedding"]["position"] += params["embedding"].pop("token_type")
         model = dataclasses.replace(model, token_types=0)
-    np.testing.assert_allclose(logits, reference_logits(params, tokens, POSITIONS, model), atol=2e-4)
+    np.testing.assert_allclose(
+        logits, reference_logits(params, tokens, POSITIONS, model), atol=2e-4
+    )
 
 
 def gradients(params, **impl):
     network = masked_language_model(MODEL, V, Impl(**impl))
-    loss = jax.jit(jax.grad(lambda p: jnp.mean(jax.nn.logsumexp(network.apply(p, TOKENS, POSITIONS), -1) ** 2)))
+    loss = jax.jit(
+        jax.grad(lambda p: jnp.mean(jax.nn.logsumexp(network.apply(p, TOKENS, POSITIONS), -1) ** 2))
+    )
     return flatten(loss(params))
 
 
@@ -140,7 +180,9 @@ def plain(params):
         ({"matmul": "bfloat16"}, 0.06),
     ],
 )
-def test_implementation_settings_change_nothing_beyond_rounding(params, plain, impl, tolerance) -> None:
+def test_implementation_settings_change_nothing_beyond_rounding(
+    params, plain, impl, tolerance
+) -> None:
     logits, reference = plain
     scale = np.abs(logits).max()
     np.testing.assert_allclose(logits_of(params, **impl), logits, atol=tolerance * scale)
@@ -155,10 +197,14 @@ def test_implementation_settings_change_nothing_beyond_rounding(params, plain, i
 def test_dropout_acts_with_a_key_alone_and_follows_it(params) -> None:
     network = masked_language_model(dataclasses.replace(MODEL, dropout=0.5), V, Impl())
     keys = [jax.random.wrap_key_data(jnp.full(4, n, jnp.uint32), impl="rbg") for n in (1, 1, 2)]
-    first, again, other = (np.asarray(network.apply(params, TOKENS, POSITIONS, key=key)) for key in keys)
+    first, again, other = (
+        np.asarray(network.apply(params, TOKENS, POSITIONS, key=key)) for key in keys
+    )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
-    np.testing.assert_allclose(network.apply(params, TOKENS, POSITIONS), logits_of(params), atol=1e-6)
+    np.testing.assert_allclose(
+        network.apply(params, TOKENS, POSITIONS), logits_of(params), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,10 +221,15 @@ def test_shared_layers_have_one_set_of_parameters(share, lengths) -> None:
     shared = network.init(jax.random.key(0))
     # Sharing is the same as three equal copies.
     copies = masked_language_model(dataclasses.replace(model, share="none"), V, Impl())
-    spread = {**shared, "blocks": jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape[1:])), shared["blocks"])}
+    spread = {
+        **shared,
+        "blocks": jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape[1:])), shared["blocks"]),
+    }
     if share == "all":
         np.testing.assert_allclose(
-            network.apply(shared, TOKENS, POSITIONS), copies.apply(spread, TOKENS, POSITIONS), atol=1e-5
+            network.apply(shared, TOKENS, POSITIONS),
+            copies.apply(spread, TOKENS, POSITIONS),
+            atol=1e-5,
         )
 
 
@@ -189,7 +240,9 @@ def test_padding_does_not_reach_real_positions() -> None:
     padded = np.zeros((B, L), np.int32)
     padded[:, :5] = short
     np.testing.assert_allclose(
-        network.apply(params, padded, padded != 0), network.apply(params, short, short != 0), atol=1e-5
+        network.apply(params, padded, padded != 0),
+        network.apply(params, short, short != 0),
+        atol=1e-5,
     )
 
 
@@ -204,7 +257,9 @@ def test_fresh_parameters_are_a_function_of_the_key() -> None:
     assert np.any(layers[0] != layers[1])
     assert float(jnp.std(layers)) == pytest.approx(128**-0.5, rel=0.1)
     normal = flatten(
-        masked_language_model(dataclasses.replace(MODEL, init="normal"), V, Impl()).init(jax.random.key(0))
+        masked_language_model(dataclasses.replace(MODEL, init="normal"), V, Impl()).init(
+            jax.random.key(0)
+        )
     )
     assert float(jnp.std(normal["blocks/ffn/up/kernel"])) == pytest.approx(0.02, rel=0.15)
     assert float(jnp.std(normal["embedding/position"])) == pytest.approx(0.02, rel=0.15)

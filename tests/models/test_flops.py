@@ -38,9 +38,9 @@ def test_train_step_matches_the_closed_form():
 
 def test_narrower_feed_forward_costs_less():
     narrow = dataclasses.replace(MODEL, ffn=MODEL.hidden)
-    saved = flops.train_flops_per_step(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) - flops.train_flops_per_step(
-        narrow, VOCAB, BATCH, LENGTH, POSITIONS
-    )
+    saved = flops.train_flops_per_step(
+        MODEL, VOCAB, BATCH, LENGTH, POSITIONS
+    ) - flops.train_flops_per_step(narrow, VOCAB, BATCH, LENGTH, POSITIONS)
     assert saved == 6 * BATCH * LENGTH * MODEL.layers * 2 * MODEL.hidden * (3 * MODEL.hidden)
 
 
@@ -54,7 +54,9 @@ def test_narrower_feed_forward_costs_less():
     ],
 )
 def test_formula_agrees_with_the_compiler(train, model):
-    network = masked_language_model(dataclasses.replace(model, dropout=0.0), VOCAB, Impl(layer_loop="unrolled"))
+    network = masked_language_model(
+        dataclasses.replace(model, dropout=0.0), VOCAB, Impl(layer_loop="unrolled")
+    )
 
     def loss(params, tokens, positions):
         return jax.nn.logsumexp(network.apply(params, tokens, positions), axis=-1).sum()
@@ -68,7 +70,9 @@ def test_formula_agrees_with_the_compiler(train, model):
 
 
 def test_classifier_formula_agrees_with_the_compiler():
-    network = classifier(dataclasses.replace(MODEL, dropout=0.0), VOCAB, CLASSES, Impl(layer_loop="unrolled"))
+    network = classifier(
+        dataclasses.replace(MODEL, dropout=0.0), VOCAB, CLASSES, Impl(layer_loop="unrolled")
+    )
 
     def loss(params, tokens, mask):
         return jax.nn.logsumexp(network.apply(params, tokens, mask), axis=-1).sum()
@@ -94,7 +98,9 @@ def test_parameter_count_is_that_of_the_model(switches):
     model = dataclasses.replace(MODEL, layers=3, ffn=384, **switches)
     tree = masked_language_model(model, VOCAB, Impl()).abstract()
     tables = (VOCAB + model.max_length + model.token_types) * model.hidden
-    assert flops.parameter_count(model, VOCAB) == flops.ParameterCount(_count(tree), _count(tree) - tables)
+    assert flops.parameter_count(model, VOCAB) == flops.ParameterCount(
+        _count(tree), _count(tree) - tables
+    )
     tree = classifier(model, VOCAB, CLASSES, Impl()).abstract()
     assert flops.parameter_count(model, VOCAB, CLASSES).total == _count(tree)
 

@@ -46,7 +46,9 @@ def test_an_affine_map_and_its_gradients(shape, stored_as_OxI, precision) -> Non
     assert y.dtype == (jnp.bfloat16 if precision == "bfloat16" else jnp.float32)
     close(y, x @ kernel + bias, precision)
     kernel_gradient = weights.T @ x if stored_as_OxI else x.T @ weights
-    for actual, expected in zip(gradients, (weights @ kernel.T, kernel_gradient, weights.sum(0)), strict=True):
+    for actual, expected in zip(
+        gradients, (weights @ kernel.T, kernel_gradient, weights.sum(0)), strict=True
+    ):
         assert actual.dtype == jnp.float32
         close(actual, expected, precision)
 
@@ -60,7 +62,9 @@ def test_affine_maps_can_be_mapped_over_seeds(precision) -> None:
     assert [gradient.shape for gradient in gradients] == [(2, 20, 64), (2, 64, 48), (2, 48)]
     for index, (x, kernel, bias, weights) in enumerate(problems):
         close(y[index], x @ kernel + bias, precision)
-        for actual, expected in zip(gradients, (weights @ kernel.T, x.T @ weights, weights.sum(0)), strict=True):
+        for actual, expected in zip(
+            gradients, (weights @ kernel.T, x.T @ weights, weights.sum(0)), strict=True
+        ):
             close(actual[index], expected, precision)
 
 
@@ -96,13 +100,19 @@ def test_each_device_draws_the_random_bits_of_its_own_rows(mesh) -> None:
     placement = Placement.parse(mesh)
     x = placement.put_batch({"x": np.ones((64, 32, 32), np.float32)})["x"]
     with jax.set_mesh(placement.mesh):
-        compiled = jax.jit(lambda key, x: dropout(key, x, 0.1)).lower(jax.random.key(3, impl="rbg"), x).compile()
+        compiled = (
+            jax.jit(lambda key, x: dropout(key, x, 0.1))
+            .lower(jax.random.key(3, impl="rbg"), x)
+            .compile()
+        )
         dropped = np.asarray(compiled(jax.random.key(3, impl="rbg"), x)) == 0
     assert f"u32[{64 * 32 * 32 // 2}]" not in compiled.as_text()
     assert f"u32[{64 * 32 * 32 // 2 // placement.batch_shards}]" in compiled.as_text()
     assert dropped.mean() == pytest.approx(0.1, abs=0.01)
     parts = np.split(dropped, placement.batch_shards)
-    assert not any(np.array_equal(parts[0], part) for part in parts[1:])  # each from a key of its own
+    assert not any(
+        np.array_equal(parts[0], part) for part in parts[1:]
+    )  # each from a key of its own
 
 
 def test_draws_of_threefry_are_the_same_on_any_mesh() -> None:

@@ -26,7 +26,9 @@ def params():
     fresh = translator(MODEL, V, Impl()).init(jax.random.key(1))
     # Biases and scales start at 0 and 1, where a mistake in their use would not show.
     noise = np.random.default_rng(1)
-    return jax.tree.map(lambda x: x + jnp.asarray(noise.normal(0, 0.05, x.shape), jnp.float32), fresh)
+    return jax.tree.map(
+        lambda x: x + jnp.asarray(noise.normal(0, 0.05, x.shape), jnp.float32), fresh
+    )
 
 
 def reference(params) -> np.ndarray:
@@ -35,7 +37,9 @@ def reference(params) -> np.ndarray:
 
     def norm(x, name, layer=...):
         mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-        return (x - mean) / np.sqrt(variance + 1e-5) * p[f"{name}/scale"][layer] + p[f"{name}/bias"][layer]
+        return (x - mean) / np.sqrt(variance + 1e-5) * p[f"{name}/scale"][layer] + p[
+            f"{name}/bias"
+        ][layer]
 
     def dense(x, name, layer):
         return x @ p[f"{name}/kernel"][layer] + p[f"{name}/bias"][layer]
@@ -55,7 +59,10 @@ def reference(params) -> np.ndarray:
         return dense(y * scipy.special.ndtr(y), f"{name}/down", layer)
 
     def embed(tokens):
-        return norm(p["embedding/token"][tokens] + p["embedding/position"][: tokens.shape[1]], "embedding/norm")
+        return norm(
+            p["embedding/token"][tokens] + p["embedding/position"][: tokens.shape[1]],
+            "embedding/norm",
+        )
 
     seen = MASK[:, None, None, :]
     x = embed(SOURCE)
@@ -68,7 +75,9 @@ def reference(params) -> np.ndarray:
     for layer in range(2):
         y = norm(x, "decoder/blocks/attention_norm", layer)
         x = x + attend(y, y, "decoder/blocks/attention", layer, np.tril(np.ones((T, T), bool)))
-        x = x + attend(norm(x, "decoder/blocks/cross_norm", layer), memory, "decoder/blocks/cross", layer, seen)
+        x = x + attend(
+            norm(x, "decoder/blocks/cross_norm", layer), memory, "decoder/blocks/cross", layer, seen
+        )
         x = x + feed_forward(norm(x, "decoder/blocks/ffn_norm", layer), "decoder/blocks/ffn", layer)
     return norm(x, "decoder_norm") @ p["embedding/token"].T + p["output_bias"]
 
@@ -95,8 +104,12 @@ def test_logits_agree_with_the_reference(params, plain) -> None:
         ({"matmul": "bfloat16"}, 0.06),
     ],
 )
-def test_implementation_settings_change_nothing_beyond_rounding(params, plain, impl, tolerance) -> None:
-    np.testing.assert_allclose(logits_of(params, **impl), plain, atol=tolerance * np.abs(plain).max())
+def test_implementation_settings_change_nothing_beyond_rounding(
+    params, plain, impl, tolerance
+) -> None:
+    np.testing.assert_allclose(
+        logits_of(params, **impl), plain, atol=tolerance * np.abs(plain).max()
+    )
 
 
 def test_later_targets_and_padded_sources_are_never_seen(params, plain) -> None:
@@ -105,14 +118,20 @@ def test_later_targets_and_padded_sources_are_never_seen(params, plain) -> None:
     changed = logits_of(params, inputs=later)
     np.testing.assert_allclose(changed[:, :3], plain[:, :3], atol=1e-5)
     assert np.abs(changed[:, 3:] - plain[:, 3:]).max() > 0.1
-    np.testing.assert_allclose(logits_of(params, source=np.where(MASK, SOURCE, 11)), plain, atol=1e-5)
+    np.testing.assert_allclose(
+        logits_of(params, source=np.where(MASK, SOURCE, 11)), plain, atol=1e-5
+    )
     assert np.abs(logits_of(params, source=np.where(MASK, 11, SOURCE)) - plain).max() > 0.1
 
 
 def test_dropout_acts_with_a_key_alone_and_follows_it(params, plain) -> None:
-    network = translator(Model(layers=2, hidden=128, max_length=8, dropout=0.5, init="fan_in"), V, Impl())
+    network = translator(
+        Model(layers=2, hidden=128, max_length=8, dropout=0.5, init="fan_in"), V, Impl()
+    )
     keys = [jax.random.wrap_key_data(jnp.full(4, n, jnp.uint32), impl="rbg") for n in (1, 1, 2)]
-    first, again, other = (np.asarray(network.apply(params, SOURCE, MASK, INPUTS, key=key)) for key in keys)
+    first, again, other = (
+        np.asarray(network.apply(params, SOURCE, MASK, INPUTS, key=key)) for key in keys
+    )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
     np.testing.assert_allclose(network.apply(params, SOURCE, MASK, INPUTS), plain, atol=1e-6)

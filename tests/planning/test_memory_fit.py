@@ -14,7 +14,13 @@ from tlc_jax.training.compilation import Footprint, _bytes_asked_for
 SIZES = [8 * 2**i for i in range(11)]  # 8 to 8192
 
 
-@given(st.integers(0, 10_000), st.integers(1, 100), st.integers(1, 200_000), st.booleans(), st.booleans())
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 100),
+    st.integers(1, 200_000),
+    st.booleans(),
+    st.booleans(),
+)
 def test_the_largest_that_fits_is_found(fixed, each, room, refuses, tells) -> None:
     def footprint(size: int) -> Footprint:
         need = fixed + each * size
@@ -23,7 +29,9 @@ def test_the_largest_that_fits_is_found(fixed, each, room, refuses, tells) -> No
         return Footprint(fixed, each * size)
 
     fit = largest(SIZES, footprint, Room(room, "made up"))
-    assert fit.microbatch == max((size for size in SIZES if fixed + each * size <= room), default=None)
+    assert fit.microbatch == max(
+        (size for size in SIZES if fixed + each * size <= room), default=None
+    )
     # Each size at most once, and of those that fit only what was needed to be sure.
     if fit.microbatch not in (None, SIZES[-1]):
         assert fit.footprints[fit.microbatch * 2]
@@ -32,7 +40,9 @@ def test_the_largest_that_fits_is_found(fixed, each, room, refuses, tells) -> No
 
 
 def test_without_a_known_limit_the_compiler_decides() -> None:
-    fit = largest(SIZES, lambda size: Footprint(refusal="no" if size > 100 else ""), Room(None, "unknown"))
+    fit = largest(
+        SIZES, lambda size: Footprint(refusal="no" if size > 100 else ""), Room(None, "unknown")
+    )
     assert fit.microbatch == 64
 
 
@@ -54,7 +64,10 @@ def test_microbatches_divide_the_batch_and_among_devices() -> None:
             "exceeds available HBM (15.75G).",
             106.12,
         ),
-        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.25G of 15.75G hbm.", 17.25),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.25G of 15.75G hbm.",
+            17.25,
+        ),
         ("RESOURCE_EXHAUSTED: no number", 0.0),
     ],
 )
@@ -63,5 +76,7 @@ def test_the_compilers_refusals_are_read(refusal, gib) -> None:
 
 
 def test_the_devices_here_share_the_hosts_memory(monkeypatch) -> None:
-    monkeypatch.setattr(fitting.os, "sysconf", lambda name: {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}[name])
+    monkeypatch.setattr(
+        fitting.os, "sysconf", lambda name: {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}[name]
+    )
     assert room_at_hand().bytes == int(0.8 * 4096000 / jax.device_count())

@@ -62,7 +62,9 @@ def test_a_loop_of_unknown_length_is_no_estimate() -> None:
 
 
 def test_a_length_that_the_compiler_knows_is_taken() -> None:
-    known = PROGRAM.replace("body=%body.2", 'body=%body.2, backend_config={"known_trip_count":{"n":"2"}}')
+    known = PROGRAM.replace(
+        "body=%body.2", 'body=%body.2, backend_config={"known_trip_count":{"n":"2"}}'
+    )
     assert program_cost(known).cycles == 50 + 2 * 1000
 
 

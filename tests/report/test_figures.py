@@ -36,7 +36,11 @@ def test_every_figure_is_drawn_and_depends_on_the_study_alone(study, tmp_path):
 def test_training_curves_show_every_size_and_the_spread_of_seeds(study):
     axes = figures.training_curves(study, "seconds").axes[0]
     lines = [line for line in axes.lines if not line.get_label().startswith("_")]
-    assert [line.get_label() for line in lines] == ["2x64 (600 k)", "3x128 (1.7 M)", "4x256 (5.4 M)"]
+    assert [line.get_label() for line in lines] == [
+        "2x64 (600 k)",
+        "3x128 (1.7 M)",
+        "4x256 (5.4 M)",
+    ]
     assert len(axes.collections) == 3
     assert axes.get_xlabel() == "training seconds (log)" and "nats" in axes.get_ylabel()
     colours = style.size_colours(study.sizes)
@@ -46,14 +50,17 @@ def test_training_curves_show_every_size_and_the_spread_of_seeds(study):
 @pytest.mark.parametrize("axis", ["seconds", "steps"])
 def test_a_final_evaluation_alone_can_be_drawn(study, axis, tmp_path):
     curves = [
-        dataclasses.replace(c, steps=c.steps[-1:], seconds=c.seconds[-1:], losses=c.losses[-1:]) for c in study.curves
+        dataclasses.replace(c, steps=c.steps[-1:], seconds=c.seconds[-1:], losses=c.losses[-1:])
+        for c in study.curves
     ]
     figure = figures.training_curves(dataclasses.replace(study, curves=tuple(curves)), axis)
     assert style.save(figure, tmp_path / "loss.png").stat().st_size > 0
     assert regime(curves).leader == study.sizes[-1]
 
 
-@pytest.mark.parametrize(("cost", "unit"), [("megabytes", "MB"), ("nonzero", "non-zero parameters")])
+@pytest.mark.parametrize(
+    ("cost", "unit"), [("megabytes", "MB"), ("nonzero", "non-zero parameters")]
+)
 def test_accuracy_figure_shows_every_model_and_rings_the_frontier(study, cost, unit):
     axes = figures.score_against(study, "n/li", cost).axes[0]
     models = [model for model in study.models if model.task == "n/li"]
@@ -70,9 +77,15 @@ def test_lost_accuracy_is_the_difference_to_the_same_seeds_dense_model(study):
     axes = figures.score_lost(study, "n/li").axes[0]
     assert len(axes.containers) == 7 * 3
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    pruned = next(m for m in study.models if m.task == "n/li" and m.recipe == "prune:0.9" and str(m.size) == "2x64")
+    pruned = next(
+        m
+        for m in study.models
+        if m.task == "n/li" and m.recipe == "prune:0.9" and str(m.size) == "2x64"
+    )
     dense = next(
-        m for m in study.models if m.task == "n/li" and m.recipe == "dense" and str(m.size) == "2x64" and m.pretrained
+        m
+        for m in study.models
+        if m.task == "n/li" and m.recipe == "dense" and str(m.size) == "2x64" and m.pretrained
     )
     points = {
         (round(c.lines[0].get_ydata()[0] + 0.2), round(c.lines[0].get_xdata()[0], 6))
@@ -93,7 +106,12 @@ def test_colours_get_lighter_with_parameters(study):
 def test_ticks_are_round_and_enough():
     assert style.round_ticks(0.1, 20.0) == pytest.approx([0.1, 0.3, 1, 3, 10])
     assert style.round_ticks(1.0, 9.0) == pytest.approx([1, 1.5, 2, 3, 4, 5, 6, 8])
-    assert [style.plain_number(value) for value in (999.99, 12_000, 0.25, 3e6)] == ["1k", "12k", "0.25", "3M"]
+    assert [style.plain_number(value) for value in (999.99, 12_000, 0.25, 3e6)] == [
+        "1k",
+        "12k",
+        "0.25",
+        "3M",
+    ]
 
 
 def test_recipe_labels_are_short_and_distinct():
@@ -117,7 +135,9 @@ def both(study_maker, tmp_path):
 
 
 def test_each_kind_has_figures_of_its_own(both, tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "save", lambda figure, path: path)  # rendering takes most of the time
+    monkeypatch.setattr(
+        style, "save", lambda figure, path: path
+    )  # rendering takes most of the time
     drawn = figures.draw_all(both, tmp_path)
     assert [figure.path.stem for figure in drawn] == [
         "loss_seconds", "loss_steps", "accuracy_megabytes-nli", "accuracy_nonzero-nli", "lost-nli", "scratch-nli",
@@ -141,7 +161,11 @@ def test_translators_curves_show_loss_per_target_token_and_approx_bleu(both, axi
     assert loss.get_xlabel() == bleu.get_xlabel()
     for axes, sign in ((loss, -1), (bleu, 1)):
         lines = [line for line in axes.lines if not line.get_label().startswith("_")]
-        assert [line.get_label() for line in lines] == ["2x64 (900 k)", "6x64 (1.6 M)", "2x128 (2.1 M)"]
+        assert [line.get_label() for line in lines] == [
+            "2x64 (900 k)",
+            "6x64 (1.6 M)",
+            "2x128 (2.1 M)",
+        ]
         ends = [sign * line.get_ydata()[-1] for line in lines]
         assert ends == sorted(ends) and len(axes.collections) == 3
     last = [max(curve.approx_bleus) for curve in part.curves if str(curve.size) == "2x128"]
@@ -153,9 +177,14 @@ def test_bleu_is_drawn_in_points_with_the_spread_of_seeds(both):
     axes = figures.score_against(part, "translation", "megabytes").axes[0]
     assert axes.get_ylabel() == "BLEU" and len(axes.containers) == 3 * 8
     assert all(container.has_yerr for container in axes.containers)
-    assert max(axes.lines[-1].get_ydata()) == pytest.approx(max(100 * model.score.mean for model in part.models))
+    assert max(axes.lines[-1].get_ydata()) == pytest.approx(
+        max(100 * model.score.mean for model in part.models)
+    )
     assert figures.score_lost(part, "translation").axes[0].get_xlabel() == "BLEU lost (points)"
-    assert figures.score_lost(both.of(ENCODER), "nli").axes[0].get_xlabel() == "accuracy lost (percentage points)"
+    assert (
+        figures.score_lost(both.of(ENCODER), "nli").axes[0].get_xlabel()
+        == "accuracy lost (percentage points)"
+    )
 
 
 def test_colours_follow_the_size_within_a_kind(both):

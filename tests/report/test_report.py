@@ -81,7 +81,9 @@ def test_synthetic_data_is_said(study_maker, tmp_path, capsys, no_figures):
     assert "synthetic data" not in capsys.readouterr().out
 
 
-def test_summary_fits_a_screen_and_names_three_best_models(study_maker, tmp_path, capsys, no_figures):
+def test_summary_fits_a_screen_and_names_three_best_models(
+    study_maker, tmp_path, capsys, no_figures
+):
     result = _run(study_maker(tmp_path))
     out = capsys.readouterr().out
     assert len(out.splitlines()) <= 24
@@ -112,14 +114,21 @@ def test_failed_jobs_are_listed(study_maker, tmp_path, capsys, no_figures):
     ]
     (tmp_path / "study.json").write_text(json.dumps(jobs))
     _run(tmp_path)
-    assert "1 job failed: finetune-3x128-p0-nli-s9 (ValueError: loss is <not> finite)" in capsys.readouterr().out
+    assert (
+        "1 job failed: finetune-3x128-p0-nli-s9 (ValueError: loss is <not> finite)"
+        in capsys.readouterr().out
+    )
     text, _ = _parse(tmp_path)
     assert "loss is &lt;not&gt; finite" in text and "compress-waiting" in text
 
 
 def test_provenance_is_what_the_study_recorded(study_maker, tmp_path, no_figures):
     study_maker(tmp_path)
-    recorded = {"jobs": [], "command": "tlc study --config=configs/demo.py", "versions": {"jax": "0.0.1"}}
+    recorded = {
+        "jobs": [],
+        "command": "tlc study --config=configs/demo.py",
+        "versions": {"jax": "0.0.1"},
+    }
     (tmp_path / "study.json").write_text(json.dumps(recorded))
     result = tmp_path / "jobs/pretrain-2x64-p0/result.json"
     result.write_text(json.dumps(json.loads(result.read_text()) | {"device": "2 x Abacus"}))
@@ -170,7 +179,9 @@ def blank_figures(monkeypatch):
     monkeypatch.setattr(style, "save", save)
 
 
-def test_a_study_of_encoders_says_nothing_of_translation(study_maker, tmp_path, capsys, blank_figures):
+def test_a_study_of_encoders_says_nothing_of_translation(
+    study_maker, tmp_path, capsys, blank_figures
+):
     _run(study_maker(tmp_path))
     for words in (_parse(tmp_path)[0], capsys.readouterr().out):
         assert not re.search(r"bleu|chrf|translat|-mt|are left out", words, re.IGNORECASE)
@@ -178,11 +189,15 @@ def test_a_study_of_encoders_says_nothing_of_translation(study_maker, tmp_path, 
         assert "bleu" not in path.read_text()
 
 
-def test_a_study_of_translators_says_nothing_of_encoders(study_maker, tmp_path, capsys, blank_figures):
+def test_a_study_of_translators_says_nothing_of_encoders(
+    study_maker, tmp_path, capsys, blank_figures
+):
     result = _run(study_maker(tmp_path, kinds=("translator",)))
     text, out = _parse(tmp_path)[0], capsys.readouterr().out
     for words in (text, out):
-        assert not re.search(r"accuracy|pretrain|finetun|masked|plateau|labelled|tokens seen", words, re.IGNORECASE)
+        assert not re.search(
+            r"accuracy|pretrain|finetun|masked|plateau|labelled|tokens seen", words, re.IGNORECASE
+        )
     assert "The paper's claims about encoders are left out" in text
     assert "The sentence pairs are synthetic" in text
     assert set(result["claims"]) == {"1a-mt", "1b-mt", "2a-mt", "2b-mt", "2c-mt", "3-mt"}
@@ -208,7 +223,11 @@ def test_both_kinds_stand_side_by_side(study_maker, tmp_path, capsys, no_figures
     ]  # fmt: skip
     for best in result["best"]:
         amount = f"{100 * best['accuracy']:.1f}" if "accuracy" in best else f"{best['bleu']:.1f}"
-        assert re.search(rf"^{best['task']} +{best['megabytes']:g} +{best['size']}, .* {amount} ± ", out, re.MULTILINE)
+        assert re.search(
+            rf"^{best['task']} +{best['megabytes']:g} +{best['size']}, .* {amount} ± ",
+            out,
+            re.MULTILINE,
+        )
         unit = "%" if "accuracy" in best else "BLEU"
         named = rf"under {best['megabytes']:g} MB <strong>{best['size']}, [^<]*</strong> \({amount} ± [\d.]+ {unit}\)"
         assert re.search(named, text)
@@ -228,10 +247,20 @@ def test_the_training_of_translators_is_tabled_with_its_scores(study_maker, tmp_
         "size", "parameters", "steps", "training s", "final loss (nats)", "perplexity", "approx_bleu", "BLEU", "chrF",
         "fall in last fifth", "stopped by", "jobs",
     ]  # fmt: skip
-    results = [json.loads((tmp_path / f"jobs/translate-2x64-p{seed}/result.json").read_text()) for seed in range(2)]
-    mean = {name: sum(result[name] for result in results) / 2 for name in ("bleu", "chrf", "approx_bleu")}
+    results = [
+        json.loads((tmp_path / f"jobs/translate-2x64-p{seed}/result.json").read_text())
+        for seed in range(2)
+    ]
+    mean = {
+        name: sum(result[name] for result in results) / 2
+        for name in ("bleu", "chrf", "approx_bleu")
+    }
     row = next(row for row in table.split("<tr>") if row.startswith("<td>2x64"))
-    for cell in (f"{mean['bleu']:.1f} ± 0.0", f"{mean['chrf']:.1f} ± 0.1", f"{mean['approx_bleu']:.3f} ± 0.001"):
+    for cell in (
+        f"{mean['bleu']:.1f} ± 0.0",
+        f"{mean['chrf']:.1f} ± 0.1",
+        f"{mean['approx_bleu']:.3f} ± 0.001",
+    ):
         assert f">{cell}</td>" in row
 
 
@@ -240,7 +269,8 @@ def test_translations_to_read_are_those_of_the_best_translator(study_maker, tmp_
     text, _ = _parse(tmp_path)
     section = text[text.index("Translations to read") :]
     bleu = {
-        path.parent.name: json.loads(path.read_text())["bleu"] for path in tmp_path.glob("jobs/translate-*/result.json")
+        path.parent.name: json.loads(path.read_text())["bleu"]
+        for path in tmp_path.glob("jobs/translate-*/result.json")
     }
     best = max(bleu, key=bleu.get)
     seed, (layers, hidden) = best[-1], best.split("-")[1].split("x")
@@ -257,7 +287,11 @@ def test_tables_of_translators_keep_the_units_of_results(study_maker, tmp_path, 
                   for row in csv.DictReader(file)}  # fmt: skip
     assert len(models) == 3 * 9 + 3 * 8
     found = models["translator", "2", "64", "pretrained", "dense"]
-    given = [row for row in rows if row["kind"] == "translator" and (row["layers"], row["hidden"]) == (2, 64)]
+    given = [
+        row
+        for row in rows
+        if row["kind"] == "translator" and (row["layers"], row["hidden"]) == (2, 64)
+    ]
     given = [row for row in given if row["recipe"] == "dense"]
     for name in ("bleu", "chrf", "bleu_tokenized", "approx_bleu", "token_accuracy", "valid_loss"):
         assert float(found[f"{name}_mean"]) == pytest.approx(sum(row[name] for row in given) / 2)
@@ -273,8 +307,14 @@ def test_tables_of_translators_keep_the_units_of_results(study_maker, tmp_path, 
 
 
 def test_a_task_of_encoders_may_be_called_translation(study_maker, tmp_path, no_figures):
-    result = _run(study_maker(tmp_path, tasks=("translation",), kinds=("encoder", "translator")), megabytes=(3.0,))
-    assert [("accuracy" in best, "bleu" in best) for best in result["best"]] == [(True, False), (False, True)]
+    result = _run(
+        study_maker(tmp_path, tasks=("translation",), kinds=("encoder", "translator")),
+        megabytes=(3.0,),
+    )
+    assert [("accuracy" in best, "bleu" in best) for best in result["best"]] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_analysis_needs_no_jax():
@@ -283,13 +323,19 @@ def test_analysis_needs_no_jax():
     assert done.stdout == "[]\n"
 
 
-def test_latency_is_shown_where_it_was_measured_with_what_was_timed(study_maker, tmp_path, no_figures):
+def test_latency_is_shown_where_it_was_measured_with_what_was_timed(
+    study_maker, tmp_path, no_figures
+):
     study_maker(tmp_path)
     assert "ms for" not in (_run(tmp_path) and _parse(tmp_path)[0])
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     for row in rows:
         if row["layers"] == 3:
-            row |= {"latency_ms_1": 2.0 + 0.5 * row["seed"], "latency_ms_32": 40.0, "latency_length": 128}
+            row |= {
+                "latency_ms_1": 2.0 + 0.5 * row["seed"],
+                "latency_ms_32": 40.0,
+                "latency_length": 128,
+            }
             row |= {"latency_computes": "float32, dense", "latency_device": "Abacus"}
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     _run(tmp_path)
@@ -329,4 +375,7 @@ def test_what_was_analysed_is_tabled_by_size_with_its_figures(study_maker, tmp_p
         ["4x256 (5.4 M)", "3.000", "3.100", "+0.100", "12.5 %", "token embedding (+0.050)"],
     ]
     with (tmp_path / "report/analyses.csv").open() as file:
-        assert [(row["size"], row["costliest_layer"]) for row in csv.DictReader(file)] == [("2x64", ""), ("4x256", "")]
+        assert [(row["size"], row["costliest_layer"]) for row in csv.DictReader(file)] == [
+            ("2x64", ""),
+            ("4x256", ""),
+        ]

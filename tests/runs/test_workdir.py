@@ -37,7 +37,9 @@ def test_the_same_config_may_come_again(tmp_path):
 def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
     claim(tmp_path, CONFIG).close()
     other = changed(model={"layers": 3}, optimizer={"learning_rate": 1.0}, impl={"prefetch": 9})
-    with pytest.raises(InputError, match=r"model.layers: 2 -> 3; optimizer.learning_rate: 0.0005 -> 1.0\)") as refused:
+    with pytest.raises(
+        InputError, match=r"model.layers: 2 -> 3; optimizer.learning_rate: 0.0005 -> 1.0\)"
+    ) as refused:
         claim(tmp_path, other)
     assert "impl" not in str(refused.value)
     assert read_config(tmp_path / "config.json") == CONFIG
@@ -71,7 +73,10 @@ def test_the_lock_goes_with_its_process(tmp_path):
         "lock = claim(pathlib.Path(sys.argv[1]), Config()); print('claimed', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with holder:
         assert holder.stdout.readline() == "claimed\n"
@@ -113,7 +118,13 @@ def test_write_json_takes_what_stages_have(tmp_path):
             "path": Path("p"),
         },
     )
-    assert read_json(path) == {"scalar": 0.5, "array": [0, 1], "tuple": [1, 2], "frozen": {"a": 1}, "path": "p"}
+    assert read_json(path) == {
+        "scalar": 0.5,
+        "array": [0, 1],
+        "tuple": [1, 2],
+        "frozen": {"a": 1},
+        "path": "p",
+    }
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -33,7 +33,11 @@ def _write(path: Path, value: object) -> None:
 
 def _loss(rank: int, step: float, large_wins: bool) -> float:
     """A power law with a floor; where large models are to win, theirs is lower and reached in fewer steps."""
-    floor, speed = (3.0 - 0.6 * rank, 1.0 + 2.5 * rank) if large_wins else (2.0 + 0.4 * rank, 1.0 - 0.25 * rank)
+    floor, speed = (
+        (3.0 - 0.6 * rank, 1.0 + 2.5 * rank)
+        if large_wins
+        else (2.0 + 0.4 * rank, 1.0 - 0.25 * rank)
+    )
     return floor + 5.0 / (1.0 + (step * speed / 120.0) ** 0.9)
 
 
@@ -48,8 +52,21 @@ def _accuracy(rank: int, recipe: str, large_wins: bool, noise: float) -> float:
 def _pretrain(workdir: Path, shape: tuple[int, int], seed: int, large_wins: bool) -> float:
     job = workdir / f"jobs/pretrain-{shape[0]}x{shape[1]}-p{seed}"
     rank, rate = list(SIZES).index(shape), SECONDS_PER_STEP[shape]
-    last = _train(job, shape, seed, f"{shape} {seed}", rate, lambda step: _loss(rank, step, large_wins), "toy:text")
-    result = {"params": SIZES[shape] + 5000, "tokens": last["step"] * 1024, "stopped_by": "budget", "mfu": None}
+    last = _train(
+        job,
+        shape,
+        seed,
+        f"{shape} {seed}",
+        rate,
+        lambda step: _loss(rank, step, large_wins),
+        "toy:text",
+    )
+    result = {
+        "params": SIZES[shape] + 5000,
+        "tokens": last["step"] * 1024,
+        "stopped_by": "budget",
+        "mfu": None,
+    }
     result |= {"steps": last["step"], "train_seconds": 60.0, "tokens_per_second": 1024 / rate}
     _write(job / "result.json", result | {"valid_loss": last["valid_loss"]})
     return last["valid_loss"]
@@ -64,12 +81,24 @@ def _train(job, shape, seed, dice, seconds_per_step, loss_at, data, measure=lamb
         seconds = 60.0 * place / 24
         step = int(seconds / seconds_per_step)
         loss = loss_at(step) + shift + rng.gauss(0, 0.004)
-        common = {"step": step, "train_seconds": seconds, "total_seconds": seconds * 1.2, "tokens": step * 1024}
-        rows.append({"event": "train", **common, "loss": loss + 0.05, "learning_rate": 1e-3, "mfu": None})
+        common = {
+            "step": step,
+            "train_seconds": seconds,
+            "total_seconds": seconds * 1.2,
+            "tokens": step * 1024,
+        }
+        rows.append(
+            {"event": "train", **common, "loss": loss + 0.05, "learning_rate": 1e-3, "mfu": None}
+        )
         found = {"valid_loss": loss, "valid_perplexity": math.exp(loss), **measure(loss)}
         rows.append({"event": "eval", **common, **found})
     model = {"layers": shape[0], "hidden": shape[1], "max_length": 32}
-    config = {"seed": seed, "data": {"train": data, "valid": ""}, "model": model, "tokenizer": {"vocab_size": 2048}}
+    config = {
+        "seed": seed,
+        "data": {"train": data, "valid": ""},
+        "model": model,
+        "tokenizer": {"vocab_size": 2048},
+    }
     _write(job / "config.json", config)
     (job / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1]
@@ -86,7 +115,10 @@ def _translate(workdir: Path, shape: tuple[int, int], seed: int, large_wins: boo
         job, shape, seed, f"translator {shape} {seed}", rate,
         lambda step: _loss(rank, step, large_wins), "toy:translation", given_the_prefix,
     )  # fmt: skip
-    final = {name: last[name] for name in ("valid_loss", "valid_perplexity", "token_accuracy", "approx_bleu")}
+    final = {
+        name: last[name]
+        for name in ("valid_loss", "valid_perplexity", "token_accuracy", "approx_bleu")
+    }
     _write(job / "result.json", {
         "params": TRANSLATORS[shape], "steps": last["step"], "train_seconds": 60.0, "stopped_by": "budget",
         "vocab_size": 2048, "padding": {"source": 0.1, "target": 0.1}, "sentences": 500, **final,
@@ -124,20 +156,46 @@ def make_study(
             for task in tasks:
                 for seed in range(seeds):
                     for recipe in RECIPES:
-                        for init in ("pretrained", "scratch") if scratch and recipe == "dense" else ("pretrained",):
-                            accuracy = _accuracy(list(SIZES).index(shape), recipe, large_wins, rng.gauss(0, 0.004))
-                            rows.append(_row(shape, params, pretrain_seed, seed, task, init, recipe, accuracy, loss))
+                        for init in (
+                            ("pretrained", "scratch")
+                            if scratch and recipe == "dense"
+                            else ("pretrained",)
+                        ):
+                            accuracy = _accuracy(
+                                list(SIZES).index(shape), recipe, large_wins, rng.gauss(0, 0.004)
+                            )
+                            rows.append(
+                                _row(
+                                    shape,
+                                    params,
+                                    pretrain_seed,
+                                    seed,
+                                    task,
+                                    init,
+                                    recipe,
+                                    accuracy,
+                                    loss,
+                                )
+                            )
     for rank, (shape, params) in enumerate(TRANSLATORS.items() if "translator" in kinds else ()):
         for seed in range(2):
             _translate(workdir, shape, seed, large_wins)
             for recipe in RECIPES:
                 bleu = _bleu(rank, recipe, large_wins, rng.gauss(0, 0.004))
-                row = _row(shape, params, seed, seed, "translation", "pretrained", recipe, None, None)
+                row = _row(
+                    shape, params, seed, seed, "translation", "pretrained", recipe, None, None
+                )
                 given = {"valid_loss": 2.0, "token_accuracy": 0.5, "approx_bleu": bleu / 90}
-                row |= {"kind": "translator", "job": f"compress-{shape[0]}x{shape[1]}-p{seed}-translation-{recipe}"}
+                row |= {
+                    "kind": "translator",
+                    "job": f"compress-{shape[0]}x{shape[1]}-p{seed}-translation-{recipe}",
+                }
                 rows.append(row | given | _translation_scores(bleu))
     (workdir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _write(workdir / "study.json", [{"number": 0, "name": row["job"], "state": "done", "error": ""} for row in rows])
+    _write(
+        workdir / "study.json",
+        [{"number": 0, "name": row["job"], "state": "done", "error": ""} for row in rows],
+    )
     return workdir
 
 

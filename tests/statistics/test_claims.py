@@ -26,12 +26,32 @@ def test_claims_hold_where_large_models_win(study_maker, tmp_path):
     assert {number for number, claim in claims.items() if claim.verdict == HOLDS} == {
         "1a", "1b", "2a", "2b", "2c", "control",
     }  # fmt: skip
-    assert list(claims) == ["1a", "1b", "2a", "2b", "2c", "3", "4", "5", "6", "7", "8", "9", "control"]
+    assert list(claims) == [
+        "1a",
+        "1b",
+        "2a",
+        "2b",
+        "2c",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "control",
+    ]
 
 
 def test_claims_fail_where_small_models_win(study_maker, tmp_path):
     claims = _verdicts(study_maker(tmp_path, large_wins=False))
-    assert {number for number, claim in claims.items() if claim.verdict == FAILS} == {"1a", "1b", "2a", "2b", "2c"}
+    assert {number for number, claim in claims.items() if claim.verdict == FAILS} == {
+        "1a",
+        "1b",
+        "2a",
+        "2b",
+        "2c",
+    }
     assert claims["control"].verdict == HOLDS  # pretraining helps whatever the size
 
 
@@ -39,7 +59,9 @@ def test_evidence_carries_the_numbers(study_maker, tmp_path):
     study_maker(tmp_path)
     claims = _verdicts(tmp_path)
     drops = load(tmp_path)
-    dense = next(m for m in drops.models if str(m.size) == "2x64" and m.recipe == "dense" and m.pretrained)
+    dense = next(
+        m for m in drops.models if str(m.size) == "2x64" and m.recipe == "dense" and m.pretrained
+    )
     pruned = next(m for m in drops.models if str(m.size) == "2x64" and m.recipe == "prune:0.9")
     lost = 100 * (dense.score.mean - pruned.score.mean)
     (line,) = claims["2b"].evidence
@@ -49,7 +71,10 @@ def test_evidence_carries_the_numbers(study_maker, tmp_path):
 
 def test_quantisation_is_judged_at_four_bits_and_every_recipe_counts(study_maker, tmp_path):
     claims = _verdicts(study_maker(tmp_path))
-    assert [line.split(":", 1)[0] for line in claims["2a"].evidence] == ["nli, quantize", "nli, quantize"]
+    assert [line.split(":", 1)[0] for line in claims["2a"].evidence] == [
+        "nli, quantize",
+        "nli, quantize",
+    ]
     # One of the two 4-bit recipes now ruins the largest size: the claim falls.
     spoilt = {"hidden": 256, "recipe": "quantize:4,per=tensor"}
     _edit(tmp_path, lambda row: row | ({"accuracy": 0.3} if spoilt.items() <= row.items() else {}))
@@ -81,7 +106,9 @@ def _with_twin(study_maker, workdir, loss_shift):
     study = load(study_maker(workdir))
     twin = Size(1_700_001, 6, 96)
     curves = [
-        dataclasses.replace(curve, size=twin, losses=tuple(loss + loss_shift for loss in curve.losses))
+        dataclasses.replace(
+            curve, size=twin, losses=tuple(loss + loss_shift for loss in curve.losses)
+        )
         for curve in study.curves
         if curve.size.hidden == 128
     ]

@@ -45,7 +45,11 @@ def test_summary_is_mean_and_sample_deviation():
 
 
 def test_group_keeps_order():
-    assert list(group("banana", lambda letter: letter).items()) == [("b", ["b"]), ("a", ["a"] * 3), ("n", ["n"] * 2)]
+    assert list(group("banana", lambda letter: letter).items()) == [
+        ("b", ["b"]),
+        ("a", ["a"] * 3),
+        ("n", ["n"] * 2),
+    ]
 
 
 @pytest.mark.parametrize(

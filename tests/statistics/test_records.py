@@ -38,7 +38,11 @@ def test_what_recipes_remove_does_not_make_a_size_smaller(study_maker, tmp_path)
     path = study_maker(tmp_path) / "results.jsonl"
     dense = load(tmp_path).sizes
     row = json.loads(path.read_text().splitlines()[0])
-    _append(path, json.dumps(row | {"recipe": "remove:0.5,of=layers", "job": "smaller", "params": 1000}) + "\n")
+    _append(
+        path,
+        json.dumps(row | {"recipe": "remove:0.5,of=layers", "job": "smaller", "params": 1000})
+        + "\n",
+    )
     assert load(tmp_path).sizes == dense
 
 
@@ -56,7 +60,9 @@ def test_a_resumed_run_that_evaluated_again_has_one_curve(study_maker, tmp_path)
     before = load(study_maker(tmp_path)).curves[0]
     path = tmp_path / "jobs" / before.job / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    again = [row | {"valid_loss": row["valid_loss"] + 1} for row in rows[-6:] if row["event"] == "eval"]
+    again = [
+        row | {"valid_loss": row["valid_loss"] + 1} for row in rows[-6:] if row["event"] == "eval"
+    ]
     _append(path, "".join(json.dumps(row) + "\n" for row in again) + '{"step": 12, "ev')
     after = load(tmp_path).curves[0]
     assert after.steps == before.steps
@@ -69,7 +75,11 @@ def test_a_curve_ends_with_the_final_evaluation(study_maker, tmp_path):
     metrics = tmp_path / "jobs" / before.job / "metrics.jsonl"
     metrics.write_text("".join(line + "\n" for line in metrics.read_text().splitlines()[:-2]))
     after = load(tmp_path).curves[0]
-    assert (after.steps, after.seconds, after.losses) == (before.steps, before.seconds, before.losses)
+    assert (after.steps, after.seconds, after.losses) == (
+        before.steps,
+        before.seconds,
+        before.losses,
+    )
     result = tmp_path / "jobs" / before.job / "result.json"
     result.write_text(json.dumps(json.loads(result.read_text()) | {"valid_loss": 1.5}))
     assert load(tmp_path).curves[0].losses == (*before.losses[:-1], 1.5)
@@ -93,7 +103,10 @@ def test_torn_last_line_is_skipped_and_said(study_maker, tmp_path):
 def test_rows_without_accuracy_are_left_out_and_said(study_maker, tmp_path):
     study_maker(tmp_path)
     row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
-    _append(tmp_path / "results.jsonl", json.dumps(row | {"job": "other", "accuracy": float("nan")}) + "\n")
+    _append(
+        tmp_path / "results.jsonl",
+        json.dumps(row | {"job": "other", "accuracy": float("nan")}) + "\n",
+    )
     study = load(tmp_path)
     assert "other" not in {job for model in study.models for job in model.jobs}
     assert any("no finite accuracy" in note for note in study.notes)
@@ -127,7 +140,10 @@ def test_damaged_job_file_is_named(study_maker, tmp_path):
 def test_jobs_with_the_same_seeds_are_counted_once_and_said(study_maker, tmp_path):
     study_maker(tmp_path)
     row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
-    _append(tmp_path / "results.jsonl", json.dumps(row | {"job": "other-budget", "accuracy": 0.1}) + "\n")
+    _append(
+        tmp_path / "results.jsonl",
+        json.dumps(row | {"job": "other-budget", "accuracy": 0.1}) + "\n",
+    )
     study = load(tmp_path)
     (model,) = [model for model in study.models if "other-budget" in model.jobs]
     assert row["job"] not in model.jobs and model.score.n == 4
@@ -147,7 +163,10 @@ def test_sizes_of_the_same_shape_know_their_kind(study_maker, tmp_path):
     study = load(study_maker(tmp_path, kinds=BOTH))
     assert study.kinds == [ENCODER, TRANSLATOR]
     shared = [size for size in study.sizes if str(size) == "2x64"]
-    assert [(size.kind, size.params) for size in shared] == [(ENCODER, 600_000), (TRANSLATOR, 900_000)]
+    assert [(size.kind, size.params) for size in shared] == [
+        (ENCODER, 600_000),
+        (TRANSLATOR, 900_000),
+    ]
     assert [str(size) for size in study.of(TRANSLATOR).sizes] == ["2x64", "6x64", "2x128"]
     for kind, models, rows in ((ENCODER, 3 * 9, 3 * 9 * 4), (TRANSLATOR, 3 * 8, 3 * 8 * 2)):
         part = study.of(kind)
@@ -175,13 +194,20 @@ def test_rows_that_name_no_kind_are_of_encoders(study_maker, tmp_path):
     _edit(tmp_path, lambda row: {name: value for name, value in row.items() if name != "kind"})
     after = load(tmp_path)
     assert after.kinds == [ENCODER]
-    assert [(m.size, m.recipe, m.scores) for m in after.models] == [(m.size, m.recipe, m.scores) for m in before.models]
+    assert [(m.size, m.recipe, m.scores) for m in after.models] == [
+        (m.size, m.recipe, m.scores) for m in before.models
+    ]
 
 
 def test_each_kind_has_a_score_of_its_own(study_maker, tmp_path):
     study_maker(tmp_path, kinds=BOTH)
     assert "accuracy" not in " ".join(load(tmp_path).notes)  # null for translators
-    _edit(tmp_path, lambda row: row | ({"bleu": None} if row["kind"] == "translator" and row["layers"] == 6 else {}))
+    _edit(
+        tmp_path,
+        lambda row: (
+            row | ({"bleu": None} if row["kind"] == "translator" and row["layers"] == 6 else {})
+        ),
+    )
     study = load(tmp_path)
     assert any("16 of 48 rows have no finite BLEU" in note for note in study.notes)
     assert {model.size.layers for model in study.of(TRANSLATOR).models} == {2}
@@ -189,11 +215,17 @@ def test_each_kind_has_a_score_of_its_own(study_maker, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"bleu": ...}, "lacks bleu"), ({"kind": "parser"}, "has kind 'parser'; known: encoder, translator")],
+    [
+        ({"bleu": ...}, "lacks bleu"),
+        ({"kind": "parser"}, "has kind 'parser'; known: encoder, translator"),
+    ],
 )
 def test_bad_rows_of_translators_end_in_one_line(study_maker, tmp_path, change, message):
     study_maker(tmp_path, kinds=("translator",))
-    _edit(tmp_path, lambda row: {name: value for name, value in (row | change).items() if value is not ...})
+    _edit(
+        tmp_path,
+        lambda row: {name: value for name, value in (row | change).items() if value is not ...},
+    )
     with pytest.raises(InputError, match=message):
         load(tmp_path)
 
@@ -201,8 +233,13 @@ def test_bad_rows_of_translators_end_in_one_line(study_maker, tmp_path, change, 
 def test_bleu_computed_in_two_ways_is_said(study_maker, tmp_path):
     study_maker(tmp_path, kinds=("translator",))
     assert not load(tmp_path).notes
-    _edit(tmp_path, lambda row: row | ({"bleu_signature": "tok:none"} if row["layers"] == 6 else {}))
-    assert any("several ways" in note and "tok:none" in note and "tok:13a" in note for note in load(tmp_path).notes)
+    _edit(
+        tmp_path, lambda row: row | ({"bleu_signature": "tok:none"} if row["layers"] == 6 else {})
+    )
+    assert any(
+        "several ways" in note and "tok:none" in note and "tok:13a" in note
+        for note in load(tmp_path).notes
+    )
 
 
 def test_a_run_that_did_not_always_measure_approx_bleu_has_losses_alone(study_maker, tmp_path):

@@ -14,7 +14,9 @@ SECONDS = tuple(float(2**power) for power in range(7))
 
 def _curve(size, losses, seed=0, vocab=1024, **result):
     steps = tuple(int(10 * second) for second in SECONDS)
-    return Curve(size, seed, f"pretrain-{size}-p{seed}", steps, SECONDS, tuple(losses), result, vocab)
+    return Curve(
+        size, seed, f"pretrain-{size}-p{seed}", steps, SECONDS, tuple(losses), result, vocab
+    )
 
 
 def test_crossing_is_found_where_the_curves_meet():
@@ -98,7 +100,9 @@ def test_reaching_a_loss():
 
 
 def test_a_quantity_that_rises_is_read_the_same_way():
-    curve = dataclasses.replace(_curve(SMALL, [6.0] * 7), approx_bleus=tuple(0.1 * k for k in range(7)))
+    curve = dataclasses.replace(
+        _curve(SMALL, [6.0] * 7), approx_bleus=tuple(0.1 * k for k in range(7))
+    )
     assert values_at([curve], "seconds", math.sqrt(2) * 4, APPROX_BLEU) == pytest.approx([0.25])
     assert reaching([curve], "seconds", 0.25, APPROX_BLEU) == pytest.approx(6.0)
     assert reaching([curve], "seconds", 0.7, APPROX_BLEU) is None
@@ -114,5 +118,8 @@ def test_translators_have_no_plateau_of_masked_language_training():
 def test_each_kind_has_a_regime_of_its_own(study_maker, tmp_path):
     study = load(study_maker(tmp_path, kinds=("encoder", "translator")))
     found = regimes(study)
-    assert {kind: str(regime.leader) for kind, regime in found.items()} == {ENCODER: "4x256", TRANSLATOR: "2x128"}
+    assert {kind: str(regime.leader) for kind, regime in found.items()} == {
+        ENCODER: "4x256",
+        TRANSLATOR: "2x128",
+    }
     assert all(len(regime.seconds) == 3 for regime in found.values())

@@ -23,7 +23,9 @@ def _claims(workdir):
 @pytest.mark.parametrize(("large_wins", "verdict"), [(True, HOLDS), (False, FAILS)])
 def test_translators_are_judged_by_the_same_criteria(study_maker, tmp_path, large_wins, verdict):
     claims = _claims(study_maker(tmp_path, large_wins=large_wins, kinds=("translator",)))
-    assert {number: claim.verdict for number, claim in claims.items()} == dict.fromkeys(NUMBERS, verdict)
+    assert {number: claim.verdict for number, claim in claims.items()} == dict.fromkeys(
+        NUMBERS, verdict
+    )
     assert all(claim.text.startswith("Translation: ") for claim in claims.values())
     assert not any("ccuracy" in claim.text + claim.criterion for claim in claims.values())
 
@@ -57,7 +59,10 @@ def test_loss_decides_and_approx_bleu_is_stated(study_maker, tmp_path):
     # approx_bleu now falls with size: it is said, and the loss still decides.
     for path in tmp_path.glob("jobs/translate-*/*.json*"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        turned = [row | ({"approx_bleu": 1 - row["approx_bleu"]} if "approx_bleu" in row else {}) for row in rows]
+        turned = [
+            row | ({"approx_bleu": 1 - row["approx_bleu"]} if "approx_bleu" in row else {})
+            for row in rows
+        ]
         path.write_text("".join(json.dumps(row) + "\n" for row in turned))
     again = _claims(tmp_path)["1b-mt"]
     assert again.verdict == HOLDS and "clearly worse in 3" in again.evidence[-2]
@@ -93,7 +98,17 @@ SECONDS = (10.0, 30.0, 60.0)
 def _curve(layers, hidden, params, loss):
     size = Size(params, layers, hidden, TRANSLATOR)
     bleus = tuple(0.5 - (loss + extra) / 20 for extra in (2, 1, 0))
-    return Curve(size, 0, f"translate-{size}-p0", (1, 3, 6), SECONDS, (loss + 2, loss + 1, loss), {}, 0, bleus)
+    return Curve(
+        size,
+        0,
+        f"translate-{size}-p0",
+        (1, 3, 6),
+        SECONDS,
+        (loss + 2, loss + 1, loss),
+        {},
+        0,
+        bleus,
+    )
 
 
 BASE = _curve(2, 128, 2_000_000, 3.0)
@@ -119,7 +134,12 @@ def test_the_wider_size_may_be_the_smaller_one(wide, verdict):
 
 
 def test_the_deeper_size_nearest_in_parameters_is_the_rival():
-    claim = _judge(BASE, _curve(4, 128, 3_000_000, 2.4), _curve(6, 128, 4_000_000, 2.7), _curve(2, 256, 5_000_000, 2.5))
+    claim = _judge(
+        BASE,
+        _curve(4, 128, 3_000_000, 2.4),
+        _curve(6, 128, 4_000_000, 2.7),
+        _curve(2, 256, 5_000_000, 2.5),
+    )
     assert claim.verdict == HOLDS
     assert len(claim.evidence) == 1 and "deeper 6x128" in claim.evidence[0]
 

@@ -14,7 +14,10 @@ def test_one_seed_leaves_the_margin_alone():
 
 
 def test_a_wide_spread_makes_the_same_difference_unclear():
-    tight, wide = [[0.700, 0.702, 0.698], [0.720, 0.722, 0.718]], [[0.70, 0.74, 0.66], [0.72, 0.76, 0.68]]
+    tight, wide = (
+        [[0.700, 0.702, 0.698], [0.720, 0.722, 0.718]],
+        [[0.70, 0.74, 0.66], [0.72, 0.76, 0.68]],
+    )
     assert clear(*tight, pool(tight), margin=0.005) == 1
     assert clear(*wide, pool(wide), margin=0.005) == 0
 
@@ -31,7 +34,10 @@ def test_interval_is_students():
      ((0.2, 0.3, 0.2), False), ((0.2, 0.215, 0.207), False)],
 )  # fmt: skip
 def test_trend(values, holds):
-    found = trend({size: [value] for size, value in zip((SMALL, MIDDLE, LARGE), values, strict=True)}, margin=0.01)
+    found = trend(
+        {size: [value] for size, value in zip((SMALL, MIDDLE, LARGE), values, strict=True)},
+        margin=0.01,
+    )
     assert found.holds is holds
     assert found.pairs == 3
 

@@ -38,7 +38,9 @@ def labelled(name: str = "dev", count: int = 21) -> Labelled:
     )
 
 
-def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(placement, tmp_path) -> None:
+def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(
+    placement, tmp_path
+) -> None:
     network = classifier(MODEL, V, 3, Impl())
     params = network.init(jax.random.key(0))
     split = labelled()
@@ -61,7 +63,9 @@ def test_the_first_labelled_split_decides(placement) -> None:
     network = classifier(MODEL, V, 3, Impl())
     unlabelled = labelled("hidden")
     unlabelled.labels[:] = -1
-    evaluator = ClassificationEvaluator(network, [unlabelled, labelled("x"), labelled("y", 10)], 16, placement)
+    evaluator = ClassificationEvaluator(
+        network, [unlabelled, labelled("x"), labelled("y", 10)], 16, placement
+    )
     numbers = evaluator(network.init(jax.random.key(0)))
     assert list(numbers["accuracy_by_split"]) == ["x", "y"]
     assert numbers["accuracy"] == numbers["accuracy_by_split"]["x"]
@@ -69,7 +73,9 @@ def test_the_first_labelled_split_decides(placement) -> None:
 
 
 def rows(count: int, seed: int = 0) -> Packed:
-    return Packed(np.random.default_rng(seed).integers(5, V, (count, LENGTH)).astype(np.uint16), f"set{seed}")
+    return Packed(
+        np.random.default_rng(seed).integers(5, V, (count, LENGTH)).astype(np.uint16), f"set{seed}"
+    )
 
 
 def test_perplexity_weighs_every_row_once(placement) -> None:

@@ -21,7 +21,9 @@ def rows(count: int, length: int) -> np.ndarray:
     return tokens
 
 
-@pytest.mark.parametrize(("length", "rate", "k"), [(128, 0.15, 20), (64, 0.25, 16), (100, 0.15, 15), (8, 0.01, 1)])
+@pytest.mark.parametrize(
+    ("length", "rate", "k"), [(128, 0.15, 20), (64, 0.25, 16), (100, 0.15, 15), (8, 0.01, 1)]
+)
 def test_the_number_of_positions_is_fixed(length, rate, k) -> None:
     assert predicted_positions(length, rate) == k
 
@@ -62,7 +64,9 @@ def test_eighty_ten_ten() -> None:
 
 
 def test_every_ordinary_position_is_chosen_equally_often() -> None:
-    masked = mask_tokens(jax.random.key(5), jnp.asarray(rows(4000, 32)), Objective(mask_rate=0.25), V)
+    masked = mask_tokens(
+        jax.random.key(5), jnp.asarray(rows(4000, 32)), Objective(mask_rate=0.25), V
+    )
     counts = np.bincount(np.asarray(masked.positions_BxK).ravel(), minlength=32) / 4000
     assert counts[0] == counts[16] == 0
     np.testing.assert_allclose(np.delete(counts, [0, 16]), 8 / 30, atol=0.03)
@@ -79,6 +83,8 @@ def test_a_row_with_too_little_text_weighs_less_and_stays_as_it_is() -> None:
 
 def test_draws_are_a_function_of_the_key() -> None:
     tokens = jnp.asarray(rows(4, 64))
-    first, again, other = (mask_tokens(jax.random.key(n), tokens, Objective(), V) for n in (0, 0, 1))
+    first, again, other = (
+        mask_tokens(jax.random.key(n), tokens, Objective(), V) for n in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first.inputs_BxL, again.inputs_BxL)
     assert np.any(first.positions_BxK != other.positions_BxK)

@@ -15,7 +15,14 @@ from tlc_jax.training.agreement import Note
 
 
 def test_a_note_keeps_every_digit() -> None:
-    spent = Amounts(seconds=1234567.890123, steps=2**40 + 1, examples=3, tokens=10**15 + 7, epochs=0.1, flops=1e21 / 3)
+    spent = Amounts(
+        seconds=1234567.890123,
+        steps=2**40 + 1,
+        examples=3,
+        tokens=10**15 + 7,
+        epochs=0.1,
+        flops=1e21 / 3,
+    )
     note = Note(stop=True, waited=0.1, pace=1e-9, total=2e6 / 3, spent=spent)
     assert Note.decode(note.encode()) == note
 
@@ -25,7 +32,13 @@ def test_hosts_with_other_clocks_and_slow_hosts_decide_as_the_first_process_does
     port = free_port()
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.one_of_two", str(tmp_path), f"127.0.0.1:{port},2,{index}"],
+            [
+                sys.executable,
+                "-m",
+                "tests.training.one_of_two",
+                str(tmp_path),
+                f"127.0.0.1:{port},2,{index}",
+            ],
             env={**os.environ, "XLA_FLAGS": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -33,7 +46,9 @@ def test_hosts_with_other_clocks_and_slow_hosts_decide_as_the_first_process_does
         for index in (0, 1)
     ]
     ended = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0], ended[0][1].decode() + ended[1][1].decode()
+    assert [process.returncode for process in started] == [0, 0], (
+        ended[0][1].decode() + ended[1][1].decode()
+    )
     first, second = (json.loads(out.decode().splitlines()[-1]) for out, _ in ended)
     for name in ("steps", "stopped_by", "params", "evaluations"):
         assert first[name] == second[name], name

@@ -61,12 +61,16 @@ def test_steps_in_flight_count() -> None:
 
 
 def test_seconds_become_steps_once_and_a_step_limit_still_holds() -> None:
-    assert Budget(Amounts(seconds=10.0, tokens=5)).in_steps(40).limits == Amounts(steps=40, tokens=5)
+    assert Budget(Amounts(seconds=10.0, tokens=5)).in_steps(40).limits == Amounts(
+        steps=40, tokens=5
+    )
     assert Budget(Amounts(seconds=10.0, steps=30)).in_steps(40).limits.steps == 30
 
 
 def test_the_benchmark_waits_for_stable_steps_and_averages_a_hundred() -> None:
-    durations = itertools.chain([5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0], itertools.repeat(1.0))
+    durations = itertools.chain(
+        [5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0], itertools.repeat(1.0)
+    )
     count = 0
 
     def step() -> float:

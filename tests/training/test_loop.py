@@ -55,15 +55,21 @@ def make_task(**overrides) -> Task:
 
         loss, gradient = jax.value_and_grad(loss_of)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * (1 - fraction), updates))
-        return TrainState(params, optimizer_state), StepMetrics(loss, loss, optax.tree.norm(gradient))
+        params = optax.apply_updates(
+            state.params, jax.tree.map(lambda u: u * (1 - fraction), updates)
+        )
+        return TrainState(params, optimizer_state), StepMetrics(
+            loss, loss, optax.tree.norm(gradient)
+        )
 
     defaults = {
         "init": lambda: {"final_norm": {"scale": jnp.zeros(4)}},
         "optimizer": optimizer,
         "step": step,
         "batch": lambda index: PLACEMENT.put_batch({"x": some_rows(index)}),
-        "cost": lambda batch: Amounts(steps=1, examples=ROWS, tokens=10 * ROWS, epochs=0.1, flops=1e6),
+        "cost": lambda batch: Amounts(
+            steps=1, examples=ROWS, tokens=10 * ROWS, epochs=0.1, flops=1e6
+        ),
         "evaluate": lambda params, final: {"w": float(params["final_norm"]["scale"][0])},
         "meta": {"kind": "mlm"},
     }
@@ -71,7 +77,9 @@ def make_task(**overrides) -> Task:
 
 
 def settings(**sections) -> configs.Config:
-    plain = configs.merge(configs.to_dict(configs.Config()), {"impl": {"log_seconds": 0.0}}, sections)
+    plain = configs.merge(
+        configs.to_dict(configs.Config()), {"impl": {"log_seconds": 0.0}}, sections
+    )
     return configs.resolve(plain)
 
 
@@ -133,7 +141,9 @@ def test_compilation_evaluation_and_saving_are_not_charged(tmp_path, placement) 
         return make_task().batch(index)
 
     configured = settings(budget={"steps": 10}, eval={"every_steps": 5}, impl={"prefetch": 0})
-    outcome = train(make_task(evaluate=evaluate, batch=batch), configured, tmp_path, placement, clock)
+    outcome = train(
+        make_task(evaluate=evaluate, batch=batch), configured, tmp_path, placement, clock
+    )
     assert outcome.numbers["seconds"]["eval"] >= 3000.0
     assert outcome.numbers["seconds"]["train"] < 10.0
 
@@ -161,9 +171,13 @@ def crashed_and_resumed(
 
 @pytest.mark.parametrize("crash_at", [1, 4, 5, 9])
 def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) -> None:
-    configured = settings(budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"every_steps": 3})
+    configured = settings(
+        budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"every_steps": 3}
+    )
     again, whole = crashed_and_resumed(make_task, configured, tmp_path, placement, crash_at)
-    np.testing.assert_array_equal(again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+    np.testing.assert_array_equal(
+        again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"]
+    )
     assert again.numbers["steps"] == whole.numbers["steps"] == 12
     assert again.numbers["tokens"] == whole.numbers["tokens"]
     steps = [row["step"] for row in rows_of(tmp_path / "broken") if row["event"] == "eval"]
@@ -184,7 +198,9 @@ def make_gradual_task(**overrides) -> Task:
         loss, gradient = jax.value_and_grad(loss_of)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, optimizer_state), StepMetrics(loss, loss, optax.tree.norm(gradient))
+        return TrainState(params, optimizer_state), StepMetrics(
+            loss, loss, optax.tree.norm(gradient)
+        )
 
     return make_task(
         init=lambda: params,
@@ -192,16 +208,22 @@ def make_gradual_task(**overrides) -> Task:
         step=step,
         evaluate=lambda params, final: {},
         stage=held.stage,
-        advance=lambda state, stage: TrainState(*held.advance(state.params, state.optimizer, stage)),
+        advance=lambda state, stage: TrainState(
+            *held.advance(state.params, state.optimizer, stage)
+        ),
         **overrides,
     )
 
 
 @pytest.mark.parametrize("crash_at", [3, 6, 15, 19])
-def test_a_run_that_prunes_on_its_way_crashes_to_the_same_bits(tmp_path, placement, crash_at) -> None:
+def test_a_run_that_prunes_on_its_way_crashes_to_the_same_bits(
+    tmp_path, placement, crash_at
+) -> None:
     configured = settings(budget={"steps": 20}, checkpoint={"every_steps": 2})
     again, whole = crashed_and_resumed(make_gradual_task, configured, tmp_path, placement, crash_at)
-    kernel, expected = (np.asarray(run.params["blocks"]["ffn"]["up"]["kernel"]) for run in (again, whole))
+    kernel, expected = (
+        np.asarray(run.params["blocks"]["ffn"]["up"]["kernel"]) for run in (again, whole)
+    )
     np.testing.assert_array_equal(kernel, expected)
     assert np.count_nonzero(expected) == 16
 
@@ -230,11 +252,15 @@ def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, placement) -> None
         train(make_task(batch=batch), configured, broken, placement)
     assert rows_of(broken)[-1]["stopped_by"] == "preemption"
     again = train(make_task(), configured, broken, placement)
-    np.testing.assert_array_equal(again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+    np.testing.assert_array_equal(
+        again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"]
+    )
     assert again.numbers["steps"] == 30
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path, placement) -> None:
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path, placement
+) -> None:
     def batch(index):
         x = make_task().batch(index)
         return {"x": x["x"] * np.nan} if index >= 6 else x
@@ -248,10 +274,14 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
 
 def test_training_ends_where_an_evaluation_is_good_enough(tmp_path, placement) -> None:
     task = make_task(enough=lambda metrics: metrics["w"] > 1.0)
-    outcome = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement)
+    outcome = train(
+        task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement
+    )
     assert outcome.numbers["stopped_by"] == "target"
     assert outcome.numbers["steps"] < 100
-    again = train(task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement)
+    again = train(
+        task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement
+    )
     assert again.numbers["steps"] == outcome.numbers["steps"]
 
 
@@ -266,7 +296,9 @@ def test_the_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, placement)
     assert stop["event"] == "stop" and stop["train_seconds"] == 3.0
     fresh = _made(tmp_path / "fresh")
     train(make_task(), configured, fresh, placement, StepClock(per_read=0.05))
-    assert json.loads((fresh / "benchmark.json").read_text())["seconds_per_step"] == pytest.approx(0.05)
+    assert json.loads((fresh / "benchmark.json").read_text())["seconds_per_step"] == pytest.approx(
+        0.05
+    )
 
 
 def test_a_slow_input_is_booked_as_input(tmp_path, placement) -> None:
@@ -274,13 +306,20 @@ def test_a_slow_input_is_booked_as_input(tmp_path, placement) -> None:
         time.sleep(0.05)
         return make_task().batch(index)
 
-    outcome = train(make_task(batch=batch), settings(budget={"steps": 12}, impl={"prefetch": 0}), tmp_path, placement)
+    outcome = train(
+        make_task(batch=batch),
+        settings(budget={"steps": 12}, impl={"prefetch": 0}),
+        tmp_path,
+        placement,
+    )
     seconds = outcome.numbers["seconds"]
     assert seconds["input"] > 10 * 0.05 * 0.8
     assert seconds["train"] < seconds["input"]
 
 
-def test_a_stop_breaks_off_an_evaluation_that_is_then_done_by_the_next_session(tmp_path, placement) -> None:
+def test_a_stop_breaks_off_an_evaluation_that_is_then_done_by_the_next_session(
+    tmp_path, placement
+) -> None:
     configured = settings(budget={"steps": 8}, eval={"every_steps": 4})
     went_on = []
 
@@ -297,7 +336,9 @@ def test_a_stop_breaks_off_an_evaluation_that_is_then_done_by_the_next_session(t
     resumed = train(make_task(), configured, tmp_path, placement)
     assert [row["step"] for row in rows_of(tmp_path) if row["event"] == "eval"] == [4, 8]
     whole = train(make_task(), configured, tmp_path / "whole", placement)
-    np.testing.assert_array_equal(resumed.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+    np.testing.assert_array_equal(
+        resumed.params["final_norm"]["scale"], whole.params["final_norm"]["scale"]
+    )
 
 
 class Mount:
@@ -317,7 +358,9 @@ class Mount:
         self.aside.rename(self.folder)
 
 
-def test_storage_that_fails_for_a_while_costs_a_checkpoint_and_not_the_run(tmp_path, placement, caplog) -> None:
+def test_storage_that_fails_for_a_while_costs_a_checkpoint_and_not_the_run(
+    tmp_path, placement, caplog
+) -> None:
     mount = Mount(tmp_path)
 
     def batch(index):
@@ -327,14 +370,18 @@ def test_storage_that_fails_for_a_while_costs_a_checkpoint_and_not_the_run(tmp_p
             mount.come_back()
         return make_task().batch(index)
 
-    configured = settings(budget={"steps": 14}, checkpoint={"every_steps": 2, "keep": 9}, impl={"prefetch": 0})
+    configured = settings(
+        budget={"steps": 14}, checkpoint={"every_steps": 2, "keep": 9}, impl={"prefetch": 0}
+    )
     outcome = train(make_task(batch=batch), configured, tmp_path, placement)
     assert outcome.steps == 14
     assert "a checkpoint was not written" in caplog.text
     saved = complete_steps(tmp_path / "checkpoints")
     assert {2, 4, 12, 14} <= {*saved} and not {6, 8} & {*saved}
     whole = train(make_task(), settings(budget={"steps": 14}), tmp_path / "whole", placement)
-    np.testing.assert_array_equal(outcome.params["final_norm"]["scale"], whole.params["final_norm"]["scale"])
+    np.testing.assert_array_equal(
+        outcome.params["final_norm"]["scale"], whole.params["final_norm"]["scale"]
+    )
 
 
 def test_the_last_checkpoint_waits_for_storage(tmp_path, placement, monkeypatch, caplog) -> None:
@@ -360,7 +407,9 @@ def test_the_last_checkpoint_waits_for_storage(tmp_path, placement, monkeypatch,
     assert complete_steps(tmp_path / "checkpoints")[0] == 4
 
 
-def test_storage_that_stays_away_ends_the_run_early_with_what_was_saved_whole(tmp_path, placement, monkeypatch) -> None:
+def test_storage_that_stays_away_ends_the_run_early_with_what_was_saved_whole(
+    tmp_path, placement, monkeypatch
+) -> None:
     mount = Mount(tmp_path)
     monkeypatch.setattr("tlc_jax.training.checkpoint.time.sleep", lambda seconds: None)
 
@@ -370,7 +419,9 @@ def test_storage_that_stays_away_ends_the_run_early_with_what_was_saved_whole(tm
         return make_task().batch(index)
 
     configured = settings(budget={"steps": 4}, checkpoint={"every_steps": 2}, impl={"prefetch": 0})
-    with pytest.raises(StoppedEarly, match="step 4 could not be saved in .*; what was saved before is whole"):
+    with pytest.raises(
+        StoppedEarly, match="step 4 could not be saved in .*; what was saved before is whole"
+    ):
         train(make_task(batch=batch), configured, tmp_path, placement)
     mount.come_back()
     assert train(make_task(), configured, tmp_path, placement).steps == 4

@@ -18,7 +18,11 @@ def test_rows_of_lost_steps_and_half_rows_are_dropped_on_resume(tmp_path) -> Non
     second = MetricsWriter(tmp_path, step=2)
     second.write("train", 3, loss=9.0)
     second.close()
-    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 9.0)]
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 9.0),
+    ]
 
 
 def test_what_is_no_number_becomes_null(tmp_path) -> None:

@@ -68,7 +68,9 @@ def temporary_bytes(parts: int) -> int:
     state = jax.eval_shape(lambda: init_state(network.init(jax.random.key(0)), optimizer))
     batch = {"tokens": jax.ShapeDtypeStruct((256, LENGTH), jnp.int32)}
     key = jax.eval_shape(lambda: step_key(0, 0))
-    compiled = jax.jit(step).lower(state, batch, key, jax.ShapeDtypeStruct((), jnp.float32)).compile()
+    compiled = (
+        jax.jit(step).lower(state, batch, key, jax.ShapeDtypeStruct((), jnp.float32)).compile()
+    )
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
@@ -97,17 +99,25 @@ def test_frozen_parameters_stay(params) -> None:
 @pytest.mark.parametrize("field", ["decay", "freeze"])
 def test_a_selector_that_matches_nothing_is_refused(params, field) -> None:
     with pytest.raises(InputError, match="matches no parameter"):
-        adamw(dataclasses.replace(configs.Optimizer(), **{field: ("blocks/atention/.*",)}), params, 64)
+        adamw(
+            dataclasses.replace(configs.Optimizer(), **{field: ("blocks/atention/.*",)}), params, 64
+        )
 
 
 def test_pruned_weights_stay_exactly_zero(params) -> None:
     masks = magnitude_masks(params, Prune(0.5))
     after, _ = run(
-        apply_masks(params, masks), configs.Optimizer(learning_rate=1e-2, weight_decay=0.1), masks=masks, steps=5
+        apply_masks(params, masks),
+        configs.Optimizer(learning_rate=1e-2, weight_decay=0.1),
+        masks=masks,
+        steps=5,
     )
     for path, mask in flatten(masks).items():
         assert not np.any(np.asarray(after[path])[~np.asarray(mask)]), path
-        assert np.any(np.asarray(after[path])[np.asarray(mask)] != np.asarray(flatten(params)[path])[np.asarray(mask)])
+        assert np.any(
+            np.asarray(after[path])[np.asarray(mask)]
+            != np.asarray(flatten(params)[path])[np.asarray(mask)]
+        )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +136,9 @@ def test_the_schedule_runs_on_the_fraction_of_the_budget(course, values) -> None
 
 
 def test_the_learning_rate_falls_with_the_square_root_of_the_width() -> None:
-    settings = configs.Optimizer(learning_rate=2.0, warmup=0.0, schedule="constant", reference_width=64)
+    settings = configs.Optimizer(
+        learning_rate=2.0, warmup=0.0, schedule="constant", reference_width=64
+    )
     rates = [float(schedule(settings, hidden)(jnp.float32(0.5))) for hidden in (64, 256)]
     assert rates == [2.0, 1.0]
 
@@ -134,15 +146,21 @@ def test_the_learning_rate_falls_with_the_square_root_of_the_width() -> None:
 def test_a_step_can_be_mapped_over_seeds(params) -> None:
     optimizer = adamw(configs.Optimizer(learning_rate=1e-3), params, 64)
     step = make_train_step(OBJECTIVE, optimizer)
-    states = jax.vmap(lambda key: init_state(NETWORK.init(key), optimizer))(jax.random.split(jax.random.key(0), 2))
+    states = jax.vmap(lambda key: init_state(NETWORK.init(key), optimizer))(
+        jax.random.split(jax.random.key(0), 2)
+    )
     keys = jnp.stack([step_key(seed, 0) for seed in (0, 1)])
-    _, metrics = jax.jit(jax.vmap(step, in_axes=(0, None, 0, None)))(states, BATCH, keys, jnp.float32(0.5))
+    _, metrics = jax.jit(jax.vmap(step, in_axes=(0, None, 0, None)))(
+        states, BATCH, keys, jnp.float32(0.5)
+    )
     assert metrics.loss.shape == (2,)
     assert metrics.loss[0] != metrics.loss[1]
 
 
 def test_keys_follow_seed_and_step() -> None:
-    keys = [jax.random.key_data(step_key(*pair)).tolist() for pair in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    keys = [
+        jax.random.key_data(step_key(*pair)).tolist() for pair in ((0, 0), (0, 1), (1, 0), (0, 0))
+    ]
     assert keys[0] == keys[3]
     assert len({tuple(key) for key in keys}) == 3
 
@@ -156,5 +174,7 @@ def test_cross_entropy_and_its_gradient_agree_with_jax() -> None:
     np.testing.assert_array_equal(correct, jnp.argmax(logits, -1) == targets)
     weights = jnp.arange(6.0)
     ours = jax.grad(lambda x: jnp.sum(cross_entropy(x, targets)[0] * weights))(logits)
-    theirs = jax.grad(lambda x: -jnp.sum(jax.nn.log_softmax(x)[jnp.arange(6), targets] * weights))(logits)
+    theirs = jax.grad(lambda x: -jnp.sum(jax.nn.log_softmax(x)[jnp.arange(6), targets] * weights))(
+        logits
+    )
     np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -57,7 +57,13 @@ def measure(config: Config, clock: Callable[[], float] = time.perf_counter) -> d
     }
 
 
-def _path(folder: Path, abstract: Any, recipe: Recipe, seconds: dict[str, float], clock: Callable[[], float]) -> None:
+def _path(
+    folder: Path,
+    abstract: Any,
+    recipe: Recipe,
+    seconds: dict[str, float],
+    clock: Callable[[], float],
+) -> None:
     """From a checkpoint to an artifact and to the float32 checkpoint of what that holds, as `tlc compress` goes it."""
 
     @contextmanager
@@ -81,7 +87,9 @@ def _path(folder: Path, abstract: Any, recipe: Recipe, seconds: dict[str, float]
 
 def _write_random(folder: Path, abstract: Any) -> None:
     random = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: 0.02 * random.standard_normal(leaf.shape, np.float32), abstract)
+    params = jax.tree.map(
+        lambda leaf: 0.02 * random.standard_normal(leaf.shape, np.float32), abstract
+    )
     save_params(folder, 0, params, {})
 
 

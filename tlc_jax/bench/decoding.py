@@ -41,11 +41,15 @@ def measure(config: Config, with_peers: bool) -> dict[str, Any]:
         "tlc, mix": functools.partial(_ours, matmul="mix"),
     }
     with contextlib.ExitStack() as stack:
-        variants = {name: stack.enter_context(in_own_process(make, to_dict(config))) for name, make in makers.items()}
+        variants = {
+            name: stack.enter_context(in_own_process(make, to_dict(config)))
+            for name, make in makers.items()
+        }
         seconds_of = alternate(variants, config.bench.rounds, 1)
     to_int8 = summary(seconds_of, tokens, CTRANSLATE2_INT8)
     rows = {
-        name: row | {f"{key}_to_int8": to_int8[name][key] for key in ("ratio", "ratio_least", "ratio_most")}
+        name: row
+        | {f"{key}_to_int8": to_int8[name][key] for key in ("ratio", "ratio_least", "ratio_most")}
         for name, row in summary(seconds_of, tokens, CTRANSLATE2).items()
     }
     return result | {"peers": rows}

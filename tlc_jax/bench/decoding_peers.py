@@ -55,10 +55,14 @@ class Work:
     def random(config: configs.Config) -> Work:
         """Random weights and sentences of the sizes that `config` names."""
         bench, vocab_size = config.bench, config.tokenizer.vocab_size
-        params = translator(config.model, vocab_size, configs.Impl()).init(jax.random.key(config.seed))
+        params = translator(config.model, vocab_size, configs.Impl()).init(
+            jax.random.key(config.seed)
+        )
         params["output_bias"] = params["output_bias"].at[:FIRST_ORDINARY].set(_NEVER)
         rng = np.random.default_rng(config.seed)
-        source_BxS = rng.integers(FIRST_ORDINARY, vocab_size, (config.decode.batch_size, bench.source), np.int32)
+        source_BxS = rng.integers(
+            FIRST_ORDINARY, vocab_size, (config.decode.batch_size, bench.source), np.int32
+        )
         return Work(config.model, config.decode, vocab_size, params, source_BxS, bench.generated)
 
 
@@ -67,7 +71,9 @@ def check_lengths(config: configs.Config) -> None:
     for name in ("source", "generated"):
         length = getattr(config.bench, name)
         if not 1 <= length <= config.model.max_length:
-            raise InputError(f"bench.{name}={length} is not in 1 to model.max_length={config.model.max_length}")
+            raise InputError(
+                f"bench.{name}={length} is not in 1 to model.max_length={config.model.max_length}"
+            )
 
 
 def require_packages() -> None:
@@ -117,7 +123,10 @@ def transformers_search(work: Work) -> Translate:
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = transformers.MBartForConditionalGeneration(config).eval()
-    weights = {name: torch.from_numpy(np.array(array)) for name, array in _mbart_weights(work.params).items()}
+    weights = {
+        name: torch.from_numpy(np.array(array))
+        for name, array in _mbart_weights(work.params).items()
+    }
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected and set(missing) <= _TIED, (missing, unexpected)
     model.to(device)
@@ -209,7 +218,11 @@ def _ctranslate2_model(work: Work) -> Any:
     shape = Shape.of(work.model, configs.Impl())
     params = jax.tree.map(np.asarray, work.params)
     spec = TransformerSpec.from_config(
-        shape.layers, shape.heads, pre_norm=True, activation=common_spec.Activation.GELU, layernorm_embedding=True
+        shape.layers,
+        shape.heads,
+        pre_norm=True,
+        activation=common_spec.Activation.GELU,
+        layernorm_embedding=True,
     )
 
     def put_norm(target: Any, p: dict[str, np.ndarray]) -> None:
@@ -244,7 +257,11 @@ def _ctranslate2_model(work: Work) -> Any:
     spec.decoder.projection.bias = params["output_bias"]
 
     names = [str(token) for token in range(work.vocab_size)]
-    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = names[BOS], names[EOS], names[UNK]
+    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = (
+        names[BOS],
+        names[EOS],
+        names[UNK],
+    )
     spec.config.decoder_start_token = names[BOS]
     spec.register_source_vocabulary(names)
     spec.register_target_vocabulary(names)
@@ -256,4 +273,7 @@ def _ctranslate2_model(work: Work) -> Any:
 def _layers(blocks: Params) -> list[Params]:
     """Each layer's parameters by themselves; those that layers share, once for each."""
     count = max(leaf.shape[0] for leaf in jax.tree.leaves(blocks))
-    return [jax.tree.map(lambda leaf, i=i: leaf[i if leaf.shape[0] > 1 else 0], blocks) for i in range(count)]
+    return [
+        jax.tree.map(lambda leaf, i=i: leaf[i if leaf.shape[0] > 1 else 0], blocks)
+        for i in range(count)
+    ]

@@ -24,12 +24,16 @@ from tlc_jax.tasks.masking import mask_tokens, predicted_positions
 from tlc_jax.training.step import step_key
 
 
-def plain_step(config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray) -> Callable[[], None]:
+def plain_step(
+    config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray
+) -> Callable[[], None]:
     """A step of plain JAX in float32: `x @ kernel + bias`, logits at every position, Optax's loss and AdamW."""
     shape = Shape.of(config.model, configs.Impl())
     params = masked_language_model(config.model, vocab_size, configs.Impl()).init(jax.random.key(0))
     settings = config.optimizer
-    optimizer = optax.adamw(1e-4, settings.beta1, settings.beta2, settings.epsilon, weight_decay=settings.weight_decay)
+    optimizer = optax.adamw(
+        1e-4, settings.beta1, settings.beta2, settings.epsilon, weight_decay=settings.weight_decay
+    )
 
     def loss_of(params: Params, tokens_BxL: jax.Array, key: jax.Array) -> jax.Array:
         key_mask, key_dropout = jax.random.split(key)
@@ -39,7 +43,9 @@ def plain_step(config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray) 
         chosen_BxK = jnp.take_along_axis(loss_BxL, masked.positions_BxK, axis=1)
         return jnp.sum(chosen_BxK * masked.weights_BxK) / jnp.sum(masked.weights_BxK)
 
-    def step(params: Params, state: Any, tokens_BxL: jax.Array, index: jax.Array) -> tuple[Params, Any, jax.Array]:
+    def step(
+        params: Params, state: Any, tokens_BxL: jax.Array, index: jax.Array
+    ) -> tuple[Params, Any, jax.Array]:
         loss, gradient = jax.value_and_grad(loss_of)(params, tokens_BxL, step_key(0, index))
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
@@ -67,7 +73,11 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
     def drop(x: jax.Array) -> jax.Array:
         if shape.dropout == 0.0:
             return x
-        return jnp.where(jax.random.bernoulli(next(keys), 1 - shape.dropout, x.shape), x / (1 - shape.dropout), 0.0)
+        return jnp.where(
+            jax.random.bernoulli(next(keys), 1 - shape.dropout, x.shape),
+            x / (1 - shape.dropout),
+            0.0,
+        )
 
     def split(x_BxLxD: jax.Array) -> jax.Array:
         return x_BxLxD.reshape(*x_BxLxD.shape[:2], shape.heads, -1)
@@ -81,11 +91,16 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
         q, k, v = (split(dense(y_BxLxD, attention[name])) for name in ("query", "key", "value"))
         y_BxLxD = jax.nn.dot_product_attention(q, k, v).reshape(x_BxLxD.shape)
         x_BxLxD = x_BxLxD + drop(dense(y_BxLxD, attention["output"]))
-        y_BxLxF = jax.nn.gelu(dense(norm(x_BxLxD, block["ffn_norm"]), block["ffn"]["up"]), approximate=False)
+        y_BxLxF = jax.nn.gelu(
+            dense(norm(x_BxLxD, block["ffn_norm"]), block["ffn"]["up"]), approximate=False
+        )
         x_BxLxD = x_BxLxD + drop(dense(y_BxLxF, block["ffn"]["down"]))
     head = params["mlm_head"]
     x_BxLxD = dense(norm(x_BxLxD, params["final_norm"]), head["dense"])
-    return norm(jax.nn.gelu(x_BxLxD, approximate=False), head["norm"]) @ embedding["token"].T + head["bias"]
+    return (
+        norm(jax.nn.gelu(x_BxLxD, approximate=False), head["norm"]) @ embedding["token"].T
+        + head["bias"]
+    )
 
 
 def require_transformers() -> None:

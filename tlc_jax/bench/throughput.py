@@ -65,7 +65,10 @@ def _serve(pipe: Connection, make: Callable[..., Variant], arguments: tuple[Any,
 
 
 def alternate(
-    variants: Mapping[str, Variant], rounds: int, repeats: int, clock: Callable[[], float] = time.perf_counter
+    variants: Mapping[str, Variant],
+    rounds: int,
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Seconds:
     """Seconds per unit of work of every variant in every round.
 

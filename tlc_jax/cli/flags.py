@@ -49,7 +49,11 @@ def parse(arguments: Sequence[str]) -> Command:
         raise InputError(f"--workdir=DIR is missing: where should `tlc {name}` keep its files?")
     workdir = Path(values.pop("workdir") or ".")
     path = values.pop("config")
-    settings = load_file(path) if path is not None else _default_settings(name, stage, workdir, values, overrides)
+    settings = (
+        load_file(path)
+        if path is not None
+        else _default_settings(name, stage, workdir, values, overrides)
+    )
     config = configs.resolve(_apply(settings, overrides, values.get("init")))
     for recipe in (config.recipe, *config.study.recipes, *config.study.translator_recipes):
         parse_recipe(recipe)
@@ -89,7 +93,9 @@ def _parse_flags(stage: Stage, arguments: Sequence[str]) -> tuple[dict[str, Any]
 def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
     """Refuses what is no setting, an unknown setting, and a setting that this stage would ignore."""
     known = [setting for setting, _, _ in configs.describe()]
-    free = tuple(f"{setting}." for setting, default, _ in configs.describe() if isinstance(default, Mapping))
+    free = tuple(
+        f"{setting}." for setting, default, _ in configs.describe() if isinstance(default, Mapping)
+    )
     takes_value = False  # "--config.x value" is as good as "--config.x=value"
     for argument in overrides:
         match = _OVERRIDE.match(argument)
@@ -106,7 +112,9 @@ def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
             raise InputError(_unknown_setting(setting, known))
         if (section := setting.partition(".")[0]) not in {*stage.sections, *SHARED_SECTIONS}:
             readers = ", ".join(other for other in STAGES if section in STAGES[other].sections)
-            raise InputError(f"`tlc {name}` does not read config.{setting} (it is for {readers}): leave it out")
+            raise InputError(
+                f"`tlc {name}` does not read config.{setting} (it is for {readers}): leave it out"
+            )
         takes_value = "=" not in argument
 
 
@@ -131,12 +139,16 @@ def _default_settings(
     if stage.default_config == "workdir":
         path = workdir / "config.json"
         if not path.exists():
-            raise InputError(f"{path} does not exist: name the --workdir of a study, or its --config")
+            raise InputError(
+                f"{path} does not exist: name the --workdir of a study, or its --config"
+            )
         return configs.to_config_dict(read_config(path))
     if stage.default_config == "init":
         source = values.get("init") or _value_of("init.from", overrides)
         if not source:
-            raise InputError(f"`tlc {name}` needs --init=DIR (a run, a checkpoint or an artifact) or --config=FILE.py")
+            raise InputError(
+                f"`tlc {name}` needs --init=DIR (a run, a checkpoint or an artifact) or --config=FILE.py"
+            )
         return configs.to_config_dict(read_config(_config_of_run(source)))
     raise InputError(
         f"--config=FILE.py[:ARG] is missing, such as --config=configs/mlm.py:12x768; see `tlc {name} --help`"
@@ -164,7 +176,9 @@ def _config_of_run(source: str) -> Path:
     for folder in (path, *path.parents[:2]):
         if (candidate := folder / "config.json").is_file():
             return candidate
-    raise InputError(f"no config.json in or above {source}: give the settings with --config=FILE.py")
+    raise InputError(
+        f"no config.json in or above {source}: give the settings with --config=FILE.py"
+    )
 
 
 def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> ConfigDict:
@@ -179,7 +193,9 @@ def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> 
     if init is not None:
         chosen = _value_of("init.from", overrides)
         if chosen is not None and chosen != init:
-            raise InputError(f"--init={init} and --config.init.from={chosen} disagree: give one of them")
+            raise InputError(
+                f"--init={init} and --config.init.from={chosen} disagree: give one of them"
+            )
         settings.init["from"] = init
     return settings
 
@@ -200,5 +216,7 @@ def _spell_keywords(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if _OVERRIDE.match(argument):
         first, *parts = name.split(".")
-        name = first + "".join(f'["{part}"]' if keyword.iskeyword(part) else f".{part}" for part in parts)
+        name = first + "".join(
+            f'["{part}"]' if keyword.iskeyword(part) else f".{part}" for part in parts
+        )
     return name + equals + value

@@ -39,9 +39,13 @@ def of_stage(name: str) -> str:
       InputError: no such stage.
     """
     stage = find(name)
-    config = "--config=FILE.py[:ARG]" if stage.default_config == "none" else "[--config=FILE.py[:ARG]]"
+    config = (
+        "--config=FILE.py[:ARG]" if stage.default_config == "none" else "[--config=FILE.py[:ARG]]"
+    )
     workdir = "--workdir=DIR" if stage.needs_workdir else "[--workdir=DIR]"
-    options = "".join(f" [--{option.name}{'' if option.kind is bool else '=...'}]" for option in stage.options)
+    options = "".join(
+        f" [--{option.name}{'' if option.kind is bool else '=...'}]" for option in stage.options
+    )
     lines = [
         f"usage: tlc {name} {config} {workdir}{options} [--config.NAME=VALUE ...]",
         "",
@@ -52,8 +56,15 @@ def of_stage(name: str) -> str:
         _entry("--workdir=DIR", "directory of the run"),
     ]
     for option in stage.options:
-        lines.append(_entry(f"--{option.name}" if option.kind is bool else f"--{option.name}=...", option.doc))
-    lines += ["", "Settings that this stage reads, with their defaults: --config.NAME=VALUE, or in the config file"]
+        lines.append(
+            _entry(
+                f"--{option.name}" if option.kind is bool else f"--{option.name}=...", option.doc
+            )
+        )
+    lines += [
+        "",
+        "Settings that this stage reads, with their defaults: --config.NAME=VALUE, or in the config file",
+    ]
     settings = configs.describe()
     for section in stage.sections:
         for setting, default, doc in settings:

@@ -115,7 +115,9 @@ def _run(arguments: Sequence[str]) -> None:
     from tlc_jax.cli.main import flags as command_line
 
     command = command_line.parse(arguments)
-    stage = importlib.import_module(f"tlc_jax.commands.{command.stage.replace('analyse', 'analyze')}")
+    stage = importlib.import_module(
+        f"tlc_jax.commands.{command.stage.replace('analyse', 'analyze')}"
+    )
     stage.run(command.config, command.workdir, command.options)
 
 

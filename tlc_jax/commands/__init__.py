@@ -14,7 +14,17 @@ from typing import Literal
 from tlc_jax.core.errors import InputError
 
 # Settings that a stage accepts even where it does not read them, so that one set of flags can drive a whole pipeline.
-SHARED_SECTIONS: tuple[str, ...] = ("seed", "data", "tokenizer", "model", "optimizer", "budget", "init", "eval", "impl")
+SHARED_SECTIONS: tuple[str, ...] = (
+    "seed",
+    "data",
+    "tokenizer",
+    "model",
+    "optimizer",
+    "budget",
+    "init",
+    "eval",
+    "impl",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,42 +59,104 @@ class Stage:
 
 
 _INIT = Option(
-    "init", str, None, "short form of --config.init.from; without --config, that run's config is the default"
+    "init",
+    str,
+    None,
+    "short form of --config.init.from; without --config, that run's config is the default",
 )
 _LABELLED = ("seed", "data", "tokenizer", "model", "init", "eval", "impl")
-_TRAINING = ("seed", "data", "tokenizer", "model", "budget", "optimizer", "eval", "checkpoint", "impl")
+_TRAINING = (
+    "seed",
+    "data",
+    "tokenizer",
+    "model",
+    "budget",
+    "optimizer",
+    "eval",
+    "checkpoint",
+    "impl",
+)
 
 STAGES: dict[str, Stage] = {
     "plan": Stage(
-        ("plan", "seed", "data", "tokenizer", "model", "budget", "optimizer", "objective", "study", "impl"),
+        (
+            "plan",
+            "seed",
+            "data",
+            "tokenizer",
+            "model",
+            "budget",
+            "optimizer",
+            "objective",
+            "study",
+            "impl",
+        ),
         several=True,
     ),
     "prepare": Stage(
         ("seed", "data", "tokenizer", "impl"),
-        (Option("pairs", bool, False, "tokenise sentence pairs for translation instead of packing text"),),
+        (
+            Option(
+                "pairs",
+                bool,
+                False,
+                "tokenise sentence pairs for translation instead of packing text",
+            ),
+        ),
     ),
     "pretrain": Stage((*_TRAINING, "init", "objective"), needs_budget=True, several=True),
-    "translate": Stage((*_TRAINING, "init", "objective", "decode"), needs_budget=True, several=True),
+    "translate": Stage(
+        (*_TRAINING, "init", "objective", "decode"), needs_budget=True, several=True
+    ),
     "finetune": Stage((*_TRAINING, "init", "seeds"), needs_budget=True, several=True),
-    "compress": Stage((*_TRAINING, "init", "recipe", "compress", "objective", "decode"), several=True),
-    "evaluate": Stage((*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True),
-    "analyse": Stage((*_LABELLED, "objective", "recipe", "analyse"), (_INIT,), default_config="init", several=True),
+    "compress": Stage(
+        (*_TRAINING, "init", "recipe", "compress", "objective", "decode"), several=True
+    ),
+    "evaluate": Stage(
+        (*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True
+    ),
+    "analyse": Stage(
+        (*_LABELLED, "objective", "recipe", "analyse"),
+        (_INIT,),
+        default_config="init",
+        several=True,
+    ),
     "predict": Stage(
-        ("predict", "init", "data", "eval", "decode", "impl"), (_INIT,), default_config="init", needs_workdir=False
+        ("predict", "init", "data", "eval", "decode", "impl"),
+        (_INIT,),
+        default_config="init",
+        needs_workdir=False,
     ),
     "export": Stage(("export", "init", "tokenizer"), (_INIT,), default_config="init"),
     "study": Stage(
         ("study", *_TRAINING, "objective", "compress", "decode", "analyse"),
         (
-            Option("list", bool, False, "run nothing; print one job a line: number, state, name, jobs that it needs"),
-            Option("job", int, None, "run this one job, by its number in --list, and what it needs first"),
+            Option(
+                "list",
+                bool,
+                False,
+                "run nothing; print one job a line: number, state, name, jobs that it needs",
+            ),
+            Option(
+                "job",
+                int,
+                None,
+                "run this one job, by its number in --list, and what it needs first",
+            ),
         ),
         several=True,
     ),
     "report": Stage(("study",), default_config="workdir"),
     "bench": Stage(
         ("bench", *_TRAINING, "objective", "decode", "recipe"),
-        (Option("peers", bool, False, "time other systems in alternation and print ratios (extra `peers`)"),),
+        (
+            Option(
+                "peers",
+                bool,
+                False,
+                "time other systems in alternation and print ratios (extra `peers`)",
+            ),
+        ),
     ),
 }
 

@@ -59,7 +59,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 def _analyse(config: Config, workdir: Path) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     if start.kind == "translator":
-        raise InputError(f"{start.path} is a translator: analyse takes masked-language models and classifiers")
+        raise InputError(
+            f"{start.path} is a translator: analyse takes masked-language models and classifiers"
+        )
     starting_point.require_dense(start)
     config = session.adopt_model(config, start.model, start.path)
     with matplotlib.rc_context(style.RC):
@@ -81,8 +83,16 @@ class _Metric:
 
 
 _METRICS = {
-    "mlm": _Metric("valid_loss", 1, 1.0, "validation loss (nats per predicted token)", "rise of the loss (nats)"),
-    "classifier": _Metric("accuracy", -1, 100.0, "accuracy (%)", "accuracy lost (percentage points)"),
+    "mlm": _Metric(
+        "valid_loss",
+        1,
+        1.0,
+        "validation loss (nats per predicted token)",
+        "rise of the loss (nats)",
+    ),
+    "classifier": _Metric(
+        "accuracy", -1, 100.0, "accuracy (%)", "accuracy lost (percentage points)"
+    ),
 }
 
 
@@ -90,7 +100,12 @@ class _Analysis:
     """One model under one recipe."""
 
     def __init__(self, config: Config, start: StartingPoint, workdir: Path):
-        self.config, self.start, self.workdir, self.folder = config, start, workdir, workdir / "report"
+        self.config, self.start, self.workdir, self.folder = (
+            config,
+            start,
+            workdir,
+            workdir / "report",
+        )
         self.metric, self.recipe = _METRICS[start.kind], parse_one_shot(config.recipe)
         self.label = recipe_labels([config.recipe])[config.recipe]
         self.name = f"{start.model.layers}x{start.model.hidden}, {self.label}, one shot"
@@ -123,7 +138,10 @@ class _Analysis:
             if dense[self.metric.name] is None:
                 raise InputError(f"data.valid has no labels: {self.metric.name} cannot be measured")
             for name, numbers in (("dense", dense), ("compressed", evaluate(self.compressed))):
-                result |= {f"{measure}_{name}": numbers[measure] for measure in (self.metric.name, "valid_loss")}
+                result |= {
+                    f"{measure}_{name}": numbers[measure]
+                    for measure in (self.metric.name, "valid_loss")
+                }
             if "sensitivity" in parts:
                 result["sensitivity"] = self._sensitivity(evaluate, placement.put_params, dense)
             if "convergence" in parts:
@@ -138,7 +156,10 @@ class _Analysis:
         return self._write("error", [error.row() for error in errors])
 
     def _sensitivity(
-        self, evaluate: Callable[[Params], dict[str, Any]], put: Callable[[Params], Params], dense: dict[str, Any]
+        self,
+        evaluate: Callable[[Params], dict[str, Any]],
+        put: Callable[[Params], Params],
+        dense: dict[str, Any],
     ) -> Rows:
         """Each matrix compressed alone; everything has the same shapes, so nothing is compiled anew."""
         alone = compress_params(self.start.params, _own_thresholds(self.recipe)).params
@@ -157,7 +178,10 @@ class _Analysis:
             rows.append(row)
             bar.update((number + 1) / len(matrices), number + 1)
         bar.close(len(rows))
-        found = [(matrix, self.metric.scale * row["lost"]) for matrix, row in zip(matrices, rows, strict=True)]
+        found = [
+            (matrix, self.metric.scale * row["lost"])
+            for matrix, row in zip(matrices, rows, strict=True)
+        ]
         title = f"{self.name}: each matrix alone"
         self._save("sensitivity", figures.sensitivity(found, self.metric.cost, title))
         return self._write("sensitivity", rows)
@@ -183,9 +207,14 @@ class _Analysis:
                 row |= {f"{measure}_dense": dense[measure], f"{measure}_compressed": small[measure]}
             row["lost"] = self.metric.lost(dense[self.metric.name], small[self.metric.name])
             rows.append(row)
-            session.say(f"step {step}: {self.metric.name} {dense[self.metric.name]:.4f}, lost {row['lost']:.4f}")
+            session.say(
+                f"step {step}: {self.metric.name} {dense[self.metric.name]:.4f}, lost {row['lost']:.4f}"
+            )
         metric = self.metric
-        self._save("convergence", figures.convergence(rows, metric.name, metric.label, metric.scale, self.name))
+        self._save(
+            "convergence",
+            figures.convergence(rows, metric.name, metric.label, metric.scale, self.name),
+        )
         return self._write("convergence", rows)
 
     def _save(self, name: str, figure: Figure) -> None:
@@ -206,7 +235,9 @@ def _own_thresholds(recipe: Recipe) -> Recipe:
     return Recipe(
         tuple(
             dataclasses.replace(operation, scope="tensor")
-            if isinstance(operation, Prune) and operation.scope in ("global", "layer") and not operation.block
+            if isinstance(operation, Prune)
+            and operation.scope in ("global", "layer")
+            and not operation.block
             else operation
             for operation in recipe.operations
         )

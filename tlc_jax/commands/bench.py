@@ -67,7 +67,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if config.bench.task == "compress":
         recipe = parse_recipe(config.recipe)
         if recipe.removes or recipe.finetunes or not recipe.operations:
-            raise InputError(f"recipe={config.recipe}: bench times prune and quantize, such as prune:0.6+quantize:4")
+            raise InputError(
+                f"recipe={config.recipe}: bench times prune and quantize, such as prune:0.6+quantize:4"
+            )
         if with_peers:
             raise InputError("bench.task=compress has no peers: leave out --peers")
     workdir.mkdir(parents=True, exist_ok=True)
@@ -81,16 +83,25 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         lines = bench_compressing.describe(result["compression"])
     else:
         config = microbatch.of_pretraining(config, config.tokenizer.vocab_size, placement, workdir)
-        result |= {"microbatch": microbatch.used(config), **_pretraining(config, placement, with_peers)}
+        result |= {
+            "microbatch": microbatch.used(config),
+            **_pretraining(config, placement, with_peers),
+        }
         lines = _describe(result)
     write_json(workdir / "result.json", result)
-    print(f"device            {result['device']} x {result['devices']} ({result['machine']})", *lines, sep="\n")
+    print(
+        f"device            {result['device']} x {result['devices']} ({result['machine']})",
+        *lines,
+        sep="\n",
+    )
     return result
 
 
 def _pretraining(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:
     vocab_size = config.tokenizer.vocab_size
-    rows = np.random.default_rng(0).integers(FIRST_ORDINARY, vocab_size, (_ROWS, config.data.length))
+    rows = np.random.default_rng(0).integers(
+        FIRST_ORDINARY, vocab_size, (_ROWS, config.data.length)
+    )
     packed = Packed(rows.astype(np.uint16 if vocab_size <= 65536 else np.uint32), "random")
     return {
         "compile": _compilation(config, placement, packed),
@@ -109,7 +120,8 @@ def _step(config: Config, placement: Placement, packed: Packed) -> Variant:
     state = [init_state(placement.put_params(task.init()), task.optimizer)]
     batch = task.batch(0)
     compiled = jax.jit(
-        lambda state, batch, index, fraction: task.step(state, batch, step_key(0, index), fraction), donate_argnums=0
+        lambda state, batch, index, fraction: task.step(state, batch, step_key(0, index), fraction),
+        donate_argnums=0,
     )
 
     def one() -> None:
@@ -156,7 +168,9 @@ def _input(config: Config, packed: Packed) -> float:
     """Tokens per second that one process can prepare."""
     batches = RowBatches([packed], config.optimizer.batch_size, 0)
     steps = iter(range(1, 1_000_000))
-    seconds = alternate({"batch": lambda: _use(batches(next(steps)))}, config.bench.rounds, 50)["batch"]
+    seconds = alternate({"batch": lambda: _use(batches(next(steps)))}, config.bench.rounds, 50)[
+        "batch"
+    ]
     return config.optimizer.batch_size * config.data.length / statistics.median(seconds)
 
 
@@ -177,7 +191,10 @@ def _goodput(config: Config, placement: Placement, packed: Packed) -> dict[str, 
     task = make_task(short, network, batches, lambda params, final: {}, {}, placement)
     with tempfile.TemporaryDirectory() as folder:
         seconds = train(task, short, Path(folder), placement).numbers["seconds"]
-    return {"share": seconds["train"] / (seconds["total"] - seconds["compile"] - seconds["eval"]), "seconds": seconds}
+    return {
+        "share": seconds["train"] / (seconds["total"] - seconds["compile"] - seconds["eval"]),
+        "seconds": seconds,
+    }
 
 
 def _peers(config: Config, placement: Placement, packed: Packed) -> dict[str, Any]:
@@ -191,18 +208,24 @@ def _peers(config: Config, placement: Placement, packed: Packed) -> dict[str, An
 
     variants: dict[str, Callable[[], None]] = {
         HUGGING_FACE: peers.transformers_step(config, vocab_size, tokens_BxL, masked_only=False),
-        "Hugging Face, masked positions, float32": peers.transformers_step(config, vocab_size, tokens_BxL, True),
+        "Hugging Face, masked positions, float32": peers.transformers_step(
+            config, vocab_size, tokens_BxL, True
+        ),
         "plain JAX, all logits, float32": peers.plain_step(config, vocab_size, tokens_BxL),
         "tlc, masked positions, float32": ours("float32"),
         "tlc, masked positions, mix": ours("mix"),
     }
-    return summary(alternate(variants, config.bench.rounds, config.bench.steps), tokens_BxL.size, HUGGING_FACE)
+    return summary(
+        alternate(variants, config.bench.rounds, config.bench.steps), tokens_BxL.size, HUGGING_FACE
+    )
 
 
 def _describe(result: dict[str, Any]) -> list[str]:
     """Lines for the terminal."""
     training, compile_ = result["training"], result["compile"]
-    mfu = "unknown (no peak for this device)" if training["mfu"] is None else f"{training['mfu']:.1%}"
+    mfu = (
+        "unknown (no peak for this device)" if training["mfu"] is None else f"{training['mfu']:.1%}"
+    )
     return [
         f"training          {training['tokens_per_second']:,.0f} tokens/s",
         f"                  {training['flops_per_second'] / 1e9:,.0f} GFLOP/s, MFU {mfu}",

@@ -65,7 +65,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _trains(config: Config, recipe: Recipe) -> bool:
-    return recipe.finetunes or (config.compress.recover > 0 and bool(recipe.prunes or recipe.removes))
+    return recipe.finetunes or (
+        config.compress.recover > 0 and bool(recipe.prunes or recipe.removes)
+    )
 
 
 def _written_out(recipe: Recipe, when: str) -> Recipe:
@@ -73,7 +75,9 @@ def _written_out(recipe: Recipe, when: str) -> Recipe:
     if when == "after":
         return recipe
     if recipe.finetunes:
-        raise InputError(f"{format_recipe(recipe)} says itself when to finetune: leave compress.when at after")
+        raise InputError(
+            f"{format_recipe(recipe)} says itself when to finetune: leave compress.when at after"
+        )
     return Recipe((*recipe.operations, Finetune(), *recipe.quantizes))
 
 
@@ -89,17 +93,29 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
     return {**result, "stage": "compress", "when": config.compress.when}
 
 
-def _with_finetuning(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
+def _with_finetuning(
+    config: Config, workdir: Path, start: StartingPoint, recipe: Recipe
+) -> dict[str, Any]:
     """What comes before finetuning, at once; finetuning with that held; and what comes after."""
-    wanted = {"after": ("mlm", "encoder", "classifier"), "before": ("mlm", "encoder")}[config.compress.when]
+    wanted = {"after": ("mlm", "encoder", "classifier"), "before": ("mlm", "encoder")}[
+        config.compress.when
+    ]
     if start.kind not in wanted:
-        raise InputError(f"finetuning needs a model of kind {' or '.join(wanted)}, and {start.path} is a {start.kind}")
+        raise InputError(
+            f"finetuning needs a model of kind {' or '.join(wanted)}, and {start.path} is a {start.kind}"
+        )
     before, after = recipe.around_finetuning()
-    gradual = tuple(operation for operation in before if isinstance(operation, Prune) and operation.gradual)
-    aware = tuple(operation for operation in before if isinstance(operation, Quantize) and operation.aware)
+    gradual = tuple(
+        operation for operation in before if isinstance(operation, Prune) and operation.gradual
+    )
+    aware = tuple(
+        operation for operation in before if isinstance(operation, Quantize) and operation.aware
+    )
     layers = start.model.layers  # the size that this model was: `params` says what is left of it
     start = _without_structures(start, recipe)
-    at_once = Recipe(tuple(operation for operation in before if operation not in (*gradual, *aware)))
+    at_once = Recipe(
+        tuple(operation for operation in before if operation not in (*gradual, *aware))
+    )
     small = compress_params(start.params, at_once)
     start = dataclasses.replace(start, params=small.params, masks=small.masks)
     trained = train_classifier(config, workdir, start, gradual, aware)
@@ -109,7 +125,9 @@ def _with_finetuning(config: Config, workdir: Path, start: StartingPoint, recipe
     # No other run finetunes as this one did, so its rounds are its own, wherever they are kept.
     recovery = Recovery(trained.work, workdir, str(workdir.absolute()), trained.numbers["accuracy"])
     real = tuple(dataclasses.replace(operation, aware=False) for operation in aware)
-    numbers = _in_order((*real, *after), pruned.params, pruned.masks, recovery, config, start, workdir)
+    numbers = _in_order(
+        (*real, *after), pruned.params, pruned.masks, recovery, config, start, workdir
+    )
     return {**trained.numbers, "layers": layers, **numbers}
 
 
@@ -117,7 +135,9 @@ def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     """Paper 1: the trained model loses weights step by step with recovery, and is quantised then."""
     trains = _trains(config, recipe)
     work = _work(session.adopt_model(config, start.model, start.path), workdir, start, trains)
-    dense = work.evaluate(start.params, False)[work.goal] if recipe.prunes or recipe.removes else 0.0
+    dense = (
+        work.evaluate(start.params, False)[work.goal] if recipe.prunes or recipe.removes else 0.0
+    )
     origin, layers = str(start.path.absolute()), start.model.layers
     if recipe.removes:
         start = _without_structures(start, recipe)
@@ -152,7 +172,9 @@ def _in_order(
         rest = rest[1:]
     work = recovery.work
     meta = {**work.meta, "recipe": _recipe_text(config)}
-    numbers = compressed.finish(params, Recipe(tuple(rest)), masks, meta, start.tokenizer, workdir, work.evaluate)
+    numbers = compressed.finish(
+        params, Recipe(tuple(rest)), masks, meta, start.tokenizer, workdir, work.evaluate
+    )
     work.save_predictions(workdir)
     return {"rounds": recovery.history if recovery.history[1:] else [], **numbers}
 
@@ -170,7 +192,9 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     config = session.adopt_model(config, start.model, start.path)
     evaluation = Evaluation(config, start, workdir, session.open_devices(config, trains=False))
     meta = {**start.meta, "recipe": _recipe_text(config)}
-    numbers = compressed.finish(start.params, recipe, {}, meta, start.tokenizer, workdir, evaluation)
+    numbers = compressed.finish(
+        start.params, recipe, {}, meta, start.tokenizer, workdir, evaluation
+    )
     sizes = {**session.size_numbers(start.network(config.impl)), "layers": layers}
     return {**sizes, "init": str(start.path), **numbers}
 
@@ -178,7 +202,9 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
 def _without_structures(start: StartingPoint, recipe: Recipe) -> StartingPoint:
     """The smaller model."""
     params, model = remove_all(start.params, start.model, recipe.removes)
-    return dataclasses.replace(start, params=params, meta={**start.meta, "model": dataclasses.asdict(model)})
+    return dataclasses.replace(
+        start, params=params, meta={**start.meta, "model": dataclasses.asdict(model)}
+    )
 
 
 def _recipe_text(config: Config) -> str:
@@ -193,6 +219,10 @@ def _work(config: Config, workdir: Path, start: StartingPoint, trains: bool) -> 
         config = microbatch.of_finetuning(config, network, placement, workdir)
         return ClassifierRun(config, network, start.tokenizer, data, placement)
     path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
-    pairs = prepare_pairs(dataclasses.replace(config, tokenizer=path), Path(config.data.cache or workdir / "data"))
-    config = microbatch.of_translation(config, start.tokenizer.vocab_size, pairs.train, placement, workdir)
+    pairs = prepare_pairs(
+        dataclasses.replace(config, tokenizer=path), Path(config.data.cache or workdir / "data")
+    )
+    config = microbatch.of_translation(
+        config, start.tokenizer.vocab_size, pairs.train, placement, workdir
+    )
     return TranslatorRun(config, network, start.tokenizer, pairs.train, pairs.valid, placement)

@@ -27,7 +27,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Evaluates in `workdir`; returns what result.json says."""
     del options
     if not config.init.source:
-        raise InputError("nothing to evaluate: name a run, a checkpoint or an artifact with --init=DIR")
+        raise InputError(
+            "nothing to evaluate: name a run, a checkpoint or an artifact with --init=DIR"
+        )
     starting_point.find(config.init.source)
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)

@@ -41,7 +41,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Exports into `workdir`; returns what result.json says."""
     del options
     if not config.init.source:
-        raise InputError("nothing to export: name a run, a checkpoint or an artifact with --init=DIR")
+        raise InputError(
+            "nothing to export: name a run, a checkpoint or an artifact with --init=DIR"
+        )
     starting_point.find(config.init.source)
     if config.export.format == "onnx":
         onnx_file.require_packages()
@@ -56,10 +58,14 @@ def _refuse_other_content(workdir: Path) -> None:
     if not workdir.is_dir() or all(path.name.startswith(".") for path in workdir.iterdir()):
         return
     if not (workdir / "config.json").exists():
-        raise InputError(f"--workdir={workdir} holds something else: name an empty directory or a new one")
+        raise InputError(
+            f"--workdir={workdir} holds something else: name an empty directory or a new one"
+        )
     result = workdir / "result.json"
     if result.exists() and read_json(result).get("stage") != "export":
-        raise InputError(f"--workdir={workdir} holds the run of another stage: name an empty directory or a new one")
+        raise InputError(
+            f"--workdir={workdir} holds the run of another stage: name an empty directory or a new one"
+        )
 
 
 def _export(config: Config, workdir: Path) -> dict[str, Any]:
@@ -96,7 +102,9 @@ def _write_whole(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[
     try:
         facts = write(part)
         _settle(part)
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that ended before it could write result.json
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # of a run that ended before it could write result.json
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -125,7 +133,9 @@ def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[st
     metadata = {**start.meta, "recipe": start.recipe}
     types = onnx_file.write(folder / "model.onnx", network, start.params, quantized, metadata)
     if floats := [path for path, codes in quantized.items() if not onnx_file.stays_integer(codes)]:
-        session.say(f"as float32, since ONNX has no form for how they are quantised: {', '.join(floats)}")
+        session.say(
+            f"as float32, since ONNX has no form for how they are quantised: {', '.join(floats)}"
+        )
     _write_tokenizer(folder, start)
     return {"opset": onnx_file.OPSET, "types": types}
 

@@ -43,7 +43,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if config.init.source:
         starting_point.find(config.init.source)
     if not config.seeds:
-        return session.run_once(workdir, config, lambda: finetune(config, workdir) | latencies.of_run(config, workdir))
+        return session.run_once(
+            workdir, config, lambda: finetune(config, workdir) | latencies.of_run(config, workdir)
+        )
 
     def sweep() -> dict[str, Any]:
         results = {}
@@ -72,7 +74,8 @@ def _summary(results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         "accuracy": statistics.fmean(r["accuracy"] for r in results.values()),
         "accuracy_over_seeds": spread([r["accuracy"] for r in results.values()]),
         "accuracy_by_split": {
-            name: spread([r["accuracy_by_split"][name] for r in results.values()]) for name in splits
+            name: spread([r["accuracy_by_split"][name] for r in results.values()])
+            for name in splits
         },
         "runs": {str(seed): f"seed-{seed}" for seed in results},
     }
@@ -106,8 +109,12 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
     if recipe.operations:
         meta = {**work.meta, "recipe": result["recipe"]}
         # What was quantised is quantised anew; what was rounded while the start was trained is now, too.
-        anew = Recipe(tuple(dataclasses.replace(operation, aware=False) for operation in recipe.quantizes))
-        result |= compressed.finish(trained.params, anew, trained.masks, meta, work.tokenizer, workdir, work.evaluate)
+        anew = Recipe(
+            tuple(dataclasses.replace(operation, aware=False) for operation in recipe.quantizes)
+        )
+        result |= compressed.finish(
+            trained.params, anew, trained.masks, meta, work.tokenizer, workdir, work.evaluate
+        )
     work.save_predictions(workdir)
     return result
 
@@ -134,7 +141,9 @@ def train_classifier(
     if start is None:
         session.check_special_ids(config.model, tokenizer)
     session.keep_tokenizer(tokenizer, workdir)
-    data = load_data(config, tokenizer, start.labels if start and start.kind == "classifier" else None)
+    data = load_data(
+        config, tokenizer, start.labels if start and start.kind == "classifier" else None
+    )
     placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
     config = microbatch.of_finetuning(config, network, placement, workdir)
@@ -146,7 +155,9 @@ def train_classifier(
     if start is not None:
         masks = restrict_masks(start.masks, init)
         init = starting_point.grafted(init, start)
-    outcome = train(work.task(lambda: init, Held(masks, gradual, aware)), config, workdir, placement)
+    outcome = train(
+        work.task(lambda: init, Held(masks, gradual, aware)), config, workdir, placement
+    )
     numbers = {
         "stage": "finetune",
         **session.size_numbers(network),

@@ -139,10 +139,14 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
     """The plan of one size."""
     work, rows_per_epoch = _work(kind, config, target.place, workdir)
     room = dataclasses.replace(target.room, state_copies=state_copies(config))
-    compiler = Compiler(target.place, workdir / COMPILATIONS, _tpu_facts if target.chip else lambda text: {})
+    compiler = Compiler(
+        target.place, workdir / COMPILATIONS, _tpu_facts if target.chip else lambda text: {}
+    )
 
     def footprint(size: int) -> Footprint:
-        session.say(f"{config.model.layers}x{config.model.hidden}: microbatch {size} of {work.batch_size} {work.unit}")
+        session.say(
+            f"{config.model.layers}x{config.model.hidden}: microbatch {size} of {work.batch_size} {work.unit}"
+        )
         return compiler.footprint(work.program(size))
 
     fit = largest(work.microbatches, footprint, room)
@@ -158,11 +162,17 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
         "flops_per_step": work.cost.flops,
         "fits": fit.microbatch is not None,
         "microbatch": fit.microbatch,
-        "compiled": {str(size): _memory(found, room) for size, found in sorted(fit.footprints.items())},
+        "compiled": {
+            str(size): _memory(found, room) for size, found in sorted(fit.footprints.items())
+        },
         "programs_compiled": compiler.compiled,
     }
     time = _time(config, work, fit, target)
-    return {**plan, "step": dataclasses.asdict(time), **_speed(config, work, time, rows_per_epoch, target)}
+    return {
+        **plan,
+        "step": dataclasses.asdict(time),
+        **_speed(config, work, time, rows_per_epoch, target),
+    }
 
 
 def _work(kind: str, config: Config, place: Placement, workdir: Path) -> tuple[Work, float | None]:
@@ -199,12 +209,18 @@ def _time(config: Config, work: Work, fit: Fit, target: _Target) -> StepTime:
     if fit.microbatch is None:
         return StepTime(None, "nothing fits")
     if target.chip is None:
-        return measure(work.program(fit.microbatch), target.place, work.network.vocab_size, config.plan.seconds)
+        return measure(
+            work.program(fit.microbatch), target.place, work.network.vocab_size, config.plan.seconds
+        )
     peak = flops.peak_flops(target.kind, config.impl.matmul)
-    return estimate(fit.footprints[fit.microbatch].facts, target.chip, work.cost.flops, peak, target.devices)
+    return estimate(
+        fit.footprints[fit.microbatch].facts, target.chip, work.cost.flops, peak, target.devices
+    )
 
 
-def _speed(config: Config, work: Work, time: StepTime, rows_per_epoch: float | None, target: _Target) -> dict[str, Any]:
+def _speed(
+    config: Config, work: Work, time: StepTime, rows_per_epoch: float | None, target: _Target
+) -> dict[str, Any]:
     """Tokens per second, MFU, and what the budget buys."""
     seconds, cost = time.seconds, work.cost
     per_step = {

@@ -61,12 +61,16 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     count = 0
     with _written(output) as out:
         out.write(answers.header)
-        for block in _with_progress(files.example_blocks(source, config.data, _ROWS), files.size_hint(source)):
+        for block in _with_progress(
+            files.example_blocks(source, config.data, _ROWS), files.size_hint(source)
+        ):
             out.writelines(f"{row}\n" for row in answers(params, block))
             out.flush()
             count += len(block)
     if answers.cut:
-        session.say(f"{answers.cut} of {count} texts were cut to data.length={config.data.length} tokens")
+        session.say(
+            f"{answers.cut} of {count} texts were cut to data.length={config.data.length} tokens"
+        )
     return {"examples": count, "cut": answers.cut}
 
 
@@ -81,7 +85,9 @@ class _Labels:
     def __init__(self, config: Config, start: StartingPoint, placement: Placement):
         self._config, self._start, self.cut = config, start, 0
         batch_size = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = ClassificationEvaluator(start.network(config.impl), [], batch_size, placement)
+        self._evaluator = ClassificationEvaluator(
+            start.network(config.impl), [], batch_size, placement
+        )
         self._source = Source("files", config.predict.input, "", "input", 0.0, config.predict.input)
         self.header = "\t".join(["label", *start.labels]) + "\n"
 
@@ -90,11 +96,18 @@ class _Labels:
         texts = dataclasses.replace(block, labels=None)
         labels, tokenizer = self._start.labels, self._start.tokenizer
         split = encode_examples(
-            self._source, texts, self._config.data.length, tokenizer, labels, self._config.impl.threads
+            self._source,
+            texts,
+            self._config.data.length,
+            tokenizer,
+            labels,
+            self._config.impl.threads,
         )
         self.cut += split.truncated
         for row in self._evaluator.predict(params, split).probabilities:
-            yield "\t".join([labels[int(row.argmax())], *(f"{probability:.6f}" for probability in row)])
+            yield "\t".join(
+                [labels[int(row.argmax())], *(f"{probability:.6f}" for probability in row)]
+            )
 
 
 class _Translations:
@@ -105,19 +118,25 @@ class _Translations:
     def __init__(self, config: Config, start: StartingPoint, placement: Placement):
         self._config, self._tokenizer, self.cut = config, start.tokenizer, 0
         buckets = config.data.buckets
-        self._decoder = Decoder(start.network(config.impl), config.decode, buckets, start.tokenizer, placement)
+        self._decoder = Decoder(
+            start.network(config.impl), config.decode, buckets, start.tokenizer, placement
+        )
         self._widths: tuple[int, ...] = ()
 
     def __call__(self, params: Params, block: Examples) -> Iterator[str]:
         length, threads = self._config.data.length, self._config.impl.threads
-        split = encode_split("input", block.texts, [""] * len(block), length, self._tokenizer, threads)
+        split = encode_split(
+            "input", block.texts, [""] * len(block), length, self._tokenizer, threads
+        )
         self.cut += split.cut
         if not self._widths:
             # Those of the first block stay, or each block would be compiled for anew. The last one holds anything.
             found = best_widths(split.pairs.lengths[:, 0], self._config.data.buckets)
             self._widths = tuple(sorted({*found, max(length, found[-1])}))
         translations = self._decoder(params, split, widths=self._widths)
-        for number, texts, scores in zip(block.ids, translations.texts, translations.scores, strict=True):
+        for number, texts, scores in zip(
+            block.ids, translations.texts, translations.scores, strict=True
+        ):
             if self._config.decode.nbest == 1:
                 yield one_line(texts[0])
                 continue

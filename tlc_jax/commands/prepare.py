@@ -47,7 +47,16 @@ def _text(config: Config, cache: Path) -> dict[str, Any]:
 
 def _pairs(config: Config, cache: Path) -> dict[str, Any]:
     prepared = prepare_pairs(config, cache)
-    kept = ("spec", "pairs", "kept", "empty", "too_long", "unequal", "source_tokens", "target_tokens")
+    kept = (
+        "spec",
+        "pairs",
+        "kept",
+        "empty",
+        "too_long",
+        "unequal",
+        "source_tokens",
+        "target_tokens",
+    )
     return {
         "tokenizer_hash": prepared.tokenizer.hash,
         "vocab_size": prepared.tokenizer.vocab_size,

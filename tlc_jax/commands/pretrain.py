@@ -44,11 +44,19 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
-    start = starting_point.load(config.init.source, config.impl, config.tokenizer.path) if config.init.source else None
+    start = (
+        starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+        if config.init.source
+        else None
+    )
     if start is not None:
         starting_point.require_dense(start, ("mlm", "encoder"))
         config = session.adopt_model(config, start.model, start.path)
-    data = prepare(config, Path(config.data.cache or workdir / "data"), tokenizer=start.tokenizer if start else None)
+    data = prepare(
+        config,
+        Path(config.data.cache or workdir / "data"),
+        tokenizer=start.tokenizer if start else None,
+    )
     session.check_special_ids(config.model, data.tokenizer)
     session.keep_tokenizer(data.tokenizer, workdir)
     placement = session.open_devices(config)
@@ -57,7 +65,9 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     abstract = network.abstract()
     count = flops.parameter_count(config.model, data.tokenizer.vocab_size)
     session.write_parameter_table(config, abstract, placement, workdir)
-    session.say(f"{config.model.layers}x{config.model.hidden}: {count.total:,} parameters, table in parameters.txt")
+    session.say(
+        f"{config.model.layers}x{config.model.hidden}: {count.total:,} parameters, table in parameters.txt"
+    )
 
     evaluator = PerplexityEvaluator(
         masked_language(network, config.objective, data.tokenizer.special),
@@ -106,7 +116,9 @@ def make_task(
     special: SpecialIds = OURS,
 ) -> Task:
     """The task of training `network` on masked tokens."""
-    optimizer, step = make_step(config, network, masked_language(network, config.objective, special))
+    optimizer, step = make_step(
+        config, network, masked_language(network, config.objective, special)
+    )
     cost = cost_per_step(config, network.vocab_size, batches.rows_per_epoch)
     rows = config.optimizer.batch_size
     own_rows = placement.own_rows(rows)

@@ -63,7 +63,10 @@ def _best(choice: tables.Choice) -> dict[str, Any]:
 
 
 def summary(
-    study: Study, found: Mapping[Kind, Regime], claims: Sequence[Claim], chosen: Sequence[tables.Choice]
+    study: Study,
+    found: Mapping[Kind, Regime],
+    claims: Sequence[Claim],
+    chosen: Sequence[tables.Choice],
 ) -> list[str]:
     """The report in one screen of text: what was evaluated, the best models, the regimes, the verdicts."""
     lines = [f"{study.name}: {page.coverage(study)}", ""]

@@ -46,12 +46,20 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     jobs = expand(config, workdir)
     if options.get("list"):
         for job in jobs:
-            print(job.number, state(job, jobs), job.name, ",".join(map(str, job.needs)) or "-", sep="\t")
+            print(
+                job.number,
+                state(job, jobs),
+                job.name,
+                ",".join(map(str, job.needs)) or "-",
+                sep="\t",
+            )
         return {}
     chosen = jobs
     if (number := options.get("job")) is not None:
         if not 0 <= number < len(jobs):
-            raise InputError(f"--job={number}: this study has jobs 0 to {len(jobs) - 1}; see --list")
+            raise InputError(
+                f"--job={number}: this study has jobs 0 to {len(jobs) - 1}; see --list"
+            )
         chosen = needed_first(jobs[number], jobs)
     session.set_up(config)
     claim_study(config, workdir)
@@ -89,7 +97,9 @@ def claim_study(config: Config, workdir: Path) -> None:
         return
     try:
         claim(workdir, config).close()
-    except InUse:  # another job of this study is being started at this moment, and checks the same thing
+    except (
+        InUse
+    ):  # another job of this study is being started at this moment, and checks the same thing
         log.debug("%s is being claimed by another process", workdir)
 
 
@@ -166,7 +176,17 @@ def _write_tables(jobs: list[Job], workdir: Path) -> None:
 
 
 _MEASURED = (
-    *("layers", "hidden", "params", "params_nonembedding", "recipe", "sparsity", "sparsity_all", "bits", "nonzero"),
+    *(
+        "layers",
+        "hidden",
+        "params",
+        "params_nonembedding",
+        "recipe",
+        "sparsity",
+        "sparsity_all",
+        "bits",
+        "nonzero",
+    ),
     *(
         "bytes_ideal",
         "bytes_paper",
@@ -179,7 +199,15 @@ _MEASURED = (
     *("when",),
 )
 _OF_TRANSLATORS = (
-    *("bleu", "bleu_signature", "chrf", "chrf_signature", "bleu_tokenized", "approx_bleu", "token_accuracy"),
+    *(
+        "bleu",
+        "bleu_signature",
+        "chrf",
+        "chrf_signature",
+        "bleu_tokenized",
+        "approx_bleu",
+        "token_accuracy",
+    ),
     *("sentences", "cut"),
 )
 
@@ -188,10 +216,14 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     """One line of results.jsonl: a compressed model, and where it comes from."""
     result = read_json(job.workdir / "result.json")
     # None where an encoder came from elsewhere: how it was trained is not known here.
-    trained = next((jobs[n] for n in job.ancestors(jobs) if jobs[n].stage in ("pretrain", "translate")), None)
+    trained = next(
+        (jobs[n] for n in job.ancestors(jobs) if jobs[n].stage in ("pretrain", "translate")), None
+    )
     translator = trained is not None and trained.stage == "translate"
     row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
-    row |= {name: result.get(name) for name in (*_MEASURED, *(_OF_TRANSLATORS if translator else ()))}
+    row |= {
+        name: result.get(name) for name in (*_MEASURED, *(_OF_TRANSLATORS if translator else ()))
+    }
     row |= {name: value for name, value in result.items() if name.startswith("latency_ms_")}
     if timed := result.get("latency"):
         row |= {f"latency_{name}": timed[name] for name in ("length", "computes", "device")}

@@ -59,7 +59,9 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
             f"{facts['too_long']:,} longer than {config.data.length} tokens, {facts['unequal']:,} of unequal lengths"
         )
     placement = session.open_devices(config)
-    config = microbatch.of_translation(config, data.tokenizer.vocab_size, data.train, placement, workdir)
+    config = microbatch.of_translation(
+        config, data.tokenizer.vocab_size, data.train, placement, workdir
+    )
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
     work = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
     padding = work.batches.padding()
@@ -69,7 +71,9 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     )
     session.write_parameter_table(config, network.abstract(), placement, workdir)
     size = session.size_numbers(network)
-    session.say(f"{config.model.layers}x{config.model.hidden}: {size['params']:,} parameters, table in parameters.txt")
+    session.say(
+        f"{config.model.layers}x{config.model.hidden}: {size['params']:,} parameters, table in parameters.txt"
+    )
 
     fresh = network.init(jax.random.key(config.seed))
     task = work.task(lambda: start.params if start else fresh)
@@ -80,7 +84,11 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     if config.checkpoint.average > 1:
         params, steps = _average(network, workdir, config.checkpoint.average)
         save_params(workdir / AVERAGED, 0, params, {**work.meta, "averaged": steps})
-        numbers |= {"averaged_steps": steps, "valid_loss_last": numbers["valid_loss"], **work.evaluate(params, True)}
+        numbers |= {
+            "averaged_steps": steps,
+            "valid_loss_last": numbers["valid_loss"],
+            **work.evaluate(params, True),
+        }
     work.save_predictions(workdir)
     return {
         "stage": "translate",
@@ -90,7 +98,9 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         "vocab_size": data.tokenizer.vocab_size,
         "init": str(start.path) if start else "scratch",
         "padding": padding,
-        "pairs": {name: {key: facts[key] for key in _COUNTED} for name, facts in data.facts.items()},
+        "pairs": {
+            name: {key: facts[key] for key in _COUNTED} for name, facts in data.facts.items()
+        },
         **numbers,
         "samples": work.samples(),
         **session.provenance(),
@@ -106,7 +116,9 @@ def _average(network: Network, workdir: Path, count: int) -> tuple[Params, list[
     steps = complete_steps(directory)[:count]
     mean: Params | None = None
     for step in steps:
-        params = jax.tree.map(lambda leaf: leaf / len(steps), read_params(directory, step, network.abstract()))
+        params = jax.tree.map(
+            lambda leaf: leaf / len(steps), read_params(directory, step, network.abstract())
+        )
         mean = params if mean is None else jax.tree.map(jax.numpy.add, mean, params)
     assert mean is not None, "training leaves a checkpoint"
     return mean, steps

@@ -75,7 +75,9 @@ def _zero(values: dict[str, Any], masks: Masks) -> None:
         values[path] = zero_pruned(values[path], mask)
 
 
-def _with_masks(quantized: Mapping[str, QuantizedTensor], masks: Masks) -> dict[str, QuantizedTensor]:
+def _with_masks(
+    quantized: Mapping[str, QuantizedTensor], masks: Masks
+) -> dict[str, QuantizedTensor]:
     kept = flatten(masks)
     return {
         path: dataclasses.replace(tensor, kept=None if path not in kept else np.asarray(kept[path]))

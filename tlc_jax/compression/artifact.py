@@ -87,8 +87,18 @@ def save_artifact(path: Path, model: Compressed, metadata: Mapping[str, Any]) ->
             tensors[f"{name}:kept"] = packing.pack_mask(mask)
         if mask is not None or name in model.quantized:
             shapes[name] = list(leaf.shape)
-    grouped = {name: tensor.grouped for name, tensor in model.quantized.items() if tensor.grouped is not None}
-    header = {"format": FORMAT, "shapes": shapes, "bits": bits, "grouped": grouped, "metadata": dict(metadata)}
+    grouped = {
+        name: tensor.grouped
+        for name, tensor in model.quantized.items()
+        if tensor.grouped is not None
+    }
+    header = {
+        "format": FORMAT,
+        "shapes": shapes,
+        "bits": bits,
+        "grouped": grouped,
+        "metadata": dict(metadata),
+    }
     _write(path, tensors, _json({**header, "checksum": _checksum(header, tensors)}))
 
 
@@ -100,9 +110,13 @@ def load_artifact(path: Path) -> Artifact:
     """
     header, tensors = _read(path)
     if header.get("format") != FORMAT:
-        raise InputError(f"{path}: artifact format {header.get('format')} is not known here; compress the model again")
+        raise InputError(
+            f"{path}: artifact format {header.get('format')} is not known here; compress the model again"
+        )
     if header.pop("checksum", None) != _checksum(header, tensors):
-        raise InputError(f"{path}: the artifact is damaged (its checksum differs); copy it or compress the model again")
+        raise InputError(
+            f"{path}: the artifact is damaged (its checksum differs); copy it or compress the model again"
+        )
     shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
     bits, grouped = header["bits"], header.get("grouped", {})
     masks = {
@@ -111,7 +125,8 @@ def load_artifact(path: Path) -> Artifact:
         if name.endswith(":kept")
     }
     quantized = {
-        name: _unpacked(name, tensors, shapes[name], bits[name], masks.get(name), grouped.get(name)) for name in bits
+        name: _unpacked(name, tensors, shapes[name], bits[name], masks.get(name), grouped.get(name))
+        for name in bits
     }
     params = {name: dequantize_leaf(tensor) for name, tensor in quantized.items()}
     for name in (name for name in tensors if ":" not in name):
@@ -138,7 +153,9 @@ def _unpacked(
     zero = tensors.get(f"{name}:zero")
     count = int(np.prod(shape)) if kept is None else int(np.count_nonzero(kept))
     unsigned = packing.unpack(tensors[f"{name}:codes"], bits, count)
-    codes = (unsigned + np.uint8(lowest_code(bits, zero is None) % 256)).view(np.int8 if zero is None else np.uint8)
+    codes = (unsigned + np.uint8(lowest_code(bits, zero is None) % 256)).view(
+        np.int8 if zero is None else np.uint8
+    )
     codes = codes.reshape(shape) if kept is None else _spread(codes, kept)
     return QuantizedTensor(codes, tensors[f"{name}:scale"], zero, bits, kept, grouped)
 
@@ -166,7 +183,9 @@ def _write(path: Path, tensors: dict[str, np.ndarray], header: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it; safetensors would let the owner alone read
+        mode = (
+            temporary.stat().st_mode
+        )  # as the umask has it; safetensors would let the owner alone read
         save_file(tensors, temporary, {KEY: header})
         temporary.chmod(mode)
         with temporary.open("rb") as file:
@@ -180,13 +199,19 @@ def _write(path: Path, tensors: dict[str, np.ndarray], header: str) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
-        raise InputError(f"{path}: no such artifact; `tlc compress` writes artifact/model.safetensors in its workdir")
+        raise InputError(
+            f"{path}: no such artifact; `tlc compress` writes artifact/model.safetensors in its workdir"
+        )
     try:
         with safe_open(path, "np") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise InputError(f"{path}: not an artifact, or a truncated one ({error}); compress the model again") from error
+        raise InputError(
+            f"{path}: not an artifact, or a truncated one ({error}); compress the model again"
+        ) from error
     if not isinstance(header, dict):
-        raise InputError(f"{path}: a safetensors file, but not an artifact of tlc; make one with `tlc compress`")
+        raise InputError(
+            f"{path}: a safetensors file, but not an artifact of tlc; make one with `tlc compress`"
+        )
     return header, tensors

@@ -18,11 +18,21 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     padded = np.zeros(-(-codes.size // LANES) * LANES, np.uint8)
     padded[: codes.size] = codes
     words = padded.view("<u8")
-    for lane in (8, 16, 32):  # of two neighbouring lanes the upper one moves down to meet the lower one
+    for lane in (
+        8,
+        16,
+        32,
+    ):  # of two neighbouring lanes the upper one moves down to meet the lower one
         filled = bits * lane // LANES
         lower = _every_other(lane, filled)
-        words = (words & lower) | ((words >> np.uint64(lane - filled)) & (lower << np.uint64(filled)))
-    return words.view(np.uint8).reshape(-1, LANES)[:, :bits].reshape(-1)[: packed_size(codes.size, bits)]
+        words = (words & lower) | (
+            (words >> np.uint64(lane - filled)) & (lower << np.uint64(filled))
+        )
+    return (
+        words.view(np.uint8)
+        .reshape(-1, LANES)[:, :bits]
+        .reshape(-1)[: packed_size(codes.size, bits)]
+    )
 
 
 def unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
@@ -37,7 +47,9 @@ def unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
     for lane in (32, 16, 8):
         filled = bits * lane // LANES
         lower = _every_other(lane, filled)
-        merged = (merged & lower) | ((merged & (lower << np.uint64(filled))) << np.uint64(lane - filled))
+        merged = (merged & lower) | (
+            (merged & (lower << np.uint64(filled))) << np.uint64(lane - filled)
+        )
     return merged.view(np.uint8)[:count]
 
 
@@ -53,7 +65,11 @@ def pack_mask(mask: np.ndarray) -> np.ndarray:
 
 def unpack_mask(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of `pack_mask`."""
-    return np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little").view(bool).reshape(shape)
+    return (
+        np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little")
+        .view(bool)
+        .reshape(shape)
+    )
 
 
 def _every_other(lane: int, filled: int) -> np.uint64:

@@ -52,7 +52,11 @@ class Held:
         masks = self.masks
         for prune in self.gradual:
             scope = prunable(params, prune.embeddings, prune.only)
-            whole = {path: jnp.ones(leaf.shape, bool) for path, leaf in flatten(params).items() if scope[path]}
+            whole = {
+                path: jnp.ones(leaf.shape, bool)
+                for path, leaf in flatten(params).items()
+                if scope[path]
+            }
             masks = join_masks(masks, unflatten(whole))
         return mask_updates(masks) if masks else None
 
@@ -64,15 +68,23 @@ class Held:
 
     def stage(self, fraction: float) -> int:
         """How often gradual pruning has pruned when this fraction of the budget is used; 0 without any."""
-        return min(GRADUAL_STAGES, int(GRADUAL_STAGES * fraction / GRADUAL_SHARE)) if self.gradual else 0
+        return (
+            min(GRADUAL_STAGES, int(GRADUAL_STAGES * fraction / GRADUAL_SHARE))
+            if self.gradual
+            else 0
+        )
 
     def advance(self, params: Params, optimizer_state: Any, stage: int) -> tuple[Params, Any]:
         """Parameters and optimizer state pruned to a stage; doing so twice changes nothing more."""
         masks = optax.tree.get(optimizer_state, "masks")
         for prune in self.gradual:
-            masks = join_masks(masks, magnitude_masks(params, prune, sparsity_at(prune.sparsity, stage)))
+            masks = join_masks(
+                masks, magnitude_masks(params, prune, sparsity_at(prune.sparsity, stage))
+            )
         new = apply_masks(params, masks), clear_moments(optimizer_state, masks)
-        return jax.tree.map(lambda leaf, old: jax.device_put(leaf, old.sharding), new, (params, optimizer_state))
+        return jax.tree.map(
+            lambda leaf, old: jax.device_put(leaf, old.sharding), new, (params, optimizer_state)
+        )
 
 
 NOTHING = Held()

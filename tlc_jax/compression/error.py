@@ -79,7 +79,9 @@ class MatrixError:
 
     def row(self) -> dict[str, Any]:
         """For a table."""
-        least, first, median, third, greatest = np.quantile(self.norms, (0, 0.25, 0.5, 0.75, 1)).tolist()
+        least, first, median, third, greatest = np.quantile(
+            self.norms, (0, 0.25, 0.5, 0.75, 1)
+        ).tolist()
         matrix = self.matrix
         return {
             "path": matrix.path, "kind": matrix.kind, "layer": matrix.layer, "outputs": len(self.norms),
@@ -100,14 +102,24 @@ def matrices(params: Params, compressed: Params, layers: int) -> list[Matrix]:
       InputError: the compressed parameters are of other shapes, or nothing was changed.
     """
     before, after = flatten(params), flatten(compressed)
-    if {path: leaf.shape for path, leaf in before.items()} != {path: leaf.shape for path, leaf in after.items()}:
-        raise InputError("this recipe changes the shape of the model: its matrices cannot be compared one by one")
+    if {path: leaf.shape for path, leaf in before.items()} != {
+        path: leaf.shape for path, leaf in after.items()
+    }:
+        raise InputError(
+            "this recipe changes the shape of the model: its matrices cannot be compared one by one"
+        )
     scope = compressible(params, embeddings=True)
-    changed = [p for p in before if scope[p] and not np.array_equal(np.asarray(before[p]), np.asarray(after[p]))]
+    changed = [
+        p
+        for p in before
+        if scope[p] and not np.array_equal(np.asarray(before[p]), np.asarray(after[p]))
+    ]
     if not changed:
         raise InputError("this recipe changes no matrix of the model: name another one in recipe")
     kinds = select(KINDS, before, default="other")
-    found = [matrix for path in changed for matrix in _stacked(path, kinds[path], before[path], layers)]
+    found = [
+        matrix for path in changed for matrix in _stacked(path, kinds[path], before[path], layers)
+    ]
     return sorted(found, key=_place)
 
 
@@ -118,7 +130,9 @@ def _stacked(path: str, kind: str, leaf: Any, layers: int) -> list[Matrix]:
     if leaf.ndim == 2:
         return [Matrix(path, kind, name, None, None)]
     shared = len(leaf) < layers
-    return [Matrix(path, kind, name, None if shared else index + 1, index) for index in range(len(leaf))]
+    return [
+        Matrix(path, kind, name, None if shared else index + 1, index) for index in range(len(leaf))
+    ]
 
 
 def _place(matrix: Matrix) -> tuple[int, int, int]:
@@ -137,12 +151,17 @@ def _error(matrix: Matrix, before: np.ndarray, after: np.ndarray) -> MatrixError
     difference = before.astype(np.float64) - after
     squares = np.sum(difference**2, axis=-2 if output_axis(matrix.path) == -1 else -1)
     whole = float(np.sum(before.astype(np.float64) ** 2))
-    return MatrixError(matrix, np.sqrt(squares), float(np.sqrt(squares.sum() / whole)) if whole else 0.0)
+    return MatrixError(
+        matrix, np.sqrt(squares), float(np.sqrt(squares.sum() / whole)) if whole else 0.0
+    )
 
 
 def with_one(matrix: Matrix, params: Params, compressed: Params) -> np.ndarray:
     """The parameter that a matrix belongs to, with that matrix compressed and all others of its stack as they were."""
-    before, after = np.asarray(flatten(params)[matrix.path]), np.asarray(flatten(compressed)[matrix.path])
+    before, after = (
+        np.asarray(flatten(params)[matrix.path]),
+        np.asarray(flatten(compressed)[matrix.path]),
+    )
     if matrix.index is None:
         return after
     leaf = before.copy()

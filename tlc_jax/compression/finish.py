@@ -49,18 +49,25 @@ def finish(
       the numbers of the model as the artifact holds it, its sparsity, bits and sizes.
     """
     path = workdir / ARTIFACT
-    numbers = _pack(compress_params(params, recipe, masks, consume=True), path, meta, tokenizer, workdir)
+    numbers = _pack(
+        compress_params(params, recipe, masks, consume=True), path, meta, tokenizer, workdir
+    )
     packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
     saved = save_params(workdir / "compressed", 0, packed, meta)
     return {**numbers, "bytes_checkpoint": directory_bytes(saved), **evaluate(packed, True)}
 
 
-def _pack(model: Compressed, path: Path, meta: dict[str, Any], tokenizer: Tokenizer, workdir: Path) -> dict[str, Any]:
+def _pack(
+    model: Compressed, path: Path, meta: dict[str, Any], tokenizer: Tokenizer, workdir: Path
+) -> dict[str, Any]:
     """Writes the artifact, with its tokenizer and a table; returns numbers of the model."""
     if processes.first():
         path.parent.mkdir(exist_ok=True)
         save_artifact(path, model, meta)
-        for folder in (path.parent, workdir):  # an artifact is to be moved, a checkpoint to be read where it lies
+        for folder in (
+            path.parent,
+            workdir,
+        ):  # an artifact is to be moved, a checkpoint to be read where it lies
             tokenizer.save(folder / tokenizer.file_name)
         (workdir / "compressed.txt").write_text(_table(model), encoding="utf-8")
     processes.barrier()

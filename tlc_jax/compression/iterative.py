@@ -55,11 +55,15 @@ class Recovery:
         self.history.append({"sparsity": 0.0, **numbers})
         return params
 
-    def pruned(self, params: Params, masks: dict[str, Any], prune: Prune) -> tuple[Params, dict[str, Any]]:
+    def pruned(
+        self, params: Params, masks: dict[str, Any], prune: Prune
+    ) -> tuple[Params, dict[str, Any]]:
         """Prunes round by round: parameters and masks, which join those that were there."""
         any_target = dataclasses.replace(prune, sparsity=0.0, block=0) if not prune.block else prune
         with self._directory([*self._done, any_target]) as directory:
-            rounds = (prune.sparsity,) if prune.block else schedule(prune.sparsity, self.settings.step)
+            rounds = (
+                (prune.sparsity,) if prune.block else schedule(prune.sparsity, self.settings.step)
+            )
             for sparsity in rounds:
                 masks = join_masks(masks, magnitude_masks(params, prune, sparsity))
                 params, numbers = self._round(directory, round(1000 * sparsity), params, masks)
@@ -73,8 +77,12 @@ class Recovery:
         """One round, or what was kept of it."""
         kept = directory / "kept"
         if number in complete_steps(kept):
-            return read_params(kept, number, self.work.network.abstract()), read_meta(kept, number)["round"]
-        params, numbers = self._recover(directory / str(number), number, apply_masks(params, masks), masks)
+            return read_params(kept, number, self.work.network.abstract()), read_meta(kept, number)[
+                "round"
+            ]
+        params, numbers = self._recover(
+            directory / str(number), number, apply_masks(params, masks), masks
+        )
         save_params(kept, number, params, {"round": numbers})
         session.discard(directory / str(number))
         return params, numbers
@@ -91,12 +99,14 @@ class Recovery:
         every = max(1, round(self.work.steps_per_epoch / self.settings.recover_evals))
         config = dataclasses.replace(
             config,
-            seed=config.seed + number,  # other examples come first in each round, and others are dropped out
+            seed=config.seed
+            + number,  # other examples come first in each round, and others are dropped out
             budget=Budget(epochs=self.settings.recover_epochs),
             eval=dataclasses.replace(config.eval, every_seconds=0.0, every_steps=every),
         )
         task = dataclasses.replace(
-            self.work.task(lambda: params, Held(masks), config.seed), enough=lambda metrics: metrics[name] >= self.goal
+            self.work.task(lambda: params, Held(masks), config.seed),
+            enough=lambda metrics: metrics[name] >= self.goal,
         )
         workdir.mkdir(parents=True, exist_ok=True)
         outcome = train(task, config, workdir, self.work.placement)
@@ -110,7 +120,9 @@ class Recovery:
         config = self.work.config
         text = format_recipe(Recipe(tuple(operations)))
         name = hashlib.sha256(_identity(config, self.origin, text).encode()).hexdigest()[:16]
-        directory = (Path(config.compress.cache) if config.compress.cache else self.workdir / "rounds") / name
+        directory = (
+            Path(config.compress.cache) if config.compress.cache else self.workdir / "rounds"
+        ) / name
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / ".lock").open("w") as lock:
             if processes.first():
@@ -122,7 +134,12 @@ class Recovery:
 def _identity(config: Config, origin: str, operations: str) -> str:
     """All that decides what rounds leave."""
     settings = to_dict(config)
-    decides = {name: settings[name] for name in ("seed", "data", "optimizer", "objective", "compress", "eval", "model")}
+    decides = {
+        name: settings[name]
+        for name in ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
+    }
     decides["eval"] = {name: value for name, value in decides["eval"].items() if name != "latency"}
-    decides["data"] = {name: value for name, value in decides["data"].items() if name not in ("cache", "dir")}
+    decides["data"] = {
+        name: value for name, value in decides["data"].items() if name not in ("cache", "dir")
+    }
     return json.dumps([origin, operations, decides], sort_keys=True, default=list)

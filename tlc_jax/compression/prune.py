@@ -79,7 +79,9 @@ def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None)
     weights = _in_scope(params, prune)
     share = prune.sparsity if sparsity is None else sparsity
     if prune.block or prune.scope == "row":
-        return unflatten({path: _mask_along(path, leaf, prune.block, share) for path, leaf in weights.items()})
+        return unflatten(
+            {path: _mask_along(path, leaf, prune.block, share) for path, leaf in weights.items()}
+        )
     stacks_MxRxC = [leaf if leaf.ndim == 3 else leaf[None] for leaf in weights.values()]
     masks_MxRxC = keep_largest(stacks_MxRxC, share, _groups(weights, prune.scope))
     named = zip(weights.items(), masks_MxRxC, strict=True)
@@ -88,13 +90,19 @@ def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None)
 
 def _groups(weights: Mapping[str, Any], scope: str) -> np.ndarray:
     """The group of each matrix of `weights`, numbered from 0: all in one, each alone, or those of a layer together."""
-    matrices = [(path, layer) for path, leaf in weights.items() for layer in range(len(leaf) if leaf.ndim == 3 else 1)]
+    matrices = [
+        (path, layer)
+        for path, leaf in weights.items()
+        for layer in range(len(leaf) if leaf.ndim == 3 else 1)
+    ]
     if scope == "global":
         return np.zeros(len(matrices), np.int64)
     if scope == "tensor":
         return np.arange(len(matrices))
     # The layers of an encoder and of a decoder are different ones, and a matrix outside of any is on its own.
-    layers = [(p.partition("blocks/")[0] if weights[p].ndim == 3 else p, layer) for p, layer in matrices]
+    layers = [
+        (p.partition("blocks/")[0] if weights[p].ndim == 3 else p, layer) for p, layer in matrices
+    ]
     numbers = {layer: number for number, layer in enumerate(dict.fromkeys(layers))}
     return np.array([numbers[layer] for layer in layers])
 
@@ -104,7 +112,9 @@ def _mask_along(path: str, leaf: jax.Array, block: int, share: float) -> jax.Arr
     axis = leaf.ndim + input_axis(path)
     inputs = leaf.shape[axis]
     if inputs % (block or inputs):
-        raise InputError(f"recipe: {path} has {inputs} inputs, which blocks of {block} do not divide: leave it out")
+        raise InputError(
+            f"recipe: {path} has {inputs} inputs, which blocks of {block} do not divide: leave it out"
+        )
     size = block or inputs
     blocks = jnp.reshape(leaf, (*leaf.shape[:axis], -1, size, *leaf.shape[axis + 1 :]))
     mask = keep_largest_along(blocks, round(share * size), axis + 1).reshape(leaf.shape)
@@ -117,7 +127,9 @@ def masks_from_zeros(params: Params, prunes: Iterable[Prune]) -> dict[str, Any]:
     In a checkpoint that was quantised too, survivors that were rounded to zero count as pruned; an artifact stores the
     masks themselves.
     """
-    return unflatten({path: nonzero(leaf) for prune in prunes for path, leaf in _in_scope(params, prune).items()})
+    return unflatten(
+        {path: nonzero(leaf) for prune in prunes for path, leaf in _in_scope(params, prune).items()}
+    )
 
 
 def join_masks(first: Masks, second: Masks) -> dict[str, Any]:
@@ -157,7 +169,9 @@ def mask_updates(masks: Masks) -> optax.GradientTransformation:
         del params
         return MaskState(masks)
 
-    def update(updates: Any, state: MaskState, params: optax.Params | None = None) -> tuple[Any, MaskState]:
+    def update(
+        updates: Any, state: MaskState, params: optax.Params | None = None
+    ) -> tuple[Any, MaskState]:
         del params
         return apply_masks(updates, state.masks), state
 
@@ -174,7 +188,14 @@ def clear_moments(opt_state: Any, masks: Masks) -> Any:
 
     def clear(key_path: tuple[Any, ...], leaf: Any) -> Any:
         names = [key.key for key in key_path if isinstance(key, jax.tree_util.DictKey)]
-        mask = next((flat[path] for start in range(len(names)) if (path := "/".join(names[start:])) in flat), None)
+        mask = next(
+            (
+                flat[path]
+                for start in range(len(names))
+                if (path := "/".join(names[start:])) in flat
+            ),
+            None,
+        )
         if mask is None or jnp.shape(leaf) != mask.shape:
             return leaf
         return jnp.where(mask, leaf, jnp.zeros_like(leaf))

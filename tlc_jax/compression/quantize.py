@@ -105,7 +105,9 @@ def dequantize_leaf(q: QuantizedTensor) -> np.ndarray:
     in_groups = values
     if q.grouped is not None:
         at = q.grouped
-        in_groups = values.reshape(*values.shape[:at], q.scale.shape[at], -1, *values.shape[at + 1 :])
+        in_groups = values.reshape(
+            *values.shape[:at], q.scale.shape[at], -1, *values.shape[at + 1 :]
+        )
     in_groups *= q.scale
     if q.zero is not None:
         in_groups += q.zero
@@ -186,7 +188,9 @@ class _Grid:
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _bounds(w: jax.Array, kept: jax.Array | None, how: Quantize, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def _bounds(
+    w: jax.Array, kept: jax.Array | None, how: Quantize, axes: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
     """What the grid spans, lowest and highest; of a symmetric grid -bound and bound. 0 and 0 where nothing is kept."""
     where = jnp.ones_like(w, bool) if kept is None else kept
     if how.percentile is not None:
@@ -201,7 +205,9 @@ def _bounds(w: jax.Array, kept: jax.Array | None, how: Quantize, axes: tuple[int
     return _least_squares(w, where, how, axes, low, high) if how.range == "mse" else (low, high)
 
 
-def _percentiles(w: jax.Array, where: jax.Array, how: Quantize, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def _percentiles(
+    w: jax.Array, where: jax.Array, how: Quantize, axes: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
     """The least range of magnitudes, or that with equal tails, which holds the percentage of the kept weights."""
     count = jnp.sum(where, axes, keepdims=True)
 
@@ -217,12 +223,19 @@ def _percentiles(w: jax.Array, where: jax.Array, how: Quantize, axes: tuple[int,
 
 
 def _least_squares(
-    w: jax.Array, where: jax.Array, how: Quantize, axes: tuple[int, ...], low: jax.Array, high: jax.Array
+    w: jax.Array,
+    where: jax.Array,
+    how: Quantize,
+    axes: tuple[int, ...],
+    low: jax.Array,
+    high: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The part of a range, about its middle, that leaves the least sum of squared errors."""
     middle, half = (low + high) / 2, (high - low) / 2
 
-    def better(best: tuple[jax.Array, jax.Array], share: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def better(
+        best: tuple[jax.Array, jax.Array], share: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
         error, chosen = best
         rounded = _on_grid(w, where, how, axes, middle - share * half, middle + share * half)
         tried = jnp.sum(jnp.square(rounded - w), axes, keepdims=True, where=where)
@@ -234,7 +247,12 @@ def _least_squares(
 
 
 def _on_grid(
-    w: jax.Array, kept: jax.Array, how: Quantize, axes: tuple[int, ...], low: jax.Array, high: jax.Array
+    w: jax.Array,
+    kept: jax.Array,
+    how: Quantize,
+    axes: tuple[int, ...],
+    low: jax.Array,
+    high: jax.Array,
 ) -> jax.Array:
     """The values that weights are rounded to."""
     if how.scheme == "aqt":
@@ -246,18 +264,26 @@ def _on_grid(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _aqt(w: jax.Array, bits: int, axes: tuple[int, ...], bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _aqt(
+    w: jax.Array, bits: int, axes: tuple[int, ...], bound: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """AQT's codes and scales with the outer edge of the last bucket at `bound`; larger weights are clipped."""
     quantizer = aqt_quantizer.quantizer_make(bits, initialize_calibration=False)
-    quantizer.calibration = functools.partial(calibration.ConstantCalibration, bound=jnp.where(bound == 0, 1, bound))
+    quantizer.calibration = functools.partial(
+        calibration.ConstantCalibration, bound=jnp.where(bound == 0, 1, bound)
+    )
     quantizer.init_calibration()
     quantized, _ = quantizer.quant(w, calibration_axes=axes)
     return quantized.qvalue.astype(jnp.int8), quantized.scale[0]
 
 
 @jax.jit
-def _minmax_codes(w: jax.Array, kept: jax.Array | None, low: jax.Array, scale: jax.Array, highest: int) -> jax.Array:
+def _minmax_codes(
+    w: jax.Array, kept: jax.Array | None, low: jax.Array, scale: jax.Array, highest: int
+) -> jax.Array:
     """Paper 1: round((W - q_0) / D), with W clamped to the range."""
-    codes = jnp.round((w - low) / jnp.where(scale > 0, scale, 1))  # what becomes of NaN as an integer is undefined
+    codes = jnp.round(
+        (w - low) / jnp.where(scale > 0, scale, 1)
+    )  # what becomes of NaN as an integer is undefined
     codes = jnp.clip(codes, 0, highest).astype(jnp.uint8)
     return codes if kept is None else jnp.where(kept, codes, 0)

@@ -67,7 +67,10 @@ class Prune:
     only: str = ANY
 
     def __post_init__(self) -> None:
-        _need(0 <= self.sparsity < 1, f"sparsity {self.sparsity} must lie in [0, 1): prune:0.75 keeps a quarter")
+        _need(
+            0 <= self.sparsity < 1,
+            f"sparsity {self.sparsity} must lie in [0, 1): prune:0.75 keeps a quarter",
+        )
         _need_choice("prune", "scope", self.scope, ("global", "tensor", "layer", "row"))
         _need(
             not (self.block and (self.gradual or self.scope != "global")),
@@ -77,7 +80,11 @@ class Prune:
 
     @property
     def amount(self) -> str:
-        return f"{round((1 - self.sparsity) * self.block)}:{self.block}" if self.block else repr(self.sparsity)
+        return (
+            f"{round((1 - self.sparsity) * self.block)}:{self.block}"
+            if self.block
+            else repr(self.sparsity)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +104,16 @@ class Remove:
     which: str = "top"
 
     def __post_init__(self) -> None:
-        _need(0 < self.share < 1, f"remove:{self.share} must lie between 0 and 1: remove:0.25,of=heads keeps 75 %")
+        _need(
+            0 < self.share < 1,
+            f"remove:{self.share} must lie between 0 and 1: remove:0.25,of=heads keeps 75 %",
+        )
         _need_choice("remove", "of", self.of, ("heads", "neurons", "layers"))
         _need_choice("remove", "which", self.which, ("top", "spread"))
-        _need(self.which == "top" or self.of == "layers", f"remove which={self.which} is for of=layers")
+        _need(
+            self.which == "top" or self.of == "layers",
+            f"remove which={self.which} is for of=layers",
+        )
 
     @property
     def amount(self) -> str:
@@ -138,11 +151,20 @@ class Quantize:
     only: str = ANY
 
     def __post_init__(self) -> None:
-        _need(2 <= self.bits <= 8 or self.bits == FLOAT_BITS, f"bits {self.bits} must be 2 to 8, or 32 for none")
+        _need(
+            2 <= self.bits <= 8 or self.bits == FLOAT_BITS,
+            f"bits {self.bits} must be 2 to 8, or 32 for none",
+        )
         _need_choice("quantize", "per", self.per, ("tensor", "channel"))
         _need_choice("quantize", "scheme", self.scheme, ("aqt", "minmax"))
-        _need(self.group >= 0, f"quantize group={self.group} must be a number of weights, or 0 for whole channels")
-        _need(not self.group or self.per == "channel", "quantize group=N divides channels: leave out per=tensor")
+        _need(
+            self.group >= 0,
+            f"quantize group={self.group} must be a number of weights, or 0 for whole channels",
+        )
+        _need(
+            not self.group or self.per == "channel",
+            "quantize group=N divides channels: leave out per=tensor",
+        )
         _need(
             self.range in ("extremes", "mse") or 50 <= _float(self.range) <= 100,
             f"quantize range={self.range} must be extremes, mse, or a percentage from 50 to 100",
@@ -189,13 +211,22 @@ class Recipe:
         kinds = [type(operation) for operation in self.operations]
         _need(kinds.count(Finetune) <= 1, "finetune occurs twice; give it one longer budget")
         first = kinds.count(Remove)
-        _need(Remove not in kinds[first:], "remove must come first: what others do is bound to the model's shape")
+        _need(
+            Remove not in kinds[first:],
+            "remove must come first: what others do is bound to the model's shape",
+        )
         finetuned_at = kinds.index(Finetune) if Finetune in kinds else -1
         for index, operation in enumerate(self.operations):
             if isinstance(operation, Prune) and operation.gradual:
-                _need(index < finetuned_at, "prune gradual=true happens during finetuning: add +finetune after it")
+                _need(
+                    index < finetuned_at,
+                    "prune gradual=true happens during finetuning: add +finetune after it",
+                )
             if isinstance(operation, Quantize) and operation.aware:
-                _need(index < finetuned_at, "quantize aware=true happens during finetuning: add +finetune after it")
+                _need(
+                    index < finetuned_at,
+                    "quantize aware=true happens during finetuning: add +finetune after it",
+                )
 
     @property
     def prunes(self) -> tuple[Prune, ...]:
@@ -242,7 +273,9 @@ def parse_one_shot(text: str) -> Recipe:
     """
     recipe = parse_recipe(text)
     if recipe.removes or recipe.finetunes:
-        raise InputError(f"recipe={text}: analyse prunes and quantises at once: leave out remove and finetune")
+        raise InputError(
+            f"recipe={text}: analyse prunes and quantises at once: leave out remove and finetune"
+        )
     if not recipe.operations:
         raise InputError("recipe=dense changes nothing: name one, such as quantize:4")
     return recipe
@@ -259,10 +292,14 @@ def _parse_operation(text: str) -> Operation:
     _need(name in OPERATIONS, f"unknown operation {name!r}{_hint(name, ('dense', *OPERATIONS))}")
     kind = OPERATIONS[name]
     if kind is Finetune:
-        _need(not colon and not settings, f"{text}: finetune takes no value; it trains under `budget`")
+        _need(
+            not colon and not settings, f"{text}: finetune takes no value; it trains under `budget`"
+        )
         return Finetune()
     amount, *fields = dataclasses.fields(kind)
-    _need(bool(colon and value), f"{name} needs its {amount.name}, such as {name}:{_EXAMPLES[name]}")
+    _need(
+        bool(colon and value), f"{name} needs its {amount.name}, such as {name}:{_EXAMPLES[name]}"
+    )
     values = _amount(name, amount.name, value)
     keys = {field.name: field for field in fields if field.name != "block"}
     for setting in settings:

@@ -25,7 +25,9 @@ ATTENTION = re.compile(r"(.*blocks/(?:attention|cross))/output/kernel")
 FEED_FORWARD = re.compile(r"(.*blocks/ffn)/down/kernel")
 
 
-def remove_structures(params: Mapping[str, Any], model: Model, remove: Remove) -> tuple[dict[str, Any], Model]:
+def remove_structures(
+    params: Mapping[str, Any], model: Model, remove: Remove
+) -> tuple[dict[str, Any], Model]:
     """The smaller model and its parameters.
 
     Args:
@@ -51,7 +53,9 @@ def remove_structures(params: Mapping[str, Any], model: Model, remove: Remove) -
     return unflatten(flat), dataclasses.replace(model, ffn=keep)
 
 
-def remove_all(params: dict[str, Any], model: Model, removes: Sequence[Remove]) -> tuple[dict[str, Any], Model]:
+def remove_all(
+    params: dict[str, Any], model: Model, removes: Sequence[Remove]
+) -> tuple[dict[str, Any], Model]:
     """`remove_structures`, one after the other."""
     for remove in removes:
         params, model = remove_structures(params, model, remove)
@@ -61,7 +65,9 @@ def remove_all(params: dict[str, Any], model: Model, removes: Sequence[Remove]) 
 def _stay(count: int, remove: Remove) -> int:
     keep = max(1, round(count * (1 - remove.share)))
     if keep == count:
-        raise InputError(f"recipe: remove:{remove.share},of={remove.of} takes none of {count}: set a larger share")
+        raise InputError(
+            f"recipe: remove:{remove.share},of={remove.of} takes none of {count}: set a larger share"
+        )
     return keep
 
 
@@ -69,7 +75,9 @@ def _blocks(pattern: re.Pattern[str], flat: Mapping[str, Any]) -> list[str]:
     return [found[1] for path in flat if (found := pattern.fullmatch(path))]
 
 
-def _without_heads(flat: Mapping[str, Any], block: str, heads: int, size: int, keep: int) -> dict[str, Any]:
+def _without_heads(
+    flat: Mapping[str, Any], block: str, heads: int, size: int, keep: int
+) -> dict[str, Any]:
     """The changed leaves of one stack of attention layers."""
 
     def by_head(leaf: Any, axis: int) -> jax.Array:
@@ -90,7 +98,10 @@ def _without_heads(flat: Mapping[str, Any], block: str, heads: int, size: int, k
 
     changed = {f"{block}/output/kernel": cut(flat[f"{block}/output/kernel"], -2)}
     for name in ("query", "key", "value"):
-        changed |= {f"{block}/{name}/{leaf}": cut(flat[f"{block}/{name}/{leaf}"], -1) for leaf in ("kernel", "bias")}
+        changed |= {
+            f"{block}/{name}/{leaf}": cut(flat[f"{block}/{name}/{leaf}"], -1)
+            for leaf in ("kernel", "bias")
+        }
     return changed
 
 
@@ -105,13 +116,19 @@ def _without_neurons(flat: Mapping[str, Any], block: str, keep: int) -> dict[str
     }
 
 
-def _without_layers(flat: dict[str, Any], model: Model, remove: Remove) -> tuple[dict[str, Any], Model]:
+def _without_layers(
+    flat: dict[str, Any], model: Model, remove: Remove
+) -> tuple[dict[str, Any], Model]:
     """Layers that share their parameters lose nothing but repetitions."""
     keep = _stay(model.layers, remove)
     if remove.which == "top":
         chosen_K = np.arange(keep)
     else:  # the first and the last stay
-        chosen_K = np.round(np.linspace(0, model.layers - 1, keep)).astype(int) if keep > 1 else np.zeros(1, int)
+        chosen_K = (
+            np.round(np.linspace(0, model.layers - 1, keep)).astype(int)
+            if keep > 1
+            else np.zeros(1, int)
+        )
     for path, leaf in flat.items():
         if re.match(r"(.*/)?blocks/", path) and len(leaf) == model.layers:
             flat[path] = jnp.asarray(leaf)[chosen_K]
@@ -121,7 +138,14 @@ def _without_layers(flat: dict[str, Any], model: Model, remove: Remove) -> tuple
 def _norm(x: jax.Array, axes: tuple[int, ...]) -> np.ndarray:
     """Frobenius norms over `axes`, in float64 on the host, so that every sharding ranks them alike."""
     host = np.asarray(x)
-    return np.sqrt(np.stack([np.sum(np.square(layer, dtype=np.float64), tuple(a - 1 for a in axes)) for layer in host]))
+    return np.sqrt(
+        np.stack(
+            [
+                np.sum(np.square(layer, dtype=np.float64), tuple(a - 1 for a in axes))
+                for layer in host
+            ]
+        )
+    )
 
 
 def _largest(score_NxM: np.ndarray, keep: int) -> np.ndarray:

@@ -28,7 +28,10 @@ def compressible(params: Params, embeddings: bool, only: str = ANY) -> dict[str,
       InputError: `only` selects no such matrix.
     """
     flat = flatten(params)
-    scope = {path: bool(MATRIX.fullmatch(path) or (embeddings and EMBEDDING.fullmatch(path))) for path in flat}
+    scope = {
+        path: bool(MATRIX.fullmatch(path) or (embeddings and EMBEDDING.fullmatch(path)))
+        for path in flat
+    }
     if only == ANY:
         return scope
     chosen = select([(only, True)], flat, default=False)

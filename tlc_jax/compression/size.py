@@ -40,9 +40,16 @@ def measure(model: Compressed, artifact: Path | None = None) -> Sizes:
         stored = int(np.count_nonzero(masks[path])) if path in masks else leaf.size
         params += leaf.size
         nonzero += stored
-        paper_bits += stored * (model.quantized[path].bits if path in model.quantized else FLOAT_BITS)
+        paper_bits += stored * (
+            model.quantized[path].bits if path in model.quantized else FLOAT_BITS
+        )
         index_bits += leaf.size if path in masks else 0
-    grids = [grid for tensor in model.quantized.values() for grid in (tensor.scale, tensor.zero) if grid is not None]
+    grids = [
+        grid
+        for tensor in model.quantized.values()
+        for grid in (tensor.scale, tensor.zero)
+        if grid is not None
+    ]
     grid_bits = FLOAT_BITS * sum(grid.size for grid in grids)
     return Sizes(
         params=params,

@@ -35,7 +35,9 @@ def keep_largest(leaves_MxRxC: Leaves, share: float, groups_K: np.ndarray) -> li
     def up_to(patterns_K: np.ndarray) -> np.ndarray:
         return _join(_count_up_to(leaves_MxRxC, _split(patterns_K, leaves_MxRxC)))
 
-    thresholds_K = _bisect(lambda x_G: _sum_by(groups_K, up_to(x_G[groups_K])), quotas_G, PATTERN_BITS)[groups_K]
+    thresholds_K = _bisect(
+        lambda x_G: _sum_by(groups_K, up_to(x_G[groups_K])), quotas_G, PATTERN_BITS
+    )[groups_K]
     below_K = np.where(thresholds_K > 0, up_to(np.maximum(thresholds_K - 1, 0)), 0)
     ties_K = up_to(thresholds_K) - below_K
     take_K = _share_out(quotas_G - _sum_by(groups_K, below_K), ties_K, groups_K)
@@ -61,7 +63,9 @@ def keep_largest_along(weights: jax.Array, count: int, axis: int) -> jax.Array:
     return ~smallest & nonzero(weights)
 
 
-def value_of_rank(weights: jax.Array, rank: jax.Array, axes: tuple[int, ...], where: jax.Array | bool) -> jax.Array:
+def value_of_rank(
+    weights: jax.Array, rank: jax.Array, axes: tuple[int, ...], where: jax.Array | bool
+) -> jax.Array:
     """The rank-th smallest (from 1) of the weights along `axes` where `where` holds; axes are kept, with length 1."""
     bits = jax.lax.bitcast_convert_type(weights.astype(jnp.float32), jnp.uint32)
     sign = np.uint32(1 << PATTERN_BITS)
@@ -74,7 +78,10 @@ def _pattern_of_rank(
     patterns: jax.Array, rank: jax.Array | int, axes: tuple[int, ...], where: jax.Array | bool
 ) -> jax.Array:
     """The smallest 32-bit pattern that at least `rank` of those along `axes` do not exceed, bit by bit from the top."""
-    shape = [1 if axis in [a % patterns.ndim for a in axes] else n for axis, n in enumerate(patterns.shape)]
+    shape = [
+        1 if axis in [a % patterns.ndim for a in axes] else n
+        for axis, n in enumerate(patterns.shape)
+    ]
 
     def fix_bit(index: jax.Array, lower: jax.Array) -> jax.Array:
         bit = jnp.uint32(1) << (31 - index).astype(jnp.uint32)
@@ -114,12 +121,16 @@ def _patterns(weights: jax.Array) -> jax.Array:
 
 
 def _tied_before(matrix_RxC: jax.Array, threshold: jax.Array, limit: jax.Array) -> jax.Array:
-    rows_RxC, columns_RxC = (jax.lax.broadcasted_iota(jnp.uint32, matrix_RxC.shape, axis) for axis in (0, 1))
+    rows_RxC, columns_RxC = (
+        jax.lax.broadcasted_iota(jnp.uint32, matrix_RxC.shape, axis) for axis in (0, 1)
+    )
     positions_RxC = rows_RxC * np.uint32(matrix_RxC.shape[1]) + columns_RxC
     return (_patterns(matrix_RxC) == threshold) & (positions_RxC < limit)
 
 
-def _count_each(counted: Callable[..., jax.Array], leaves: Leaves, *values: list[jax.Array]) -> list[jax.Array]:
+def _count_each(
+    counted: Callable[..., jax.Array], leaves: Leaves, *values: list[jax.Array]
+) -> list[jax.Array]:
     """Counts matrix by matrix: on CPUs XLA is several times slower at one reduction over the last two axes."""
 
     def count(arguments: tuple[jax.Array, ...]) -> jax.Array:
@@ -134,17 +145,23 @@ def _count_up_to(leaves: Leaves, patterns: list[jax.Array]) -> list[jax.Array]:
 
 
 @jax.jit
-def _count_ties_before(leaves: Leaves, thresholds: list[jax.Array], limits: list[jax.Array]) -> list[jax.Array]:
+def _count_ties_before(
+    leaves: Leaves, thresholds: list[jax.Array], limits: list[jax.Array]
+) -> list[jax.Array]:
     return _count_each(_tied_before, leaves, thresholds, limits)
 
 
 @jax.jit
 def _keep(leaves: Leaves, thresholds: list[jax.Array], limits: list[jax.Array]) -> list[jax.Array]:
     def keep(matrix_RxC: jax.Array, threshold: jax.Array, limit: jax.Array) -> jax.Array:
-        smallest_RxC = (_patterns(matrix_RxC) < threshold) | _tied_before(matrix_RxC, threshold, limit)
+        smallest_RxC = (_patterns(matrix_RxC) < threshold) | _tied_before(
+            matrix_RxC, threshold, limit
+        )
         return ~smallest_RxC & nonzero(matrix_RxC)
 
-    return [jax.vmap(keep)(*arguments) for arguments in zip(leaves, thresholds, limits, strict=True)]
+    return [
+        jax.vmap(keep)(*arguments) for arguments in zip(leaves, thresholds, limits, strict=True)
+    ]
 
 
 def _sum_by(groups_K: np.ndarray, values_K: np.ndarray) -> np.ndarray:
@@ -158,4 +175,6 @@ def _join(parts: Sequence[jax.Array | np.ndarray]) -> np.ndarray:
 
 
 def _split(values_K: np.ndarray, leaves_MxRxC: Leaves) -> list[np.ndarray]:
-    return np.split(values_K.astype(np.uint32), np.cumsum([len(leaf) for leaf in leaves_MxRxC])[:-1])
+    return np.split(
+        values_K.astype(np.uint32), np.cumsum([len(leaf) for leaf in leaves_MxRxC])[:-1]
+    )

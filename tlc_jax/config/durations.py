@@ -32,7 +32,11 @@ def used(limits: Amounts, spent: Amounts) -> tuple[float, str]:
 
     The fraction may exceed 1 where the last step overshot.
     """
-    fractions = [(getattr(spent, unit) / limit, unit) for unit in UNITS if (limit := getattr(limits, unit)) > 0]
+    fractions = [
+        (getattr(spent, unit) / limit, unit)
+        for unit in UNITS
+        if (limit := getattr(limits, unit)) > 0
+    ]
     return max(fractions, default=(0.0, ""), key=lambda pair: pair[0])
 
 

@@ -41,7 +41,9 @@ def load_file(argument: str) -> ConfigDict:
     finally:
         sys.path.remove(folder)
     if not isinstance(settings, ConfigDict):
-        raise InputError(f"get_config of {path} must return a ConfigDict, such as one from config.default_config()")
+        raise InputError(
+            f"get_config of {path} must return a ConfigDict, such as one from config.default_config()"
+        )
     return settings.lock()
 
 
@@ -49,7 +51,11 @@ def _blame(path: str, error: Exception) -> str:
     """One line on an error inside a config file."""
     if isinstance(error, SyntaxError):
         return f"config file {path}, line {error.lineno}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == path
+    ]
     where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
     return f"{where}: {unknown_key(error) or f'{type(error).__name__}: {one_line(error)}'}"
 
@@ -59,7 +65,8 @@ def unknown_key(error: Exception) -> str | None:
     if meant := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error)):
         return f"unknown config field {meant[2]}; did you mean {meant[1]}?"
     if isinstance(error, (AttributeError, KeyError)) and (
-        unknown := re.search(r'Key "(.+?)" does not exist', str(error)) or re.fullmatch(r"\W*(\w+)\W*", str(error))
+        unknown := re.search(r'Key "(.+?)" does not exist', str(error))
+        or re.fullmatch(r"\W*(\w+)\W*", str(error))
     ):
         return f"unknown config field {unknown[1]}"
     return None

@@ -53,7 +53,9 @@ class Config:
     """A resolved configuration."""
 
     seed: int = setting(0, "with it and the step everything random is fixed")
-    seeds: tuple[int, ...] = setting((), "finetune: one run per seed, in seed-K/, and a summary; empty: `seed` alone")
+    seeds: tuple[int, ...] = setting(
+        (), "finetune: one run per seed, in seed-K/, and a summary; empty: `seed` alone"
+    )
     data: Data = _section(Data, "sources")
     tokenizer: Tokenizer = _section(Tokenizer, "tokenizer")
     model: Model = _section(Model, "encoder")
@@ -61,7 +63,9 @@ class Config:
     budget: Budget = _section(Budget, "what a run may spend; the first limit used up stops it")
     optimizer: Optimizer = _section(Optimizer, "AdamW")
     init: Init = _section(Init, "starting point")
-    recipe: str = setting("dense", "prune, remove, quantize, finetune, joined by +: e.g. prune:0.75+quantize:4")
+    recipe: str = setting(
+        "dense", "prune, remove, quantize, finetune, joined by +: e.g. prune:0.75+quantize:4"
+    )
     compress: Compress = _section(Compress, "how recipes are applied")
     eval: Eval = _section(Eval, "evaluation")
     checkpoint: Checkpoint = _section(Checkpoint, "checkpoints")
@@ -124,7 +128,9 @@ def default_config() -> ConfigDict:
 def to_config_dict(config: Config) -> ConfigDict:
     """A config as a locked ConfigDict that config files and flags can change."""
     settings = ConfigDict(to_dict(config))
-    del settings.impl.microbatch  # its type would stay that of its value, and it is a number or a word
+    del (
+        settings.impl.microbatch
+    )  # its type would stay that of its value, and it is a number or a word
     settings.impl.microbatch = FieldReference(config.impl.microbatch, field_type=object)
     return settings.lock()
 
@@ -199,7 +205,11 @@ def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
     for name in settings:
         if name not in fields:
             close = difflib.get_close_matches(name, fields, n=1)
-            hint = f"; did you mean {prefix}{close[0]}?" if close else f"; known here: {', '.join(sorted(fields))}"
+            hint = (
+                f"; did you mean {prefix}{close[0]}?"
+                if close
+                else f"; known here: {', '.join(sorted(fields))}"
+            )
             raise InputError(f"unknown config field {prefix}{name}{hint}")
     values = {}
     for name, value in settings.items():
@@ -213,7 +223,9 @@ def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
         )
         choices = field.metadata.get("choices", ())
         if choices and values[field.name] not in choices:
-            raise InputError(f"config.{where}={value!r} must be one of {', '.join(map(str, choices))}")
+            raise InputError(
+                f"config.{where}={value!r} must be one of {', '.join(map(str, choices))}"
+            )
     return cls(**values)
 
 
@@ -235,4 +247,6 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     elif type(value) is hint:
         return value
-    raise InputError(f"config.{where}={value!r} must be of type {hint.__name__ if isinstance(hint, type) else hint}")
+    raise InputError(
+        f"config.{where}={value!r} must be of type {hint.__name__ if isinstance(hint, type) else hint}"
+    )

@@ -34,7 +34,9 @@ def draw_by_rows(
         return draw(key, shape)
 
     def draw_own(key: jax.Array) -> jax.Array:
-        return draw(jax.random.fold_in(key, jax.lax.axis_index(ROW_AXES)), (shape[0] // parts, *shape[1:]))
+        return draw(
+            jax.random.fold_in(key, jax.lax.axis_index(ROW_AXES)), (shape[0] // parts, *shape[1:])
+        )
 
     return jax.shard_map(draw_own, in_specs=P(), out_specs=P(ROW_AXES))(key)
 

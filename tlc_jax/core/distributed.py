@@ -57,7 +57,12 @@ def parse(text: str) -> tuple[str, int, int] | None:
     address, _, rest = text.partition(",")
     numbers = rest.split(",")
     host, _, port = address.rpartition(":")
-    if host and port.isdecimal() and len(numbers) == 2 and all(number.strip().isdecimal() for number in numbers):
+    if (
+        host
+        and port.isdecimal()
+        and len(numbers) == 2
+        and all(number.strip().isdecimal() for number in numbers)
+    ):
         total, index = (int(number) for number in numbers)
         if index < total:
             return address, total, index
@@ -71,7 +76,10 @@ def launched_as_one_of_several() -> bool:
     environment = os.environ
     if environment.get("JAX_COORDINATOR_ADDRESS"):
         return True
-    if any(int(environment.get(name) or 1) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+    if any(
+        int(environment.get(name) or 1) > 1
+        for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    ):
         return True
     if environment.get("JAX_PLATFORMS", "tpu") != "tpu" or find_spec("libtpu") is None:
         return False
@@ -99,7 +107,9 @@ def connect(text: str, seconds: int = 300) -> None:
 
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    where = dict(zip(("coordinator_address", "num_processes", "process_id"), explicit or (), strict=False))
+    where = dict(
+        zip(("coordinator_address", "num_processes", "process_id"), explicit or (), strict=False)
+    )
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         jax.distributed.initialize(
@@ -115,7 +125,9 @@ def connect(text: str, seconds: int = 300) -> None:
             _watch = _Watch(jax.process_index(), jax.process_count())
     except (RuntimeError, ValueError, OSError) as error:
         line = str(error).strip().splitlines()[0]
-        raise StoppedEarly(f"the other processes of impl.processes={text} were not found, or lost ({line})") from error
+        raise StoppedEarly(
+            f"the other processes of impl.processes={text} were not found, or lost ({line})"
+        ) from error
 
 
 def disconnect(clean: bool) -> None:
@@ -143,7 +155,9 @@ def gather(values: np.ndarray) -> np.ndarray:
     # As bytes: JAX would round float64 to float32.
     values = np.ascontiguousarray(values)
     raw = multihost_utils.process_allgather(np.frombuffer(values.tobytes(), np.uint8))
-    return np.frombuffer(np.asarray(raw, np.uint8).tobytes(), values.dtype).reshape(_watch.count, *values.shape)
+    return np.frombuffer(np.asarray(raw, np.uint8).tobytes(), values.dtype).reshape(
+        _watch.count, *values.shape
+    )
 
 
 def barrier() -> None:
@@ -176,7 +190,10 @@ def gather_texts(text: str) -> list[str]:
     import numpy as np
 
     raw = text.encode()[:_LONGEST_TEXT].ljust(_LONGEST_TEXT, b"\0")
-    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in gather(np.frombuffer(raw, np.uint8))]
+    return [
+        row.tobytes().rstrip(b"\0").decode(errors="replace")
+        for row in gather(np.frombuffer(raw, np.uint8))
+    ]
 
 
 class _Watch:
@@ -201,14 +218,18 @@ class _Watch:
                     peer, _ = server.accept()
                     self._peers[int.from_bytes(peer.recv(4), "big")] = peer
         else:
-            peer = socket.create_connection((_coordinator_host(), self._exchange_port(0)), timeout=60)
+            peer = socket.create_connection(
+                (_coordinator_host(), self._exchange_port(0)), timeout=60
+            )
             peer.settimeout(None)
             peer.sendall(index.to_bytes(4, "big"))
             self._peers[0] = peer
         for number, peer in self._peers.items():
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             threading.Thread(target=self._listen, args=(number, peer), daemon=True).start()
-        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)  # C keeps no reference to it
+        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(
+            self._explain_abort
+        )  # C keeps no reference to it
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
 
     def _exchange_port(self, port: int) -> int:
@@ -242,7 +263,9 @@ class _Watch:
     def _end(self, lost: int) -> NoReturn:
         """Ends this process because another one is gone."""
         self._ending.acquire()  # never to be released: the first thread that comes here speaks for all
-        for other in self._peers.values():  # those who hear from process 0 alone are told whom it lost
+        for (
+            other
+        ) in self._peers.values():  # those who hear from process 0 alone are told whom it lost
             try:
                 other.sendall(b"%d\n" % lost)
             except OSError:
@@ -251,7 +274,9 @@ class _Watch:
             f"tlc: stopped: process {lost} of {self.count} ended early; this one (process {self.index}) ends too. "
             "Nothing that was saved is lost: run the same command again\n"
         )
-        os.write(sys.stderr.fileno(), line.encode())  # in one piece, whatever other threads are writing
+        os.write(
+            sys.stderr.fileno(), line.encode()
+        )  # in one piece, whatever other threads are writing
         os._exit(STOPPED_EARLY)
 
     def close(self, clean: bool) -> None:

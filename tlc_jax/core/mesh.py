@@ -30,7 +30,10 @@ SHARDING_RULES: tuple[Rule, ...] = (
     (r"(.*/)?blocks/.*/(query|key|value|up)/bias", P(None, "tensor")),
     (r"(.*/)?blocks/.*/kernel", P(None, "tensor", "fsdp")),
     (r"(mlm_head|classifier)/dense/kernel", P("fsdp", None)),
-    (r".*", P()),  # vectors, positions and the few columns of a classifier: too small to be worth splitting
+    (
+        r".*",
+        P(),
+    ),  # vectors, positions and the few columns of a classifier: too small to be worth splitting
 )
 
 
@@ -44,7 +47,9 @@ def parse_mesh(text: str, devices: int) -> dict[str, int]:
     for part in text.split(","):
         axis, equals, size = part.strip().partition("=")
         if axis not in AXES or not equals or not size.lstrip("-").isdecimal():
-            raise InputError(f"impl.mesh={text!r}: write AXIS=SIZE joined by commas, with axes {', '.join(AXES)}")
+            raise InputError(
+                f"impl.mesh={text!r}: write AXIS=SIZE joined by commas, with axes {', '.join(AXES)}"
+            )
         sizes[axis] = int(size)
     open_axes = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
@@ -66,14 +71,21 @@ def parse_rules(texts: Sequence[str]) -> tuple[Rule, ...]:
     rules = []
     for text in texts:
         pattern, equals, dimensions = text.rpartition("=")
-        parts = [[] if part.strip() == "-" else part.strip().split("+") for part in dimensions.split(",")]
+        parts = [
+            [] if part.strip() == "-" else part.strip().split("+") for part in dimensions.split(",")
+        ]
         axes = [axis for part in parts for axis in part]
         if not (pattern and equals) or not set(axes) <= set(AXES) or len(axes) > len(set(axes)):
             raise InputError(
                 f"impl.sharding: {text!r} is no rule; write PATTERN=AXES with -, {', '.join(AXES)} (or several joined "
                 "by +) for each dimension, each axis once"
             )
-        rules.append((pattern, P(*(tuple(part) if len(part) > 1 else part[0] if part else None for part in parts))))
+        rules.append(
+            (
+                pattern,
+                P(*(tuple(part) if len(part) > 1 else part[0] if part else None for part in parts)),
+            )
+        )
     return tuple(rules)
 
 
@@ -90,7 +102,9 @@ class Placement:
     rules: tuple[Rule, ...] = ()
 
     @staticmethod
-    def parse(mesh: str, rules: Sequence[str] = (), devices: Sequence[jax.Device] | None = None) -> Placement:
+    def parse(
+        mesh: str, rules: Sequence[str] = (), devices: Sequence[jax.Device] | None = None
+    ) -> Placement:
         """As `impl.mesh` and `impl.sharding` say, on `devices` (None: all), which may be such as only a compiler knows.
 
         Raises:
@@ -99,7 +113,10 @@ class Placement:
         own = parse_rules(rules)
         sizes = parse_mesh(mesh, jax.device_count() if devices is None else len(devices))
         types = (AxisType.Auto,) * len(sizes)
-        return Placement(jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices), own)
+        return Placement(
+            jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices),
+            own,
+        )
 
     @functools.cached_property
     def batch_shards(self) -> int:
@@ -136,16 +153,26 @@ class Placement:
         leaves = flatten(params)
         select(self.rules, leaves)  # refuses a rule of the user's that matches nothing, as ours may
         shardings = {}
-        for path, spec in select([*self.rules, *(r for r in SHARDING_RULES if _matches(r, leaves))], leaves).items():
+        for path, spec in select(
+            [*self.rules, *(r for r in SHARDING_RULES if _matches(r, leaves))], leaves
+        ).items():
             shape = leaves[path].shape
             if len(spec) > len(shape):
-                raise InputError(f"impl.sharding: {path} has {len(shape)} dimensions and its rule names {len(spec)}")
+                raise InputError(
+                    f"impl.sharding: {path} has {len(shape)} dimensions and its rule names {len(spec)}"
+                )
             for dimension, axes in zip(shape, spec, strict=False):
                 names = axes if isinstance(axes, tuple) else (axes,) if axes else ()
                 parts = math.prod(self.mesh.shape[axis] for axis in names)
                 if dimension % parts:
-                    sizes = " x ".join(f"{axis}={self.mesh.shape[axis]}" for axis in names if self.mesh.shape[axis] > 1)
-                    raise InputError(f"impl.mesh: {path} has a dimension of {dimension}, which {sizes} does not divide")
+                    sizes = " x ".join(
+                        f"{axis}={self.mesh.shape[axis]}"
+                        for axis in names
+                        if self.mesh.shape[axis] > 1
+                    )
+                    raise InputError(
+                        f"impl.mesh: {path} has a dimension of {dimension}, which {sizes} does not divide"
+                    )
             shardings[path] = NamedSharding(self.mesh, spec)
         return unflatten(shardings)
 
@@ -155,7 +182,8 @@ class Placement:
         return {
             "sharding": {path: sharding.spec for path, sharding in shardings.items()},
             "bytes_per_device": {
-                path: math.prod(sharding.shard_shape(leaves[path].shape)) * leaves[path].dtype.itemsize
+                path: math.prod(sharding.shard_shape(leaves[path].shape))
+                * leaves[path].dtype.itemsize
                 for path, sharding in shardings.items()
             },
         }
@@ -197,7 +225,9 @@ class Placement:
         """
         parts = self.batch_shards
         if rows % parts:
-            raise InputError(f"a batch of {rows} rows does not divide among {parts} devices: change the batch size")
+            raise InputError(
+                f"a batch of {rows} rows does not divide among {parts} devices: change the batch size"
+            )
         places = self.by_rows.addressable_devices_indices_map((rows,)).values()
         return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
 
@@ -215,9 +245,13 @@ class Placement:
         rows = rows or given
         if given == rows:
             own = self.own_rows(rows)
-            batch = batch if len(own) == rows else {name: value[own] for name, value in batch.items()}
+            batch = (
+                batch if len(own) == rows else {name: value[own] for name, value in batch.items()}
+            )
         return {
-            name: jax.make_array_from_process_local_data(self.by_rows, value, (rows, *value.shape[1:]))
+            name: jax.make_array_from_process_local_data(
+                self.by_rows, value, (rows, *value.shape[1:])
+            )
             for name, value in batch.items()
         }
 
@@ -235,9 +269,16 @@ def describe_parameters(params: Params, **columns: Mapping[str, Any]) -> str:
     """A table of all parameters: path, shape, and any columns by path (sharding, decay, sparsity, bits)."""
     header = ["path", "shape", *columns]
     rows = [
-        [path, "x".join(map(str, leaf.shape)), *(str(column.get(path, "")) for column in columns.values())]
+        [
+            path,
+            "x".join(map(str, leaf.shape)),
+            *(str(column.get(path, "")) for column in columns.values()),
+        ]
         for path, leaf in flatten(params).items()
     ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
     return "\n".join(lines) + "\n"

@@ -74,10 +74,14 @@ def select(rules: Sequence[Rule], paths: Iterable[str], default: Any = None) -> 
     for (pattern, _), used in zip(compiled, matched_anything, strict=True):
         if not used:
             some = ", ".join(paths[:6])
-            raise InputError(f"selector {pattern.pattern!r} matches no parameter; paths look like {some}")
+            raise InputError(
+                f"selector {pattern.pattern!r} matches no parameter; paths look like {some}"
+            )
     return selected
 
 
-def select_tree(rules: Sequence[Rule], tree: Mapping[str, Any], default: Any = None) -> dict[str, Any]:
+def select_tree(
+    rules: Sequence[Rule], tree: Mapping[str, Any], default: Any = None
+) -> dict[str, Any]:
     """`select` over the paths of a parameter tree, returned in the tree's own nesting."""
     return unflatten(select(rules, flatten(tree), default))

@@ -26,7 +26,9 @@ class RowBatches:
     def __init__(self, packed: Sequence[Packed], batch_size: int, seed: int) -> None:
         self._packed = tuple(packed)
         self._batch_size = batch_size
-        self._mixture = Mixture([len(part) for part in packed], [part.weight for part in packed], seed)
+        self._mixture = Mixture(
+            [len(part) for part in packed], [part.weight for part in packed], seed
+        )
         self._length = packed[0].length
         self.rows_per_epoch = self._mixture.rows
 
@@ -55,13 +57,18 @@ class LabelledBatches:
         parts = [labelled] if isinstance(labelled, Labelled) else list(labelled)
         self._parts = [part.take_rows(np.flatnonzero(part.labels >= 0)) for part in parts]
         self._batch_size = batch_size
-        self._mixture = Mixture([len(part) for part in self._parts], [part.weight for part in parts], seed)
+        self._mixture = Mixture(
+            [len(part) for part in self._parts], [part.weight for part in parts], seed
+        )
         self.widths = bucket_widths(max(part.length for part in parts))
         self.examples_per_epoch = self._mixture.rows
 
     def __call__(self, step: int) -> Batch:
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)
-        longest = max(int(self._parts[source].lengths[rows[sources == source]].max()) for source in np.unique(sources))
+        longest = max(
+            int(self._parts[source].lengths[rows[sources == source]].max())
+            for source in np.unique(sources)
+        )
         tokens = np.empty((self._batch_size, _width(longest, self.widths)), np.int32)
         labels = np.empty(self._batch_size, np.int32)
         for source in np.unique(sources):
@@ -100,7 +107,9 @@ def evaluation_batches(data: Packed | Labelled, batch_size: int, limit: int = 0)
         if isinstance(data, Packed):
             batch = {"tokens": data.take(index)}
         else:
-            tokens = np.empty((batch_size, _width(int(data.lengths[index].max()), widths)), np.int32)
+            tokens = np.empty(
+                (batch_size, _width(int(data.lengths[index].max()), widths)), np.int32
+            )
             data.fill(tokens, np.arange(batch_size), index)
             batch = {"tokens": tokens, "labels": data.labels[index]}
         yield {**batch, "weights": weights, "index": index.astype(np.int32)}

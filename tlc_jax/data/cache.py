@@ -24,7 +24,9 @@ class NotMade(Exception):
     """What was asked for is not in the cache, and was not to be made."""
 
 
-def cached(target: Path, identity: Mapping[str, Any], build: Callable[[Path], Facts] | None) -> tuple[Facts, bool]:
+def cached(
+    target: Path, identity: Mapping[str, Any], build: Callable[[Path], Facts] | None
+) -> tuple[Facts, bool]:
     """Makes sure that `target` is there, made from what `identity` says. Processes may do so at the same time.
 
     Args:
@@ -47,7 +49,9 @@ def cached(target: Path, identity: Mapping[str, Any], build: Callable[[Path], Fa
     part = target.with_name(f"{target.name}.part")
     try:
         with _locked(target):
-            if manifest := _valid(target, identity):  # another process made it while this one waited
+            if manifest := _valid(
+                target, identity
+            ):  # another process made it while this one waited
                 return manifest, True
             try:
                 facts = build(part)
@@ -56,7 +60,9 @@ def cached(target: Path, identity: Mapping[str, Any], build: Callable[[Path], Fa
                 part.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"cannot write {target}: {reason}; make room there, or set data.cache elsewhere") from error
+        raise InputError(
+            f"cannot write {target}: {reason}; make room there, or set data.cache elsewhere"
+        ) from error
 
 
 def manifest_path(target: Path) -> Path:
@@ -72,7 +78,9 @@ def _valid(target: Path, identity: Mapping[str, Any]) -> Facts | None:
         return None
     if not isinstance(manifest, dict) or manifest.get("bytes") != size:
         return None
-    return manifest if all(manifest.get(name) == value for name, value in identity.items()) else None
+    return (
+        manifest if all(manifest.get(name) == value for name, value in identity.items()) else None
+    )
 
 
 def _settle(part: Path, target: Path, manifest: Facts) -> Facts:
@@ -102,6 +110,8 @@ def _locked(target: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that is making {target}", file=sys.stderr, flush=True)
+            print(
+                f"waiting for another process that is making {target}", file=sys.stderr, flush=True
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -62,7 +62,9 @@ def choose_columns(names: Sequence[str], data: config.Data, where: str) -> Colum
     Raises:
       InputError: a configured column does not exist, or no column has a usual name for text.
     """
-    if not data.text and {"question", "sentence"} <= set(names):  # QNLI: `sentence` is the second text there
+    if not data.text and {"question", "sentence"} <= set(
+        names
+    ):  # QNLI: `sentence` is the second text there
         text, pair = "question", _configured(data.pair, "data.pair", names, where) or "sentence"
     else:
         text = _configured(data.text, "data.text", names, where) or _first(TEXT_NAMES, names)

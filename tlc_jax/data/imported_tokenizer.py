@@ -24,7 +24,11 @@ from tlc_jax.data.vocabulary import SpecialIds
 # The library's own threads cannot be told their number. Ours can, and each call of theirs stays in its thread.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-_NAMES = {"padding": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unknown": ("[UNK]", "<unk>")}
+_NAMES = {
+    "padding": ("[PAD]", "<pad>"),
+    "mask": ("[MASK]", "<mask>"),
+    "unknown": ("[UNK]", "<unk>"),
+}
 
 
 class ImportedTokenizer(Tokenizer):
@@ -73,7 +77,9 @@ def _special_ids(tokenizer: Any, where: str) -> SpecialIds:
         named[role] = ids[0]
     single, pair = _frame(tokenizer, ""), _frame(tokenizer, "", "")
     if len(single) != 2 or len(pair) < 3 or (pair[0], pair[-1]) != (single[0], single[1]):
-        raise InputError(f"{where} frames texts in no way known here: needed are START a END and START a ... b END")
+        raise InputError(
+            f"{where} frames texts in no way known here: needed are START a END and START a ... b END"
+        )
     declared = [id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     return SpecialIds(
         padding=named["padding"],
@@ -88,24 +94,37 @@ def _special_ids(tokenizer: Any, where: str) -> SpecialIds:
 def _frame(tokenizer: Any, *texts: str) -> list[int]:
     """The special pieces that are put around texts."""
     encoding = tokenizer.encode(*texts)
-    return [id for id, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if special]
+    return [
+        id
+        for id, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        if special
+    ]
 
 
-def from_word_pieces(vocabulary: Path, lower_case: bool, strip_accents: bool | None, split_chinese: bool) -> bytes:
+def from_word_pieces(
+    vocabulary: Path, lower_case: bool, strip_accents: bool | None, split_chinese: bool
+) -> bytes:
     """BERT's tokenizer, as tokenizer.json, from a vocab.txt with a piece a line."""
     pieces = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     ids = {piece: id for id, piece in enumerate(pieces)}
     tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=split_chinese, strip_accents=strip_accents, lowercase=lower_case
+        clean_text=True,
+        handle_chinese_chars=split_chinese,
+        strip_accents=strip_accents,
+        lowercase=lower_case,
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     if not set(special) <= ids.keys():
-        raise InputError(f"{vocabulary} lacks special pieces: [PAD], [UNK], [CLS], [SEP] and [MASK] are needed")
+        raise InputError(
+            f"{vocabulary} lacks special pieces: [PAD], [UNK], [CLS], [SEP] and [MASK] are needed"
+        )
     tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
+    )
     return tokenizer.to_str().encode()
 
 
@@ -114,13 +133,19 @@ def from_byte_pairs(vocabulary: Path, merges: Path, prefix_space: bool) -> bytes
     try:
         tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{vocabulary} and {merges} are no byte-pair vocabulary ({error})") from None
+        raise InputError(
+            f"{vocabulary} and {merges} are no byte-pair vocabulary ({error})"
+        ) from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     ids = tokenizer.get_vocab()
     if not {"<s>", "<pad>", "</s>", "<unk>", "<mask>"} <= ids.keys():
-        raise InputError(f"{vocabulary} lacks special pieces: <s>, <pad>, </s>, <unk> and <mask> are needed")
-    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", tokenizers.AddedToken("<mask>", lstrip=True)])
+        raise InputError(
+            f"{vocabulary} lacks special pieces: <s>, <pad>, </s>, <unk> and <mask> are needed"
+        )
+    tokenizer.add_special_tokens(
+        ["<s>", "<pad>", "</s>", "<unk>", tokenizers.AddedToken("<mask>", lstrip=True)]
+    )
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", ids["</s>"]), ("<s>", ids["<s>"]), add_prefix_space=prefix_space
     )

@@ -98,8 +98,14 @@ def load_labelled(
     Raises:
       InputError: the data cannot be read, a label is unknown, or (without label_names) there are no labels.
     """
-    read = [(source, sources_lib.examples(source, data)) for source in sources_lib.parse_sources(spec)]
-    names = label_names if label_names is not None else _label_names(spec, [examples for _, examples in read])
+    read = [
+        (source, sources_lib.examples(source, data)) for source in sources_lib.parse_sources(spec)
+    ]
+    names = (
+        label_names
+        if label_names is not None
+        else _label_names(spec, [examples for _, examples in read])
+    )
     result = []
     for source, examples in read:
         labelled = encode_examples(source, examples, data.length, tokenizer, names, threads)
@@ -141,16 +147,26 @@ def encode_examples(
     parts: list[np.ndarray] = []
     sizes = np.empty(len(examples), np.int64)
     truncated = 0
-    start, between, end = (np.array(ids, np.int32) for ids in ([special.start], special.between, [special.end]))
+    start, between, end = (
+        np.array(ids, np.int32) for ids in ([special.start], special.between, [special.end])
+    )
     for first in range(0, len(examples), _BLOCK):
         block = slice(first, first + _BLOCK)
         texts = tokenizer.encode_arrays(examples.texts[block], threads)
-        pairs = None if examples.pairs is None else tokenizer.encode_arrays(examples.pairs[block], threads)
+        pairs = (
+            None
+            if examples.pairs is None
+            else tokenizer.encode_arrays(examples.pairs[block], threads)
+        )
         for row, a in enumerate(texts):
             b = None if pairs is None else pairs[row]
             keep_a, keep_b = fitting(len(a), 0 if b is None else len(b), length - framing)
             truncated += keep_a < len(a) or (b is not None and keep_b < len(b))
-            parts += [start, a[:keep_a], end] if b is None else [start, a[:keep_a], between, b[:keep_b], end]
+            parts += (
+                [start, a[:keep_a], end]
+                if b is None
+                else [start, a[:keep_a], between, b[:keep_b], end]
+            )
             sizes[first + row] = keep_a + keep_b + framing
     return Labelled(
         name=source.name,
@@ -185,7 +201,9 @@ def _label_names(spec: str, read: Sequence[Examples]) -> tuple[str, ...]:
     if not found:
         raise InputError(f"{spec} has no labels: name their column in data.label")
     if len(found) == 1:
-        raise InputError(f"{spec} has the single label {found.pop()!r}: there is nothing to learn to tell apart")
+        raise InputError(
+            f"{spec} has the single label {found.pop()!r}: there is nothing to learn to tell apart"
+        )
     numbers = all(label.lstrip("-").isdecimal() for label in found)
     return tuple(sorted(found, key=int if numbers else str))
 

@@ -27,7 +27,9 @@ class PairBatches:
     share of the steps.
     """
 
-    def __init__(self, parts: Sequence[Pairs], tokens: int, seed: int, buckets: int, parts_of_step: int = 1) -> None:
+    def __init__(
+        self, parts: Sequence[Pairs], tokens: int, seed: int, buckets: int, parts_of_step: int = 1
+    ) -> None:
         """Args:
           parts: pairs of each source.
           tokens: target positions of a batch, padding included; batches have this many at most.
@@ -45,7 +47,8 @@ class PairBatches:
         self.widths = best_widths(np.concatenate(lengths), buckets)
         self._rows = [rows_of(tokens, width, parts_of_step) for width in self.widths]
         self._schedules = [
-            _Schedule(each, self.widths, self._rows, seed, stream) for stream, each in enumerate(lengths)
+            _Schedule(each, self.widths, self._rows, seed, stream)
+            for stream, each in enumerate(lengths)
         ]
         self._pools = pools
         self._firsts = [np.cumsum([0, *(len(part) for part in pool)]) for pool in pools]
@@ -83,18 +86,29 @@ class PairBatches:
 class _Schedule:
     """Which rows of one pool stand in batch `turn`."""
 
-    def __init__(self, lengths: np.ndarray, widths: Sequence[int], rows: Sequence[int], seed: int, stream: int) -> None:
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        widths: Sequence[int],
+        rows: Sequence[int],
+        seed: int,
+        stream: int,
+    ) -> None:
         self._bucket_of = np.searchsorted(widths, lengths)
         self._members = [np.flatnonzero(self._bucket_of == bucket) for bucket in range(len(widths))]
         self._rows = rows
-        counts = [-(-len(members) // size) for members, size in zip(self._members, rows, strict=True)]
+        counts = [
+            -(-len(members) // size) for members, size in zip(self._members, rows, strict=True)
+        ]
         self._ends = np.cumsum(counts)
         self._seed = (seed, stream)
         self._epochs: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.Lock()
         self.batches = sum(counts)
         self.rows = sum(n * size for n, size in zip(counts, rows, strict=True))
-        self.places = sum(n * size * width for n, size, width in zip(counts, rows, widths, strict=True))
+        self.places = sum(
+            n * size * width for n, size, width in zip(counts, rows, widths, strict=True)
+        )
 
     def __call__(self, turn: int) -> tuple[int, np.ndarray]:
         """(bucket, rows of the pool) of a batch."""
@@ -126,7 +140,9 @@ def rows_of(tokens: int, width: int, parts: int = 1) -> int:
     """
     rows = tokens // width
     if rows < 1:
-        raise InputError(f"optimizer.batch_size={tokens} target tokens do not hold a pair of {width}: raise it")
+        raise InputError(
+            f"optimizer.batch_size={tokens} target tokens do not hold a pair of {width}: raise it"
+        )
     rows -= rows % (1 << max(0, (rows // 8).bit_length() - 1))
     if rows % parts:
         raise InputError(

@@ -71,7 +71,9 @@ def held_out_rows(size: int, fraction: float, name: str) -> tuple[np.ndarray, np
       InputError: there is a single row; `name` says whose.
     """
     if size < 2:
-        raise InputError(f"{name} is too small to hold out a part of it: set data.valid, or add text")
+        raise InputError(
+            f"{name} is too small to hold out a part of it: set data.valid, or add text"
+        )
     count = min(max(1, round(size * fraction)), size - 1)
     order = permutation(size, (_HELD_OUT,))
     return np.sort(order[count:]), np.sort(order[:count])
@@ -139,4 +141,7 @@ class Turns:
 def _shares_of_rest(weights: Sequence[float]) -> list[Fraction]:
     """Each weight as a share of itself and all that follow."""
     rests = [math.fsum(weights[start:]) for start in range(len(weights))]
-    return [Fraction(weight / rest).limit_denominator(_FINEST) for weight, rest in zip(weights, rests, strict=True)]
+    return [
+        Fraction(weight / rest).limit_denominator(_FINEST)
+        for weight, rest in zip(weights, rests, strict=True)
+    ]

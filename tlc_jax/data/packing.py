@@ -83,7 +83,11 @@ class PretrainingData:
 
 
 def prepare(
-    config: Config, cache: Path, progress: bool = True, make: bool = True, tokenizer: Tokenizer | None = None
+    config: Config,
+    cache: Path,
+    progress: bool = True,
+    make: bool = True,
+    tokenizer: Tokenizer | None = None,
 ) -> PretrainingData:
     """Trains or loads the tokenizer and packs every source, each once; what the cache holds already is reused.
 
@@ -100,7 +104,9 @@ def prepare(
     """
     data = config.data
     train_sources = sources_lib.check_sources(data.train, "data.train", data)
-    valid_sources = sources_lib.check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
+    valid_sources = (
+        sources_lib.check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
+    )
     cache = Path(cache).expanduser()
     path = Path()
     if tokenizer is None:
@@ -137,7 +143,9 @@ def tokenizer_for(
         return Tokenizer.load(settings.path), Path(settings.path).expanduser()
     identity = {
         "format": _FORMAT,
-        "sources": [[sources_lib.fingerprint(source, config.data), source.weight] for source in sources],
+        "sources": [
+            [sources_lib.fingerprint(source, config.data), source.weight] for source in sources
+        ],
         "vocab_size": settings.vocab_size,
         "train_bytes": settings.train_bytes,
     }
@@ -146,7 +154,9 @@ def tokenizer_for(
     def build(part: Path) -> Facts:
         start = time.monotonic()
         if progress:
-            print(f"training a tokenizer of {settings.vocab_size} pieces", file=sys.stderr, flush=True)
+            print(
+                f"training a tokenizer of {settings.vocab_size} pieces", file=sys.stderr, flush=True
+            )
         tokenizer = _train(sources, config)
         tokenizer.save(part)
         return {"hash": tokenizer.hash, "seconds": time.monotonic() - start}
@@ -165,8 +175,12 @@ def _train(sources: tuple[Source, ...], config: Config) -> Tokenizer:
     if any(source.weight for source in sources):
         weights = sum(source.weight for source in sources)
         shares = [int(total * source.weight / weights) for source in sources]
-        streams = [iter(sample_lines(stream, share)) for stream, share in zip(streams, shares, strict=True)]
-    return train_tokenizer(itertools.chain.from_iterable(streams), config.tokenizer.vocab_size, total)
+        streams = [
+            iter(sample_lines(stream, share)) for stream, share in zip(streams, shares, strict=True)
+        ]
+    return train_tokenizer(
+        itertools.chain.from_iterable(streams), config.tokenizer.vocab_size, total
+    )
 
 
 def _packed(
@@ -175,7 +189,15 @@ def _packed(
     """The rows of one source, from the cache or packed now."""
     length, data = config.data.length, config.data
     dtype = dtype_for(tokenizer.vocab_size)
-    place = [source.kind, source.location, source.split, data.text, data.pair, length, tokenizer.hash]
+    place = [
+        source.kind,
+        source.location,
+        source.split,
+        data.text,
+        data.pair,
+        length,
+        tokenizer.hash,
+    ]
     target = cache / f"rows-{source.name}-{digest(place)}.bin"
     identity = {
         "format": _FORMAT,
@@ -188,7 +210,9 @@ def _packed(
     def build(part: Path) -> Facts:
         facts = _pack_to(part, source, config, tokenizer, progress)
         if sources_lib.fingerprint(source, data) != identity["fingerprint"]:
-            raise InputError(f"{source.spec} changed while it was read: run again when it is finished")
+            raise InputError(
+                f"{source.spec} changed while it was read: run again when it is finished"
+            )
         return facts
 
     manifest, was_there = cached(target, identity, build if make else None)
@@ -196,7 +220,9 @@ def _packed(
     return Packed(tokens, source.name, source.weight), {**manifest, "cached": was_there}
 
 
-def _pack_to(part: Path, source: Source, config: Config, tokenizer: Tokenizer, progress: bool) -> Facts:
+def _pack_to(
+    part: Path, source: Source, config: Config, tokenizer: Tokenizer, progress: bool
+) -> Facts:
     start = time.monotonic()
     bar = Bar(f"packing {source.name}", "tokens", show=progress)
     size = sources_lib.size_hint(source, config.data)

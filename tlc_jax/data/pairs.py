@@ -53,7 +53,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def fill(self, source: np.ndarray, target: np.ndarray, at: np.ndarray, rows: np.ndarray) -> None:
+    def fill(
+        self, source: np.ndarray, target: np.ndarray, at: np.ndarray, rows: np.ndarray
+    ) -> None:
         """Writes pairs `rows` to the rows `at` of source [*, S] and target [*, T], <pad> after their ends."""
         starts = self.starts[rows]
         for side, out in enumerate((source, target)):
@@ -127,7 +129,9 @@ def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> Transla
     cache = Path(cache).expanduser()
     tokenizer, path = tokenizer_for(config, sources, cache, progress)
     if tokenizer.special != OURS:
-        raise InputError(f"{path} has special pieces of its own: translation needs a SentencePiece tokenizer of tlc's")
+        raise InputError(
+            f"{path} has special pieces of its own: translation needs a SentencePiece tokenizer of tlc's"
+        )
     train, facts = [], {}
     for source in sources:
         pairs, facts[source.name] = _tokenised(source, config, tokenizer, cache, progress)
@@ -137,7 +141,9 @@ def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> Transla
     else:
         train, valid = _hold_out(train, data.holdout, tokenizer)
     if data.subsample < 1:
-        train = [pairs.take_rows(subset(len(pairs), data.subsample, config.seed)) for pairs in train]
+        train = [
+            pairs.take_rows(subset(len(pairs), data.subsample, config.seed)) for pairs in train
+        ]
     return TranslationData(tokenizer, train, valid, facts)
 
 
@@ -151,12 +157,21 @@ def load_splits(config: Config, tokenizer: Tokenizer) -> list[Split]:
             references.append(reference)
         if not texts:
             raise InputError(f"{source.spec} has no pairs")
-        splits.append(encode_split(source.name, texts, references, config.data.length, tokenizer, config.impl.threads))
+        splits.append(
+            encode_split(
+                source.name, texts, references, config.data.length, tokenizer, config.impl.threads
+            )
+        )
     return splits
 
 
 def encode_split(
-    name: str, texts: list[str], references: list[str], length: int, tokenizer: Tokenizer, threads: int = 0
+    name: str,
+    texts: list[str],
+    references: list[str],
+    length: int,
+    tokenizer: Tokenizer,
+    threads: int = 0,
 ) -> Split:
     """Tokenises sentences and their translations, cutting either to `length` tokens, </s> included."""
     sides = [tokenizer.encode_arrays(column, threads) for column in (texts, references)]
@@ -170,10 +185,14 @@ def encode_split(
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths.sum(axis=1, dtype=np.int64))])[:-1].astype(np.int64)
+    return np.concatenate([[0], np.cumsum(lengths.sum(axis=1, dtype=np.int64))])[:-1].astype(
+        np.int64
+    )
 
 
-def _hold_out(train: list[Pairs], fraction: float, tokenizer: Tokenizer) -> tuple[list[Pairs], list[Split]]:
+def _hold_out(
+    train: list[Pairs], fraction: float, tokenizer: Tokenizer
+) -> tuple[list[Pairs], list[Split]]:
     """Takes random pairs of every source out of training, the same for every seed."""
     kept, held = [], []
     for pairs in train:
@@ -183,7 +202,8 @@ def _hold_out(train: list[Pairs], fraction: float, tokenizer: Tokenizer) -> tupl
         chosen = dataclasses.replace(pairs.take_rows(leave), name=name)
         # The tokenizer loses nothing, so the texts come back as they were.
         texts, references = (
-            [tokenizer.decode(chosen.side(row, side).tolist()) for row in range(len(chosen))] for side in (0, 1)
+            [tokenizer.decode(chosen.side(row, side).tolist()) for row in range(len(chosen))]
+            for side in (0, 1)
         )
         held.append(Split(chosen, texts, references))
     return kept, held
@@ -212,7 +232,15 @@ def _tokenised(
     """The pairs of one source, from the cache or tokenised now. The file holds the tokens, then the lengths."""
     data = config.data
     dtype = dtype_for(tokenizer.vocab_size)
-    place = [source.kind, source.location, source.split, data.text, data.pair, data.length, tokenizer.hash]
+    place = [
+        source.kind,
+        source.location,
+        source.split,
+        data.text,
+        data.pair,
+        data.length,
+        tokenizer.hash,
+    ]
     target = cache / f"pairs-{source.name}-{digest(place)}.bin"
     identity = {
         "format": _FORMAT,
@@ -233,17 +261,28 @@ def _tokenised(
                 f"{counts.too_long} longer than data.length={data.length}, {counts.unequal} beyond data.max_ratio)"
             )
         if sources_lib.fingerprint(source, data) != identity["fingerprint"]:
-            raise InputError(f"{source.spec} changed while it was read: run again when it is finished")
-        return {"spec": source.spec, **dataclasses.asdict(counts), "seconds": time.monotonic() - start}
+            raise InputError(
+                f"{source.spec} changed while it was read: run again when it is finished"
+            )
+        return {
+            "spec": source.spec,
+            **dataclasses.asdict(counts),
+            "seconds": time.monotonic() - start,
+        }
 
     manifest, was_there = cached(target, identity, build)
     total = manifest["source_tokens"] + manifest["target_tokens"]
     tokens = np.memmap(target, dtype, "r", shape=(total,))
     lengths = np.fromfile(target, np.int32, offset=total * dtype.itemsize).reshape(-1, 2)
-    return Pairs(source.name, tokens, _starts(lengths), lengths, source.weight), {**manifest, "cached": was_there}
+    return Pairs(source.name, tokens, _starts(lengths), lengths, source.weight), {
+        **manifest,
+        "cached": was_there,
+    }
 
 
-def _write(out: IO[bytes], source: Source, config: Config, tokenizer: Tokenizer, progress: bool) -> _Counts:
+def _write(
+    out: IO[bytes], source: Source, config: Config, tokenizer: Tokenizer, progress: bool
+) -> _Counts:
     data, counts = config.data, _Counts()
     dtype = dtype_for(tokenizer.vocab_size)
     bar = Bar(f"tokenising {source.name}", "pairs", show=progress)
@@ -251,8 +290,13 @@ def _write(out: IO[bytes], source: Source, config: Config, tokenizer: Tokenizer,
     all_lengths = []
     for block in _blocks(sources_lib.pairs(source, data)):
         full = [(a, b) for a, b in block if a.strip() and b.strip()]
-        columns = [tokenizer.encode_arrays([pair[side] for pair in full], config.impl.threads) for side in (0, 1)]
-        lengths = np.array([[len(ids) + 1 for ids in column] for column in columns], np.int32).T.reshape(-1, 2)
+        columns = [
+            tokenizer.encode_arrays([pair[side] for pair in full], config.impl.threads)
+            for side in (0, 1)
+        ]
+        lengths = np.array(
+            [[len(ids) + 1 for ids in column] for column in columns], np.int32
+        ).T.reshape(-1, 2)
         longer, shorter = lengths.max(axis=1), lengths.min(axis=1)
         fits = longer <= data.length
         alike = (longer <= data.max_ratio * np.maximum(shorter, _SHORT)) | (data.max_ratio == 0)

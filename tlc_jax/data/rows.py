@@ -35,7 +35,9 @@ def dtype_for(vocab_size: int) -> np.dtype:
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
-def pack(lines: Iterable[str], tokenizer: Tokenizer, length: int, out: IO[bytes], threads: int = 0) -> Iterator[Counts]:
+def pack(
+    lines: Iterable[str], tokenizer: Tokenizer, length: int, out: IO[bytes], threads: int = 0
+) -> Iterator[Counts]:
     """Writes the rows of `lines` ("" ends a document) to `out`, yielding the counts after each chunk.
 
     Args:

@@ -48,7 +48,9 @@ class SentencePieceTokenizer(Tokenizer):
                 "`tlc prepare` (leave tokenizer.path empty)"
             )
         super().__init__(model, self._processor.vocab_size(), OURS)
-        self._space_sign = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_SIGN.encode()]
+        self._space_sign = [
+            self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_SIGN.encode()
+        ]
 
     def encode_arrays(self, texts: Sequence[str], threads: int = 0) -> list[np.ndarray]:
         marked = [text and " " + text for text in texts]
@@ -162,7 +164,9 @@ def _why_not_trained(message: str, vocab_size: int) -> str:
     if found := re.search(r"too high.*value <= (\d+)", message, re.DOTALL):
         return f"{setting} is too large for this text: set it to at most {found[1]}, or train on more text"
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return f"{setting} is too small for the characters of this text: set it to at least {found[1]}"
+        return (
+            f"{setting} is too small for the characters of this text: set it to at least {found[1]}"
+        )
     if "vocab_size" in message or "Vocabulary size" in message:
         fixed = FIRST_ORDINARY + 256
         return f"{setting} is too small: special and byte pieces alone are {fixed}; try 8192"

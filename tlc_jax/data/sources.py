@@ -60,7 +60,9 @@ def parse_sources(spec: str) -> tuple[Source, ...]:
             raise InputError(f"two sources of {spec!r} are named {name!r}: give each its own name")
     weighed = sum(source.weight > 0 for source in parsed)
     if weighed not in (0, len(parsed)):
-        raise InputError(f"only some sources of {spec!r} have a weight (@W): weigh all of them or none")
+        raise InputError(
+            f"only some sources of {spec!r} have a weight (@W): weigh all of them or none"
+        )
     return _with_names(parsed)
 
 
@@ -73,7 +75,9 @@ def check_sources(spec: str, field: str, data: config.Data) -> tuple[Source, ...
       data: where TFDS data sets lie.
     """
     if not spec.strip():
-        raise InputError(f"config.{field} is empty: name a source, such as files:corpus/*.txt or toy:text")
+        raise InputError(
+            f"config.{field} is empty: name a source, such as files:corpus/*.txt or toy:text"
+        )
     try:
         found = parse_sources(spec)
         for source in found:
@@ -158,7 +162,9 @@ def _parse(part: str, spec: str) -> Source:
     name, rest = (named[1], named[2]) if named else ("", part)
     kind, colon, location = rest.partition(":")
     if not colon or not location:
-        raise InputError(f"source {part!r} in {spec!r} is not KIND:LOCATION, such as files:corpus/*.txt")
+        raise InputError(
+            f"source {part!r} in {spec!r} is not KIND:LOCATION, such as files:corpus/*.txt"
+        )
     if kind not in KINDS:
         raise InputError(f"source {part!r} is of unknown kind {kind!r}{suggest(kind, KINDS)}")
     location, weight = _split_weight(location, part, kind)
@@ -233,9 +239,13 @@ def _check_toy(source: Source) -> None:
     from tlc_jax.data import toy
 
     if source.location not in toy.KINDS:
-        raise InputError(f"unknown toy data set {source.location!r}{suggest(source.location, toy.KINDS)}")
+        raise InputError(
+            f"unknown toy data set {source.location!r}{suggest(source.location, toy.KINDS)}"
+        )
     if source.split not in toy.SPLITS:
-        raise InputError(f"toy:{source.location} has no split {source.split!r}{suggest(source.split, toy.SPLITS)}")
+        raise InputError(
+            f"toy:{source.location} has no split {source.split!r}{suggest(source.split, toy.SPLITS)}"
+        )
 
 
 def _toy_lines(source: Source) -> Iterator[str]:

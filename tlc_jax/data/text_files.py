@@ -37,7 +37,9 @@ def matches(pattern: str) -> list[str]:
     if sides := aligned(pattern):
         for path in sides:
             if not os.access(path, os.R_OK) or os.path.isdir(path):
-                raise InputError(f"there is no readable file {path} (relative paths start at {os.getcwd()})")
+                raise InputError(
+                    f"there is no readable file {path} (relative paths start at {os.getcwd()})"
+                )
         return list(sides)
     found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     found = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
@@ -46,9 +48,13 @@ def matches(pattern: str) -> list[str]:
         raise InputError(f"{what} {pattern}: check the path (relative ones start at {os.getcwd()})")
     for path in found:
         if os.path.isdir(path):
-            raise InputError(f"{path} is a folder: name its files, such as files:{path.rstrip('/')}/*.txt")
+            raise InputError(
+                f"{path} is a folder: name its files, such as files:{path.rstrip('/')}/*.txt"
+            )
         if _suffix(path) not in SUFFIXES:
-            raise InputError(f"{path} is of unknown format: it must end in {', '.join(SUFFIXES)}, or these with .gz")
+            raise InputError(
+                f"{path} is of unknown format: it must end in {', '.join(SUFFIXES)}, or these with .gz"
+            )
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} cannot be read: check its permissions")
     return found
@@ -65,7 +71,9 @@ def aligned(pattern: str) -> tuple[str, str] | None:
         return None
     sides = pattern.split("+")
     if len(sides) != 2 or any(_suffix(path) in _TABLES for path in sides):
-        raise InputError(f"files:{pattern} is not two line-aligned text files, such as files:train.en+train.fr")
+        raise InputError(
+            f"files:{pattern} is not two line-aligned text files, such as files:train.en+train.fr"
+        )
     return sides[0], os.path.expanduser(sides[1])
 
 
@@ -92,7 +100,9 @@ def size_hint(pattern: str) -> int:
     for path in matches(pattern):
         size = os.path.getsize(path)
         if path.endswith(".gz"):
-            with open(path, "rb") as file:  # the last four bytes hold the unpacked size modulo 2**32
+            with open(
+                path, "rb"
+            ) as file:  # the last four bytes hold the unpacked size modulo 2**32
                 file.seek(max(size - 4, 0))
                 size = max(int.from_bytes(file.read(4), "little"), size)
         total += size
@@ -104,7 +114,9 @@ def lines(pattern: str, data: config.Data) -> Iterator[str]:
     for path in matches(pattern):
         if _suffix(path) not in _TABLES:
             with _opened(path) as stream:
-                while block := stream.readlines(_BLOCK):  # a line at a time costs a tenth of tokenising it
+                while block := stream.readlines(
+                    _BLOCK
+                ):  # a line at a time costs a tenth of tokenising it
                     yield from ("" if line.isspace() else line.rstrip("\r\n") for line in block)
             yield ""
         else:
@@ -125,10 +137,14 @@ def pairs(pattern: str, data: config.Data) -> Iterator[tuple[str, str]]:
         return
     for path in matches(pattern):
         if _suffix(path) not in _TABLES:
-            raise InputError(f"{path} has one text a line: for pairs name two aligned files, files:A+B, or a table")
+            raise InputError(
+                f"{path} has one text a line: for pairs name two aligned files, files:A+B, or a table"
+            )
         for _, text, pair, _ in _rows(path, data):
             if pair is None:
-                raise InputError(f"{path} has a single column of text: name the second one in data.pair")
+                raise InputError(
+                    f"{path} has a single column of text: name the second one in data.pair"
+                )
             yield text, pair
 
 
@@ -136,7 +152,9 @@ def _aligned_lines(first: str, second: str) -> Iterator[tuple[str, str]]:
     lines = itertools.zip_longest(_text_lines(first), _text_lines(second))
     for number, (a, b) in enumerate(lines):
         if a is None or b is None:
-            counts = [number + (1 + sum(1 for _ in lines) if side is not None else 0) for side in (a, b)]
+            counts = [
+                number + (1 + sum(1 for _ in lines) if side is not None else 0) for side in (a, b)
+            ]
             raise InputError(
                 f"{first} has {counts[0]} lines and {second} has {counts[1]}: line-aligned files must have as many"
             )
@@ -148,7 +166,9 @@ def examples(pattern: str, data: config.Data) -> Examples:
     return _gathered(_records(pattern, data), 0)
 
 
-def example_blocks(pattern: str, data: config.Data, rows: int, characters: int = 1 << 24) -> Iterator[Examples]:
+def example_blocks(
+    pattern: str, data: config.Data, rows: int, characters: int = 1 << 24
+) -> Iterator[Examples]:
     """`examples` in blocks, so that memory stays bounded whatever the size of the files.
 
     Args:
@@ -164,7 +184,9 @@ def example_blocks(pattern: str, data: config.Data, rows: int, characters: int =
         first += len(block)
 
 
-_Record = tuple[str, int, str, str | None, str | None]  # path, line number, text, second text, label
+_Record = tuple[
+    str, int, str, str | None, str | None
+]  # path, line number, text, second text, label
 
 
 def _records(pattern: str, data: config.Data) -> Iterator[_Record]:
@@ -175,11 +197,15 @@ def _records(pattern: str, data: config.Data) -> Iterator[_Record]:
     for path in matches(pattern):
         empty = True
         rows = (
-            ((n, line, None, None) for n, line in _text_lines(path)) if _suffix(path) == ".txt" else _rows(path, data)
+            ((n, line, None, None) for n, line in _text_lines(path))
+            if _suffix(path) == ".txt"
+            else _rows(path, data)
         )
         for number, text, pair, label in rows:
             if pairs is not None and pairs != (pair is not None):
-                raise InputError(f"of the files {pattern} some have pairs of texts and some have not: set data.pair")
+                raise InputError(
+                    f"of the files {pattern} some have pairs of texts and some have not: set data.pair"
+                )
             pairs, empty = pair is not None, False
             yield path, number, text, pair, label
         if empty:
@@ -234,9 +260,13 @@ def _opened(path: str) -> Iterator[IO[str]]:
     except UnicodeDecodeError:
         raise InputError(_where_not_utf8(path)) from None
     except EOFError:
-        raise InputError(f"{path} is cut short: its gzip stream has no end; copy or download it again") from None
+        raise InputError(
+            f"{path} is cut short: its gzip stream has no end; copy or download it again"
+        ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path} is not a sound gzip file ({error}): copy or download it again") from None
+        raise InputError(
+            f"{path} is not a sound gzip file ({error}): copy or download it again"
+        ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
@@ -336,12 +366,16 @@ def _json_object(line: str, where: str) -> dict[str, Any]:
 
 def _json_text(record: dict[str, Any], name: str, where: str) -> str:
     if name not in record:
-        raise InputError(f"{where}: field {name!r} is missing; it has {', '.join(map(repr, record)) or 'none'}")
+        raise InputError(
+            f"{where}: field {name!r} is missing; it has {', '.join(map(repr, record)) or 'none'}"
+        )
     value = record[name]
     if not isinstance(value, str):
         raise InputError(f"{where}: field {name!r} is not text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(f"{where}: field {name!r} holds half of a surrogate pair, which is no text") from None
+        raise InputError(
+            f"{where}: field {name!r} holds half of a surrogate pair, which is no text"
+        ) from None
     return value

@@ -45,7 +45,10 @@ def fingerprint(name: str, split: str, data: config.Data) -> str:
     """Name, config, version, split and the sizes of its shards: where it lies does not matter."""
     builder = _builder(name, data)
     count = _split_info(builder, split).num_examples
-    shards = {each: [int(info.num_bytes), *info.shard_lengths] for each, info in sorted(builder.info.splits.items())}
+    shards = {
+        each: [int(info.num_bytes), *info.shard_lengths]
+        for each, info in sorted(builder.info.splits.items())
+    }
     return f"tfds:{builder.info.full_name}:{split} {count} {shards}"
 
 
@@ -73,7 +76,9 @@ def pairs(name: str, split: str, data: config.Data) -> Iterator[tuple[str, str]]
     builder, source = _open(name, split, data)
     columns = _columns(builder, data)
     if not columns.pair:
-        raise InputError(f"tfds:{builder.info.full_name} has a single text: name the second one in data.pair")
+        raise InputError(
+            f"tfds:{builder.info.full_name} has a single text: name the second one in data.pair"
+        )
     for record in _records(source, builder):
         yield _text(record[columns.text]), _text(record[columns.pair])
 
@@ -84,7 +89,13 @@ def examples(name: str, split: str, data: config.Data) -> Examples:
     columns = _columns(builder, data)
     features = builder.info.features
     names = getattr(features[columns.label], "names", None) if columns.label else None
-    result = Examples([], [] if columns.pair else None, [] if columns.label else None, tuple(names or ()) or None, [])
+    result = Examples(
+        [],
+        [] if columns.pair else None,
+        [] if columns.label else None,
+        tuple(names or ()) or None,
+        [],
+    )
     for row, record in enumerate(_records(source, builder)):
         result.texts.append(_text(record[columns.text]))
         if columns.pair and result.pairs is not None:
@@ -100,7 +111,9 @@ def _open(name: str, split: str, data: config.Data) -> tuple[Any, Any]:
     builder = _builder(name, data)
     _split_info(builder, split)
     try:
-        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        source = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
     except (NotImplementedError, ValueError):
         form = builder.info.file_format.value
         raise InputError(
@@ -124,7 +137,9 @@ def _builder(name: str, data: config.Data) -> Any:
         raise InputError(_why_not_found(name, folder)) from None
     except (ValueError, ParseError) as error:  # JSON's errors are ValueErrors
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"TFDS data set {name!r} in {folder} is damaged ({reason}): build it again") from None
+        raise InputError(
+            f"TFDS data set {name!r} in {folder} is damaged ({reason}): build it again"
+        ) from None
 
 
 def _why_not_found(name: str, folder: str) -> str:
@@ -139,7 +154,10 @@ def _why_not_found(name: str, folder: str) -> str:
     if setting and configs and setting.partition("/")[0] not in configs:
         return f"TFDS data set {base!r} has no config {setting!r}{suggest(setting, configs)}"
     found = pathlib.Path(folder).glob(f"{base}/**/features.json")
-    built = ", ".join(sorted(str(path.parent.relative_to(folder)) for path in found)) or f"nothing of {base}"
+    built = (
+        ", ".join(sorted(str(path.parent.relative_to(folder)) for path in found))
+        or f"nothing of {base}"
+    )
     module = _MODULES.get(base, "tensorflow_datasets")
     return (
         f"TFDS data set {name!r} is not built in {folder}, which has {built}: set config.data.dir, or build it with "
@@ -153,7 +171,9 @@ def _split_info(builder: Any, split: str) -> Any:
         return builder.info.splits[split]
     except (KeyError, ValueError, AssertionError):
         known = ", ".join(sorted(builder.info.splits))
-        raise InputError(f"tfds:{builder.info.full_name} has no split {split!r}; it has {known}") from None
+        raise InputError(
+            f"tfds:{builder.info.full_name} has no split {split!r}; it has {known}"
+        ) from None
 
 
 def _columns(builder: Any, data: config.Data) -> Columns:
@@ -165,7 +185,9 @@ def _records(source: Any, builder: Any) -> Iterator[Any]:
     for start in range(0, len(source), _BLOCK):
         try:
             block = source.__getitems__(range(start, min(start + _BLOCK, len(source))))
-            records = [tf_example_pb2.Example.FromString(record).features.feature for record in block]
+            records = [
+                tf_example_pb2.Example.FromString(record).features.feature for record in block
+            ]
         except (RuntimeError, ValueError, TypeError, IndexError, OSError, DecodeError) as error:
             raise InputError(_damaged(builder, str(error).strip().splitlines()[0])) from None
         if not all(records):  # the reader answers b"" for what is no longer there

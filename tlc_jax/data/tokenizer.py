@@ -43,7 +43,11 @@ class Tokenizer(abc.ABC):
             model = Path(path).expanduser().read_bytes()
         except OSError as error:
             raise InputError(f"tokenizer {path} cannot be read: {error.strerror}") from None
-        kind = ImportedTokenizer if file_name(path) == ImportedTokenizer.file_name else SentencePieceTokenizer
+        kind = (
+            ImportedTokenizer
+            if file_name(path) == ImportedTokenizer.file_name
+            else SentencePieceTokenizer
+        )
         return kind(model, f"tokenizer {path}")
 
     def save(self, path: str | os.PathLike[str]) -> None:

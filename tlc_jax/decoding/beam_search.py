@@ -49,7 +49,14 @@ def length_penalty(length: jax.Array, alpha: float) -> jax.Array:
 
 
 def beam_search(
-    step: Step, cache: Any, limits_B: jax.Array, *, beams: int, length: int, vocab_size: int, alpha: float
+    step: Step,
+    cache: Any,
+    limits_B: jax.Array,
+    *,
+    beams: int,
+    length: int,
+    vocab_size: int,
+    alpha: float,
 ) -> Hypotheses:
     """The best translations that a beam of `beams` hypotheses finds.
 
@@ -84,14 +91,18 @@ def beam_search(
         ended_BxK = state.log_p_BxK + logits_BxKxV[:, :, EOS] - normaliser_BxK
         alive = logits_BxKxV.at[:, :, :FIRST_ORDINARY].set(-jnp.inf)
         best_BxKxC, token_BxKxC = top_k(alive, C)
-        scores_BxC = (state.log_p_BxK[:, :, None] + best_BxKxC - normaliser_BxK[:, :, None]).reshape(B, K * C)
+        scores_BxC = (
+            state.log_p_BxK[:, :, None] + best_BxKxC - normaliser_BxK[:, :, None]
+        ).reshape(B, K * C)
         log_p_BxK, chosen_BxK = jax.lax.top_k(scores_BxC, K)
         parent_BxK = chosen_BxK // C
         token_BxK = jnp.take_along_axis(token_BxKxC.reshape(B, K * C), chosen_BxK, axis=1)
 
         worst_kept_B = jax.lax.top_k(jnp.concatenate([log_p_BxK, ended_BxK], axis=1), K)[0][:, -1]
         at_limit_B = t + 1 >= limits_B
-        accepted_BxK = ((ended_BxK >= worst_kept_B[:, None]) | at_limit_B[:, None]) & ~state.done_B[:, None]
+        accepted_BxK = ((ended_BxK >= worst_kept_B[:, None]) | at_limit_B[:, None]) & ~state.done_B[
+            :, None
+        ]
         finished = _merge(
             state.finished,
             Hypotheses(
@@ -122,7 +133,8 @@ def beam_search(
     start = _State(
         jnp.int32(0),
         tokens_BxKxT,
-        jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf) * jnp.ones((B, 1)),  # all hypotheses start out the same
+        jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
+        * jnp.ones((B, 1)),  # all hypotheses start out the same
         jnp.zeros((B, K, T), jnp.int32),
         nothing,
         jnp.zeros((B,), bool),

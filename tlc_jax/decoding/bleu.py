@@ -13,7 +13,9 @@ import numpy as np
 ORDERS = 4  # n-grams of 1 to 4 tokens, as in every BLEU here
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str], language: str = "fr") -> dict[str, Any]:
+def score(
+    hypotheses: Sequence[str], references: Sequence[str], language: str = "fr"
+) -> dict[str, Any]:
     """Corpus scores of raw (detokenised) lines, all 0..100 and cased, with one reference to a hypothesis.
 
     `bleu`: sacreBLEU, tokenised by 13a (Post, 2018), with its `bleu_signature`.
@@ -31,16 +33,23 @@ def score(hypotheses: Sequence[str], references: Sequence[str], language: str = 
     def tokenized(lines: Sequence[str]) -> list[str]:
         # As the script calls it: characters special to Moses are escaped (' is one token, &apos;), which changes no
         # count as both sides are, and hyphens stay inside words for `split_compounds`.
-        return [split_compounds(tokenizer.tokenize(line, return_str=True, escape=True)) for line in lines]
+        return [
+            split_compounds(tokenizer.tokenize(line, return_str=True, escape=True))
+            for line in lines
+        ]
 
     bleu, chrf = BLEU(), CHRF()
-    multi_bleu = BLEU(tokenize="none", smooth_method="none", force=True)  # force: tokenised text is meant, no warning
+    multi_bleu = BLEU(
+        tokenize="none", smooth_method="none", force=True
+    )  # force: tokenised text is meant, no warning
     return {
         "bleu": bleu.corpus_score(hypotheses, [references]).score,
         "bleu_signature": str(bleu.get_signature()),
         "chrf": chrf.corpus_score(hypotheses, [references]).score,
         "chrf_signature": str(chrf.get_signature()),
-        "bleu_tokenized": multi_bleu.corpus_score(tokenized(hypotheses), [tokenized(references)]).score,
+        "bleu_tokenized": multi_bleu.corpus_score(
+            tokenized(hypotheses), [tokenized(references)]
+        ).score,
     }
 
 

@@ -101,7 +101,9 @@ def tensors(network: Network, params: Params) -> dict[str, np.ndarray]:
                 found[family.name(path, layer=layer)] = _laid_out(path, values[layer % len(values)])
         else:
             found[family.name(path)] = _laid_out(path, values)
-    position, token_type = (family.name(f"embedding/{table}") for table in ("position", "token_type"))
+    position, token_type = (
+        family.name(f"embedding/{table}") for table in ("position", "token_type")
+    )
     found[position] = np.pad(found[position], ((family.first_position(model.padding), 0), (0, 0)))
     if not model.token_types:
         found[token_type] = np.zeros((1, model.hidden), np.float32)

@@ -26,7 +26,10 @@ from tlc_jax.models.network import Network, Params
 PREFIX = "hf:"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # numbers that follow from the settings
+_BUFFERS = (
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+)  # numbers that follow from the settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,9 @@ def find(source: str) -> Path:
     """
     folder = Path(source.removeprefix(PREFIX)).expanduser()
     if not folder.is_dir():
-        raise InputError(f"init.from={source}: there is no folder {folder}; models are read from disk, never fetched")
+        raise InputError(
+            f"init.from={source}: there is no folder {folder}; models are read from disk, never fetched"
+        )
     _settings(folder)
     _files(folder)
     _tokenizer_file(folder)
@@ -81,7 +86,9 @@ def load(folder: Path) -> Imported:
         kind = _kind(settings, family, tensors)
         labels = _labels(settings, where) if kind == "classifier" else ()
         if kind == "mlm" and family.head_activation not in ("", model.activation):
-            raise InputError(f"{where}: its masked-language head has {family.head_activation}, not {model.activation}")
+            raise InputError(
+                f"{where}: its masked-language head has {family.head_activation}, not {model.activation}"
+            )
         network = Network(kind, model, tokenizer.vocab_size, len(labels), configs.Impl())
         shapes = {path: leaf.shape for path, leaf in flatten(network.abstract()).items()}
         base = family.base if tensors.any_begins(family.base) else ""
@@ -91,8 +98,15 @@ def load(folder: Path) -> Imported:
             return unflatten(dict(imported(family, model, shapes, base, types, tensors.read)))
 
         params, pooler = read(shapes), {}
-        pooling = {"classifier/dense/kernel": (model.hidden, model.hidden), "classifier/dense/bias": (model.hidden,)}
-        if kind != "classifier" and family.pooled and tensors.has(family.name("classifier/dense/kernel", base)):
+        pooling = {
+            "classifier/dense/kernel": (model.hidden, model.hidden),
+            "classifier/dense/bias": (model.hidden,),
+        }
+        if (
+            kind != "classifier"
+            and family.pooled
+            and tensors.has(family.name("classifier/dense/kernel", base))
+        ):
             pooler = read(pooling)
         if kind == "mlm":
             _check_tied(family, params, tensors)
@@ -117,7 +131,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: a folder as `transformers` saves models is needed") from None
+        raise InputError(
+            f"{path} is missing: a folder as `transformers` saves models is needed"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not JSON, perhaps cut short ({error})") from None
     if not isinstance(content, dict):
@@ -132,11 +148,14 @@ def _files(folder: Path) -> dict[str, tuple[str, ...] | None]:
         if not isinstance(places, dict) or not places:
             raise InputError(f"{folder / _INDEX} has no weight_map: save the model again")
         files = {
-            file: tuple(sorted(n for n, f in places.items() if f == file)) for file in sorted(set(places.values()))
+            file: tuple(sorted(n for n, f in places.items() if f == file))
+            for file in sorted(set(places.values()))
         }
         for file in files:
             if Path(file).name != file or not (folder / file).is_file():
-                raise InputError(f"{folder / file} is missing, which {_INDEX} names: copy the whole folder")
+                raise InputError(
+                    f"{folder / file} is missing, which {_INDEX} names: copy the whole folder"
+                )
         return dict(files)
     if (folder / _SINGLE).is_file():
         return {_SINGLE: None}
@@ -160,10 +179,14 @@ class _Tensors:
             try:
                 opened = stack.enter_context(safe_open(path, "np"))
             except (SafetensorError, OSError) as error:
-                raise InputError(f"{path} is damaged or cut short ({error}): copy it again") from None
+                raise InputError(
+                    f"{path} is damaged or cut short ({error}): copy it again"
+                ) from None
             held = opened.keys()
             if missing := sorted(set(expected or ()) - set(held)):
-                raise InputError(f"{path} lacks {missing[0]}, which {_INDEX} says it holds: copy the whole folder")
+                raise InputError(
+                    f"{path} lacks {missing[0]}, which {_INDEX} says it holds: copy the whole folder"
+                )
             for name in held:
                 self._place[_new_name(name)] = (opened, name, path)
 
@@ -184,7 +207,9 @@ class _Tensors:
         file, own_name, path = self._place[name]
         found = tuple(file.get_slice(own_name).get_shape())
         if found != shape:
-            raise InputError(f"{path}: {name} has the shape {list(found)}, and config.json makes it {list(shape)}")
+            raise InputError(
+                f"{path}: {name} has the shape {list(found)}, and config.json makes it {list(shape)}"
+            )
         self._read.add(name)
         return np.asarray(file.get_tensor(own_name), np.float32)
 
@@ -201,7 +226,10 @@ def _new_name(name: str) -> str:
 
 
 def _kind(settings: Mapping[str, Any], family: Family, tensors: _Tensors) -> str:
-    if any(str(name).endswith("ForSequenceClassification") for name in settings.get("architectures") or ()):
+    if any(
+        str(name).endswith("ForSequenceClassification")
+        for name in settings.get("architectures") or ()
+    ):
         return "classifier"
     return "mlm" if tensors.has(family.name("mlm_head/dense/kernel")) else "encoder"
 
@@ -210,10 +238,14 @@ def _labels(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """The classes in the order of their numbers; without id2label they are two, named as transformers does."""
     names = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     labels = tuple(str(names.get(str(number))) for number in range(len(names)))
-    if len(set(labels)) < len(names) or not all(str(number) in names for number in range(len(names))):
+    if len(set(labels)) < len(names) or not all(
+        str(number) in names for number in range(len(names))
+    ):
         raise InputError(f"{where}: id2label does not number different labels from 0 on")
     if len(labels) < 2:
-        raise InputError(f"{where}: a single label is a regression, and only classification can be imported")
+        raise InputError(
+            f"{where}: a single label is a regression, and only classification can be imported"
+        )
     return labels
 
 
@@ -223,10 +255,16 @@ def _check_tied(family: Family, params: Params, tensors: _Tensors) -> None:
     token = params["embedding"]["token"]
     weight = f"{head}.decoder.weight"
     if tensors.has(weight) and not np.array_equal(tensors.read(weight, token.shape), token):
-        raise InputError(f"{weight} is not the token embedding: only models that tie the two can be imported")
+        raise InputError(
+            f"{weight} is not the token embedding: only models that tie the two can be imported"
+        )
     bias = f"{head}.decoder.bias"
-    if tensors.has(bias) and not np.array_equal(tensors.read(bias, token.shape[:1]), params["mlm_head"]["bias"]):
-        raise InputError(f"{bias} differs from {head}.bias: only models that tie the two can be imported")
+    if tensors.has(bias) and not np.array_equal(
+        tensors.read(bias, token.shape[:1]), params["mlm_head"]["bias"]
+    ):
+        raise InputError(
+            f"{bias} differs from {head}.bias: only models that tie the two can be imported"
+        )
 
 
 def _tokenizer_file(folder: Path) -> Path:
@@ -242,7 +280,11 @@ def _tokenizer_file(folder: Path) -> Path:
 
 def _tokenizer(folder: Path) -> tuple[ImportedTokenizer, Path]:
     path = _tokenizer_file(folder)
-    settings = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    settings = (
+        _read_json(folder / "tokenizer_config.json")
+        if (folder / "tokenizer_config.json").exists()
+        else {}
+    )
     if path.suffix == ".txt":
         model = imported_tokenizer.from_word_pieces(
             path,

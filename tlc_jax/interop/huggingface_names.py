@@ -15,7 +15,12 @@ import numpy as np
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
 
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
 """By their `hidden_act`."""
 
 _EMBEDDINGS = {
@@ -117,7 +122,12 @@ FAMILIES = {
             head_activation="",
             pooled=True,
         ),
-        Family("roberta", "roberta.", "post", {**_EMBEDDINGS, **_LAYERS, **_POST_NORMS, **_ROBERTA_HEADS}),
+        Family(
+            "roberta",
+            "roberta.",
+            "post",
+            {**_EMBEDDINGS, **_LAYERS, **_POST_NORMS, **_ROBERTA_HEADS},
+        ),
         Family(
             "roberta-prelayernorm",
             "roberta_prelayernorm.",
@@ -136,19 +146,27 @@ def family_of(settings: Mapping[str, Any], where: str) -> Family:
     """
     model_type = settings.get("model_type")
     if model_type not in FAMILIES:
-        raise InputError(f"{where}: model_type {model_type!r} is not known here; known are {', '.join(FAMILIES)}")
+        raise InputError(
+            f"{where}: model_type {model_type!r} is not known here; known are {', '.join(FAMILIES)}"
+        )
     position_type = settings.get("position_embedding_type", "absolute")
     if position_type != "absolute":
-        raise InputError(f"{where}: position_embedding_type {position_type!r} is not known here, only 'absolute'")
+        raise InputError(
+            f"{where}: position_embedding_type {position_type!r} is not known here, only 'absolute'"
+        )
     if settings.get("hidden_act", "gelu") not in ACTIVATIONS:
-        raise InputError(f"{where}: hidden_act {settings['hidden_act']!r} is none of {', '.join(ACTIVATIONS)}")
+        raise InputError(
+            f"{where}: hidden_act {settings['hidden_act']!r} is none of {', '.join(ACTIVATIONS)}"
+        )
     for name in ("is_decoder", "add_cross_attention"):
         if settings.get(name):
             raise InputError(f"{where}: {name} is set, and only encoders can be imported")
     return FAMILIES[model_type]
 
 
-def model_of(family: Family, settings: Mapping[str, Any], separator: int, where: str) -> config.Model:
+def model_of(
+    family: Family, settings: Mapping[str, Any], separator: int, where: str
+) -> config.Model:
     """Our settings of a model with their config.json.
 
     Args:
@@ -167,10 +185,16 @@ def model_of(family: Family, settings: Mapping[str, Any], separator: int, where:
             raise InputError(f"{where}: {name} is {value!r}, not a number")
         return value
 
-    hidden, heads, types = number("hidden_size"), number("num_attention_heads"), number("type_vocab_size", 2)
+    hidden, heads, types = (
+        number("hidden_size"),
+        number("num_attention_heads"),
+        number("type_vocab_size", 2),
+    )
     padding = number("pad_token_id", 1 if family.padded_positions else 0)
     if heads < 1 or hidden % heads:
-        raise InputError(f"{where}: hidden_size {hidden} is not divisible by num_attention_heads {heads}")
+        raise InputError(
+            f"{where}: hidden_size {hidden} is not divisible by num_attention_heads {heads}"
+        )
     if family.has_types and types not in (1, 2):
         raise InputError(f"{where}: type_vocab_size {types} is not known here, only 1 and 2")
     return config.Model(
@@ -192,7 +216,12 @@ Read = Callable[[str, tuple[int, ...]], np.ndarray]
 
 
 def imported(
-    family: Family, model: config.Model, shapes: Mapping[str, tuple[int, ...]], base: str, types: int, read: Read
+    family: Family,
+    model: config.Model,
+    shapes: Mapping[str, tuple[int, ...]],
+    base: str,
+    types: int,
+    read: Read,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Our path and float32 array of every leaf.
 

@@ -78,7 +78,10 @@ def write(
             types[_add_quantized(graph, name, codes)] += 1
     encoder_graph(graph, network)
     model = onnx.helper.make_model(
-        graph.proto(), opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="tlc"
+        graph.proto(),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="tlc",
     )
     onnx.helper.set_model_props(model, {"tlc_jax": json.dumps(dict(metadata), sort_keys=True)})
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE
@@ -99,17 +102,26 @@ def _weights(
             yield path, values, codes
             continue
         for layer in range(len(values)):
-            yield layer_path(path, layer), values[layer], None if codes is None else _layer_of(codes, layer)
+            yield (
+                layer_path(path, layer),
+                values[layer],
+                None if codes is None else _layer_of(codes, layer),
+            )
 
 
 def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:
-    zero, grouped = None if q.zero is None else q.zero[layer], None if q.grouped is None else q.grouped - 1
+    zero, grouped = (
+        None if q.zero is None else q.zero[layer],
+        None if q.grouped is None else q.grouped - 1,
+    )
     return QuantizedTensor(q.codes[layer], q.scale[layer], zero, q.bits, grouped=grouped)
 
 
 def _add_quantized(graph: Graph, name: str, q: QuantizedTensor) -> str:
     """Adds what makes the values called `name` of codes; returns the type of these."""
-    codes = graph.initializer(q.codes.astype(_INTEGERS[q.bits <= 4, q.zero is None]), f"{name}:codes")
+    codes = graph.initializer(
+        q.codes.astype(_INTEGERS[q.bits <= 4, q.zero is None]), f"{name}:codes"
+    )
     along: dict[str, int]
     if q.grouped is not None:
         groups = q.scale.shape[q.grouped]

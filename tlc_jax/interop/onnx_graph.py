@@ -91,7 +91,9 @@ class Graph:
 def _value_info(name: str, dtype: Any, shape: tuple[str | int, ...]) -> Any:
     import onnx
 
-    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+    return onnx.helper.make_tensor_value_info(
+        name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
+    )
 
 
 def encoder_graph(graph: Graph, network: Network) -> None:
@@ -125,7 +127,9 @@ class _Encoder:
         return self._norm("final_norm", x_BxLxD) if self.shape.norm == "pre" else x_BxLxD
 
     def masked_language_head(self, x_BxLxD: str) -> None:
-        x_BxLxD = self._norm("mlm_head/norm", self._activation(self._dense("mlm_head/dense", x_BxLxD)))
+        x_BxLxD = self._norm(
+            "mlm_head/norm", self._activation(self._dense("mlm_head/dense", x_BxLxD))
+        )
         token_DxV = self.add("Transpose", "embedding/token", perm=[1, 0])
         self.add("Add", self.add("MatMul", x_BxLxD, token_DxV), "mlm_head/bias", output="logits")
 
@@ -146,7 +150,9 @@ class _Encoder:
         position_LxD = self.add("Slice", "embedding/position", start, length, self.graph.vector(0))
         x_BxLxD = self.add("Add", self.add("Gather", "embedding/token", tokens_BxL), position_LxD)
         if self.shape.token_types:
-            x_BxLxD = self.add("Add", x_BxLxD, self.add("Gather", "embedding/token_type", self._types(tokens_BxL)))
+            x_BxLxD = self.add(
+                "Add", x_BxLxD, self.add("Gather", "embedding/token_type", self._types(tokens_BxL))
+            )
         return self._norm("embedding/norm", x_BxLxD)
 
     def _types(self, tokens_BxL: str) -> str:
@@ -184,19 +190,27 @@ class _Encoder:
         score_BxHxLxL = self.add("Mul", self.add("MatMul", q, k_BxHxExL), scale)
         share_BxHxLxL = self.add("Softmax", self.add("Add", score_BxHxLxL, bias_Bx1x1xL), axis=-1)
         y_BxLxHxE = self.add("Transpose", self.add("MatMul", share_BxHxLxL, v), perm=[0, 2, 1, 3])
-        return self._dense(f"{path}/output", self.add("Reshape", y_BxLxHxE, self.graph.vector(0, 0, -1)))
+        return self._dense(
+            f"{path}/output", self.add("Reshape", y_BxLxHxE, self.graph.vector(0, 0, -1))
+        )
 
     def _heads(self, path: str, x_BxLxD: str) -> str:
         """An affine map, split into heads: [B, H, L, E]."""
         split = self.graph.vector(0, 0, self.shape.heads, self.shape.head_size)
-        return self.add("Transpose", self.add("Reshape", self._dense(path, x_BxLxD), split), perm=[0, 2, 1, 3])
+        return self.add(
+            "Transpose", self.add("Reshape", self._dense(path, x_BxLxD), split), perm=[0, 2, 1, 3]
+        )
 
     def _dense(self, path: str, x: str, output: str = "") -> str:
-        return self.add("Add", self.add("MatMul", x, f"{path}/kernel"), f"{path}/bias", output=output)
+        return self.add(
+            "Add", self.add("MatMul", x, f"{path}/kernel"), f"{path}/bias", output=output
+        )
 
     def _norm(self, path: str, x: str) -> str:
         epsilon = self.shape.norm_epsilon
-        return self.add("LayerNormalization", x, f"{path}/scale", f"{path}/bias", axis=-1, epsilon=epsilon)
+        return self.add(
+            "LayerNormalization", x, f"{path}/scale", f"{path}/bias", axis=-1, epsilon=epsilon
+        )
 
     def _activation(self, x: str) -> str:
         kind, attributes = _ACTIVATIONS[self.shape.activation]

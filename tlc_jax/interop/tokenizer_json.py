@@ -44,7 +44,11 @@ def tokenizer_files(tokenizer: Tokenizer, length: int, token_types: int) -> dict
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": length,
-        "model_input_names": ["input_ids", *(["token_type_ids"] if token_types > 1 else []), "attention_mask"],
+        "model_input_names": [
+            "input_ids",
+            *(["token_type_ids"] if token_types > 1 else []),
+            "attention_mask",
+        ],
         "clean_up_tokenization_spaces": False,
         **special,
     }
@@ -80,7 +84,9 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
     pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
     start, end = ({"SpecialToken": {"id": SPECIAL_PIECES[id], "type_id": 0}} for id in (BOS, EOS))
     last = {"SpecialToken": {"id": SPECIAL_PIECES[EOS], "type_id": second_type}}
-    first, second = ({"Sequence": {"id": id, "type_id": type}} for id, type in (("A", 0), ("B", second_type)))
+    first, second = (
+        {"Sequence": {"id": id, "type_id": type}} for id, type in (("A", 0), ("B", second_type))
+    )
     return {
         "version": "1.0",
         "truncation": None,
@@ -95,7 +101,12 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
                 _metaspace(" ", "first", split=False),
                 _metaspace(_SPACE_SIGN, "never", split=True),
                 *(
-                    {"type": "Split", "pattern": {"String": c}, "behavior": "Isolated", "invert": False}
+                    {
+                        "type": "Split",
+                        "pattern": {"String": c},
+                        "behavior": "Isolated",
+                        "invert": False,
+                    }
                     for c in _unknown_in_names(pieces)
                 ),
             ],
@@ -123,7 +134,8 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
             "unk_id": UNK,
             "byte_fallback": True,
             "vocab": [
-                [piece, _NEVER_FOUND if id < _BYTES.stop else tokenizer.score(id)] for id, piece in enumerate(pieces)
+                [piece, _NEVER_FOUND if id < _BYTES.stop else tokenizer.score(id)]
+                for id, piece in enumerate(pieces)
             ],
         },
     }

@@ -24,7 +24,9 @@ class Encoder(nnx.Module):
         if shape.norm == "pre":
             self.final_norm = layer_norm(shape, rngs)
 
-    def encode(self, tokens_BxL: jax.Array, mask_BxL: jax.Array | None, key: jax.Array | None) -> jax.Array:
+    def encode(
+        self, tokens_BxL: jax.Array, mask_BxL: jax.Array | None, key: jax.Array | None
+    ) -> jax.Array:
         """Hidden states x_BxLxD. `mask_BxL` is true at real tokens (None: everywhere); a key turns dropout on."""
         key_embedding, key_stack = (None, None) if key is None else jax.random.split(key)
         x_BxLxD = dropout(key_embedding, self.embedding(tokens_BxL), self.shape.dropout)
@@ -58,7 +60,9 @@ class MaskedLanguageModel(Encoder):
         super().__init__(vocab_size, shape, rngs)
         self.mlm_head = MaskedLanguageHead(vocab_size, shape, rngs)
 
-    def __call__(self, tokens_BxL: jax.Array, positions_BxK: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, tokens_BxL: jax.Array, positions_BxK: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits_BxKxV at `positions_BxK`. Rows are full, so nothing is masked out of attention."""
         x_BxLxD = self.encode(tokens_BxL, None, key)
         x_BxKxD = split_rows(jnp.take_along_axis(x_BxLxD, positions_BxK[:, :, None], axis=1))
@@ -90,7 +94,9 @@ class Classifier(Encoder):
         super().__init__(vocab_size, shape, rngs)
         self.classifier = ClassificationHead(classes, shape, rngs)
 
-    def __call__(self, tokens_BxL: jax.Array, mask_BxL: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, tokens_BxL: jax.Array, mask_BxL: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits_BxC of rows padded where `mask_BxL` is false."""
         key_encoder, key_head = (None, None) if key is None else jax.random.split(key)
         x_BxLxD = self.encode(tokens_BxL, mask_BxL, key_encoder)

@@ -13,10 +13,14 @@ import re
 
 from tlc_jax.config import Model
 
-_BACKWARD_AND_FORWARD = 3.0  # gradients with respect to inputs and to weights cost one forward pass each
+_BACKWARD_AND_FORWARD = (
+    3.0  # gradients with respect to inputs and to weights cost one forward pass each
+)
 
 
-def forward_flops_per_step(model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int) -> float:
+def forward_flops_per_step(
+    model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int
+) -> float:
     """Operations of one masked-language forward pass over [batch, length] tokens.
 
     `predicted_positions` is the number of positions per sequence whose logits are computed. With A = H and F = 4H this
@@ -26,7 +30,9 @@ def forward_flops_per_step(model: Model, vocab_size: int, batch: int, length: in
     return _layers_forward(model, batch, length) + 2.0 * batch * predicted_positions * head
 
 
-def train_flops_per_step(model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int) -> float:
+def train_flops_per_step(
+    model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int
+) -> float:
     """Operations of one masked-language training step: forward and backward, no recomputation counted."""
     forward = forward_flops_per_step(model, vocab_size, batch, length, predicted_positions)
     return _BACKWARD_AND_FORWARD * forward
@@ -34,7 +40,9 @@ def train_flops_per_step(model: Model, vocab_size: int, batch: int, length: int,
 
 def classifier_forward_flops_per_step(model: Model, classes: int, batch: int, length: int) -> float:
     """Operations of one forward pass of a classifier, whose head reads one token per sequence."""
-    return _layers_forward(model, batch, length) + 2.0 * batch * (model.hidden**2 + model.hidden * classes)
+    return _layers_forward(model, batch, length) + 2.0 * batch * (
+        model.hidden**2 + model.hidden * classes
+    )
 
 
 def classifier_train_flops_per_step(model: Model, classes: int, batch: int, length: int) -> float:
@@ -42,14 +50,18 @@ def classifier_train_flops_per_step(model: Model, classes: int, batch: int, leng
     return _BACKWARD_AND_FORWARD * classifier_forward_flops_per_step(model, classes, batch, length)
 
 
-def translator_train_flops_per_step(model: Model, vocab_size: int, batch: int, source: int, target: int) -> float:
+def translator_train_flops_per_step(
+    model: Model, vocab_size: int, batch: int, source: int, target: int
+) -> float:
     """Operations of one training step of a translator over [batch, source] and [batch, target] tokens.
 
     Attention is counted in full, though causality needs half of the decoder's own.
     """
     hidden, inner, ffn = _widths(model)
     # Decoder: query, key, value, output to itself; query and output to the source; up, down.
-    projections = 2.0 * batch * target * (4 * hidden * inner + 2 * hidden * inner + 2 * hidden * ffn)
+    projections = (
+        2.0 * batch * target * (4 * hidden * inner + 2 * hidden * inner + 2 * hidden * ffn)
+    )
     source_keys_and_values = 2.0 * batch * source * 2 * hidden * inner
     attention = 4.0 * batch * target * (target + source) * inner
     decoder = model.layers * (projections + source_keys_and_values + attention)
@@ -66,7 +78,9 @@ def _widths(model: Model) -> tuple[int, int, int]:
 def _layers_forward(model: Model, batch: int, length: int) -> float:
     hidden, inner, ffn = _widths(model)
     tokens = batch * length
-    projections = 2.0 * tokens * (4 * hidden * inner + 2 * hidden * ffn)  # query, key, value, output; up, down
+    projections = (
+        2.0 * tokens * (4 * hidden * inner + 2 * hidden * ffn)
+    )  # query, key, value, output; up, down
     attention = 4.0 * tokens * length * inner  # scores and weighted values
     return model.layers * (projections + attention)
 
@@ -138,7 +152,10 @@ _PEAKS: tuple[tuple[str, _Peak], ...] = (
     (r"\bL4\b", _Peak(121e12, 60e12)),
     (r"\bA10G\b", _Peak(70e12, 35e12)),
     (r"\bA10\b", _Peak(125e12, 62.5e12)),
-    (r"V100.*PCIE", _Peak(None, 14e12)),  # float16 tensor cores only, no bfloat16; no TensorFloat-32
+    (
+        r"V100.*PCIE",
+        _Peak(None, 14e12),
+    ),  # float16 tensor cores only, no bfloat16; no TensorFloat-32
     (r"V100", _Peak(None, 15.7e12)),
     (r"\bT4\b", _Peak(None, 8.1e12)),
 )
@@ -157,7 +174,9 @@ def peak_flops(device_kind: str, matmul: str) -> float | None:
     return None
 
 
-def mfu(flops_per_step: float, seconds_per_step: float, peak: float | None, devices: int = 1) -> float | None:
+def mfu(
+    flops_per_step: float, seconds_per_step: float, peak: float | None, devices: int = 1
+) -> float | None:
     """Model FLOPs utilisation: the share of `devices` times `peak` FLOP/s that the formula's operations make up."""
     if peak is None or seconds_per_step <= 0:
         return None

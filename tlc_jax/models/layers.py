@@ -120,12 +120,16 @@ class Embedding(nnx.Module):
         normal = nnx.initializers.truncated_normal(stddev=scale)
         self.token = nnx.Param(normal(rngs.params(), (vocab_size, shape.hidden), jnp.float32))
         if shape.init == "normal":
-            self.position = nnx.Param(normal(rngs.params(), (shape.max_length, shape.hidden), jnp.float32))
+            self.position = nnx.Param(
+                normal(rngs.params(), (shape.max_length, shape.hidden), jnp.float32)
+            )
         else:
             self.position = nnx.Param(scale * sinusoids(shape.max_length, shape.hidden))
         self.types, self.separator = shape.token_types, shape.separator
         if self.types:
-            self.token_type = nnx.Param(normal(rngs.params(), (self.types, shape.hidden), jnp.float32))
+            self.token_type = nnx.Param(
+                normal(rngs.params(), (self.types, shape.hidden), jnp.float32)
+            )
         self.norm = layer_norm(shape, rngs)
 
     def __call__(self, tokens_BxL: jax.Array) -> jax.Array:
@@ -159,7 +163,9 @@ class Attention(nnx.Module):
         self.value = Dense(shape.hidden, inner, shape, rngs)
         self.output = Dense(inner, shape.hidden, shape, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, causal: bool = False) -> jax.Array:
+    def __call__(
+        self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, causal: bool = False
+    ) -> jax.Array:
         """Self-attention; `causal`: to earlier positions and the own one only."""
         return self.attend(x_BxLxD, *self.keys_and_values(x_BxLxD), mask_Bx1x1xL, causal)
 
@@ -177,16 +183,26 @@ class Attention(nnx.Module):
     ) -> jax.Array:
         """Attention of the T positions of `x` to L positions; `mask` is true at those that count (None: all)."""
         q_BxTxHxE = self._split(self.query(x_BxTxD))
-        y_BxTxHxE = jax.nn.dot_product_attention(q_BxTxHxE, k_BxLxHxE, v_BxLxHxE, mask=mask_Bx1x1xL, is_causal=causal)
+        y_BxTxHxE = jax.nn.dot_product_attention(
+            q_BxTxHxE, k_BxLxHxE, v_BxLxHxE, mask=mask_Bx1x1xL, is_causal=causal
+        )
         return self.output(y_BxTxHxE.reshape(*x_BxTxD.shape[:2], -1))
 
     def attend_cached(
-        self, x_BxTxD: jax.Array, k_BxHxExL: jax.Array, v_BxHxLxE: jax.Array, mask_Bx1xTxL: jax.Array
+        self,
+        x_BxTxD: jax.Array,
+        k_BxHxExL: jax.Array,
+        v_BxHxLxE: jax.Array,
+        mask_Bx1xTxL: jax.Array,
     ) -> jax.Array:
         """As `attend`, with keys and values head by head, as decoding keeps them; softmax in float32."""
         q_BxHxTxE = self._split(self.query(x_BxTxD)).swapaxes(1, 2)
-        score_BxHxTxL = jnp.einsum("bhte,bhel->bhtl", q_BxHxTxE, k_BxHxExL, preferred_element_type=jnp.float32)
-        score_BxHxTxL = jnp.where(mask_Bx1xTxL, score_BxHxTxL * k_BxHxExL.shape[-2] ** -0.5, -jnp.inf)
+        score_BxHxTxL = jnp.einsum(
+            "bhte,bhel->bhtl", q_BxHxTxE, k_BxHxExL, preferred_element_type=jnp.float32
+        )
+        score_BxHxTxL = jnp.where(
+            mask_Bx1xTxL, score_BxHxTxL * k_BxHxExL.shape[-2] ** -0.5, -jnp.inf
+        )
         share_BxHxTxL = jax.nn.softmax(score_BxHxTxL).astype(v_BxHxLxE.dtype)
         y_BxHxTxE = jnp.einsum("bhtl,bhle->bhte", share_BxHxTxL, v_BxHxLxE)
         return self.output(y_BxHxTxE.swapaxes(1, 2).reshape(*x_BxTxD.shape[:2], -1))
@@ -219,14 +235,20 @@ class Block(nnx.Module):
         self.ffn_norm = layer_norm(shape, rngs)
         self.ffn = FeedForward(shape, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, key: jax.Array | None, mask_Bx1x1xL: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x_BxLxD: jax.Array, key: jax.Array | None, mask_Bx1x1xL: jax.Array | None
+    ) -> jax.Array:
         key_attention, key_ffn = (None, None) if key is None else jax.random.split(key)
         attention = functools.partial(self.attention, mask_Bx1x1xL=mask_Bx1x1xL)
         x_BxLxD = self._add(x_BxLxD, attention, self.attention_norm, key_attention)
         return self._add(x_BxLxD, self.ffn, self.ffn_norm, key_ffn)
 
     def _add(
-        self, x_BxLxD: jax.Array, sublayer: Callable[..., jax.Array], norm: nnx.LayerNorm, key: jax.Array | None
+        self,
+        x_BxLxD: jax.Array,
+        sublayer: Callable[..., jax.Array],
+        norm: nnx.LayerNorm,
+        key: jax.Array | None,
     ) -> jax.Array:
         if self.pre_norm:
             return x_BxLxD + dropout(key, sublayer(norm(x_BxLxD)), self.dropout)
@@ -244,7 +266,9 @@ SHARED_BY = {
 class Stack(nnx.Module):
     """N blocks whose parameters are stacked on a leading axis (of length 1 where the layers share them)."""
 
-    def __init__(self, shape: Shape, rngs: nnx.Rngs, block: Callable[[Shape, nnx.Rngs], Any] = Block):
+    def __init__(
+        self, shape: Shape, rngs: nnx.Rngs, block: Callable[[Shape, nnx.Rngs], Any] = Block
+    ):
         self.shape = shape
 
         @nnx.split_rngs(splits=shape.layers)
@@ -258,12 +282,16 @@ class Stack(nnx.Module):
             state[name] = jax.tree.map(lambda leaf: leaf[:1], state[name])
         self.blocks = nnx.merge(graph, state)
 
-    def __call__(self, x_BxLxD: jax.Array, key: jax.Array | None, *context: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x_BxLxD: jax.Array, key: jax.Array | None, *context: jax.Array | None
+    ) -> jax.Array:
         """All layers, one after the other; `context` is what every block takes after its input and its key."""
         graph, shared, own = self._parts()
         keys_N = None if key is None else jax.random.split(key, self.shape.layers)
 
-        def layer(x_BxLxD: jax.Array, own_and_key: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
+        def layer(
+            x_BxLxD: jax.Array, own_and_key: tuple[nnx.State, jax.Array | None]
+        ) -> tuple[jax.Array, None]:
             own, key = own_and_key
             block = nnx.merge(graph, shared, own)
             return block(split_rows(x_BxLxD), key, *context).astype(x_BxLxD.dtype), None
@@ -271,9 +299,13 @@ class Stack(nnx.Module):
         if self.shape.remat:
             layer = jax.checkpoint(layer)
         if self.shape.layer_loop == "scan":
-            return split_rows(jax.lax.scan(layer, x_BxLxD, (own, keys_N), length=self.shape.layers)[0])
+            return split_rows(
+                jax.lax.scan(layer, x_BxLxD, (own, keys_N), length=self.shape.layers)[0]
+            )
         for index in range(self.shape.layers):
-            x_BxLxD, _ = layer(x_BxLxD, jax.tree.map(lambda leaf, index=index: leaf[index], (own, keys_N)))
+            x_BxLxD, _ = layer(
+                x_BxLxD, jax.tree.map(lambda leaf, index=index: leaf[index], (own, keys_N))
+            )
         return split_rows(x_BxLxD)
 
     def each(self) -> Iterator[Any]:

@@ -60,7 +60,8 @@ class Network:
         if self.impl.matmul == "float32":
             return params
         return jax.tree.map_with_path(
-            lambda path, leaf: leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf, params
+            lambda path, leaf: leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf,
+            params,
         )
 
     def apply(self, params: Params, *args: Any, method: str = "__call__", **kwargs: Any) -> Any:

@@ -42,7 +42,9 @@ def affine(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _affine(x_TxI: jax.Array, kernel: jax.Array, bias_O: jax.Array, precision: str, kernel_is_OxI: bool) -> jax.Array:
+def _affine(
+    x_TxI: jax.Array, kernel: jax.Array, bias_O: jax.Array, precision: str, kernel_is_OxI: bool
+) -> jax.Array:
     return _affine_forward(x_TxI, kernel, bias_O, precision, kernel_is_OxI)[0]
 
 
@@ -76,7 +78,9 @@ _affine.defvjp(_affine_forward, _affine_backward)
 
 
 def _parameter_gradients(x_TxI: jax.Array, g_TxO: jax.Array) -> tuple[jax.Array, jax.Array]:
-    gradient_IxO = lax.dot_general(x_TxI, g_TxO, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    gradient_IxO = lax.dot_general(
+        x_TxI, g_TxO, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
+    )
     return gradient_IxO, jnp.sum(g_TxO, axis=0, dtype=jnp.float32)
 
 
@@ -113,11 +117,15 @@ def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
     """
     if key is None or rate == 0.0:
         return x
-    if jax.random.key_impl(key) == "threefry2x32":  # the compiler divides it, and any mesh gets the same bits
+    if (
+        jax.random.key_impl(key) == "threefry2x32"
+    ):  # the compiler divides it, and any mesh gets the same bits
         bits = _random_bits(key, x.shape)
     else:
         bits = draw_by_rows(_random_bits, key, x.shape)
-    return jnp.where(bits >= jnp.uint16(round(rate * 65536)), x / (1.0 - rate), jnp.zeros((), x.dtype))
+    return jnp.where(
+        bits >= jnp.uint16(round(rate * 65536)), x / (1.0 - rate), jnp.zeros((), x.dtype)
+    )
 
 
 def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -34,25 +34,42 @@ class DecoderBlock(nnx.Module):
         self.ffn = FeedForward(shape, rngs)
 
     def __call__(
-        self, x_BxTxD: jax.Array, key: jax.Array | None, memory_BxSxD: jax.Array, mask_Bx1x1xS: jax.Array
+        self,
+        x_BxTxD: jax.Array,
+        key: jax.Array | None,
+        memory_BxSxD: jax.Array,
+        mask_Bx1x1xS: jax.Array,
     ) -> jax.Array:
-        key_self, key_cross, key_ffn = (None, None, None) if key is None else jax.random.split(key, 3)
+        key_self, key_cross, key_ffn = (
+            (None, None, None) if key is None else jax.random.split(key, 3)
+        )
         y_BxTxD = self.attention(self.attention_norm(x_BxTxD), None, causal=True)
         x_BxTxD = x_BxTxD + dropout(key_self, y_BxTxD, self.dropout)
-        y_BxTxD = self.cross.attend(self.cross_norm(x_BxTxD), *self.cross.keys_and_values(memory_BxSxD), mask_Bx1x1xS)
+        y_BxTxD = self.cross.attend(
+            self.cross_norm(x_BxTxD), *self.cross.keys_and_values(memory_BxSxD), mask_Bx1x1xS
+        )
         x_BxTxD = x_BxTxD + dropout(key_cross, y_BxTxD, self.dropout)
         y_BxTxD = self.ffn(self.ffn_norm(x_BxTxD))
         return x_BxTxD + dropout(key_ffn, y_BxTxD, self.dropout)
 
     def step(
-        self, x_BxKxD: jax.Array, cache: LayerCache, own_Bx1xKxP: jax.Array, mask_Bx1x1xS: jax.Array, t: jax.Array
+        self,
+        x_BxKxD: jax.Array,
+        cache: LayerCache,
+        own_Bx1xKxP: jax.Array,
+        mask_Bx1x1xS: jax.Array,
+        t: jax.Array,
     ) -> tuple[jax.Array, LayerCache]:
         """One more position of every hypothesis; `own` is true at the keys that are a hypothesis' own past."""
         y_BxKxD = self.attention_norm(x_BxKxD)
         k_BxKxHxE, v_BxKxHxE = self.attention.keys_and_values(y_BxKxD)
         place = t * x_BxKxD.shape[1]
-        k_BxHxExP = jax.lax.dynamic_update_slice_in_dim(cache.k_BxHxExP, k_BxKxHxE.transpose(0, 2, 3, 1), place, 3)
-        v_BxHxPxE = jax.lax.dynamic_update_slice_in_dim(cache.v_BxHxPxE, v_BxKxHxE.swapaxes(1, 2), place, 2)
+        k_BxHxExP = jax.lax.dynamic_update_slice_in_dim(
+            cache.k_BxHxExP, k_BxKxHxE.transpose(0, 2, 3, 1), place, 3
+        )
+        v_BxHxPxE = jax.lax.dynamic_update_slice_in_dim(
+            cache.v_BxHxPxE, v_BxKxHxE.swapaxes(1, 2), place, 2
+        )
         x_BxKxD = x_BxKxD + self.attention.attend_cached(y_BxKxD, k_BxHxExP, v_BxHxPxE, own_Bx1xKxP)
         y_BxKxD = self.cross.attend_cached(
             self.cross_norm(x_BxKxD), cache.memory_k_BxHxExS, cache.memory_v_BxHxSxE, mask_Bx1x1xS
@@ -97,7 +114,11 @@ class Translator(nnx.Module):
         self.output_bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
     def __call__(
-        self, source_BxS: jax.Array, mask_BxS: jax.Array, inputs_BxT: jax.Array, key: jax.Array | None = None
+        self,
+        source_BxS: jax.Array,
+        mask_BxS: jax.Array,
+        inputs_BxT: jax.Array,
+        key: jax.Array | None = None,
     ) -> jax.Array:
         """Logits_BxTxV: position t predicts the token after inputs[: t + 1].
 
@@ -132,10 +153,16 @@ class Translator(nnx.Module):
             B, _, H, E = k_BxSxHxE.shape
             k_BxHxExP = jnp.zeros((B, H, E, length * beams), k_BxSxHxE.dtype)
             v_BxHxPxE = jnp.zeros((B, H, length * beams, E), v_BxSxHxE.dtype)
-            layers.append(LayerCache(k_BxHxExP, v_BxHxPxE, k_BxSxHxE.transpose(0, 2, 3, 1), v_BxSxHxE.swapaxes(1, 2)))
+            layers.append(
+                LayerCache(
+                    k_BxHxExP, v_BxHxPxE, k_BxSxHxE.transpose(0, 2, 3, 1), v_BxSxHxE.swapaxes(1, 2)
+                )
+            )
         return Cache(tuple(layers), mask_Bx1x1xS)
 
-    def stepper(self) -> Callable[[Cache, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Cache]]:
+    def stepper(
+        self,
+    ) -> Callable[[Cache, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Cache]]:
         """The function of (cache, tokens_BxK, ancestors_BxKxT, t) that decodes one position.
 
         It returns logits_BxKxV of the token after `tokens`, which stand at position `t`, and the cache with them. Keys
@@ -153,7 +180,9 @@ class Translator(nnx.Module):
         ) -> tuple[jax.Array, Cache]:
             x_BxKxD = self._cast(self.embedding.at(tokens_BxK, t))
             B, K, T = ancestors_BxKxT.shape
-            own_BxKxTxK = (ancestors_BxKxT[..., None] == jnp.arange(K)) & (jnp.arange(T) <= t)[:, None]
+            own_BxKxTxK = (ancestors_BxKxT[..., None] == jnp.arange(K)) & (jnp.arange(T) <= t)[
+                :, None
+            ]
             own_Bx1xKxP = own_BxKxTxK.reshape(B, 1, K, T * K)
             layers = []
             for block, layer in zip(blocks, cache.layers, strict=True):
@@ -169,4 +198,10 @@ class Translator(nnx.Module):
 
     def _logits(self, x: jax.Array) -> jax.Array:
         x = self.decoder_norm(x)
-        return affine(x, self.embedding.token[...], self.output_bias[...], self.output_matmul, kernel_is_OxI=True)
+        return affine(
+            x,
+            self.embedding.token[...],
+            self.output_bias[...],
+            self.output_matmul,
+            kernel_is_OxI=True,
+        )

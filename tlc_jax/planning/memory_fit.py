@@ -42,12 +42,20 @@ def room_at_hand(state_copies: int = 0) -> Room:
     stats = [device.memory_stats() for device in devices]
     limits = [one["bytes_limit"] for one in stats if one and "bytes_limit" in one]
     if len(limits) == len(devices):
-        return Room(int(_DEVICE_SHARE * min(limits)), f"{_DEVICE_SHARE:.0%} of the device's memory", state_copies)
+        return Room(
+            int(_DEVICE_SHARE * min(limits)),
+            f"{_DEVICE_SHARE:.0%} of the device's memory",
+            state_copies,
+        )
     if devices[0].platform != "cpu":
         return Room(None, "the device does not say how much memory it has", state_copies)
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     each = f" for each of {len(devices)} devices" if len(devices) > 1 else ""
-    return Room(int(_HOST_SHARE * host / len(devices)), f"{_HOST_SHARE:.0%} of the host's memory{each}", state_copies)
+    return Room(
+        int(_HOST_SHARE * host / len(devices)),
+        f"{_HOST_SHARE:.0%} of the host's memory{each}",
+        state_copies,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +78,10 @@ def largest(candidates: Sequence[int], footprint: Callable[[int], Footprint], ro
     not fit, what it needs says which candidate surely does; and from there the search climbs until one does not.
     """
     tried: dict[int, Footprint] = {}
-    fits, too_large = -1, len(candidates)  # places: candidates[fits] is known to fit, candidates[too_large] not to
+    fits, too_large = (
+        -1,
+        len(candidates),
+    )  # places: candidates[fits] is known to fit, candidates[too_large] not to
     place = too_large - 1
     while too_large - fits > 1:
         size = candidates[place]
@@ -81,7 +92,9 @@ def largest(candidates: Sequence[int], footprint: Callable[[int], Footprint], ro
         too_large = place
         need = room.need(found)
         if room.bytes and need > room.bytes:
-            likely = [i for i in range(fits + 1, too_large) if candidates[i] * need <= size * room.bytes]
+            likely = [
+                i for i in range(fits + 1, too_large) if candidates[i] * need <= size * room.bytes
+            ]
             place = max(likely, default=fits + 1)
         else:  # refused without a number
             place = (fits + 1 + too_large) // 2

@@ -57,11 +57,15 @@ def of_finetuning(config: Config, network: Network, place: Placement, workdir: P
     return _settled(config, programs.finetuning(config, network, place), place, workdir)
 
 
-def of_translation(config: Config, vocab_size: int, pairs: Sequence[Pairs], place: Placement, workdir: Path) -> Config:
+def of_translation(
+    config: Config, vocab_size: int, pairs: Sequence[Pairs], place: Placement, workdir: Path
+) -> Config:
     """As `of_pretraining`, of a translator; its batches have the widths that `pairs` ask for."""
     if config.impl.microbatch != "auto":
         return config
-    shapes = PairBatches(pairs, config.optimizer.batch_size, config.seed, config.data.buckets).shapes
+    shapes = PairBatches(
+        pairs, config.optimizer.batch_size, config.seed, config.data.buckets
+    ).shapes
     return _settled(config, programs.translating(config, vocab_size, shapes, place), place, workdir)
 
 

@@ -27,7 +27,10 @@ def _devices(result: dict[str, Any]) -> str:
 
 def _one(plan: dict[str, Any], result: dict[str, Any]) -> list[str]:
     rows = [
-        ("size", f"{_size(plan)} ({plan['kind']}), {plan['params']:,} parameters, vocabulary {plan['vocab_size']:,}"),
+        (
+            "size",
+            f"{_size(plan)} ({plan['kind']}), {plan['params']:,} parameters, vocabulary {plan['vocab_size']:,}",
+        ),
         ("microbatch", _microbatch(plan)),
         ("memory", _memory(plan)),
         ("FLOPs", f"{plan['flops_per_step']:.3g} a step of {plan['tokens_per_step']:,} tokens"),
@@ -35,14 +38,21 @@ def _one(plan: dict[str, Any], result: dict[str, Any]) -> list[str]:
         ("tokens/s", _number(plan["tokens_per_second"])),
         ("MFU", f"{plan['mfu']:.1%}" if plan["mfu"] else _no_mfu(plan)),
         ("budget", _budget(plan, result)),
-        ("flags", f"--config.impl.microbatch={plan['microbatch']}" if plan["fits"] else "none helps; see above"),
+        (
+            "flags",
+            f"--config.impl.microbatch={plan['microbatch']}"
+            if plan["fits"]
+            else "none helps; see above",
+        ),
     ]
     return [f"{name:<18}{text}" for name, text in rows]
 
 
 def _microbatch(plan: dict[str, Any]) -> str:
     whole = f"{plan['batch_size']:,} {plan['unit']}"
-    too_large = [(int(size), found) for size, found in plan["compiled"].items() if not found["fits"]]
+    too_large = [
+        (int(size), found) for size, found in plan["compiled"].items() if not found["fits"]
+    ]
     beyond = ""
     if too_large:
         size, found = min(too_large, key=lambda pair: pair[0])
@@ -59,7 +69,11 @@ def _memory(plan: dict[str, Any]) -> str:
     found = plan["compiled"][str(plan["microbatch"])]
     parts = f"{_size_of(found['arguments'])} state and batch + {_size_of(found['temporaries'])} temporaries"
     inside = found["arguments"] + found["temporaries"] + found["outputs"]
-    copy = f" + {_size_of(found['need'] - inside)} for the benchmark clock's copy" if found["need"] > inside else ""
+    copy = (
+        f" + {_size_of(found['need'] - inside)} for the benchmark clock's copy"
+        if found["need"] > inside
+        else ""
+    )
     return f"{parts}{copy}, on each device"
 
 
@@ -83,7 +97,11 @@ def _budget(plan: dict[str, Any], result: dict[str, Any]) -> str:
     limits = ", ".join(f"{value:,.10g} {unit}" for unit, value in budget["limits"].items())
     if budget["steps"] is None:
         return f"{limits}: steps {UNKNOWN}"
-    epochs = f"{budget['epochs']:,.3g} epochs" if budget["epochs"] else f"epochs {UNKNOWN} (tlc prepare first)"
+    epochs = (
+        f"{budget['epochs']:,.3g} epochs"
+        if budget["epochs"]
+        else f"epochs {UNKNOWN} (tlc prepare first)"
+    )
     hours = f"{budget['chip_hours']:,.4g}" if budget["chip_hours"] else UNKNOWN
     chips = "chip" if result["platform"] == "tpu" else "device"
     return f"{limits}: {budget['steps']:,} steps, {epochs}, {hours} {chips}-hours"
@@ -109,12 +127,19 @@ def _table(plans: list[dict[str, Any]]) -> list[str]:
     rows = [list(_COLUMNS), *(_row(plan) for plan in plans)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     aligned = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
         for row in rows
     ]
     hows = sorted({plan["step"]["how"] for plan in plans})
     units = sorted({f"{plan['batch_size']:,} {plan['unit']}" for plan in plans})
-    notes = [f"microbatch: of {' or '.join(units)}, the largest that fits; set it with --config.impl.microbatch=..."]
+    notes = [
+        f"microbatch: of {' or '.join(units)}, the largest that fits; set it with --config.impl.microbatch=..."
+    ]
     notes.append(f"step: {'; '.join(hows)}")
     if any(plan["budget"]["limits"] and plan["budget"]["epochs"] is None for plan in plans):
         notes.append("epochs: unknown before `tlc prepare`")

@@ -49,7 +49,9 @@ def make_step(
 ) -> tuple[optax.GradientTransformationExtraArgs, TrainStep]:
     """The optimizer and the training step of a network without pruned weights."""
     optimizer = adamw(config.optimizer, network.abstract(), config.model.hidden)
-    return optimizer, make_train_step(objective, optimizer, config.microbatches, config.impl.dropout_keys)
+    return optimizer, make_train_step(
+        objective, optimizer, config.microbatches, config.impl.dropout_keys
+    )
 
 
 def cost_per_step(config: Config, vocab_size: int, rows_per_epoch: float) -> Amounts:
@@ -65,9 +67,13 @@ def cost_per_step(config: Config, vocab_size: int, rows_per_epoch: float) -> Amo
     )
 
 
-def _program(config: Config, network: Network, objective: Objective, batch: Mapping[str, tuple[int, ...]]) -> Program:
+def _program(
+    config: Config, network: Network, objective: Objective, batch: Mapping[str, tuple[int, ...]]
+) -> Program:
     optimizer, step = make_step(config, network, objective)
-    return Program(lambda: network.init(jax.random.key(config.seed)), optimizer, step, batch, config.seed)
+    return Program(
+        lambda: network.init(jax.random.key(config.seed)), optimizer, step, batch, config.seed
+    )
 
 
 def pretraining(config: Config, vocab_size: int, place: Placement) -> Work:
@@ -81,7 +87,12 @@ def pretraining(config: Config, vocab_size: int, place: Placement) -> Work:
     batch = {"tokens": (rows, config.data.length)}
 
     def program(microbatch: int) -> Program:
-        return _program(config.with_microbatch(microbatch), network, masked_language(network, config.objective), batch)
+        return _program(
+            config.with_microbatch(microbatch),
+            network,
+            masked_language(network, config.objective),
+            batch,
+        )
 
     cost = cost_per_step(config, vocab_size, math.inf)
     return Work(network, "sequences", rows, _divisors(rows, place), program, cost)
@@ -104,7 +115,9 @@ def finetuning(config: Config, network: Network, place: Placement) -> Work:
     return Work(network, "examples", rows, _divisors(rows, place), program, cost)
 
 
-def translating(config: Config, vocab_size: int, shapes: Sequence[tuple[int, int]], place: Placement) -> Work:
+def translating(
+    config: Config, vocab_size: int, shapes: Sequence[tuple[int, int]], place: Placement
+) -> Work:
     """Training of a translator.
 
     Args:
@@ -118,10 +131,16 @@ def translating(config: Config, vocab_size: int, shapes: Sequence[tuple[int, int
     """
     network = translator(config.model, vocab_size, config.impl)
     tokens, shards = config.optimizer.batch_size, place.batch_shards
-    parts = [n for n in range(1, tokens + 1) if tokens % n == 0 and all(rows % (n * shards) == 0 for rows, _ in shapes)]
+    parts = [
+        n
+        for n in range(1, tokens + 1)
+        if tokens % n == 0 and all(rows % (n * shards) == 0 for rows, _ in shapes)
+    ]
     if not parts:
         counts = ", ".join(str(rows) for rows, _ in shapes)
-        raise InputError(f"batches of {counts} pairs do not divide among {shards} devices: change the batch size")
+        raise InputError(
+            f"batches of {counts} pairs do not divide among {shards} devices: change the batch size"
+        )
     rows, width = max(shapes, key=lambda shape: shape[1])
     batch = {"source": (rows, width), "target": (rows, width)}
 

@@ -37,7 +37,9 @@ class StepTime:
     least: float | None = None
 
 
-def estimate(facts: Mapping[str, Any], chip: Chip, operations: float, peak: float | None, chips: int) -> StepTime:
+def estimate(
+    facts: Mapping[str, Any], chip: Chip, operations: float, peak: float | None, chips: int
+) -> StepTime:
     """From the compiler's cycles, never below what the peak rate allows.
 
     Args:
@@ -75,14 +77,18 @@ def measure(program: Program, place: Placement, vocab_size: int, seconds: float)
     random = np.random.default_rng(0)
     batch = place.put_batch(
         {
-            name: random.integers(FIRST_ORDINARY if len(shape) > 1 else 0, vocab_size, shape).astype(np.int32)
+            name: random.integers(
+                FIRST_ORDINARY if len(shape) > 1 else 0, vocab_size, shape
+            ).astype(np.int32)
             for name, shape in program.batch.items()
         }
     )
     index, fraction = np.int32(0), np.float32(0.5)
     with jax.set_mesh(place.mesh):
         step = (
-            jit_step(program.step, program.seed, abstract, place).lower(state, batch, index, fraction, None).compile()
+            jit_step(program.step, program.seed, abstract, place)
+            .lower(state, batch, index, fraction, None)
+            .compile()
         )
     taken: list[float] = []
     begun = time.perf_counter()
@@ -92,4 +98,7 @@ def measure(program: Program, place: Placement, vocab_size: int, seconds: float)
         jax.block_until_ready((state, metrics))
         taken.append(time.perf_counter() - started)
     counted = taken[1:]
-    return StepTime(statistics.median(counted), f"measured, {len(counted)} step{'s' if len(counted) > 1 else ''}")
+    return StepTime(
+        statistics.median(counted),
+        f"measured, {len(counted)} step{'s' if len(counted) > 1 else ''}",
+    )

@@ -59,12 +59,20 @@ def parse_topology(text: str) -> tuple[str, tuple[int, ...]]:
     """
     name, colon, shape = text.partition(":")
     if name not in CHIPS:
-        raise InputError(f"plan.topology={text!r}: known chips are {', '.join(CHIPS)}; write for example v5e:16x16")
+        raise InputError(
+            f"plan.topology={text!r}: known chips are {', '.join(CHIPS)}; write for example v5e:16x16"
+        )
     sides = shape.split("x")
     dimensions = CHIPS[name].dimensions
-    if not colon or len(sides) != dimensions or not all(side.isdecimal() and int(side) > 0 for side in sides):
+    if (
+        not colon
+        or len(sides) != dimensions
+        or not all(side.isdecimal() and int(side) > 0 for side in sides)
+    ):
         example = "x".join("4" * dimensions)
-        raise InputError(f"plan.topology={text!r}: a slice of {name} has {dimensions} sides, such as {name}:{example}")
+        raise InputError(
+            f"plan.topology={text!r}: a slice of {name} has {dimensions} sides, such as {name}:{example}"
+        )
     return name, tuple(map(int, sides))
 
 
@@ -138,7 +146,9 @@ class _Program:
 
     def _cost(self, name: str) -> ProgramCost:
         parts = [self._cost_of(instruction) for instruction in self.computations[name]]
-        return ProgramCost(*(math.fsum(getattr(part, field) for part in parts) for field in _FIELDS))
+        return ProgramCost(
+            *(math.fsum(getattr(part, field) for part in parts) for field in _FIELDS)
+        )
 
     def _cost_of(self, instruction: _Instruction) -> ProgramCost:
         op, line = instruction.op, instruction.line
@@ -153,13 +163,19 @@ class _Program:
             return self._cost(_reference(line, "to_apply"))
         if sent := _sent_bytes(instruction):
             return ProgramCost(0.0, sent, 0.0)
-        inside = sum(self._sent_inside(name) for name in _references(line, "calls"))  # collectives fused with others
+        inside = sum(
+            self._sent_inside(name) for name in _references(line, "calls")
+        )  # collectives fused with others
         if cycles := _CYCLES.search(line):
             return ProgramCost(float(cycles[1]), inside, 0.0)
-        return ProgramCost(0.0, inside, 0.0 if _FREE.fullmatch(op) else float(_bytes(instruction.result)))
+        return ProgramCost(
+            0.0, inside, 0.0 if _FREE.fullmatch(op) else float(_bytes(instruction.result))
+        )
 
     def _sent_inside(self, name: str) -> float:
-        return math.fsum(_sent_bytes(instruction) for instruction in self.computations.get(name, ()))
+        return math.fsum(
+            _sent_bytes(instruction) for instruction in self.computations.get(name, ())
+        )
 
     def _trips(self, line: str) -> int:
         """How often the body of a loop runs: it counts from 0 to a constant."""

@@ -38,10 +38,16 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
     medians = [float(np.median(values)) for values in norms]
     for place, (median, values) in enumerate(zip(medians, norms, strict=True), start=1):
         axes.annotate(
-            f"{median:.3g}", (place, np.quantile(values, 0.95)), (0, 4), textcoords="offset points", ha="center"
+            f"{median:.3g}",
+            (place, np.quantile(values, 0.95)),
+            (0, 4),
+            textcoords="offset points",
+            ha="center",
         )
     axes.set_xticks(range(1, len(kinds) + 1), list(kinds))
-    shown = [float(value) for values in norms for value in np.quantile(values, (0.05, 0.95)) if value > 0]
+    shown = [
+        float(value) for values in norms for value in np.quantile(values, (0.05, 0.95)) if value > 0
+    ]
     if shown:
         style.log_axis(axes, "y", min(shown), 1.1 * max(shown))
     axes.set_xlabel("numbers: medians; boxes: quartiles; whiskers: 5th and 95th percentile")
@@ -57,8 +63,19 @@ def error_by_depth(errors: Sequence[MatrixError], title: str) -> Figure:
     kinds = group(in_layers, lambda error: error.matrix.kind)
     for (kind, colour), marker in zip(_colours(list(kinds)).items(), style.MARKERS, strict=False):
         layers = group(kinds[kind], lambda error: error.matrix.layer or 0)
-        medians = [float(np.median(np.concatenate([error.norms for error in layer]))) for layer in layers.values()]
-        axes.plot(list(layers), medians, color=colour, marker=marker, markersize=5, linewidth=1.6, label=kind)
+        medians = [
+            float(np.median(np.concatenate([error.norms for error in layer])))
+            for layer in layers.values()
+        ]
+        axes.plot(
+            list(layers),
+            medians,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linewidth=1.6,
+            label=kind,
+        )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("layer")
@@ -89,7 +106,13 @@ def sensitivity(found: Sequence[tuple[Matrix, float]], meaning: str, title: str)
             _heat(one, cells, limit, names, [str(layer) for layer in layers])
             one.set_ylabel("layer")
         else:
-            _heat(one, np.array([[value] for _, value in part]), limit, [], [matrix.name for matrix, _ in part])
+            _heat(
+                one,
+                np.array([[value] for _, value in part]),
+                limit,
+                [],
+                [matrix.name for matrix, _ in part],
+            )
     figure.colorbar(axes[0].images[0], ax=list(axes), label=meaning, shrink=0.9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
@@ -101,7 +124,9 @@ def _height(found: Sequence[tuple[Matrix, float]]) -> float:
     return max(3.0, min(9.0, 1.6 + 0.36 * rows))
 
 
-def _heat(axes: Axes, cells: np.ndarray, limit: float, columns: Sequence[str], rows: Sequence[str]) -> None:
+def _heat(
+    axes: Axes, cells: np.ndarray, limit: float, columns: Sequence[str], rows: Sequence[str]
+) -> None:
     axes.imshow(cells, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.grid(False)
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
@@ -116,13 +141,21 @@ def _heat(axes: Axes, cells: np.ndarray, limit: float, columns: Sequence[str], r
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def convergence(rows: Sequence[dict[str, Any]], metric: str, label: str, scale: float, title: str) -> Figure:
+def convergence(
+    rows: Sequence[dict[str, Any]], metric: str, label: str, scale: float, title: str
+) -> Figure:
     """A metric, times `scale`, against the steps of one run's checkpoints, dense and compressed without recovery."""
     figure, axes = style.new_figure(6.4, 4.2)
     steps = [row["step"] for row in rows]
     dark, light = _colours(["dense", "compressed"]).values()
     for name, style_of_line, colour in (("dense", "o-", dark), ("compressed", "s--", light)):
-        axes.plot(steps, [scale * row[f"{metric}_{name}"] for row in rows], style_of_line, color=colour, label=name)
+        axes.plot(
+            steps,
+            [scale * row[f"{metric}_{name}"] for row in rows],
+            style_of_line,
+            color=colour,
+            label=name,
+        )
     axes.set_xlabel("optimizer steps of the checkpoint")
     axes.set_ylabel(label)
     axes.set_title(title)
@@ -133,4 +166,7 @@ def convergence(rows: Sequence[dict[str, Any]], metric: str, label: str, scale: 
 def _colours(names: Sequence[str]) -> dict[str, Any]:
     """Dark to light along viridis in the order given, as of sizes in `style`."""
     colours = matplotlib.colormaps["viridis"]
-    return {name: colours(0.02 + 0.80 * place / max(1, len(names) - 1)) for place, name in enumerate(names)}
+    return {
+        name: colours(0.02 + 0.80 * place / max(1, len(names) - 1))
+        for place, name in enumerate(names)
+    }

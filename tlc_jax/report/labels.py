@@ -25,7 +25,10 @@ def recipe_labels(recipes: Iterable[str]) -> dict[str, str]:
     unique = list(dict.fromkeys(recipes))
     short = {recipe: _label(recipe, options=False) for recipe in unique}
     count = Counter(short.values())
-    return {recipe: label if count[label] == 1 else _label(recipe, options=True) for recipe, label in short.items()}
+    return {
+        recipe: label if count[label] == 1 else _label(recipe, options=True)
+        for recipe, label in short.items()
+    }
 
 
 def _label(recipe: str, *, options: bool) -> str:

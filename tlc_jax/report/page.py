@@ -36,8 +36,12 @@ def render(
 
     sections = [
         _head(study, chosen),
-        section("Best model under each memory budget", by_kind(lambda part: best_table(part, chosen))),
-        section("Regime of training", by_kind(lambda part: _regime(study, part, regimes[part.kind]))),
+        section(
+            "Best model under each memory budget", by_kind(lambda part: best_table(part, chosen))
+        ),
+        section(
+            "Regime of training", by_kind(lambda part: _regime(study, part, regimes[part.kind]))
+        ),
         section("Figures", figures(drawn)),
         analyses(study),
         section("The paper's claims, put to this study", _claims(study, claims)),
@@ -58,7 +62,8 @@ def coverage(study: Study) -> str:
     recipes = {model.recipe for model in study.models}
     seeds = max(model.score.n for model in study.models)
     sizes = [
-        _count(len(study.of(kind).sizes), "size") + ("" if study.kinds == [ENCODER] else f" of {kind.models}")
+        _count(len(study.of(kind).sizes), "size")
+        + ("" if study.kinds == [ENCODER] else f" of {kind.models}")
         for kind in study.kinds
     ]
     tasks = {(model.size.kind, model.task) for model in study.models}
@@ -76,11 +81,15 @@ def headline(study: Study, regime: Regime, kind: Kind) -> str:
 
 def unfinished(study: Study) -> list[str]:
     """A line for each kind of thing that is missing from the study."""
-    states = group((job for job in study.jobs if job.get("state") != "done"), lambda job: str(job.get("state")))
+    states = group(
+        (job for job in study.jobs if job.get("state") != "done"), lambda job: str(job.get("state"))
+    )
     lines = []
     for state, jobs in states.items():
         names = [str(job.get("name")) + _reason(job.get("error")) for job in jobs]
-        lines.append(f"{_count(len(jobs), 'job')} {state}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+        lines.append(
+            f"{_count(len(jobs), 'job')} {state}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        )
     return [*lines, *study.notes]
 
 
@@ -143,5 +152,7 @@ def _claims(study: Study, claims: Sequence[Claim]) -> str:
     )
     if ENCODER not in study.kinds:
         legend += " The paper's claims about encoders are left out: this study has none."
-    listing = table(["", "claim and criterion", "verdict", "numbers found here"], rows, kind="claims")
+    listing = table(
+        ["", "claim and criterion", "verdict", "numbers found here"], rows, kind="claims"
+    )
     return f"<p class='fine'>{escape(rule(study.kinds))} {legend}</p>{listing}"

@@ -24,7 +24,15 @@ def analyses(study: Study) -> str:
         size = size_label(analysis.size) + (f", seed {analysis.seed}" if several else "")
         names.append(f"{size}, {labels[analysis.recipe]}")
         rows.append([escape(labels[analysis.recipe]), escape(size), *_numbers(row)])
-    heading = ["recipe", "encoder", "#validation loss", "#compressed", "#rise", "#relative error", "costliest matrix"]
+    heading = [
+        "recipe",
+        "encoder",
+        "#validation loss",
+        "#compressed",
+        "#rise",
+        "#relative error",
+        "costliest matrix",
+    ]
     folded = "".join(
         f"<details><summary>{escape(name)}</summary>{figures(_drawn(analysis))}</details>"
         for name, analysis in zip(names, study.analyses, strict=True)
@@ -39,13 +47,21 @@ def analyses(study: Study) -> str:
 
 
 def _numbers(row: dict[str, Any]) -> list[str]:
-    losses = ["" if row[name] is None else f"{row[name]:.3f}" for name in ("valid_loss_dense", "valid_loss_compressed")]
+    losses = [
+        "" if row[name] is None else f"{row[name]:.3f}"
+        for name in ("valid_loss_dense", "valid_loss_compressed")
+    ]
     rise = "" if row["loss_rise"] is None else f"{row['loss_rise']:+.3f}"
     error = "" if row["relative_error"] is None else f"{100 * row['relative_error']:.1f} %"
     if row["costliest"] is None:
         return [*losses, rise, error, ""]
     layer = "" if row["costliest_layer"] is None else f", layer {row['costliest_layer']}"
-    return [*losses, rise, error, escape(f"{row['costliest']}{layer} ({row['costliest_lost']:+.3f})")]
+    return [
+        *losses,
+        rise,
+        error,
+        escape(f"{row['costliest']}{layer} ({row['costliest_lost']:+.3f})"),
+    ]
 
 
 def _drawn(analysis: Analysis) -> list[Drawn]:

@@ -27,16 +27,21 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "")
     """
     rows = list(rows)
     kept = [place for place in range(len(heading)) if not rows or any(row[place] for row in rows)]
-    heading, rows = [heading[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    heading, rows = (
+        [heading[place] for place in kept],
+        [[row[place] for place in kept] for row in rows],
+    )
     classes = [" class='n'" if name.startswith("#") else "" for name in heading]
-    head = "".join(f"<th{c}>{name.lstrip('#')}</th>" for name, c in zip(heading, classes, strict=True))
+    head = "".join(
+        f"<th{c}>{name.lstrip('#')}</th>" for name, c in zip(heading, classes, strict=True)
+    )
     body = "".join(
-        "<tr>" + "".join(f"<td{c}>{cell}</td>" for cell, c in zip(row, classes, strict=True)) + "</tr>\n"
+        "<tr>"
+        + "".join(f"<td{c}>{cell}</td>" for cell, c in zip(row, classes, strict=True))
+        + "</tr>\n"
         for row in rows
     )
-    return (
-        f"<div class='scroll'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return f"<div class='scroll'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def figures(drawn: Sequence[Drawn]) -> str:

@@ -19,7 +19,9 @@ def provenance(study: Study) -> str:
     packages = ["tlc_jax", "jax", "flax", "optax", "orbax-checkpoint", "aqtp", "numpy"]
     packages += ["sacrebleu", "sacremoses"] if TRANSLATOR in study.kinds else []
     versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
-    sources = sorted({str(c.get("data", {}).get("train")) for c in study.configs.values() if c.get("data")})
+    sources = sorted(
+        {str(c.get("data", {}).get("train")) for c in study.configs.values() if c.get("data")}
+    )
     facts = [
         *_recorded(study),
         ("this page was written by", f"tlc report --workdir={study.name}, on {platform.system()} "

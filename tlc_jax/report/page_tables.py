@@ -79,7 +79,9 @@ _PLATEAU = (
 
 def _training_row(progress: Progress, curves: Sequence[Curve]) -> list[str]:
     def results(field: str) -> list[float]:
-        return [float(curve.result[field]) for curve in curves if curve.result.get(field) is not None]
+        return [
+            float(curve.result[field]) for curve in curves if curve.result.get(field) is not None
+        ]
 
     def mean(field: str) -> float | None:
         return summarise(values).mean if (values := results(field)) else None
@@ -89,8 +91,14 @@ def _training_row(progress: Progress, curves: Sequence[Curve]) -> list[str]:
     if kind == ENCODER:
         tokens, rate, mfu = mean("tokens"), mean("tokens_per_second"), mean("mfu")
         plateau = {None: "unknown", True: "yes", False: "left"}[progress.plateau]
-    scores = [summarise(found).written(s.form) if (found := results(s.field)) else "" for s in kind.trained]
-    finals, seconds = summarise(curve.losses[-1] for curve in curves), summarise(curve.seconds[-1] for curve in curves)
+    scores = [
+        summarise(found).written(s.form) if (found := results(s.field)) else ""
+        for s in kind.trained
+    ]
+    finals, seconds = (
+        summarise(curve.losses[-1] for curve in curves),
+        summarise(curve.seconds[-1] for curve in curves),
+    )
     stopped = sorted({str(curve.result.get("stopped_by", "")) for curve in curves})
     return [
         str(progress.size), count_label(progress.size.params), f"{progress.steps:,.0f}",
@@ -114,7 +122,9 @@ def model_tables(study: Study) -> str:
                    "#checkpoint (MB)", *(f"#{name}" for name in score_headings(kind)),
                    *(f"#{escape(split)} (%)" for split in splits),
                    *(f"#ms for {size}" for size in timed), "#seeds", "jobs"]  # fmt: skip
-        rows = [_model_row(model, splits, timed, labels, model.jobs in frontier) for model in models]
+        rows = [
+            _model_row(model, splits, timed, labels, model.jobs in frontier) for model in models
+        ]
         text += f"<h3>{escape(task)}</h3>{table(heading, rows)}"
     if not text:
         return ""

@@ -41,7 +41,23 @@ RC: Any = {
     "savefig.dpi": 150,
 }
 INK = "#2b323b"
-MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8", "H")
+MARKERS: tuple[str, ...] = (
+    "o",
+    "s",
+    "^",
+    "D",
+    "v",
+    "P",
+    "X",
+    "<",
+    ">",
+    "p",
+    "h",
+    "*",
+    "d",
+    "8",
+    "H",
+)
 
 
 def size_colours(sizes: Sequence[Size]) -> dict[Size, Any]:
@@ -83,7 +99,12 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
 def round_ticks(low: float, high: float) -> list[float]:
     """Between about four and ten round numbers inside a range that spans less or more than a decade."""
     choices: list[list[float]] = []
-    for mantissas in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+    for mantissas in (
+        (1.0,),
+        (1.0, 3.0),
+        (1.0, 2.0, 5.0),
+        (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
+    ):
         powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
         ticks = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
         choices.append([tick for tick in ticks if low <= tick <= high])

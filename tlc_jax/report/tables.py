@@ -30,7 +30,10 @@ def choices(study: Study, budgets: Sequence[float] = ()) -> list[Choice]:
     """The best model under each budget, task by task; without budgets, three round ones inside the data's range."""
     chosen = []
     for (kind, task), models in _by_task(study).items():
-        costs, values = [model.megabytes for model in models], [model.score.mean for model in models]
+        costs, values = (
+            [model.megabytes for model in models],
+            [model.score.mean for model in models],
+        )
         for budget in budgets or round_budgets(costs):
             index = best_under(budget, costs, values)
             chosen.append(Choice(kind, task, budget, None if index is None else models[index]))
@@ -58,7 +61,10 @@ def hundredths(score: Summary) -> str:
 def scores(model: Model) -> list[str]:
     """The score of a model and the means of those beside it; empty where one was not measured."""
     means = ((beside, mean_of(model, beside.field)) for beside in model.size.kind.beside)
-    return [hundredths(model.score), *("" if mean is None else f"{mean:{beside.form}}" for beside, mean in means)]
+    return [
+        hundredths(model.score),
+        *("" if mean is None else f"{mean:{beside.form}}" for beside, mean in means),
+    ]
 
 
 def score_headings(kind: Kind) -> list[str]:
@@ -83,7 +89,9 @@ def mean_of(model: Model, field: str) -> float | None:
 
 def latency_sizes(models: Sequence[Model]) -> list[int]:
     """The batch sizes that any of the models was timed on, ascending."""
-    names = {name for model in models for row in model.rows for name in row if name.startswith(_LATENCY)}
+    names = {
+        name for model in models for row in model.rows for name in row if name.startswith(_LATENCY)
+    }
     return sorted(int(name.removeprefix(_LATENCY)) for name in names)
 
 
@@ -95,12 +103,17 @@ def latency_of(model: Model, batch_size: int) -> float | None:
 _LATENCY = "latency_ms_"
 
 
-def write_csvs(study: Study, chosen: Sequence[Choice], claims: Sequence[Claim], folder: Path) -> list[Path]:
+def write_csvs(
+    study: Study, chosen: Sequence[Choice], claims: Sequence[Claim], folder: Path
+) -> list[Path]:
     """Everything that figures and tables show, for other tools: models, best, curves, claims, analyses."""
     analyses = [_write(folder / "analyses.csv", analysis_rows(study))] if study.analyses else []
     return [
         *analyses,
-        _write(folder / "models.csv", [_model_row(model, latency_sizes(study.models)) for model in study.models]),
+        _write(
+            folder / "models.csv",
+            [_model_row(model, latency_sizes(study.models)) for model in study.models],
+        ),
         _write(folder / "best.csv", [_choice_row(choice) for choice in chosen]),
         _write(folder / "claims.csv", [_claim_row(claim) for claim in claims]),
         _write(folder / "curves.csv", _curve_rows(study)),
@@ -120,7 +133,10 @@ def _model_row(model: Model, timed: Sequence[int]) -> dict[str, Any]:
         "bits": model.bits,
         "nonzero": round(model.nonzero),
         "megabytes_artifact_largest": model.megabytes,
-        **{f"{field}_mean": mean_of(model, field) for field in ("bytes_ideal", "bytes_artifact", "bytes_checkpoint")},
+        **{
+            f"{field}_mean": mean_of(model, field)
+            for field in ("bytes_ideal", "bytes_artifact", "bytes_checkpoint")
+        },
         **_scores(model),
         **{f"{_LATENCY}{size}_mean": latency_of(model, size) for size in timed},
         "jobs": " ".join(model.jobs),

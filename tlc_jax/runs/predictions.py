@@ -34,5 +34,7 @@ class Predictions:
         """Writes `ids`, `labels` and `probabilities` as an .npz."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp.npz")
-        np.savez_compressed(temporary, ids=self.ids, labels=self.labels, probabilities=self.probabilities)
+        np.savez_compressed(
+            temporary, ids=self.ids, labels=self.labels, probabilities=self.probabilities
+        )
         temporary.replace(path)

@@ -70,7 +70,9 @@ class StartingPoint:
 
 def network_of(meta: dict[str, Any], impl: configs.Impl) -> Network:
     """The network that a checkpoint's meta describes."""
-    return Network(meta["kind"], configs.Model(**meta["model"]), meta["vocab_size"], len(meta["labels"]), impl)
+    return Network(
+        meta["kind"], configs.Model(**meta["model"]), meta["vocab_size"], len(meta["labels"]), impl
+    )
 
 
 def find(source: str) -> Path:
@@ -87,7 +89,9 @@ def find(source: str) -> Path:
         return importing.find(source)
     path = Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"init.from={source} does not exist: name a workdir, a checkpoint, an artifact or hf:FOLDER")
+        raise InputError(
+            f"init.from={source} does not exist: name a workdir, a checkpoint, an artifact or hf:FOLDER"
+        )
     if path.is_file():
         return path
     for artifact in (path / ARTIFACT, path / ARTIFACT.name):
@@ -120,7 +124,11 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingP
         return _import(path, tokenizer_path)
     if path.is_file():
         artifact = load_artifact(path)
-        meta, params, masks = dict(artifact.metadata), jax.tree.map(jnp.asarray, artifact.params), artifact.masks
+        meta, params, masks = (
+            dict(artifact.metadata),
+            jax.tree.map(jnp.asarray, artifact.params),
+            artifact.masks,
+        )
         beside = kept_in(path.parent)
     else:
         path, meta, params = _read_checkpoint(path, impl)
@@ -138,12 +146,16 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingP
 
 def _import(folder: Path, tokenizer_path: str) -> StartingPoint:
     if tokenizer_path:
-        raise InputError(f"tokenizer.path={tokenizer_path}: {folder} has a tokenizer of its own; leave it empty")
+        raise InputError(
+            f"tokenizer.path={tokenizer_path}: {folder} has a tokenizer of its own; leave it empty"
+        )
     model = importing.load(folder)
     if model.unused:
         session.say(f"{folder}: tensors that have no place here: {', '.join(model.unused)}")
     params, pooler = jax.tree.map(jnp.asarray, (model.params, model.pooler))
-    return StartingPoint(folder, model.meta, params, {}, model.tokenizer, model.tokenizer_path, pooler)
+    return StartingPoint(
+        folder, model.meta, params, {}, model.tokenizer, model.tokenizer_path, pooler
+    )
 
 
 def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, Any], Params]:
@@ -171,7 +183,9 @@ def require_dense(start: StartingPoint, kinds: tuple[str, ...] = ()) -> None:
             "name another in init.from, or leave it empty to start from scratch"
         )
     if start.recipe != "dense":
-        raise InputError(f"{start.path} is compressed already ({start.recipe}): start from the dense model")
+        raise InputError(
+            f"{start.path} is compressed already ({start.recipe}): start from the dense model"
+        )
 
 
 def grafted(fresh: Params, start: StartingPoint) -> Params:
@@ -198,5 +212,7 @@ def graft(fresh: Params, saved: Params) -> tuple[Params, list[str], list[str]]:
     """
     target, source = flatten(fresh), flatten(saved)
     restored = [p for p, leaf in target.items() if p in source and source[p].shape == leaf.shape]
-    merged = {path: source[path] if path in set(restored) else leaf for path, leaf in target.items()}
+    merged = {
+        path: source[path] if path in set(restored) else leaf for path, leaf in target.items()
+    }
     return unflatten(merged), restored, [path for path in target if path not in set(restored)]

@@ -31,7 +31,9 @@ from tlc_jax.runs.workdir import claim, read_json, write_json
 from tlc_jax.training.optimizer import treatment
 
 
-def run_once(workdir: Path, config: Config, work: Callable[[], dict[str, Any]], trains: bool = True) -> dict[str, Any]:
+def run_once(
+    workdir: Path, config: Config, work: Callable[[], dict[str, Any]], trains: bool = True
+) -> dict[str, Any]:
     """Claims the workdir, does the work unless its result is there, and writes `result.json`.
 
     In a run of several processes the first claims and writes for all. What `trains` keeps memory that it frees.
@@ -69,7 +71,8 @@ def _compare(workdir: Path, config: Config) -> None:
     hashes = processes.gather(np.frombuffer(mine, np.uint8))
     if (hashes != hashes[0]).any():
         raise InputError(
-            "the processes of this run were started with different settings: give all the same command", by_all=True
+            "the processes of this run were started with different settings: give all the same command",
+            by_all=True,
         )
     seen = processes.gather(np.array([(workdir / "config.json").exists()]))
     if not seen.all():
@@ -88,7 +91,9 @@ def set_up(config: Config, trains: bool = True) -> None:
     if trains and not _may_have_accelerator():
         keep_freed_memory()
     if config.impl.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(config.impl.compilation_cache).expanduser()))
+        jax.config.update(
+            "jax_compilation_cache_dir", str(Path(config.impl.compilation_cache).expanduser())
+        )
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     processes.connect(config.impl.processes)
 
@@ -103,7 +108,10 @@ def _may_have_accelerator() -> bool:
     """Whether JAX could find a device other than the CPU; asking JAX itself would start its threads."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return False
-    return any(find_spec(plugin) for plugin in ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin"))
+    return any(
+        find_spec(plugin)
+        for plugin in ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
+    )
 
 
 def peak(config: Config) -> float | None:
@@ -126,18 +134,26 @@ def check_special_ids(model: Model, tokenizer: Tokenizer) -> None:
         ids["separator"] = tokenizer.special.end
     for name, id in ids.items():
         if getattr(model, name) != id:
-            raise InputError(f"model.{name}={getattr(model, name)}, but the tokenizer's is {id}: set model.{name}={id}")
+            raise InputError(
+                f"model.{name}={getattr(model, name)}, but the tokenizer's is {id}: set model.{name}={id}"
+            )
 
 
-def write_parameter_table(config: Config, params: Params, placement: Placement, workdir: Path) -> None:
+def write_parameter_table(
+    config: Config, params: Params, placement: Placement, workdir: Path
+) -> None:
     """parameters.txt: each parameter's shape, where it lies, and what the optimizer does to it."""
     columns = {**placement.columns(params), **treatment(config.optimizer, params)}
     if not processes.first():
         return
-    (workdir / "parameters.txt").write_text(describe_parameters(params, **columns), encoding="utf-8")
+    (workdir / "parameters.txt").write_text(
+        describe_parameters(params, **columns), encoding="utf-8"
+    )
 
 
-def model_meta(kind: str, config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] = ()) -> dict[str, Any]:
+def model_meta(
+    kind: str, config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """What checkpoints and artifacts say about the model they hold."""
     return {
         "kind": kind,
@@ -160,7 +176,9 @@ def provenance() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "machine": _machine(),
-        "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "aqtp")},
+        "versions": {
+            name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "aqtp")
+        },
         "python": sys.version.split()[0],
         "command": " ".join(["tlc", *sys.argv[1:]]),
     }
@@ -171,7 +189,9 @@ def _machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {cores} core{'s' if cores != 1 else ''}"
@@ -200,7 +220,9 @@ def adopt_model(config: Config, model: Any, path: Path) -> Config:
             f"data.length={config.data.length} is beyond the {model.max_length} positions of {path}: "
             f"set --config.data.length={model.max_length} or less"
         )
-    return dataclasses.replace(config, model=dataclasses.replace(model, dropout=config.model.dropout))
+    return dataclasses.replace(
+        config, model=dataclasses.replace(model, dropout=config.model.dropout)
+    )
 
 
 def size_numbers(network: Network) -> dict[str, Any]:
@@ -209,7 +231,9 @@ def size_numbers(network: Network) -> dict[str, Any]:
     if network.kind == "translator":
         count = flops.translator_parameter_count(model, vocab_size)
     else:
-        count = flops.parameter_count(model, vocab_size, network.classes if network.kind == "classifier" else None)
+        count = flops.parameter_count(
+            model, vocab_size, network.classes if network.kind == "classifier" else None
+        )
     return {
         "layers": model.layers,
         "hidden": model.hidden,

@@ -37,11 +37,17 @@ def _robust(study: Study, number: str, operation: str, recipes: Sequence[str]) -
             drops = _drops(study, task, recipe)
             if len(drops) < 2:
                 continue
-            found = trend({size: [-drop for drop in values] for size, values in drops.items()}, SCORE_MARGIN)
+            found = trend(
+                {size: [-drop for drop in values] for size, values in drops.items()}, SCORE_MARGIN
+            )
             dense = {
-                m.size: m.score.mean for m in study.models if m.task == task and m.pretrained and m.recipe == "dense"
+                m.size: m.score.mean
+                for m in study.models
+                if m.task == task and m.pretrained and m.recipe == "dense"
             }
-            listing = ", ".join(f"{size} {points(v)} of {100 * dense[size]:.1f}" for size, v in drops.items())
+            listing = ", ".join(
+                f"{size} {points(v)} of {100 * dense[size]:.1f}" for size, v in drops.items()
+            )
             findings.append((found.holds, f"{task}, {recipe}: points lost {listing} ({found})"))
     if not findings:
         needed = f"no recipe of {operation} alone, beside dense, on two sizes"
@@ -52,14 +58,20 @@ def _robust(study: Study, number: str, operation: str, recipes: Sequence[str]) -
 
 def _lowest_bits(study: Study) -> list[str]:
     """The recipes of quantisation alone at the paper's 4 bits, or at the fewest bits tested."""
-    bits = {model.recipe: model.bits for model in study.models if model.sparsity == 0 and model.bits < 32}
+    bits = {
+        model.recipe: model.bits
+        for model in study.models
+        if model.sparsity == 0 and model.bits < 32
+    }
     chosen = 4.0 if 4.0 in bits.values() else min(bits.values(), default=0.0)
     return sorted(recipe for recipe, value in bits.items() if value == chosen)
 
 
 def _highest_sparsity(study: Study) -> list[str]:
     """The recipes of pruning alone at the highest sparsity tested."""
-    sparsities = {m.recipe: round(m.sparsity, 2) for m in study.models if m.sparsity > 0 and m.bits == 32}
+    sparsities = {
+        m.recipe: round(m.sparsity, 2) for m in study.models if m.sparsity > 0 and m.bits == 32
+    }
     highest = max(sparsities.values(), default=0.0)
     return sorted(recipe for recipe, value in sparsities.items() if value == highest)
 
@@ -115,20 +127,28 @@ def _budget_scan(study: Study, task: str) -> tuple[float, str] | None:
 
 
 def _best(models: Sequence[Model], budget: float) -> Model | None:
-    index = best_under(budget, [model.megabytes for model in models], [model.score.mean for model in models])
+    index = best_under(
+        budget, [model.megabytes for model in models], [model.score.mean for model in models]
+    )
     return None if index is None else models[index]
 
 
 def finetuning_no_harder(study: Study) -> Claim:
     """Claim 5."""
     text = "Larger models are not harder to finetune: at equal pretraining loss they reach at least the same accuracy."
-    criterion = (
-        f"Of sizes whose pretraining losses lie within {_MATCHED_LOSS} nats, the larger is never clearly less accurate."
-    )
+    criterion = f"Of sizes whose pretraining losses lie within {_MATCHED_LOSS} nats, the larger is never clearly less accurate."
     evidence, holds, tested = [], True, False
     for task in study.tasks:
-        dense = {m.size: m for m in study.models if m.task == task and m.pretrained and m.recipe == "dense"}
-        losses = {size: loss for size, model in dense.items() if (loss := _pretrain_loss(model)) is not None}
+        dense = {
+            m.size: m
+            for m in study.models
+            if m.task == task and m.pretrained and m.recipe == "dense"
+        }
+        losses = {
+            size: loss
+            for size, model in dense.items()
+            if (loss := _pretrain_loss(model)) is not None
+        }
         spread = pool([list(model.scores.values()) for model in dense.values()])
         for small in sorted(losses):
             for large in sorted(size for size in losses if size > small):
@@ -136,16 +156,30 @@ def finetuning_no_harder(study: Study) -> Claim:
                     first, second = (list(dense[size].scores.values()) for size in (small, large))
                     holds &= clear(first, second, spread, SCORE_MARGIN) >= 0
                     tested = True
-                    evidence.append(f"{task}: {_both(small, losses, first)} against {_both(large, losses, second)}")
+                    evidence.append(
+                        f"{task}: {_both(small, losses, first)} against {_both(large, losses, second)}"
+                    )
         if losses and not tested:
-            listing = "; ".join(_both(size, losses, list(dense[size].scores.values())) for size in sorted(losses))
+            listing = "; ".join(
+                _both(size, losses, list(dense[size].scores.values())) for size in sorted(losses)
+            )
             evidence.append(f"{task}: no two sizes are within {_MATCHED_LOSS} nats: {listing}")
     verdict = UNTESTED if not tested else HOLDS if holds else FAILS
-    return Claim("5", text, criterion, verdict, tuple(evidence) or ("needs dense rows with their pretraining loss",))
+    return Claim(
+        "5",
+        text,
+        criterion,
+        verdict,
+        tuple(evidence) or ("needs dense rows with their pretraining loss",),
+    )
 
 
 def _pretrain_loss(model: Model) -> float | None:
-    losses = [row["pretrain_valid_loss"] for row in model.rows if row.get("pretrain_valid_loss") is not None]
+    losses = [
+        row["pretrain_valid_loss"]
+        for row in model.rows
+        if row.get("pretrain_valid_loss") is not None
+    ]
     return summarise(losses).mean if losses and all(map(math.isfinite, losses)) else None
 
 
@@ -156,10 +190,16 @@ def _both(size: Size, losses: Mapping[Size, float], scores: Sequence[float]) -> 
 def pretraining_helps(study: Study) -> Claim:
     """The control: what the other claims rest on."""
     text = "Control: pretraining helps. A pretrained model beats its own twin trained from scratch."
-    criterion = "The pretrained size with the best dense accuracy clearly beats its twin, on every task."
+    criterion = (
+        "The pretrained size with the best dense accuracy clearly beats its twin, on every task."
+    )
     findings: list[tuple[bool, str]] = []
     for task in study.tasks:
-        dense = {(m.size, m.pretrained): m for m in study.models if m.task == task and m.recipe == "dense"}
+        dense = {
+            (m.size, m.pretrained): m
+            for m in study.models
+            if m.task == task and m.recipe == "dense"
+        }
         paired = [size for size in study.sizes if (size, True) in dense and (size, False) in dense]
         if not paired:
             continue
@@ -170,6 +210,12 @@ def pretraining_helps(study: Study) -> Claim:
         line = f"{task}, {best}: pretrained {percent(pretrained)}, from scratch {percent(scratch)}"
         findings.append((wins, line))
     if not findings:
-        return Claim("control", text, criterion, UNTESTED, ("no size was also finetuned from random weights",))
+        return Claim(
+            "control",
+            text,
+            criterion,
+            UNTESTED,
+            ("no size was also finetuned from random weights",),
+        )
     verdict = HOLDS if all(wins for wins, _ in findings) else FAILS
     return Claim("control", text, criterion, verdict, tuple(line for _, line in findings))

@@ -31,7 +31,9 @@ def fewer_steps(kind: Kind, curves: Sequence[Curve], regime: Regime) -> Claim:
 
 def less_time(kind: Kind, curves: Sequence[Curve], regime: Regime) -> Claim:
     """Claim 1b."""
-    text = "The saving in steps outweighs their cost: larger models are also ahead in wall-clock time."
+    text = (
+        "The saving in steps outweighs their cost: larger models are also ahead in wall-clock time."
+    )
     return _faster(kind, "1b", text, curves, "seconds", regime)
 
 
@@ -41,7 +43,9 @@ _SCHEDULE_CAVEAT = (
 )
 
 
-def _faster(kind: Kind, number: str, text: str, curves: Sequence[Curve], axis: str, regime: Regime) -> Claim:
+def _faster(
+    kind: Kind, number: str, text: str, curves: Sequence[Curve], axis: str, regime: Regime
+) -> Claim:
     number, text = headed(kind, number, text)
     others = measured(curves)[1:]
     name = "gradient step" if axis == "steps" else "training second"
@@ -54,22 +58,34 @@ def _faster(kind: Kind, number: str, text: str, curves: Sequence[Curve], axis: s
     if len(by_size) < 2:
         return Claim(number, text, criterion, UNTESTED, ("fewer than two sizes have loss curves",))
     holds, at_the_end, reached = _standing(by_size, axis, LOSS)
-    evidence = [at_the_end, *(crossing.describe(_UNITS[axis]) for crossing in getattr(regime, axis)), reached]
+    evidence = [
+        at_the_end,
+        *(crossing.describe(_UNITS[axis]) for crossing in getattr(regime, axis)),
+        reached,
+    ]
     for quantity in others:
         evidence += _standing(by_size, axis, quantity)[1:]
     return Claim(number, text, criterion, HOLDS if holds else FAILS, tuple(evidence))
 
 
-def _standing(by_size: Mapping[Size, Sequence[Curve]], axis: str, of: Quantity) -> tuple[bool, str, str]:
+def _standing(
+    by_size: Mapping[Size, Sequence[Curve]], axis: str, of: Quantity
+) -> tuple[bool, str, str]:
     """Whether larger sizes end ahead, where each ends, and what each needs to get where the smallest ends."""
     unit, smallest = _UNITS[axis], min(by_size)
     end = shared_end([curve for members in by_size.values() for curve in members], axis)
     values = {size: values_at(members, axis, end, of) for size, members in by_size.items()}
-    found = trend({size: [of.better * value for value in some] for size, some in values.items()}, of.margin)
+    found = trend(
+        {size: [of.better * value for value in some] for size, some in values.items()}, of.margin
+    )
     listing = ", ".join(f"{size} {summarise(some).written('.3f')}" for size, some in values.items())
-    goal = min(values[smallest], key=lambda value: of.better * value)  # every seed of the smallest size gets there
+    goal = min(
+        values[smallest], key=lambda value: of.better * value
+    )  # every seed of the smallest size gets there
     costs = {size: reaching(members, axis, goal, of) for size, members in by_size.items()}
-    reached = ", ".join(f"{size} {cost:,.0f} {unit}" if cost else f"{size} never" for size, cost in costs.items())
+    reached = ", ".join(
+        f"{size} {cost:,.0f} {unit}" if cost else f"{size} never" for size, cost in costs.items()
+    )
     return (
         found.holds,
         f"{of.name} at {end:,.0f} {unit}: {listing}{of.unit} ({found})",
@@ -79,19 +95,25 @@ def _standing(by_size: Mapping[Size, Sequence[Curve]], axis: str, of: Quantity) 
 
 def shape_matters_little(curves: Sequence[Curve]) -> Claim:
     """Claim 3 for encoders."""
-    text = "Validation loss depends mainly on the number of parameters, little on depth against width."
+    text = (
+        "Validation loss depends mainly on the number of parameters, little on depth against width."
+    )
     criterion = (
         f"Sizes whose parameters are within a factor {_MATCHED_PARAMETERS} but whose depths differ end, at equal "
         "steps, closer than a quarter of the range over all sizes."
     )
     by_size = _by_size(curves)
     end = shared_end(curves, "steps") if curves else 0.0
-    losses = {size: summarise(values_at(members, "steps", end)).mean for size, members in by_size.items()}
+    losses = {
+        size: summarise(values_at(members, "steps", end)).mean for size, members in by_size.items()
+    }
     matched = [
         (small, large)
         for small in losses
         for large in losses
-        if small < large and small.layers != large.layers and large.params <= _MATCHED_PARAMETERS * small.params
+        if small < large
+        and small.layers != large.layers
+        and large.params <= _MATCHED_PARAMETERS * small.params
     ]
     reach = max(losses.values(), default=0.0) - min(losses.values(), default=0.0)
     if not matched or reach <= LOSS_MARGIN:
@@ -133,8 +155,13 @@ def width_before_depth(curves: Sequence[Curve], regime: Regime) -> Claim:
         line = f"wider {wide} ({millions(wide)}), deeper {deep} ({millions(deep)}): {crossing.describe('s')}"
         for of in measured(curves)[1:]:
             end = shared_end([*by_size[wide], *by_size[deep]], "seconds")
-            ends = {size: summarise(values_at(by_size[size], "seconds", end, of)) for size in (wide, deep)}
-            line += f"; {of.name} " + ", ".join(f"{size} {found.written('.3f')}" for size, found in ends.items())
+            ends = {
+                size: summarise(values_at(by_size[size], "seconds", end, of))
+                for size in (wide, deep)
+            }
+            line += f"; {of.name} " + ", ".join(
+                f"{size} {found.written('.3f')}" for size, found in ends.items()
+            )
         evidence.append(line)
     return Claim(number, text, criterion, HOLDS if balance > 0 else FAILS, tuple(evidence))
 

@@ -47,7 +47,11 @@ APPROX_BLEU = Quantity("approx_bleus", "approx_bleu", 1, SCORE_MARGIN, "")
 
 def measured(curves: Sequence[Curve]) -> list[Quantity]:
     """The quantities that every curve has; none without curves."""
-    return [of for of in (LOSS, APPROX_BLEU) if curves and all(getattr(curve, of.field) for curve in curves)]
+    return [
+        of
+        for of in (LOSS, APPROX_BLEU)
+        if curves and all(getattr(curve, of.field) for curve in curves)
+    ]
 
 
 def shared_end(curves: Sequence[Curve], axis: str) -> float:
@@ -65,7 +69,9 @@ def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOS
     costs = []
     for curve in curves:
         axis_values, values = getattr(curve, axis), getattr(curve, of.field)
-        place = next((place for place, value in enumerate(values) if of.better * (value - goal) >= 0), None)
+        place = next(
+            (place for place, value in enumerate(values) if of.better * (value - goal) >= 0), None
+        )
         if place is None:
             return None
         if place == 0:
@@ -90,19 +96,27 @@ def interpolate(costs: Sequence[float], values: Sequence[float], cost: float) ->
 
 
 def read_curve(
-    kind: Kind, folder: Path, config: Mapping[str, Any], result: Mapping[str, Any], sizes: Mapping[Shape, Size]
+    kind: Kind,
+    folder: Path,
+    config: Mapping[str, Any],
+    result: Mapping[str, Any],
+    sizes: Mapping[Shape, Size],
 ) -> Curve | None:
     """The curve of a finished training job; None where it left no usable evaluation."""
     model = config.get("model", {})
     shape = int(model.get("layers", 0)), int(model.get("hidden", 0)), kind
-    evaluations = [row for row in _read_metrics(folder / "metrics.jsonl") if row.get("event") == "eval"]
+    evaluations = [
+        row for row in _read_metrics(folder / "metrics.jsonl") if row.get("event") == "eval"
+    ]
     # The last evaluation, on everything, is in the result. It takes the place of one on a part at the same step.
     evaluations.append({"step": result.get("steps"), **result})
     points: list[tuple[int, float, float, Any]] = []
     for row in evaluations:
         if not all(finite(row.get(field)) for field in ("step", "train_seconds", "valid_loss")):
             continue
-        while points and points[-1][0] >= row["step"]:  # a resumed run writes the steps since its checkpoint again
+        while (
+            points and points[-1][0] >= row["step"]
+        ):  # a resumed run writes the steps since its checkpoint again
             points.pop()
         at = int(row["step"]), float(row["train_seconds"])
         points.append((*at, float(row["valid_loss"]), row.get("approx_bleu")))
@@ -113,7 +127,17 @@ def read_curve(
     steps, seconds, losses, bleus = zip(*points, strict=True)
     bleus = bleus if all(map(finite, bleus)) else ()
     vocab = result.get("vocab_size") or config.get("tokenizer", {}).get("vocab_size") or 0
-    return Curve(size, int(config.get("seed", 0)), folder.name, steps, seconds, losses, result, int(vocab), bleus)
+    return Curve(
+        size,
+        int(config.get("seed", 0)),
+        folder.name,
+        steps,
+        seconds,
+        losses,
+        result,
+        int(vocab),
+        bleus,
+    )
 
 
 def _read_metrics(path: Path) -> list[Mapping[str, Any]]:

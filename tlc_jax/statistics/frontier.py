@@ -74,9 +74,15 @@ def round_budgets(costs: Sequence[float], count: int = 3) -> tuple[float, ...]:
     low, high = min(costs), max(costs)
     wanted = [low * (high / low) ** ((place + 0.5) / count) for place in range(count)]
     picked: set[float] = set()
-    for mantissas in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(tenth / 10 for tenth in range(10, 100))):
+    for mantissas in (
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 4, 5, 6, 8),
+        tuple(tenth / 10 for tenth in range(10, 100)),
+    ):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        series = [float(f"{mantissa * 10.0**power:.2g}") for power in powers for mantissa in mantissas]
+        series = [
+            float(f"{mantissa * 10.0**power:.2g}") for power in powers for mantissa in mantissas
+        ]
         inside = [number for number in series if low <= number <= high]
         picked = {_nearest(inside, goal) for goal in wanted if inside}
         if len(picked) == count:

@@ -80,7 +80,9 @@ Shape = tuple[int, int, Kind]  # layers, hidden, kind
 class Size:
     """A shape of one kind of model; ordered by parameters, as every figure and table is."""
 
-    params: int  # of the finetuned classifier, or of the pretraining model where nothing was finetuned
+    params: (
+        int  # of the finetuned classifier, or of the pretraining model where nothing was finetuned
+    )
     layers: int
     hidden: int
     kind: Kind = ENCODER

@@ -17,7 +17,16 @@ from tlc_jax.statistics.curves import Curve, finite, read_curve
 from tlc_jax.statistics.frontier import Summary, group, summarise
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 
-_REQUIRED = ("layers", "hidden", "params", "task", "recipe", "bytes_artifact", "nonzero", "job")  # and the kind's score
+_REQUIRED = (
+    "layers",
+    "hidden",
+    "params",
+    "task",
+    "recipe",
+    "bytes_artifact",
+    "nonzero",
+    "job",
+)  # and the kind's score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +38,9 @@ class Model:
     pretrained: bool
     recipe: str
     scores: Mapping[tuple[int, int], float]  # 0 to 1, by (pretraining seed, finetuning seed)
-    megabytes: float  # 10^6 bytes of the largest artifact among the seeds, so that every seed's fits
+    megabytes: (
+        float  # 10^6 bytes of the largest artifact among the seeds, so that every seed's fits
+    )
     nonzero: float
     sparsity: float
     bits: float
@@ -105,7 +116,11 @@ class Study:
     @property
     def synthetic(self) -> bool:
         """Whether any data of any job came from the toy generator."""
-        sources = [str(config.get("data", {}).get(name, "")) for config in self.configs.values() for name in _SOURCES]
+        sources = [
+            str(config.get("data", {}).get(name, ""))
+            for config in self.configs.values()
+            for name in _SOURCES
+        ]
         return any("toy:" in source for source in sources)
 
     def signatures(self, score: str) -> list[str]:
@@ -130,12 +145,18 @@ def load(workdir: Path) -> Study:
     for kind in KINDS.values():
         read, left = (sum(_kind(row) == kind for row in some) for some in (rows, usable))
         if left < read:
-            notes.append(f"{read - left} of {read} rows have no finite {kind.score} and are left out")
+            notes.append(
+                f"{read - left} of {read} rows have no finite {kind.score} and are left out"
+            )
     if not usable:
-        raise InputError(f"{path} holds no evaluated model yet: run `tlc study` on this workdir first")
+        raise InputError(
+            f"{path} holds no evaluated model yet: run `tlc study` on this workdir first"
+        )
     signatures = {str(row["bleu_signature"]) for row in usable if row.get("bleu_signature")}
     if len(signatures) > 1:
-        notes.append(f"BLEU was computed in several ways, which must not be compared: {', '.join(sorted(signatures))}")
+        notes.append(
+            f"BLEU was computed in several ways, which must not be compared: {', '.join(sorted(signatures))}"
+        )
     configs = {folder.name: _read_json(folder / "config.json") for folder in _job_folders(workdir)}
     results = {
         folder.name: _read_json(folder / "result.json")
@@ -168,7 +189,9 @@ def load(workdir: Path) -> Study:
 
 def _read_rows(path: Path, notes: list[str]) -> list[Mapping[str, Any]]:
     if not path.is_file():
-        raise InputError(f"{path} does not exist: give the workdir of a study, or run `tlc study` there first")
+        raise InputError(
+            f"{path} does not exist: give the workdir of a study, or run `tlc study` there first"
+        )
     lines = path.read_text(encoding="utf-8").splitlines()
     rows: list[Mapping[str, Any]] = []
     for number, line in enumerate(lines, start=1):
@@ -180,13 +203,19 @@ def _read_rows(path: Path, notes: list[str]) -> list[Mapping[str, Any]]:
             if number == len(lines):
                 notes.append(f"the last line of {path.name} is cut short and left out")
                 continue
-            raise InputError(f"{path} line {number} is not JSON ({error}): remove it and run the study again") from None
+            raise InputError(
+                f"{path} line {number} is not JSON ({error}): remove it and run the study again"
+            ) from None
         row = row if isinstance(row, dict) else {}
         if str(row.get("kind") or ENCODER.name) not in KINDS:
-            raise InputError(f"{path} line {number} has kind {row['kind']!r}; known: {', '.join(KINDS)}")
+            raise InputError(
+                f"{path} line {number} has kind {row['kind']!r}; known: {', '.join(KINDS)}"
+            )
         missing = [name for name in (*_REQUIRED, _kind(row).field) if name not in row]
         if missing:
-            raise InputError(f"{path} line {number} lacks {', '.join(missing)}: is this the results file of a study?")
+            raise InputError(
+                f"{path} line {number} lacks {', '.join(missing)}: is this the results file of a study?"
+            )
         rows.append(row)
     return rows
 
@@ -210,7 +239,9 @@ def _read_json(path: Path, default: Any = None) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): remove that job's folder and run the study again") from None
+        raise InputError(
+            f"{path} is not JSON ({error}): remove that job's folder and run the study again"
+        ) from None
 
 
 def _shape(row: Mapping[str, Any]) -> Shape:
@@ -239,28 +270,42 @@ def _analyses(
     for job, result in results.items():
         if result.get("stage") == "analyse":
             shape = int(result["layers"]), int(result["hidden"]), ENCODER
-            size, seed = sizes.get(shape) or Size(int(result["params"]), *shape), int(configs[job].get("seed", 0))
+            size, seed = (
+                sizes.get(shape) or Size(int(result["params"]), *shape),
+                int(configs[job].get("seed", 0)),
+            )
             found.append(Analysis(job, size, seed, result, workdir / "jobs" / job / "report"))
     recipes = list(dict.fromkeys(analysis.recipe for analysis in found))
     return tuple(sorted(found, key=lambda one: (recipes.index(one.recipe), one.size, one.seed)))
 
 
-def _models(rows: Sequence[Mapping[str, Any]], sizes: Mapping[Shape, Size], notes: list[str]) -> tuple[Model, ...]:
+def _models(
+    rows: Sequence[Mapping[str, Any]], sizes: Mapping[Shape, Size], notes: list[str]
+) -> tuple[Model, ...]:
     def key(row: Mapping[str, Any]) -> tuple[str, Size, bool, str]:
-        return str(row["task"]), sizes[_shape(row)], row.get("init", "pretrained") != "scratch", str(row["recipe"])
+        return (
+            str(row["task"]),
+            sizes[_shape(row)],
+            row.get("init", "pretrained") != "scratch",
+            str(row["recipe"]),
+        )
 
     models = []
     for (task, size, pretrained, recipe), all_members in group(rows, key).items():
         members = list({_seeds(row): row for row in all_members}.values())
         if len(members) < len(all_members):
-            notes.append(f"{size}, {recipe} on {task}: several jobs have the same seeds, and only the last one counts")
+            notes.append(
+                f"{size}, {recipe} on {task}: several jobs have the same seeds, and only the last one counts"
+            )
         models.append(
             Model(
                 task=task,
                 size=size,
                 pretrained=pretrained,
                 recipe=recipe,
-                scores={_seeds(row): float(row[size.kind.field]) / size.kind.full for row in members},
+                scores={
+                    _seeds(row): float(row[size.kind.field]) / size.kind.full for row in members
+                },
                 megabytes=max(row["bytes_artifact"] for row in members) / 1e6,
                 nonzero=summarise(row["nonzero"] for row in members).mean,
                 sparsity=summarise(row.get("sparsity") or 0.0 for row in members).mean,
@@ -268,7 +313,12 @@ def _models(rows: Sequence[Mapping[str, Any]], sizes: Mapping[Shape, Size], note
                 rows=tuple(members),
             )
         )
-    return tuple(sorted(models, key=lambda model: (model.task, model.size, not model.pretrained, -model.megabytes)))
+    return tuple(
+        sorted(
+            models,
+            key=lambda model: (model.task, model.size, not model.pretrained, -model.megabytes),
+        )
+    )
 
 
 def _seeds(row: Mapping[str, Any]) -> tuple[int, int]:

@@ -30,7 +30,9 @@ class Crossing:
     small: Size
     large: Size
     outcome: int  # at the end of the shared budget: 1 the larger is clearly ahead, -1 clearly behind, 0 neither
-    at: float | None  # where the larger went ahead for good; None: it never did, or it led from the first evaluation
+    at: (
+        float | None
+    )  # where the larger went ahead for good; None: it never did, or it led from the first evaluation
     gap: float  # loss of the larger minus loss of the smaller at the end, nats
     narrowing: bool  # whether that gap fell over the second half of the shared budget
 
@@ -42,7 +44,9 @@ class Crossing:
         if self.outcome < 0:
             course = "narrowing" if self.narrowing else "not narrowing"
             return f"{self.large} has not overtaken {self.small}: {self.gap:.3f} nats behind at the end, {course}"
-        return f"{self.large} and {self.small} are level at the end (difference {self.gap:+.3f} nats)"
+        return (
+            f"{self.large} and {self.small} are level at the end (difference {self.gap:+.3f} nats)"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,9 @@ class Progress:
     steps: float
     loss: float  # at the end, nats, mean over seeds
     fall: float  # of the loss over the last fifth of its steps, nats
-    plateau: bool | None  # None: no reference to judge by, or no plateau to be on, as with translators
+    plateau: (
+        bool | None
+    )  # None: no reference to judge by, or no plateau to be on, as with translators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +88,9 @@ class Regime:
             text = f"Large-model regime: {self.leader} leads at the end of the training budget, and the larger size "
             text += f"is clearly ahead in {won} of {len(self.seconds)} pairs"
         if on_plateau:
-            text += f"; still on the early plateau of masked-language training: {', '.join(on_plateau)}"
+            text += (
+                f"; still on the early plateau of masked-language training: {', '.join(on_plateau)}"
+            )
         falling = [str(item.size) for item in self.progress if item.fall > LOSS_MARGIN]
         if falling:
             text += f". When its budget ended the loss was still falling for {', '.join(falling)}"
@@ -99,16 +107,25 @@ def regime(curves: Sequence[Curve]) -> Regime:
     by_size = group(sorted(curves, key=lambda curve: curve.size), lambda curve: curve.size)
     pairs = [(small, large) for small in by_size for large in by_size if small < large]
     end = shared_end(curves, "seconds") if curves else 0.0
-    finals = {size: summarise(values_at(members, "seconds", end)).mean for size, members in by_size.items()}
+    finals = {
+        size: summarise(values_at(members, "seconds", end)).mean
+        for size, members in by_size.items()
+    }
     return Regime(
-        seconds=tuple(_crossing(by_size[small], by_size[large], curves, "seconds") for small, large in pairs),
-        steps=tuple(_crossing(by_size[small], by_size[large], curves, "steps") for small, large in pairs),
+        seconds=tuple(
+            _crossing(by_size[small], by_size[large], curves, "seconds") for small, large in pairs
+        ),
+        steps=tuple(
+            _crossing(by_size[small], by_size[large], curves, "steps") for small, large in pairs
+        ),
         progress=tuple(_progress(members) for members in by_size.values()),
         leader=min(finals, key=lambda size: finals[size], default=None),
     )
 
 
-def _crossing(small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequence[Curve], axis: str) -> Crossing:
+def _crossing(
+    small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequence[Curve], axis: str
+) -> Crossing:
     both = [*small, *large]
     end = shared_end(both, axis)
     start = min(end, max(getattr(curve, axis)[0] for curve in both))
@@ -116,7 +133,10 @@ def _crossing(small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequen
     grid = sorted({float(start), *inner, end})
 
     def gap(cost: float) -> float:
-        return summarise(values_at(large, axis, cost)).mean - summarise(values_at(small, axis, cost)).mean
+        return (
+            summarise(values_at(large, axis, cost)).mean
+            - summarise(values_at(small, axis, cost)).mean
+        )
 
     gaps = [gap(cost) for cost in grid]
     spread = pool([values_at(m, axis, end) for m in group(all_curves, lambda c: c.size).values()])
@@ -127,12 +147,17 @@ def _crossing(small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequen
         last = behind[-1]
         share = gaps[last] / (gaps[last] - gaps[last + 1])
         at = grid[last] + share * (grid[last + 1] - grid[last])
-    return Crossing(small[0].size, large[0].size, outcome, at, gaps[-1], gaps[-1] < gap(max(start, end / 2)))
+    return Crossing(
+        small[0].size, large[0].size, outcome, at, gaps[-1], gaps[-1] < gap(max(start, end / 2))
+    )
 
 
 def _progress(curves: Sequence[Curve]) -> Progress:
     finals = [curve.losses[-1] for curve in curves]
-    falls = [interpolate(curve.steps, curve.losses, 0.8 * curve.steps[-1]) - curve.losses[-1] for curve in curves]
+    falls = [
+        interpolate(curve.steps, curve.losses, 0.8 * curve.steps[-1]) - curve.losses[-1]
+        for curve in curves
+    ]
     loss = summarise(finals).mean
     reference = _plateau(curves[0])
     steps = summarise(curve.steps[-1] for curve in curves).mean

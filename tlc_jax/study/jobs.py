@@ -95,9 +95,13 @@ def expand(config: Config, workdir: Path) -> list[Job]:
 class _Grid:
     def __init__(self, config: Config, workdir: Path):
         if not (config.study.sizes or config.study.encoders or config.study.translators):
-            raise InputError("study.sizes, study.encoders and study.translators are empty: there is nothing to run")
+            raise InputError(
+                "study.sizes, study.encoders and study.translators are empty: there is nothing to run"
+            )
         if config.init.source:
-            raise InputError("init.from is for single runs: name what a study starts from in study.encoders")
+            raise InputError(
+                "init.from is for single runs: name what a study starts from in study.encoders"
+            )
         for field in ("pretrain_seeds", "recipes"):
             if not getattr(config.study, field):
                 raise InputError(f"study.{field} is empty: there is nothing to run")
@@ -118,16 +122,28 @@ class _Grid:
 
     def expand(self) -> list[Job]:
         pretrained = {
-            (size, seed): self._pretrain(size, seed) for size in self.study.sizes for seed in self.study.pretrain_seeds
+            (size, seed): self._pretrain(size, seed)
+            for size in self.study.sizes
+            for seed in self.study.pretrain_seeds
         }
         origins = [
-            *(self._origin(f"{size}-p{seed}", number) for (size, seed), number in pretrained.items()),
             *(
-                _Origin(f"encoder{index}", {"init": {"from": source}}, {"pretrain_seed": 0, "init": "pretrained"})
+                self._origin(f"{size}-p{seed}", number)
+                for (size, seed), number in pretrained.items()
+            ),
+            *(
+                _Origin(
+                    f"encoder{index}",
+                    {"init": {"from": source}},
+                    {"pretrain_seed": 0, "init": "pretrained"},
+                )
                 for index, source in enumerate(self.study.encoders)
             ),
         ]
-        scratch = [self._scratch(size, pretrained[size, self.study.pretrain_seeds[0]]) for size in self.study.scratch]
+        scratch = [
+            self._scratch(size, pretrained[size, self.study.pretrain_seeds[0]])
+            for size in self.study.scratch
+        ]
         finetuned, twins = (
             [
                 self._finetune(origin, task, seed)
@@ -143,7 +159,9 @@ class _Grid:
         for number in twins:
             self._compress(number, "dense")
         translators = [
-            self._translate(size, seed) for size in self.study.translators for seed in self.study.pretrain_seeds
+            self._translate(size, seed)
+            for size in self.study.translators
+            for seed in self.study.pretrain_seeds
         ]
         for recipe in self.translator_recipes:
             for number in translators:
@@ -153,13 +171,17 @@ class _Grid:
                 self._analyse(number, recipe)
         return self.jobs
 
-    def _add(self, name: str, stage: str, settings: dict[str, Any], needs: tuple[int, ...], **labels: Any) -> int:
+    def _add(
+        self, name: str, stage: str, settings: dict[str, Any], needs: tuple[int, ...], **labels: Any
+    ) -> int:
         number = len(self.jobs)
         try:
             config = resolve(settings)
         except InputError as error:
             raise InputError(f"settings of job {name}: {error}") from error
-        self.jobs.append(Job(number, name, stage, config, self.workdir / "jobs" / name, needs, labels))
+        self.jobs.append(
+            Job(number, name, stage, config, self.workdir / "jobs" / name, needs, labels)
+        )
         return number
 
     def _pretrain(self, size: str, seed: int) -> int:
@@ -204,7 +226,9 @@ class _Grid:
             {name: value for name, value in origin.settings.items() if name != "model"},
         )
         labels = {"task": task, "seed": seed, **origin.labels}
-        number = self._add(f"finetune-{origin.name}-{task}-s{seed}", "finetune", settings, origin.needs, **labels)
+        number = self._add(
+            f"finetune-{origin.name}-{task}-s{seed}", "finetune", settings, origin.needs, **labels
+        )
         require_budget(self.jobs[number].config)
         return number
 
@@ -214,14 +238,21 @@ class _Grid:
         when = source.config.compress.when if source.labels["init"] == "pretrained" else "after"
         finetunes = parse_recipe(recipe).finetunes
         before = source.stage == "finetune" and (finetunes or when == "before")
-        start, needs = (source.config.init.source, source.needs) if before else (str(source.workdir), (finetuned,))
+        start, needs = (
+            (source.config.init.source, source.needs)
+            if before
+            else (str(source.workdir), (finetuned,))
+        )
         settings = merge(
             to_dict(source.config),
             {
                 "init": {"from": start},
                 "tokenizer": {"path": ""},
                 "recipe": recipe,
-                "compress": {"cache": str(self.workdir / "rounds"), "when": "after" if finetunes else when},
+                "compress": {
+                    "cache": str(self.workdir / "rounds"),
+                    "when": "after" if finetunes else when,
+                },
             },
         )
         kind = "-translator" if source.stage == "translate" else ""
@@ -231,7 +262,8 @@ class _Grid:
     def _analyse(self, pretrained: int, recipe: str) -> None:
         source = self.jobs[pretrained]
         settings = merge(
-            to_dict(source.config), {"init": {"from": str(source.workdir)}, "tokenizer": {"path": ""}, "recipe": recipe}
+            to_dict(source.config),
+            {"init": {"from": str(source.workdir)}, "tokenizer": {"path": ""}, "recipe": recipe},
         )
         name = f"{source.name.replace('pretrain', 'analyse', 1)}-{_file_name(recipe)}"
         self._add(name, "analyse", settings, (pretrained,), **source.labels)

@@ -40,7 +40,9 @@ class LabelledData:
         return self.train[0].label_names
 
 
-def load_data(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | None = None) -> LabelledData:
+def load_data(
+    config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | None = None
+) -> LabelledData:
     """Reads data.train and data.valid.
 
     Args:
@@ -51,14 +53,18 @@ def load_data(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | No
     Raises:
       InputError: a source is wrong, or holds labels that `labels` does not.
     """
-    train = load_labelled(config.data.train, config.data, tokenizer, labels, config.seed, config.impl.threads)
+    train = load_labelled(
+        config.data.train, config.data, tokenizer, labels, config.seed, config.impl.threads
+    )
     if config.data.valid:
         return LabelledData(train, load_validation(config, tokenizer, train[0].label_names))
     train, held_out = hold_out(train, config.data.holdout)
     return LabelledData(train, held_out)
 
 
-def load_validation(config: Config, tokenizer: Tokenizer, labels: tuple[str, ...]) -> list[Labelled]:
+def load_validation(
+    config: Config, tokenizer: Tokenizer, labels: tuple[str, ...]
+) -> list[Labelled]:
     """The splits of data.valid, or what `load_data` holds out of data.train where that is empty."""
     spec = config.data.valid or config.data.train
     splits = load_labelled(spec, config.data, tokenizer, labels, config.seed, config.impl.threads)
@@ -78,7 +84,12 @@ class ClassifierRun:
     goal = "accuracy"
 
     def __init__(
-        self, config: Config, network: Network, tokenizer: Tokenizer, data: LabelledData, placement: Placement
+        self,
+        config: Config,
+        network: Network,
+        tokenizer: Tokenizer,
+        data: LabelledData,
+        placement: Placement,
     ):
         self.config, self.network, self.tokenizer, self.data, self.placement = (
             config,
@@ -91,9 +102,9 @@ class ClassifierRun:
         self._evaluator = ClassificationEvaluator(network, data.valid, batch_size, placement)
         self.predictions: dict[str, Predictions] = {}
         self.meta = session.model_meta("classifier", config, tokenizer, data.labels)
-        self.steps_per_epoch = LabelledBatches(data.train, config.optimizer.batch_size, 0).examples_per_epoch / (
-            config.optimizer.batch_size
-        )
+        self.steps_per_epoch = LabelledBatches(
+            data.train, config.optimizer.batch_size, 0
+        ).examples_per_epoch / (config.optimizer.batch_size)
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """Numbers on the validation splits; all of each, with predictions kept, once training is over."""
@@ -109,12 +120,16 @@ class ClassifierRun:
         for name, predictions in self.predictions.items():
             predictions.save(workdir / "predictions" / f"{name}.npz")
 
-    def task(self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None) -> Task:
+    def task(
+        self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None
+    ) -> Task:
         """The training task from `init()` on; `held` says what compression does meanwhile."""
         config = self.config
         abstract = self.network.abstract()
         optimizer = adamw(config.optimizer, abstract, config.model.hidden, held.transform(abstract))
-        batches = LabelledBatches(self.data.train, config.optimizer.batch_size, config.seed if seed is None else seed)
+        batches = LabelledBatches(
+            self.data.train, config.optimizer.batch_size, config.seed if seed is None else seed
+        )
         seen = jax.jit(held.seen) if held.rounded else held.seen
         return Task(
             init=init,
@@ -132,7 +147,9 @@ class ClassifierRun:
             evaluate=lambda params, final: self.evaluate(seen(params), final),
             meta=self.meta,
             stage=held.stage,
-            advance=lambda state, stage: TrainState(*held.advance(state.params, state.optimizer, stage)),
+            advance=lambda state, stage: TrainState(
+                *held.advance(state.params, state.optimizer, stage)
+            ),
             peak_flops=session.peak(config),
         )
 
@@ -144,7 +161,9 @@ class ClassifierRun:
                 examples=rows,
                 tokens=rows * width,
                 epochs=rows / examples_per_epoch,
-                flops=flops.classifier_train_flops_per_step(self.config.model, len(self.data.labels), rows, width),
+                flops=flops.classifier_train_flops_per_step(
+                    self.config.model, len(self.data.labels), rows, width
+                ),
             )
 
         return cost

@@ -18,12 +18,16 @@ from tlc_jax.runs.predictions import Predictions
 class ClassificationEvaluator:
     """Predicts named splits; compiles once per width of batch."""
 
-    def __init__(self, network: Network, splits: Iterable[Labelled], batch_size: int, placement: Placement):
+    def __init__(
+        self, network: Network, splits: Iterable[Labelled], batch_size: int, placement: Placement
+    ):
         self._splits, self._batch_size, self._placement = list(splits), batch_size, placement
 
         @placement.jit
         def log_probabilities(params: Params, tokens_BxL: jax.Array) -> jax.Array:
-            return jax.nn.log_softmax(network.apply(params, tokens_BxL, tokens_BxL != network.model.padding))
+            return jax.nn.log_softmax(
+                network.apply(params, tokens_BxL, tokens_BxL != network.model.padding)
+            )
 
         self._log_probabilities = log_probabilities
 
@@ -32,21 +36,29 @@ class ClassificationEvaluator:
         params = self._placement.put_params(params)
         count = min(limit, len(split)) if limit else len(split)
         log_p_NxC: np.ndarray | None = None
-        for index, rows_BxC in self._rows(params, evaluation_batches(split, self._batch_size, limit)):
+        for index, rows_BxC in self._rows(
+            params, evaluation_batches(split, self._batch_size, limit)
+        ):
             if log_p_NxC is None:
                 log_p_NxC = np.zeros((count, rows_BxC.shape[-1]), np.float32)
             log_p_NxC[index] = rows_BxC
         assert log_p_NxC is not None, "an empty split is refused when it is read"
         labels_N = np.asarray(split.labels[:count])
         known = labels_N >= 0
-        loss = float(-np.mean(log_p_NxC[known, labels_N[known]], dtype=np.float64)) if known.any() else float("nan")
+        loss = (
+            float(-np.mean(log_p_NxC[known, labels_N[known]], dtype=np.float64))
+            if known.any()
+            else float("nan")
+        )
         return Predictions(np.asarray(split.ids[:count]), labels_N, np.exp(log_p_NxC), loss)
 
     def _rows(
         self, params: Params, batches: Iterator[dict[str, np.ndarray]]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch in batches:
-            rows = self._log_probabilities(params, self._placement.put_batch({"tokens": batch["tokens"]})["tokens"])
+            rows = self._log_probabilities(
+                params, self._placement.put_batch({"tokens": batch["tokens"]})["tokens"]
+            )
             real = batch["weights"] > 0
             yield batch["index"][real], np.asarray(rows)[real]
 

@@ -58,16 +58,31 @@ class Evaluation:
         cache = Path(config.data.cache or workdir / "data")
         if start.kind == "translator":
             settings = dataclasses.replace(
-                config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
+                config,
+                tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path)),
             )
-            pairs = load_splits(config, start.tokenizer) if config.data.valid else prepare_pairs(settings, cache).valid
+            pairs = (
+                load_splits(config, start.tokenizer)
+                if config.data.valid
+                else prepare_pairs(settings, cache).valid
+            )
             self._translate = TranslationEvaluator(
-                network, pairs, batch_size, config.decode, config.data.buckets, start.tokenizer, placement
+                network,
+                pairs,
+                batch_size,
+                config.decode,
+                config.data.buckets,
+                start.tokenizer,
+                placement,
             )
         else:
             # Validation text of its own is packed alone; a held-out part needs the text it was held out of.
-            data_settings = dataclasses.replace(config.data, train=config.data.valid or config.data.train)
-            data = prepare(dataclasses.replace(config, data=data_settings), cache, tokenizer=start.tokenizer)
+            data_settings = dataclasses.replace(
+                config.data, train=config.data.valid or config.data.train
+            )
+            data = prepare(
+                dataclasses.replace(config, data=data_settings), cache, tokenizer=start.tokenizer
+            )
             objective = masked_language(network, config.objective, start.tokenizer.special)
             self._perplexity = PerplexityEvaluator(objective, data.valid, batch_size, placement)
 

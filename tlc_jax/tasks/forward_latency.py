@@ -101,7 +101,9 @@ def measure(
     }
 
 
-def time_calls(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def time_calls(
+    call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Seconds of each call after some that are not counted: 20 of them at least, and as many as begin in 2 seconds."""
     for _ in range(_WARM_UP):
         call()
@@ -124,7 +126,9 @@ def _forward(network: Network, params: Params, inputs: tuple[Any, ...]) -> Calla
     return lambda: jax.block_until_ready(compiled(params, *inputs))
 
 
-def _inputs(network: Network, batch_size: int, length: int, mask_rate: float) -> tuple[np.ndarray, np.ndarray]:
+def _inputs(
+    network: Network, batch_size: int, length: int, mask_rate: float
+) -> tuple[np.ndarray, np.ndarray]:
     """What the network's forward pass takes: tokens, and the positions to predict or the mask of real tokens."""
     rng = np.random.default_rng(0)
     tokens_BxL = rng.integers(FIRST_ORDINARY, network.vocab_size, (batch_size, length), np.int32)

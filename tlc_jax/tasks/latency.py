@@ -21,12 +21,16 @@ def of_model(config: Config, start: StartingPoint) -> dict[str, Any]:
     if not config.eval.latency:
         return {}
     if start.kind == "translator":
-        session.say("eval.latency is for encoders: `tlc bench --config.bench.task=decode` times translators")
+        session.say(
+            "eval.latency is for encoders: `tlc bench --config.bench.task=decode` times translators"
+        )
         return {}
     if not processes.first():
         return {}
     network = start.network(config.impl)
-    return measure(network, start.params, config.eval.latency, config.data.length, config.objective.mask_rate)
+    return measure(
+        network, start.params, config.eval.latency, config.data.length, config.objective.mask_rate
+    )
 
 
 def of_run(config: Config, workdir: Path) -> dict[str, Any]:

@@ -24,7 +24,9 @@ _MASKS_SEED = 20200211
 class PerplexityEvaluator:
     """Evaluates parameters on named sets; compiles once, however often it is called."""
 
-    def __init__(self, objective: Objective, sets: dict[str, Packed], batch_size: int, placement: Placement):
+    def __init__(
+        self, objective: Objective, sets: dict[str, Packed], batch_size: int, placement: Placement
+    ):
         self._sets, self._batch_size, self._placement = sets, batch_size, placement
 
         @placement.jit
@@ -52,7 +54,9 @@ class PerplexityEvaluator:
         batches = evaluation_batches(packed, self._batch_size, limit)
         results = [
             self._sums(
-                params, self._placement.put_batch({name: batch[name] for name in ("tokens", "weights")}), np.int32(i)
+                params,
+                self._placement.put_batch({name: batch[name] for name in ("tokens", "weights")}),
+                np.int32(i),
             )
             for i, batch in enumerate(batches)
         ]

@@ -48,7 +48,12 @@ class TranslatorRun:
         valid: list[Split],
         placement: Placement,
     ):
-        self.config, self.network, self.tokenizer, self.placement = config, network, tokenizer, placement
+        self.config, self.network, self.tokenizer, self.placement = (
+            config,
+            network,
+            tokenizer,
+            placement,
+        )
         self.train, self.valid = train, valid
         batch_tokens = config.eval.batch_size or config.optimizer.batch_size
         self._evaluator = TranslationEvaluator(
@@ -61,7 +66,9 @@ class TranslatorRun:
 
     def _batches(self, seed: int) -> PairBatches:
         config = self.config
-        return PairBatches(self.train, config.optimizer.batch_size, seed, config.data.buckets, config.microbatches)
+        return PairBatches(
+            self.train, config.optimizer.batch_size, seed, config.data.buckets, config.microbatches
+        )
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """Loss and accuracy given the true target so far; once training is over also BLEU of every sentence."""
@@ -82,14 +89,22 @@ class TranslatorRun:
         """Sentences of the first split, drawn by the seed, with their references and what was decoded last."""
         split = self.valid[0]
         count = len(split.texts)
-        rows = np.random.default_rng(self.config.seed).choice(count, min(_SAMPLES, count), replace=False)
+        rows = np.random.default_rng(self.config.seed).choice(
+            count, min(_SAMPLES, count), replace=False
+        )
         translations = self.translations[split.name].best
         return [
-            {"source": split.texts[row], "reference": split.references[row], "translation": translations[row]}
+            {
+                "source": split.texts[row],
+                "reference": split.references[row],
+                "translation": translations[row],
+            }
             for row in sorted(rows)
         ]
 
-    def task(self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None) -> Task:
+    def task(
+        self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None
+    ) -> Task:
         """The training task from `init()` on; `held` says what compression does meanwhile."""
         config = self.config
         batches = self.batches if seed is None else self._batches(seed)
@@ -112,7 +127,9 @@ class TranslatorRun:
             evaluate=lambda params, final: self.evaluate(seen(params), final),
             meta=self.meta,
             stage=held.stage,
-            advance=lambda state, stage: TrainState(*held.advance(state.params, state.optimizer, stage)),
+            advance=lambda state, stage: TrainState(
+                *held.advance(state.params, state.optimizer, stage)
+            ),
             peak_flops=session.peak(config),
         )
 
@@ -123,7 +140,9 @@ class TranslatorRun:
             examples=rows,
             tokens=rows * width,
             epochs=rows / self.batches.rows_per_epoch,
-            flops=flops.translator_train_flops_per_step(self.config.model, self.network.vocab_size, rows, width, width),
+            flops=flops.translator_train_flops_per_step(
+                self.config.model, self.network.vocab_size, rows, width, width
+            ),
         )
 
 

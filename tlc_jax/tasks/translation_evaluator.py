@@ -46,8 +46,20 @@ class Translations:
 class Decoder:
     """Beam search with one network; compiles once per width of sources, of which there are `buckets` at most."""
 
-    def __init__(self, network: Network, settings: Decode, buckets: int, tokenizer: Tokenizer, placement: Placement):
-        self._settings, self._buckets, self._tokenizer, self._placement = settings, buckets, tokenizer, placement
+    def __init__(
+        self,
+        network: Network,
+        settings: Decode,
+        buckets: int,
+        tokenizer: Tokenizer,
+        placement: Placement,
+    ):
+        self._settings, self._buckets, self._tokenizer, self._placement = (
+            settings,
+            buckets,
+            tokenizer,
+            placement,
+        )
         self._search = placement.jit(functools.partial(search, network, settings))
 
     def __call__(
@@ -74,7 +86,10 @@ class Decoder:
             source = self._placement.put_batch({"source": batch["source"]})["source"]
             found = jax.device_get(self._search(params, source))
             for place, row in enumerate(rows):
-                texts[row] = [self._tokenizer.decode(ids) for ids in found.tokens_BxKxT[place, : settings.nbest]]
+                texts[row] = [
+                    self._tokenizer.decode(ids)
+                    for ids in found.tokens_BxKxT[place, : settings.nbest]
+                ]
                 scores[row] = found.scores_BxK[place, : settings.nbest]
                 tokens += int(found.lengths_BxK[place, 0])
         return Translations(texts, scores, tokens)
@@ -112,7 +127,9 @@ class TranslationEvaluator:
     ):
         self.splits, self._placement = list(splits), placement
         self._batch_tokens, self._buckets = batch_tokens, buckets
-        self._decoder = Decoder(network, dataclasses.replace(decode, nbest=1), buckets, tokenizer, placement)
+        self._decoder = Decoder(
+            network, dataclasses.replace(decode, nbest=1), buckets, tokenizer, placement
+        )
         objective = translation(network, 0.0)
 
         @placement.jit
@@ -162,7 +179,9 @@ class TranslationEvaluator:
             "valid_loss": mean,
             "valid_perplexity": math.exp(min(mean, 700.0)),
             "token_accuracy": total[2] / total[1],
-            "approx_bleu": bleu.approx_bleu(predicted, [pairs.side(row, 1).tolist() for row in range(count)]),
+            "approx_bleu": bleu.approx_bleu(
+                predicted, [pairs.side(row, 1).tolist() for row in range(count)]
+            ),
         }
 
 

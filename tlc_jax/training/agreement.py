@@ -62,7 +62,9 @@ class Messenger:
             return None
         row = note.encode().view(np.uint32)  # JAX would round float64 to float32
         shape = (len(self._sharding.mesh.devices.flat), len(row))
-        return jax.make_array_from_callback(shape, self._sharding, lambda part: np.broadcast_to(row, shape)[part])
+        return jax.make_array_from_callback(
+            shape, self._sharding, lambda part: np.broadcast_to(row, shape)[part]
+        )
 
     def read(self, carried: np.ndarray) -> list[Note]:
         """Everyone's notes, by process, from what the step gave back."""

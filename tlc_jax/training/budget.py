@@ -72,11 +72,17 @@ class Ledger:
             return dict.fromkeys([*seconds, "outside_compile_and_eval"], 0.0)
         rest = whole - self.seconds["compile"] - self.seconds["eval"]
         shares = {cause: value / whole for cause, value in seconds.items()}
-        return {**shares, "outside_compile_and_eval": self.seconds["train"] / rest if rest > 0 else 0.0}
+        return {
+            **shares,
+            "outside_compile_and_eval": self.seconds["train"] / rest if rest > 0 else 0.0,
+        }
 
     def save(self) -> dict[str, Any]:
         """What `saved` takes: goes into every checkpoint."""
-        return {"spent": dataclasses.asdict(self.spent), "seconds": {**self.seconds, "total": self.total}}
+        return {
+            "spent": dataclasses.asdict(self.spent),
+            "seconds": {**self.seconds, "total": self.total},
+        }
 
 
 class Books(Protocol):
@@ -103,7 +109,11 @@ class Budget:
     def in_steps(self, steps: int) -> Budget:
         """The same budget with its seconds converted into steps, once and for all (paper 1's protocol)."""
         given = self.limits.steps
-        return Budget(dataclasses.replace(self.limits, seconds=0.0, steps=min(steps, given) if given else steps))
+        return Budget(
+            dataclasses.replace(
+                self.limits, seconds=0.0, steps=min(steps, given) if given else steps
+            )
+        )
 
     def used(self, books: Books, in_flight: Amounts = Amounts()) -> tuple[float, str]:  # noqa: B008 (frozen)
         """Fraction used, steps in flight included, of the limit nearest its end, and the unit of that limit."""

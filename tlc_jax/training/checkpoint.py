@@ -88,7 +88,9 @@ class Checkpointer:
             return False
         return True
 
-    def keep_for_good(self, step: int, state: TrainState, meta: dict[str, Any], begun: bool) -> None:
+    def keep_for_good(
+        self, step: int, state: TrainState, meta: dict[str, Any], begun: bool
+    ) -> None:
         """Returns once this step is on disk. Storage that fails is given some minutes to come back.
 
         Args:
@@ -137,23 +139,40 @@ class Checkpointer:
         Raises:
           InputError: there are checkpoints, but none can be read.
         """
-        steps = json.loads(processes.share(json.dumps(sorted(self._manager.all_steps(), reverse=True))))
+        steps = json.loads(
+            processes.share(json.dumps(sorted(self._manager.all_steps(), reverse=True)))
+        )
         for step in steps:
             restored, problem = self._try(step, abstract)
             if problem:
-                log.warning("%s/%d cannot be read (%s): trying the one before", self.directory, step, problem)
+                log.warning(
+                    "%s/%d cannot be read (%s): trying the one before",
+                    self.directory,
+                    step,
+                    problem,
+                )
                 continue
             for newer in (s for s in steps if s > step):
-                self._manager.delete(newer)  # damaged: it would stand in the way of saving that step again
-            return step, TrainState(restored["params"], restored["train"]["optimizer"]), dict(restored["meta"])
+                self._manager.delete(
+                    newer
+                )  # damaged: it would stand in the way of saving that step again
+            return (
+                step,
+                TrainState(restored["params"], restored["train"]["optimizer"]),
+                dict(restored["meta"]),
+            )
         if steps:
-            raise InputError(f"no checkpoint in {self.directory} can be read: delete that directory to start afresh")
+            raise InputError(
+                f"no checkpoint in {self.directory} can be read: delete that directory to start afresh"
+            )
         return None
 
     def _try(self, step: int, abstract: TrainState) -> tuple[Any, str]:
         """What a checkpoint holds, and what was wrong with it for any of the processes: nothing, if empty."""
         arrays = ocp.StandardCheckpointHandler
-        handler = ocp.CompositeCheckpointHandler(params=arrays(), train=arrays(), meta=ocp.JsonCheckpointHandler())
+        handler = ocp.CompositeCheckpointHandler(
+            params=arrays(), train=arrays(), meta=ocp.JsonCheckpointHandler()
+        )
         restored, problem = None, ""
         try:
             with _alone(handler) as reader:
@@ -177,7 +196,10 @@ def complete_steps(directory: Path) -> list[int]:
     """Steps of the checkpoints in a `checkpoints` directory, newest first."""
     if not directory.is_dir():
         return []
-    return sorted((int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir()), reverse=True)
+    return sorted(
+        (int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir()),
+        reverse=True,
+    )
 
 
 def read_meta(directory: Path, step: int) -> dict[str, Any]:
@@ -194,7 +216,9 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
         raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
 
 
-def read_params(directory: Path, step: int, abstract: Params, device: jax.Device | None = None) -> Params:
+def read_params(
+    directory: Path, step: int, abstract: Params, device: jax.Device | None = None
+) -> Params:
     """The parameters of a checkpoint, on one device (by default the first of this process).
 
     Raises:
@@ -202,10 +226,15 @@ def read_params(directory: Path, step: int, abstract: Params, device: jax.Device
     """
     path = directory / str(step)
     sharding = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
+    )
     try:
         with _alone(ocp.StandardCheckpointHandler()) as reader:
-            return cast(Params, reader.restore((path / "params").absolute(), args=ocp.args.StandardRestore(target)))
+            return cast(
+                Params,
+                reader.restore((path / "params").absolute(), args=ocp.args.StandardRestore(target)),
+            )
     except Exception as error:
         raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
 
@@ -230,7 +259,9 @@ def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]
         with _alone(handler) as writer:
             writer.save(
                 path,
-                args=ocp.args.Composite(params=ocp.args.StandardSave(whole), meta=ocp.args.JsonSave(meta)),
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(whole), meta=ocp.args.JsonSave(meta)
+                ),
                 force=True,
             )
     processes.barrier()

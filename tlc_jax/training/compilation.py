@@ -24,7 +24,9 @@ from tlc_jax.training.step import TrainState, TrainStep, init_state, step_key
 _FORMAT = 1  # raise it when `Footprint` or what it is read from changes
 
 
-def abstract_state(init: Callable[[], Params], optimizer: optax.GradientTransformation, place: Placement) -> TrainState:
+def abstract_state(
+    init: Callable[[], Params], optimizer: optax.GradientTransformation, place: Placement
+) -> TrainState:
     """Shapes, types and shardings of a fresh training state; computes nothing."""
     params = jax.eval_shape(init)
     shardings = TrainState(place.shardings(params), place.optimizer_shardings(optimizer, params))
@@ -47,11 +49,15 @@ def jit_step(step: TrainStep, seed: int, state: TrainState, place: Placement) ->
       place: where arrays live.
     """
 
-    def keyed(state: TrainState, batch: Any, index: Any, fraction: Any, notes: Any) -> tuple[TrainState, Any, Any]:
+    def keyed(
+        state: TrainState, batch: Any, index: Any, fraction: Any, notes: Any
+    ) -> tuple[TrainState, Any, Any]:
         return *step(state, batch, step_key(seed, index), fraction), notes
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(keyed, donate_argnums=0, out_shardings=(shardings, place.everywhere, place.everywhere))
+    return jax.jit(
+        keyed, donate_argnums=0, out_shardings=(shardings, place.everywhere, place.everywhere)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +82,14 @@ class Program:
         """The program before it is compiled, for devices that need not be there."""
         state = abstract_state(self.init, self.optimizer, place)
         batch = {
-            name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place.by_rows) for name, shape in self.batch.items()
+            name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place.by_rows)
+            for name, shape in self.batch.items()
         }
         index, fraction = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
         with jax.set_mesh(place.mesh):
-            return jit_step(self.step, self.seed, state, place).lower(state, batch, index, fraction, None)
+            return jit_step(self.step, self.seed, state, place).lower(
+                state, batch, index, fraction, None
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +171,9 @@ class Compiler:
                 raise
             line = " ".join(str(error).split())
             seconds = time.perf_counter() - started
-            return Footprint(temporaries=_bytes_asked_for(line), refusal=line[:400], compile_seconds=seconds)
+            return Footprint(
+                temporaries=_bytes_asked_for(line), refusal=line[:400], compile_seconds=seconds
+            )
         seconds = time.perf_counter() - started
         memory: Any = compiled.memory_analysis()
         return Footprint(
@@ -189,7 +200,9 @@ def versions() -> dict[str, str]:
 def _bytes_asked_for(refusal: str) -> int:
     """The memory that a refused program would have needed, where the compiler says so; else 0."""
     unit = {"B": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-    found = re.search(r"\(([\d.]+)([BKMGT])\) exceeds available|[Uu]sed ([\d.]+)([BKMGT]) of", refusal)
+    found = re.search(
+        r"\(([\d.]+)([BKMGT])\) exceeds available|[Uu]sed ([\d.]+)([BKMGT]) of", refusal
+    )
     if not found:
         return 0
     size, letter = [part for part in found.groups() if part]

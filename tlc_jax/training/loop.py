@@ -104,7 +104,11 @@ class _Flight:
 
 
 def train(
-    task: Task, settings: config.Config, workdir: Path, placement: Placement, clock: Clock = time.monotonic
+    task: Task,
+    settings: config.Config,
+    workdir: Path,
+    placement: Placement,
+    clock: Clock = time.monotonic,
 ) -> Outcome:
     """Trains until the budget is used up, resuming from the newest checkpoint in `workdir` if there is one.
 
@@ -176,14 +180,18 @@ class _Run:
             return step, state
         params = self.placement.put_params(self.task.init())
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        return 0, jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)(params)
+        return 0, jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)(
+            params
+        )
 
     def to_the_end(self) -> Outcome:
         """Trains, saves, and sums up."""
         with self.stop, contextlib.closing(self._batches()) as batches:
             if self.settings.budget.clock == "benchmark":
                 self.seconds_per_step = self._benchmarked_step()
-                self.budget = self.budget.in_steps(max(1, round(self.settings.budget.seconds / self.seconds_per_step)))
+                self.budget = self.budget.in_steps(
+                    max(1, round(self.settings.budget.seconds / self.seconds_per_step))
+                )
             with contextlib.suppress(Interrupted):
                 if self.attended.steps < self.ledger.spent.steps:
                     self._attend()  # the evaluation that an earlier session was stopped in
@@ -204,7 +212,12 @@ class _Run:
             )
         with self.ledger.booked("eval"):
             final = self.task.evaluate(self.state.params, True)
-        numbers = {**self.journal.numbers(), "stopped_by": self.stopped_by, **self._waits(), **final}
+        numbers = {
+            **self.journal.numbers(),
+            "stopped_by": self.stopped_by,
+            **self._waits(),
+            **final,
+        }
         self.journal.row("stop", self.step, stopped_by=self.stopped_by, **final)
         return Outcome(self.state.params, self.step, numbers)
 
@@ -230,7 +243,9 @@ class _Run:
         self._advance(float(fraction))
         notes = self.messenger.send(self._note())
         started = self.clock()
-        self.state, metrics, notes = run_step(self.state, batch, np.int32(self.step), fraction, notes)
+        self.state, metrics, notes = run_step(
+            self.state, batch, np.int32(self.step), fraction, notes
+        )
         self.step += 1
         cost = self.task.cost(batch)
         self.flights.append(_Flight(self.step, cost, metrics, notes, started))
@@ -254,7 +269,9 @@ class _Run:
             with self.ledger.booked("compile"), jax.set_mesh(self.placement.mesh):
                 jitted = jit_step(self.task.step, self.settings.seed, self.state, self.placement)
                 notes = self.messenger.send(self._note())
-                self.compiled[shapes] = jitted.lower(self.state, batch, np.int32(0), np.float32(0), notes).compile()
+                self.compiled[shapes] = jitted.lower(
+                    self.state, batch, np.int32(0), np.float32(0), notes
+                ).compile()
                 processes.barrier()  # or waiting for a process that still compiles would count as training
             self.journal.row("compile", self.step)
         return self.compiled[shapes]
@@ -300,7 +317,11 @@ class _Run:
         with contextlib.suppress(StorageFailed):
             self.checkpointer.wait()
         self.journal.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
-        kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step >= 0 else "nothing was saved yet"
+        kept = (
+            f"the checkpoint of step {self.saved_step} is kept"
+            if self.saved_step >= 0
+            else "nothing was saved yet"
+        )
         raise TrainingFailed(
             f"step {step}: loss {metrics.loss}, gradient norm {metrics.gradient_norm}; {kept}. "
             "Lower optimizer.learning_rate or set optimizer.clip_norm",
@@ -312,14 +333,20 @@ class _Run:
     def _note(self) -> Note:
         ledger = self.ledger
         stop = self.stop.received is not None
-        return Note(stop, ledger.seconds["input"], self.last_step_seconds, ledger.total, ledger.spent)
+        return Note(
+            stop, ledger.seconds["input"], self.last_step_seconds, ledger.total, ledger.spent
+        )
 
     def _agreed(self) -> Note:
         """What decisions are made by: process 0's word; in a run of one, the present."""
         return self.notes[0] if processes.several() else self._note()
 
     def _stopping(self) -> bool:
-        return any(note.stop for note in self.notes) if processes.several() else self.stop.received is not None
+        return (
+            any(note.stop for note in self.notes)
+            if processes.several()
+            else self.stop.received is not None
+        )
 
     def _in_flight(self) -> Amounts:
         """The steps that were begun and are not in the agreed books yet."""
@@ -337,7 +364,9 @@ class _Run:
             return {}
         waits = [note.waited for note in self.notes]
         slowest = int(np.argmax(waits))
-        return {"straggler": {"process": slowest, "seconds_waited_for": waits[slowest] - min(waits)}}
+        return {
+            "straggler": {"process": slowest, "seconds_waited_for": waits[slowest] - min(waits)}
+        }
 
     # The budget -----------------------------------------------------------------------------------------------------
 
@@ -369,7 +398,9 @@ class _Run:
             def timed_step() -> float:
                 run_step = next(endless)
                 started = self.clock()
-                state[0], metrics, _ = run_step(state[0], kept[run_step], np.int32(0), np.float32(0), notes)
+                state[0], metrics, _ = run_step(
+                    state[0], kept[run_step], np.int32(0), np.float32(0), notes
+                )
                 jax.block_until_ready(metrics)
                 return _of_first(self.clock() - started)
 
@@ -395,7 +426,9 @@ class _Run:
                 self.stopped_by = "target"
         self.attended = now
         regular = Amounts(seconds=checkpoints.every_seconds, steps=checkpoints.every_steps)
-        if due(regular, before, now) or due(Amounts(steps=checkpoints.keep_every_steps), before, now):
+        if due(regular, before, now) or due(
+            Amounts(steps=checkpoints.keep_every_steps), before, now
+        ):
             self._settle()
             self._save()
 
@@ -404,7 +437,10 @@ class _Run:
 
         Several processes finish theirs, since no one of them can leave the others alone in it.
         """
-        with self.ledger.booked("eval"), contextlib.nullcontext() if processes.several() else self.stop.interrupting():
+        with (
+            self.ledger.booked("eval"),
+            contextlib.nullcontext() if processes.several() else self.stop.interrupting(),
+        ):
             return self.task.evaluate(self.state.params, False)
 
     def _save(self, for_good: bool = False) -> None:

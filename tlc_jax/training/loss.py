@@ -37,7 +37,9 @@ class Objective(NamedTuple):
     sums: Callable[[Params, Batch, jax.Array | None], tuple[Sums, jax.Array]]
 
 
-def weighted_sums(logits_xC: jax.Array, targets_x: jax.Array, weights_x: jax.Array, smoothing: float = 0.0) -> Sums:
+def weighted_sums(
+    logits_xC: jax.Array, targets_x: jax.Array, weights_x: jax.Array, smoothing: float = 0.0
+) -> Sums:
     """Cross-entropy in nats and accuracy, summed under weights; logits in float32.
 
     With `smoothing` that share of a target's weight is spread over all C classes (label smoothing). A target counts as
@@ -48,7 +50,9 @@ def weighted_sums(logits_xC: jax.Array, targets_x: jax.Array, weights_x: jax.Arr
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def cross_entropy(logits_xC: jax.Array, targets_x: jax.Array, smoothing: float = 0.0) -> tuple[jax.Array, jax.Array]:
+def cross_entropy(
+    logits_xC: jax.Array, targets_x: jax.Array, smoothing: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy in nats, and whether the target's logit is the largest (1 or 0; has no gradient)."""
     return _cross_entropy_forward(logits_xC, targets_x, smoothing)[0]
 
@@ -60,7 +64,9 @@ def _cross_entropy_forward(
     logits_xC: jax.Array, targets_x: jax.Array, smoothing: float
 ) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
     largest_x = jnp.max(logits_xC, axis=-1)
-    log_normaliser_x = largest_x + jnp.log(jnp.sum(jnp.exp(logits_xC - largest_x[..., None]), axis=-1))
+    log_normaliser_x = largest_x + jnp.log(
+        jnp.sum(jnp.exp(logits_xC - largest_x[..., None]), axis=-1)
+    )
     target_logit_x = jnp.take_along_axis(logits_xC, targets_x[..., None], axis=-1)[..., 0]
     correct_x = (target_logit_x >= largest_x).astype(logits_xC.dtype)
     expected_x = target_logit_x
@@ -77,14 +83,18 @@ def _cross_entropy_backward(
     logits_xC, targets_x, log_normaliser_x = residuals
     classes_xC = jax.lax.broadcasted_iota(targets_x.dtype, logits_xC.shape, logits_xC.ndim - 1)
     probabilities_xC = jnp.exp(logits_xC - log_normaliser_x[..., None])
-    expected_xC = (1.0 - smoothing) * (classes_xC == targets_x[..., None]) + smoothing / logits_xC.shape[-1]
+    expected_xC = (1.0 - smoothing) * (
+        classes_xC == targets_x[..., None]
+    ) + smoothing / logits_xC.shape[-1]
     return (probabilities_xC - expected_xC) * g[0][..., None], None
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def masked_language(network: Network, settings: MaskingSettings, special: SpecialIds = OURS) -> Objective:
+def masked_language(
+    network: Network, settings: MaskingSettings, special: SpecialIds = OURS
+) -> Objective:
     """Predict the corrupted tokens of `batch["tokens"]`; rows weigh `batch["weights"]` where that is given."""
 
     def corrupt(key: jax.Array, batch: Batch) -> Batch:
@@ -114,10 +124,14 @@ def classification(network: Network) -> Objective:
         return batch
 
     def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
-        logits_BxC = network.apply(params, batch["tokens"], batch["tokens"] != network.model.padding, key=key)
+        logits_BxC = network.apply(
+            params, batch["tokens"], batch["tokens"] != network.model.padding, key=key
+        )
         labels_B = batch["labels"]
         weights_B: Any = batch.get("weights", jnp.ones(labels_B.shape, jnp.float32))
-        return weighted_sums(logits_BxC, jnp.maximum(labels_B, 0), weights_B * (labels_B >= 0)), logits_BxC
+        return weighted_sums(
+            logits_BxC, jnp.maximum(labels_B, 0), weights_B * (labels_B >= 0)
+        ), logits_BxC
 
     return Objective(corrupt, sums)
 

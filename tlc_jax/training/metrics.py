@@ -32,7 +32,11 @@ class MetricsWriter:
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one row; numbers that are not finite become null, since JSON has none."""
-        row = {"step": step, "event": event, **{name: _finite(value) for name, value in values.items()}}
+        row = {
+            "step": step,
+            "event": event,
+            **{name: _finite(value) for name, value in values.items()},
+        }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._tensorboard is not None:
@@ -66,7 +70,11 @@ class MetricsWriter:
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """All complete rows of a run's metrics."""
     path = directory / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return [
+        json.loads(line)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.endswith("}")
+    ]
 
 
 class ProgressLine:
@@ -102,5 +110,7 @@ def _tensorboard_writer(directory: Path) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise InputError("impl.tensorboard needs the extra: pip install 'tlc_jax[tensorboard]'") from error
+        raise InputError(
+            "impl.tensorboard needs the extra: pip install 'tlc_jax[tensorboard]'"
+        ) from error
     return SummaryWriter(str(directory / "tensorboard"))

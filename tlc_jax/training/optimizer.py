@@ -38,10 +38,14 @@ def schedule(settings: config.Optimizer, hidden: int) -> Callable[[jax.Array], j
     return learning_rate
 
 
-def scale_by_schedule(learning_rate: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+def scale_by_schedule(
+    learning_rate: Callable[[jax.Array], jax.Array],
+) -> optax.GradientTransformationExtraArgs:
     """Scales updates by minus the learning rate at `update(..., fraction=)`, the fraction of the budget used."""
 
-    def update(updates: Params, state: Any, params: Params | None = None, *, fraction: jax.Array, **_: Any) -> Any:
+    def update(
+        updates: Params, state: Any, params: Params | None = None, *, fraction: jax.Array, **_: Any
+    ) -> Any:
         del params
         rate = learning_rate(fraction)
         return jax.tree.map(lambda u: -rate * u, updates), state
@@ -81,7 +85,9 @@ def adamw(
         steps.append(optax.add_decayed_weights(settings.weight_decay, decays))
     steps.append(scale_by_schedule(schedule(settings, hidden)))
     if settings.freeze:
-        frozen = select_tree([(pattern, True) for pattern in settings.freeze], params, default=False)
+        frozen = select_tree(
+            [(pattern, True) for pattern in settings.freeze], params, default=False
+        )
         steps.append(optax.masked(optax.set_to_zero(), frozen))
     if mask_updates is not None:
         steps.append(mask_updates)

@@ -23,7 +23,9 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids handlers
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # elsewhere Python forbids handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
         return self

@@ -71,22 +71,31 @@ def make_train_step(
         # Every part takes each `parts`-th row, so that on a sharded batch it stays spread over all devices.
         batches = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
-        def add_part(total: tuple[Params, Sums], part: tuple[Batch, jax.Array]) -> tuple[tuple[Params, Sums], None]:
+        def add_part(
+            total: tuple[Params, Sums], part: tuple[Batch, jax.Array]
+        ) -> tuple[tuple[Params, Sums], None]:
             part_batch, index = part
             gradient_and_sums = gradient_of(params, part_batch, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, gradient_and_sums), None
 
         zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient_of, params, _first(batches), key)
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(gradient_of, params, _first(batches), key),
         )
         return jax.lax.scan(add_part, zeros, (batches, jnp.arange(parts)))[0]
 
-    def step(state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array) -> tuple[TrainState, StepMetrics]:
+    def step(
+        state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
         key_corrupt, key_dropout = jax.random.split(key)
-        gradient, sums = accumulate(state.params, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys))
+        gradient, sums = accumulate(
+            state.params, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys)
+        )
         weight = jnp.maximum(sums.weight, 1e-9)
         gradient = freeze_gradient(jax.tree.map(lambda g: g / weight, gradient), state.optimizer)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params, fraction=fraction)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer, state.params, fraction=fraction
+        )
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(sums.loss / weight, sums.correct / weight, optax.tree.norm(gradient))
         return TrainState(params, optimizer_state), metrics
