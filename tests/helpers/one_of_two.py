@@ -1,6 +1,6 @@
 """A process of a run of two, whose hosts' clocks go at different speeds, and one of which is slow to make batches.
 
-Run by test_agreement.py as `python -m tests.training.one_of_two WORKDIR ADDRESS,COUNT,INDEX`; prints what it ends with.
+Run by test_agreement.py as `python -m tests.helpers.one_of_two WORKDIR ADDRESS,COUNT,INDEX`; prints what it ends with.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_hosts_with_other_clocks_and_slow_hosts_decide_as_the_first_process_does
             [
                 sys.executable,
                 "-m",
-                "tests.training.one_of_two",
+                "tests.helpers.one_of_two",
                 str(tmp_path),
                 f"127.0.0.1:{port},2,{index}",
             ],
