@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tlc_jax import config
-from tlc_jax.cli.main import flags as command_line
-from tlc_jax.cli.main import help as help_text
-from tlc_jax.cli.main import main as cli
+from tlc_jax.cli import flags as command_line
+from tlc_jax.cli import help as help_text
+from tlc_jax.cli import main as cli
 from tlc_jax.commands import SHARED_SECTIONS, STAGES
 from tlc_jax.core.errors import InputError, StoppedEarly
 from tlc_jax.runs.workdir import write_json

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tlc_jax.cli.main.main import main
+from tlc_jax.cli.main import main
 
 from tests.commands.conftest import pairs_arguments, result_of, tlc
 from tlc_jax.compression.artifact import load_artifact

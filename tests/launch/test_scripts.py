@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tlc_jax.cli.main import flags as command_line
+from tlc_jax.cli import flags as command_line
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))

@@ -103,16 +103,16 @@ def _run(arguments: Sequence[str]) -> None:
         print(f"tlc_jax {__version__}")
         return
     if not arguments or arguments[0] in _HELP:
-        from tlc_jax.cli.main import help as help_text
+        from tlc_jax.cli import help as help_text
 
         print(help_text.overview())
         return
     if _HELP.intersection(arguments[1:]):
-        from tlc_jax.cli.main import help as help_text
+        from tlc_jax.cli import help as help_text
 
         print(help_text.of_stage(arguments[0]))
         return
-    from tlc_jax.cli.main import flags as command_line
+    from tlc_jax.cli import flags as command_line
 
     command = command_line.parse(arguments)
     stage = importlib.import_module(
