@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import public_models as public
-from tests.interop.test_huggingface_import import load, network_of
+from tests.commands.test_imported_models import load, network_of
 
 pytestmark = pytest.mark.peers
 TEXTS = [
