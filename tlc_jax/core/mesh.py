@@ -16,8 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from tlc_jax.core.batch_sharding import ROW_AXES
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.params import Rule, flatten, select, unflatten
-from tlc_jax.models.network import Params
+from tlc_jax.core.params import Params, Rule, flatten, select, unflatten
 
 AXES = (*ROW_AXES, "tensor")
 """Batches are split over `data` and `fsdp`; parameters over `fsdp` (gathered to be used) and `tensor`."""

@@ -14,6 +14,8 @@ from typing import Any
 from tlc_jax.core.errors import InputError
 
 Rule = tuple[str, Any]
+Params = dict[str, Any]
+"""Parameters as nested plain dicts of arrays; layers are stacked on the first axis."""
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
