@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from tests.helpers import trees
-from tlc_jax.compression.during_training import GRADUAL_STAGES, Held, sparsity_at
+from tlc_jax.compression.during_training import GRADUAL_LEVELS, DuringTraining, sparsity_at
 from tlc_jax.compression.prune import magnitude_masks
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.core.params import flatten
@@ -18,41 +18,43 @@ PRUNE = Prune(0.8, only="blocks/.*")
 
 
 def test_the_schedule_is_zhu_and_guptas() -> None:
-    assert (sparsity_at(0.9, 0), sparsity_at(0.9, GRADUAL_STAGES)) == (0.0, 0.9)
-    assert sparsity_at(0.9, GRADUAL_STAGES // 2) == pytest.approx(0.9 * 7 / 8)
+    assert (sparsity_at(0.9, 0), sparsity_at(0.9, GRADUAL_LEVELS)) == (0.0, 0.9)
+    assert sparsity_at(0.9, GRADUAL_LEVELS // 2) == pytest.approx(0.9 * 7 / 8)
 
 
 def test_stages_follow_the_budget_and_end_before_it() -> None:
-    held = Held(gradual=(PRUNE,))
-    assert [held.stage(fraction) for fraction in (0.0, 0.0374, 0.0376, 0.75, 1.0)] == [
+    during_training = DuringTraining(gradual=(PRUNE,))
+    assert [
+        during_training.pruning_level(fraction) for fraction in (0.0, 0.0374, 0.0376, 0.75, 1.0)
+    ] == [
         0,
         0,
         1,
         20,
         20,
     ]
-    assert Held().stage(0.9) == 0
+    assert DuringTraining().pruning_level(0.9) == 0
 
 
 def test_advancing_prunes_to_the_stage_once_and_for_all() -> None:
     params = jax.tree.map(jnp.asarray, trees.classifier())
-    held = Held(gradual=(PRUNE,))
-    optimizer = optax.chain(optax.adam(0.1), held.transform(params))
+    during_training = DuringTraining(gradual=(PRUNE,))
+    optimizer = optax.chain(optax.adam(0.1), during_training.mask_transform(params))
     state = optimizer.init(params)
     updates, state = optimizer.update(params, state, params)
     dense = optax.apply_updates(params, updates)
-    half, state = held.advance(dense, state, GRADUAL_STAGES // 2)
+    half, state = during_training.prune_to(dense, state, GRADUAL_LEVELS // 2)
     expected = magnitude_masks(dense, PRUNE, 0.8 * 7 / 8)
     for path, mask in flatten(expected).items():
         np.testing.assert_array_equal(flatten(half)[path], np.where(mask, flatten(dense)[path], 0))
         np.testing.assert_array_equal(flatten(state[0][0].mu)[path] != 0, mask)
     assert bool((half["embedding"]["token"] == dense["embedding"]["token"]).all())
-    again, same = held.advance(half, state, GRADUAL_STAGES // 2)
+    again, same = during_training.prune_to(half, state, GRADUAL_LEVELS // 2)
     jax.tree.map(np.testing.assert_array_equal, (again, same), (half, state))
 
     updates, _ = optimizer.update(dense, state, half)
     moved = optax.apply_updates(half, updates)
-    frozen = held.freeze(dense, state)
+    frozen = during_training.mask_gradient(dense, state)
     for path, mask in flatten(expected).items():
         assert not np.asarray(flatten(moved)[path])[~mask].any()
         assert not np.asarray(flatten(frozen)[path])[~mask].any()
@@ -60,5 +62,8 @@ def test_advancing_prunes_to_the_stage_once_and_for_all() -> None:
 
 def test_nothing_held_changes_nothing() -> None:
     params = trees.few_leaves()
-    assert Held().transform(params) is None
-    assert Held().seen(params) is params and Held().freeze(params, None) is params
+    assert DuringTraining().mask_transform(params) is None
+    assert (
+        DuringTraining().forward_params(params) is params
+        and DuringTraining().mask_gradient(params, None) is params
+    )

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.compression.during_training import Held
+from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core.errors import StoppedEarly, TrainingFailed
@@ -187,8 +187,8 @@ def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) ->
 def make_gradual_task(**overrides) -> Task:
     """A matrix that is pruned by three quarters on the way."""
     params = {"blocks": {"ffn": {"up": {"kernel": jnp.zeros((1, 8, 8))}}}}
-    held = Held(gradual=(Prune(0.75, gradual=True),))
-    optimizer = optax.chain(optax.adam(0.1), held.transform(params))
+    during_training = DuringTraining(gradual=(Prune(0.75, gradual=True),))
+    optimizer = optax.chain(optax.adam(0.1), during_training.mask_transform(params))
 
     def step(state, batch, key, fraction):
         def loss_of(params):
@@ -207,9 +207,9 @@ def make_gradual_task(**overrides) -> Task:
         optimizer=optimizer,
         step=step,
         evaluate=lambda params, final: {},
-        stage=held.stage,
+        stage=during_training.pruning_level,
         advance=lambda state, stage: TrainState(
-            *held.advance(state.params, state.optimizer, stage)
+            *during_training.prune_to(state.params, state.optimizer, stage)
         ),
         **overrides,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.compression.during_training import Held
+from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import apply_masks, magnitude_masks
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.core.errors import InputError
@@ -35,9 +35,11 @@ def params():
 
 
 def run(params, optimizer_settings, parts=1, masks=None, steps=1, seed=0):
-    held = Held(masks or {})
-    optimizer = adamw(optimizer_settings, params, 64, held.transform(params))
-    step = jax.jit(make_train_step(OBJECTIVE, optimizer, parts, "rbg", held.freeze))
+    during_training = DuringTraining(masks or {})
+    optimizer = adamw(optimizer_settings, params, 64, during_training.mask_transform(params))
+    step = jax.jit(
+        make_train_step(OBJECTIVE, optimizer, parts, "rbg", during_training.mask_gradient)
+    )
     state = init_state(params, optimizer)
     for index in range(steps):
         state, metrics = step(state, BATCH, step_key(seed, index), jnp.float32(0.5))

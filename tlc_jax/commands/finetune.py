@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from tlc_jax.compression import finish as compressed
-from tlc_jax.compression.during_training import Held
+from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config
@@ -156,7 +156,7 @@ def train_classifier(
         masks = restrict_masks(start.masks, init)
         init = starting_point.grafted(init, start)
     outcome = train(
-        work.task(lambda: init, Held(masks, gradual, aware)), config, workdir, placement
+        work.task(lambda: init, DuringTraining(masks, gradual, aware)), config, workdir, placement
     )
     numbers = {
         "stage": "finetune",

@@ -1,4 +1,4 @@
-"""What compression does to a model while it is trained: zeros held, weights pruned bit by bit, weights seen rounded."""
+"""Compression while a model trains: keeps pruned weights at zero, prunes gradually, rounds weights in the forward pass."""
 
 from __future__ import annotations
 
@@ -16,80 +16,81 @@ from tlc_jax.compression.prune import (
     join_masks,
     magnitude_masks,
     mask_updates,
+    prunable_leaves,
 )
 from tlc_jax.compression.quantize import round_weights
 from tlc_jax.compression.recipe import Prune, Quantize
-from tlc_jax.compression.scope import prunable
-from tlc_jax.core.params import flatten, unflatten
+from tlc_jax.core.params import unflatten
 from tlc_jax.models.network import Params
 
-# Zhu & Gupta leave open when gradual pruning starts, how often it prunes and when it is done. Twenty times, evenly over
-# the first three quarters of the budget: the last quarter recovers at full sparsity.
-GRADUAL_STAGES = 20
+# Zhu & Gupta leave open when gradual pruning starts, how often it prunes and when it ends. Here: twenty times, evenly
+# over the first three quarters of the budget, so that the last quarter recovers at full sparsity.
+GRADUAL_LEVELS = 20
 GRADUAL_SHARE = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
-    """How training treats weights.
+class DuringTraining:
+    """How training treats the weights of a model that is being compressed.
 
     Attributes:
-      masks: weights that stay zero.
-      gradual: pruning that happens on the way, on the schedule of `sparsity_at`.
-      rounded: quantisation that the forward pass sees, and that gradients pass straight through.
+      masks: masks of the leaves that are pruned already; these weights stay zero.
+      gradual: pruning operations that happen during training, on the schedule of `sparsity_at`.
+      aware: quantize operations that the forward pass applies; gradients pass straight through them.
     """
 
     masks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gradual: tuple[Prune, ...] = ()
-    rounded: tuple[Quantize, ...] = ()
+    aware: tuple[Quantize, ...] = ()
 
-    def seen(self, params: Params) -> Params:
+    def forward_params(self, params: Params) -> Params:
         """The weights that the forward pass and evaluations compute with."""
-        return round_weights(params, self.rounded) if self.rounded else params
+        return round_weights(params, self.aware) if self.aware else params
 
-    def transform(self, params: Params) -> optax.GradientTransformation | None:
-        """What keeps pruned weights at zero, as the last transform of the optimizer; `params` may be shapes."""
+    def mask_transform(self, params: Params) -> optax.GradientTransformation | None:
+        """The transform that keeps pruned weights at zero, or None where nothing is pruned.
+
+        It must be the last one of the optimizer's chain: weight decay and momentum, if they came after it, would move
+        weights whose gradient is zero. `params` may be abstract.
+        """
         masks = self.masks
         for prune in self.gradual:
-            scope = prunable(params, prune.embeddings, prune.only)
-            whole = {
-                path: jnp.ones(leaf.shape, bool)
-                for path, leaf in flatten(params).items()
-                if scope[path]
-            }
+            # Gradual pruning begins with masks that keep everything: the optimizer state has its final structure from
+            # the first step on, so the compiled step and the checkpoints fit every level.
+            leaves = prunable_leaves(params, prune)
+            whole = {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves.items()}
             masks = join_masks(masks, unflatten(whole))
         return mask_updates(masks) if masks else None
 
-    def freeze(self, gradient: Params, optimizer_state: Any) -> Params:
-        """The gradient without what belongs to pruned weights."""
+    def mask_gradient(self, gradient: Params, optimizer_state: Any) -> Params:
+        """The gradient with zeros for pruned weights, so that clipping and the reported norm ignore them."""
         if not (self.masks or self.gradual):
             return gradient
         return apply_masks(gradient, optax.tree.get(optimizer_state, "masks"))
 
-    def stage(self, fraction: float) -> int:
-        """How often gradual pruning has pruned when this fraction of the budget is used; 0 without any."""
-        return (
-            min(GRADUAL_STAGES, int(GRADUAL_STAGES * fraction / GRADUAL_SHARE))
-            if self.gradual
-            else 0
-        )
+    def pruning_level(self, fraction: float) -> int:
+        """The pruning level reached at this fraction of the budget; 0 before the first."""
+        if not self.gradual:
+            return 0
+        return min(GRADUAL_LEVELS, int(GRADUAL_LEVELS * fraction / GRADUAL_SHARE))
 
-    def advance(self, params: Params, optimizer_state: Any, stage: int) -> tuple[Params, Any]:
-        """Parameters and optimizer state pruned to a stage; doing so twice changes nothing more."""
+    def prune_to(self, params: Params, optimizer_state: Any, level: int) -> tuple[Params, Any]:
+        """Parameters and optimizer state pruned to a level. Idempotent: it is applied again after a restart."""
         masks = optax.tree.get(optimizer_state, "masks")
         for prune in self.gradual:
-            masks = join_masks(
-                masks, magnitude_masks(params, prune, sparsity_at(prune.sparsity, stage))
-            )
+            target = sparsity_at(prune.sparsity, level)
+            masks = join_masks(masks, magnitude_masks(params, prune, target))
         new = apply_masks(params, masks), clear_moments(optimizer_state, masks)
+        # The compiled step was made for the old shardings.
         return jax.tree.map(
             lambda leaf, old: jax.device_put(leaf, old.sharding), new, (params, optimizer_state)
         )
 
 
-NOTHING = Held()
+DENSE = DuringTraining()
+"""Training without any compression."""
 
 
-def sparsity_at(target: float, stage: int) -> float:
+def sparsity_at(target: float, level: int) -> float:
     """Zhu & Gupta (2017): s_f + (s_i - s_f) (1 - t)^3 from s_i = 0 on; fast while much is redundant, slow later."""
-    return target * (1 - (1 - stage / GRADUAL_STAGES) ** 3)
+    return target * (1 - (1 - level / GRADUAL_LEVELS) ** 3)

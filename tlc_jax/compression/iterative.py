@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.compression.during_training import Held
+from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks, schedule
 from tlc_jax.compression.recipe import Operation, Prune, Recipe, format_recipe
 from tlc_jax.config import Budget, Config, to_dict
@@ -105,7 +105,7 @@ class Recovery:
             eval=dataclasses.replace(config.eval, every_seconds=0.0, every_steps=every),
         )
         task = dataclasses.replace(
-            self.work.task(lambda: params, Held(masks), config.seed),
+            self.work.task(lambda: params, DuringTraining(masks), config.seed),
             enough=lambda metrics: metrics[name] >= self.goal,
         )
         workdir.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None)
     Raises:
       InputError: nothing is in scope, or a matrix does not divide into blocks.
     """
-    weights = _in_scope(params, prune)
+    weights = prunable_leaves(params, prune)
     share = prune.sparsity if sparsity is None else sparsity
     if prune.block or prune.scope == "row":
         return unflatten(
@@ -128,7 +128,11 @@ def masks_from_zeros(params: Params, prunes: Iterable[Prune]) -> dict[str, Any]:
     masks themselves.
     """
     return unflatten(
-        {path: nonzero(leaf) for prune in prunes for path, leaf in _in_scope(params, prune).items()}
+        {
+            path: nonzero(leaf)
+            for prune in prunes
+            for path, leaf in prunable_leaves(params, prune).items()
+        }
     )
 
 
@@ -218,6 +222,7 @@ def zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
 
 
-def _in_scope(params: Params, prune: Prune) -> dict[str, Any]:
+def prunable_leaves(params: Params, prune: Prune) -> dict[str, Any]:
+    """The leaves that a pruning operation may prune, by path."""
     scope = prunable(params, prune.embeddings, prune.only)
     return {path: leaf for path, leaf in flatten(params).items() if scope[path]}

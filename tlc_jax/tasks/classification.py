@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from tlc_jax.compression.during_training import NOTHING, Held
+from tlc_jax.compression.during_training import DENSE, DuringTraining
 from tlc_jax.config import Config
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core import distributed as processes
@@ -121,16 +121,28 @@ class ClassifierRun:
             predictions.save(workdir / "predictions" / f"{name}.npz")
 
     def task(
-        self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None
+        self,
+        init: Callable[[], Params],
+        during_training: DuringTraining = DENSE,
+        seed: int | None = None,
     ) -> Task:
-        """The training task from `init()` on; `held` says what compression does meanwhile."""
+        """The training task from `init()` on; `during_training` says what compression does meanwhile."""
         config = self.config
         abstract = self.network.abstract()
-        optimizer = adamw(config.optimizer, abstract, config.model.hidden, held.transform(abstract))
+        optimizer = adamw(
+            config.optimizer,
+            abstract,
+            config.model.hidden,
+            during_training.mask_transform(abstract),
+        )
         batches = LabelledBatches(
             self.data.train, config.optimizer.batch_size, config.seed if seed is None else seed
         )
-        seen = jax.jit(held.seen) if held.rounded else held.seen
+        forward_params = (
+            jax.jit(during_training.forward_params)
+            if during_training.aware
+            else during_training.forward_params
+        )
         return Task(
             init=init,
             optimizer=optimizer,
@@ -139,16 +151,16 @@ class ClassifierRun:
                 optimizer,
                 config.microbatches,
                 config.impl.dropout_keys,
-                held.freeze,
-                held.seen,
+                during_training.mask_gradient,
+                during_training.forward_params,
             ),
             batch=lambda step: self.placement.put_batch(batches(step)),
             cost=self._cost(batches.examples_per_epoch),
-            evaluate=lambda params, final: self.evaluate(seen(params), final),
+            evaluate=lambda params, final: self.evaluate(forward_params(params), final),
             meta=self.meta,
-            stage=held.stage,
+            stage=during_training.pruning_level,
             advance=lambda state, stage: TrainState(
-                *held.advance(state.params, state.optimizer, stage)
+                *during_training.prune_to(state.params, state.optimizer, stage)
             ),
             peak_flops=session.peak(config),
         )

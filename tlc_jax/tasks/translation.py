@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax.compression.during_training import NOTHING, Held
+from tlc_jax.compression.during_training import DENSE, DuringTraining
 from tlc_jax.config import Config
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core import distributed as processes
@@ -103,14 +103,26 @@ class TranslatorRun:
         ]
 
     def task(
-        self, init: Callable[[], Params], held: Held = NOTHING, seed: int | None = None
+        self,
+        init: Callable[[], Params],
+        during_training: DuringTraining = DENSE,
+        seed: int | None = None,
     ) -> Task:
-        """The training task from `init()` on; `held` says what compression does meanwhile."""
+        """The training task from `init()` on; `during_training` says what compression does meanwhile."""
         config = self.config
         batches = self.batches if seed is None else self._batches(seed)
         abstract = self.network.abstract()
-        optimizer = adamw(config.optimizer, abstract, config.model.hidden, held.transform(abstract))
-        seen = jax.jit(held.seen) if held.rounded else held.seen
+        optimizer = adamw(
+            config.optimizer,
+            abstract,
+            config.model.hidden,
+            during_training.mask_transform(abstract),
+        )
+        forward_params = (
+            jax.jit(during_training.forward_params)
+            if during_training.aware
+            else during_training.forward_params
+        )
         return Task(
             init=init,
             optimizer=optimizer,
@@ -119,16 +131,16 @@ class TranslatorRun:
                 optimizer,
                 config.microbatches,
                 config.impl.dropout_keys,
-                held.freeze,
-                held.seen,
+                during_training.mask_gradient,
+                during_training.forward_params,
             ),
             batch=lambda step: self.placement.put_batch(batches(step)),
             cost=self._cost,
-            evaluate=lambda params, final: self.evaluate(seen(params), final),
+            evaluate=lambda params, final: self.evaluate(forward_params(params), final),
             meta=self.meta,
-            stage=held.stage,
+            stage=during_training.pruning_level,
             advance=lambda state, stage: TrainState(
-                *held.advance(state.params, state.optimizer, stage)
+                *during_training.prune_to(state.params, state.optimizer, stage)
             ),
             peak_flops=session.peak(config),
         )
