@@ -37,4 +37,4 @@ def test_table_puts_numbers_to_the_right():
         "longer      -   x",
         "b          22",
     ]
-    assert text.table([["only", "heading"]]) == "only    heading"
+    assert text.table([["only", "heading"]]) == "only  heading"
