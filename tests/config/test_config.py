@@ -13,6 +13,7 @@ from tlc_jax import config as configs
 from tlc_jax.config.checks import require_budget, require_own_architecture, require_translator
 from tlc_jax.config.load import load_file
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import note_once
 
 FOLDER = Path(__file__).parents[2] / "configs"
 # Every file with its default argument, and the sizes or parts that take another path through it.
@@ -59,7 +60,7 @@ def test_a_config_cannot_be_changed():
     [
         ({"modle": {}}, r"unknown config field modle; did you mean model\?"),
         ({"model": {"layrs": 3}}, r"unknown config field model.layrs; did you mean model.layers\?"),
-        ({"init": {"source": "x"}}, r"unknown config field init.source; known here: from"),
+        ({"init": {"source": "x"}}, r"unknown config field init.source; known are init.from"),
         ({"model": 3}, "config.model is a section"),
         ({"model": {"layers": "3"}}, "config.model.layers='3' must be of type int"),
         ({"model": {"layers": 3.0}}, "config.model.layers=3.0 must be of type int"),
@@ -76,15 +77,20 @@ def test_a_config_cannot_be_changed():
         ({"model": {"hidden": 100}}, "not a multiple of the head size 64"),
         ({"model": {"hidden": 100, "heads": 3}}, "not divisible by model.heads=3"),
         ({"model": {"hidden": 128, "head_size": 48}}, "not a multiple of the head size 48"),
-        ({"model": {"head_size": -1}}, "must not be negative"),
+        ({"model": {"head_size": -1}}, "model.head_size=-1 must be >= 0"),
         ({"model": {"norm": "mid"}}, "must be one of pre, post"),
-        ({"model": {"token_types": 3}}, "model.token_types=3 must be 0, 1 or 2"),
+        ({"model": {"token_types": 3}}, "model.token_types=3 must be one of 0, 1, 2"),
         ({"model": {"norm": "post"}, "study": {"translators": ["2x64"]}}, "leave model.norm=pre"),
-        ({"model": {"layers": 0}}, "must be at least 1"),
+        ({"model": {"layers": 0}}, "model.layers=0 must be >= 1"),
         ({"data": {"length": 256}}, "beyond the model's positions"),
-        ({"optimizer": {"batch_size": 10}, "impl": {"microbatch": 4}}, "does not divide"),
-        ({"budget": {"steps": -1}}, "must not be negative"),
-        ({"optimizer": {"warmup": 1.5}}, "fraction of the budget"),
+        ({"impl": {"microbatch": "some"}}, "write a number or auto"),
+        ({"impl": {"microbatch": -1}}, "impl.microbatch=-1 must be >= 0"),
+        ({"eval": {"latency": [1, 0]}}, "eval.latency=.1, 0. must be >= 1"),
+        ({"analyze": {"parts": ["eror"]}}, "must be one of error, sensitivity, convergence"),
+        ({"decode": {"nbest": 5}}, "decode.nbest=5 is more than decode.beams=4"),
+        ({"model": {"dropout": float("nan")}}, "must be >= 0 and < 1"),
+        ({"budget": {"steps": -1}}, "budget.steps=-1 must be >= 0"),
+        ({"optimizer": {"warmup": 1.5}}, "optimizer.warmup=1.5 must be >= 0 and <= 1"),
         ({"data": {"subsample": 0.0}}, "data.subsample"),
         ({"objective": {"mask_token": 0.95, "random_token": 0.1}}, "at most 1"),
         ({"compress": {"step": 0.0}}, "compress.step"),
@@ -97,14 +103,15 @@ def test_wrong_settings_are_refused(settings, message):
     assert "\n" not in str(refused.value)
 
 
-def test_a_budget_is_required_where_asked_for():
+def test_budget_is_required_where_asked_for(capsys):
     with pytest.raises(
         InputError, match="no budget: set at least one of budget.seconds, budget.steps"
     ):
         require_budget(configs.Config())
     require_budget(configs.resolve({"budget": {"epochs": 1}}))
-    with pytest.raises(InputError, match="set budget.seconds"):
-        require_budget(configs.resolve({"budget": {"steps": 5, "clock": "benchmark"}}))
+    note_once.cache_clear()
+    require_budget(configs.resolve({"budget": {"steps": 5, "clock": "benchmark"}}))
+    assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(InputError, match="leave budget.charge=training"):
         require_budget(
             configs.resolve({"budget": {"seconds": 5.0, "clock": "benchmark", "charge": "total"}})
@@ -179,3 +186,21 @@ def test_hints_are_types_that_resolve_knows():
                 assert hint in allowed or typing.get_origin(hint) is not None, name
 
     visit(configs.Config)
+
+
+@pytest.mark.parametrize(
+    ("microbatch", "used"), [(0, 24), (256, 24), (24, 24), (10, 8), (7, 6), (1, 1)]
+)
+def test_microbatch_is_the_largest_divisor_up_to_the_setting(microbatch, used):
+    settings = {"optimizer": {"batch_size": 24}, "impl": {"microbatch": microbatch}}
+    config = configs.resolve(settings)
+    assert (config.microbatch, config.microbatches) == (used, 24 // used)
+
+
+def test_old_name_of_a_section_is_read_with_one_line(capsys):
+    note_once.cache_clear()
+    settings = configs.default_config()
+    settings.analyse.parts = ("error",)
+    assert configs.resolve(settings).analyze.parts == ("error",)
+    assert configs.resolve({"analyse": {"parts": ["error"]}}).analyze.parts == ("error",)
+    assert capsys.readouterr().err == "tlc: note: analyse is now called analyze; use that name\n"

@@ -1,7 +1,7 @@
-"""Every setting and how configs are made of them: `default_config` for config files, `resolve` for frozen configs."""
+"""Settings: `default_config` for config files, `resolve` for frozen configs."""
 
 from tlc_jax.config.resolve import (
-    Config,
+    current_name,
     default_config,
     describe,
     differences,
@@ -12,30 +12,10 @@ from tlc_jax.config.resolve import (
     to_config_dict,
     to_dict,
 )
-from tlc_jax.config.schema import (
-    Analyse,
-    Bench,
-    Budget,
-    Checkpoint,
-    Compress,
-    Data,
-    Decode,
-    Eval,
-    Export,
-    Impl,
-    Init,
-    Model,
-    Objective,
-    Optimizer,
-    Plan,
-    Predict,
-    Study,
-    Tokenizer,
-    setting,
-)
+from tlc_jax.config.schema import *  # noqa: F403  # the sections, and `setting`
+from tlc_jax.config.schema import Config
 
 __all__ = [
-    "Analyse", "Bench", "Budget", "Checkpoint", "Compress", "Config", "Data", "Decode", "Eval", "Export", "Impl",
-    "Init", "Model", "Objective", "Optimizer", "Plan", "Predict", "Study", "Tokenizer", "default_config", "describe",
-    "differences", "key_of", "merge", "parse_size", "resolve", "setting", "to_config_dict", "to_dict",
+    "Config", "current_name", "default_config", "describe", "differences", "key_of", "merge",
+    "parse_size", "resolve", "to_config_dict", "to_dict",
 ]  # fmt: skip

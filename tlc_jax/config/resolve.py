@@ -1,17 +1,15 @@
 """ConfigDicts in, frozen dataclasses out.
 
-Files in `configs/` start from `default_config()`, a locked `ml_collections.ConfigDict` made from `Config` and the
-sections in `settings`. Flags override it, and `resolve` turns the result into a frozen `Config`, refusing unknown
-names, wrong types and impossible values before JAX is imported.
-
-Sections up to `eval` are science: they change results. `impl` does not, beyond rounding. The rest drives one stage.
+Files in `configs/` start from `default_config()`, a locked `ml_collections.ConfigDict` made from
+`Config`. Flags override it, and `resolve` turns the result into a frozen `Config`. It refuses
+unknown names, wrong types and values out of bounds before JAX is imported.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -20,83 +18,33 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from tlc_jax.config.checks import check_values
-from tlc_jax.config.schema import (
-    Analyse,
-    Bench,
-    Budget,
-    Checkpoint,
-    Compress,
-    Data,
-    Decode,
-    Eval,
-    Export,
-    Impl,
-    Init,
-    Model,
-    Objective,
-    Optimizer,
-    Plan,
-    Predict,
-    Study,
-    Tokenizer,
-    setting,
-)
+from tlc_jax.config.schema import Config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import did_you_mean, note_once
 
 
-def _section(cls: type, doc: str) -> Any:
-    return dataclasses.field(default_factory=cls, metadata={"doc": doc})
+# Old names of commands and settings, which keep working for one release.
+_RENAMED = {"analyse": "analyze"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A resolved configuration."""
+def current_name(name: str) -> str:
+    """The name of a command or top-level setting today, with one line on stderr if it changed."""
+    new = _RENAMED.get(name, name)
+    if new != name:
+        note_once(f"{name} is now called {new}; use that name")
+    return new
 
-    seed: int = setting(0, "with it and the step everything random is fixed")
-    seeds: tuple[int, ...] = setting(
-        (), "finetune: one run per seed, in seed-K/, and a summary; empty: `seed` alone"
-    )
-    data: Data = _section(Data, "sources")
-    tokenizer: Tokenizer = _section(Tokenizer, "tokenizer")
-    model: Model = _section(Model, "encoder")
-    objective: Objective = _section(Objective, "what is minimised in pretraining and translation")
-    budget: Budget = _section(Budget, "what a run may spend; the first limit used up stops it")
-    optimizer: Optimizer = _section(Optimizer, "AdamW")
-    init: Init = _section(Init, "starting point")
-    recipe: str = setting(
-        "dense", "prune, remove, quantize, finetune, joined by +: e.g. prune:0.75+quantize:4"
-    )
-    compress: Compress = _section(Compress, "how recipes are applied")
-    eval: Eval = _section(Eval, "evaluation")
-    checkpoint: Checkpoint = _section(Checkpoint, "checkpoints")
-    decode: Decode = _section(Decode, "how translations are searched for")
-    impl: Impl = _section(Impl, "implementation: must not change results beyond rounding")
-    predict: Predict = _section(Predict, "stage predict")
-    analyse: Analyse = _section(Analyse, "stage analyse")
-    export: Export = _section(Export, "stage export")
-    study: Study = _section(Study, "stage study")
-    bench: Bench = _section(Bench, "stage bench")
-    plan: Plan = _section(Plan, "stage plan")
 
-    @property
-    def microbatches(self) -> int:
-        """Parts that the batch of a step is worked through in.
+class _Settings(ConfigDict):
+    """A ConfigDict that knows old names, so that old config files can be read."""
 
-        Raises:
-          ValueError: impl.microbatch=auto, which a stage has to settle first.
-        """
-        if isinstance(self.impl.microbatch, str):
-            raise ValueError("impl.microbatch=auto was not settled")
-        return self.optimizer.batch_size // (self.impl.microbatch or self.optimizer.batch_size)
-
-    def with_microbatch(self, microbatch: int) -> Config:
-        """The same with another impl.microbatch."""
-        return dataclasses.replace(self, impl=dataclasses.replace(self.impl, microbatch=microbatch))
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(current_name(name))
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
     """The name users write. `from` cannot be a dataclass field, so a field may carry an alias."""
-    return str(field.metadata.get("alias", field.name))
+    return str(field.metadata.get("alias") or field.name)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -127,10 +75,9 @@ def default_config() -> ConfigDict:
 
 def to_config_dict(config: Config) -> ConfigDict:
     """A config as a locked ConfigDict that config files and flags can change."""
-    settings = ConfigDict(to_dict(config))
-    del (
-        settings.impl.microbatch
-    )  # its type would stay that of its value, and it is a number or a word
+    settings = _Settings(to_dict(config))
+    # A ConfigDict keeps the type of the first value, and this one is a number or a word.
+    del settings.impl.microbatch
     settings.impl.microbatch = FieldReference(config.impl.microbatch, field_type=object)
     return settings.lock()
 
@@ -141,7 +88,10 @@ def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
     Raises:
       InputError: an unknown name, a wrong type or a value that cannot be.
     """
-    config = _build(Config, _plain(settings), "")
+    plain = _plain(settings)
+    if isinstance(plain, Mapping):
+        plain = {current_name(name): value for name, value in plain.items()}
+    config = _build(Config, plain, "")
     check_values(config)
     for size in (*config.study.sizes, *config.study.translators):
         parse_size(size)
@@ -191,9 +141,9 @@ def describe(cls: type = Config, prefix: str = "") -> list[tuple[str, Any, str]]
         if dataclasses.is_dataclass(default):
             rows += describe(type(default), f"{name}.")
         else:
-            doc = field.metadata["doc"]
-            choices = " | ".join(map(str, field.metadata["choices"]))
-            rows.append((name, default, f"{doc} [{choices}]" if choices else doc))
+            doc, allowed = field.metadata["doc"], field.metadata["allowed"]
+            hint = allowed if isinstance(allowed, str) else " | ".join(map(str, allowed))
+            rows.append((name, default, f"{doc} [{hint}]" if hint else doc))
     return rows
 
 
@@ -204,13 +154,10 @@ def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     for name in settings:
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = (
-                f"; did you mean {prefix}{close[0]}?"
-                if close
-                else f"; known here: {', '.join(sorted(fields))}"
+            raise InputError(
+                f"unknown config field {prefix}{name}"
+                f"{did_you_mean(prefix + name, [prefix + known for known in sorted(fields)])}"
             )
-            raise InputError(f"unknown config field {prefix}{name}{hint}")
     values = {}
     for name, value in settings.items():
         field = fields[name]
@@ -221,12 +168,24 @@ def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
             if isinstance(hint, type) and dataclasses.is_dataclass(hint)
             else _convert(value, hint, where)
         )
-        choices = field.metadata.get("choices", ())
-        if choices and values[field.name] not in choices:
-            raise InputError(
-                f"config.{where}={value!r} must be one of {', '.join(map(str, choices))}"
-            )
+        _check(values[field.name], field.metadata.get("allowed", ()), f"config.{where}={value!r}")
     return cls(**values)
+
+
+_COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+
+
+def _check(value: Any, allowed: tuple[Any, ...] | str, what: str) -> None:
+    """Refuses a value, or an item of a tuple, that is not among choices or not within bounds."""
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(allowed, tuple):
+            if allowed and item not in allowed:
+                raise InputError(f"{what} must be one of {', '.join(map(str, allowed))}")
+        elif not isinstance(item, str):
+            bounds = (bound.split() for bound in allowed.split(" and "))
+            # NaN compares false with everything, so it is refused as well.
+            if not all(_COMPARE[sign](item, float(limit)) for sign, limit in bounds):
+                raise InputError(f"{what} must be {allowed}")
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

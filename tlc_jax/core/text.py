@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -11,6 +13,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+@functools.cache
+def note_once(text: str) -> None:
+    """One line on stderr, once per process, however many files or jobs have a reason for it."""
+    print(f"tlc: note: {text}", file=sys.stderr)
 
 
 def one_line(text: object) -> str:
