@@ -15,6 +15,7 @@ from tlc_jax.cli import help as help_text
 from tlc_jax.cli import main as cli
 from tlc_jax.commands import SHARED_SECTIONS, STAGES
 from tlc_jax.core.errors import InputError, StoppedEarly
+from tlc_jax.core.text import note_once
 from tlc_jax.runs.workdir import write_json
 
 FILE = """
@@ -334,3 +335,13 @@ def test_a_config_file_may_import_its_neighbours(folder):
     command = command_line.parse(["pretrain", "--config=it.py", "--workdir=w"])
     assert command.config.model.layers == 5
     assert sys.path == before
+
+
+def test_old_name_of_a_command_and_its_section_works_with_one_line(folder, stage, capsys):
+    note_once.cache_clear()
+    setting = "--config.analyse.parts=error"
+    assert cli.main(["analyse", "--config=c.py", "--workdir=w", setting]) == 0
+    assert stage.calls[0][0].analyze.parts == ("error",)
+    assert capsys.readouterr().err == "tlc: note: analyse is now called analyze; use that name\n"
+    assert cli.main(["analyse", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: tlc analyze ")

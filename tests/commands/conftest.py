@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from tlc_jax.cli.main import main
 
 WORDS = [

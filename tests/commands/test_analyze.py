@@ -1,4 +1,4 @@
-"""`tlc analyse` on a masked-language model and a classifier, and the checkpoints that it wants kept."""
+"""`tlc analyze` on a masked-language model and a classifier, and the checkpoints that it wants kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.conftest import pretrain_arguments, result_of, tlc
-from tlc_jax.commands import analyze as analyse
+from tlc_jax.commands import analyze
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.models.network import Network
 from tlc_jax.training.checkpoint import complete_steps
@@ -35,7 +35,7 @@ def test_checkpoints_are_kept_along_the_run(kept) -> None:
     assert complete_steps(kept / "checkpoints") == [5, 4, 2]
 
 
-def test_a_masked_language_model_is_analysed_and_compiled_once(
+def test_a_masked_language_model_is_analyzed_and_compiled_once(
     kept, tmp_path, monkeypatch, capsys
 ) -> None:
     traced, apply = [], Network.apply
@@ -47,7 +47,7 @@ def test_a_masked_language_model_is_analysed_and_compiled_once(
     monkeypatch.setattr(Network, "apply", traced_apply)
     assert (
         tlc(
-            "analyse",
+            "analyze",
             f"--init={kept}",
             f"--workdir={tmp_path}",
             "--config.recipe=prune:0.5+quantize:2",
@@ -77,8 +77,8 @@ def test_a_classifier_loses_accuracy_and_its_parts_can_be_chosen(
     finetuned, tmp_path, capsys
 ) -> None:
     more = ("--config.recipe=quantize:2", "--config.eval.examples=20")
-    run = ("analyse", f"--init={finetuned}", f"--workdir={tmp_path}", *more)
-    assert tlc(*run, "--config.analyse.parts=('sensitivity', 'convergence')") == 0
+    run = ("analyze", f"--init={finetuned}", f"--workdir={tmp_path}", *more)
+    assert tlc(*run, "--config.analyze.parts=('sensitivity', 'convergence')") == 0
     result = result_of(tmp_path)
     assert "error" not in result
     assert result["convergence"] == []
@@ -97,15 +97,15 @@ def test_a_classifier_loses_accuracy_and_its_parts_can_be_chosen(
         ("translated", ("--config.recipe=quantize:4",), "is a translator"),
         (
             "finetuned",
-            ("--config.recipe=quantize:4", "--config.analyse.parts=('eror',)"),
+            ("--config.recipe=quantize:4", "--config.analyze.parts=('eror',)"),
             "'eror' is none of error",
         ),
     ],
 )
-def test_what_cannot_be_analysed_is_refused(which, more, says, request, tmp_path, capsys) -> None:
+def test_what_cannot_be_analyzed_is_refused(which, more, says, request, tmp_path, capsys) -> None:
     run = request.getfixturevalue(which)
     assert (
-        tlc("analyse", f"--init={run}", f"--workdir={tmp_path}", "--config.recipe=dense", *more)
+        tlc("analyze", f"--init={run}", f"--workdir={tmp_path}", "--config.recipe=dense", *more)
         == 2
     )
     assert says in capsys.readouterr().err.splitlines()[-1]
@@ -114,4 +114,4 @@ def test_what_cannot_be_analysed_is_refused(which, more, says, request, tmp_path
 def test_each_matrix_alone_has_a_threshold_of_its_own() -> None:
     recipe = parse_recipe("prune:0.5,embeddings=false+quantize:4,per=tensor")
     expected = parse_recipe("prune:0.5,scope=tensor,embeddings=false+quantize:4,per=tensor")
-    assert analyse._own_thresholds(recipe) == expected
+    assert analyze._own_thresholds(recipe) == expected

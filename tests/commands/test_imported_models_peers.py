@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers import public_models as public
 from tests.commands.test_imported_models import load, network_of
+from tests.helpers import public_models as public
 
 pytestmark = pytest.mark.peers
 TEXTS = [

@@ -82,15 +82,15 @@ def test_the_grid_expands_to_jobs_after_those_they_need(world, tmp_path) -> None
         "pretrain": 4,
         "finetune": 4 * 2 + 2 * 2,
         "compress": 8 * 4 + 4,
-        "analyse": 4 * 2,
+        "analyze": 4 * 2,
     }
     for job in jobs:
         assert all(needed < job.number for needed in job.needs)
     last = jobs[names.index("compress-2x64-p5-words-s1-prune0.5+quantize4")]
     chain = [job.name for job in needed_first(last, jobs)]
     assert chain == ["pretrain-2x64-p5", "finetune-2x64-p5-words-s1", last.name]
-    analysed = jobs[names.index("analyse-2x64-p5-prune0.5")]
-    assert [job.name for job in needed_first(analysed, jobs)] == ["pretrain-2x64-p5", analysed.name]
+    analyzed = jobs[names.index("analyze-2x64-p5-prune0.5")]
+    assert [job.name for job in needed_first(analyzed, jobs)] == ["pretrain-2x64-p5", analyzed.name]
 
 
 def test_tasks_start_from_defaults_and_not_from_pretraining(world, tmp_path) -> None:
@@ -274,7 +274,7 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -
     with (run / "report" / "analyses.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["job"], row["size"], row["recipe"]) == (
-        "analyse-1x64-p0-quantize4",
+        "analyze-1x64-p0-quantize4",
         "1x64",
         "quantize:4",
     )
@@ -283,7 +283,7 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -
 
 
 @pytest.mark.parametrize("recipe", ["dense", "remove:0.5,of=heads", "finetune"])
-def test_what_cannot_be_analysed_is_refused_before_anything_runs(
+def test_what_cannot_be_analyzed_is_refused_before_anything_runs(
     world, tmp_path, recipe, capsys
 ) -> None:
     config = write_config(tmp_path / "study.py", study_settings(world, analyses=[recipe]))
@@ -345,3 +345,19 @@ def test_a_twin_needs_its_pretrained_counterpart(world) -> None:
         InputError, match="study.scratch has the size 9x64, which study.sizes has not"
     ):
         configs.resolve(study_settings(world, scratch=["9x64"]))
+
+
+def test_analysis_that_finished_under_the_old_name_is_done(world, tmp_path) -> None:
+    settings = study_settings(world, analyses=["quantize:4"])
+
+    def analysis():
+        jobs = expand(configs.resolve(settings), tmp_path)
+        return next(job for job in jobs if job.stage == "analyze")
+
+    name = analysis().name
+    old = tmp_path / "jobs" / name.replace("analyze", "analyse")
+    assert not analysis().done
+    old.mkdir(parents=True)
+    (old / "result.json").write_text("{}")
+    assert analysis().done
+    assert analysis().workdir == old

@@ -7,9 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from tlc_jax.cli.main import main
 
 from tests.commands.conftest import pairs_arguments, result_of, tlc
+from tlc_jax.cli.main import main
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl
 from tlc_jax.core.params import flatten

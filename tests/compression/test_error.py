@@ -33,14 +33,14 @@ def parameters(model: Model = MODEL, kind: str = "classifier"):
     return jax.device_get(network.init(jax.random.key(0)))
 
 
-def analysed(recipe: str, model: Model = MODEL, kind: str = "classifier"):
+def analyzed(recipe: str, model: Model = MODEL, kind: str = "classifier"):
     params = parameters(model, kind)
     compressed = compress_params(params, parse_recipe(recipe)).params
     return params, compressed, compression_error.matrices(params, compressed, model.layers)
 
 
 def test_every_matrix_is_found_in_order_and_named() -> None:
-    _, _, found = analysed("quantize:4")
+    _, _, found = analyzed("quantize:4")
     assert [(m.kind, m.name) for m in found[:2]] == [
         ("embeddings", "token embedding"),
         ("embeddings", "position embedding"),
@@ -55,7 +55,7 @@ def test_every_matrix_is_found_in_order_and_named() -> None:
 
 
 def test_what_a_recipe_leaves_alone_is_not_listed() -> None:
-    _, _, found = analysed("prune:0.5,embeddings=false")
+    _, _, found = analyzed("prune:0.5,embeddings=false")
     assert {matrix.kind for matrix in found} == {
         "attention in",
         "attention out",
@@ -97,7 +97,7 @@ def test_norms_are_of_columns_of_kernels_and_rows_of_embeddings() -> None:
 
 
 def test_one_matrix_alone_leaves_all_others_as_they_were() -> None:
-    params, compressed, found = analysed("prune:0.5,scope=tensor+quantize:4")
+    params, compressed, found = analyzed("prune:0.5,scope=tensor+quantize:4")
     before, after = flatten(params), flatten(compressed)
     matrix = next(m for m in found if m.name == "value" and m.layer == 2)
     leaf = compression_error.with_one(matrix, params, compressed)
@@ -111,7 +111,7 @@ def test_one_matrix_alone_leaves_all_others_as_they_were() -> None:
 
 def test_matrices_that_layers_share_belong_to_none_of_them() -> None:
     model = Model(layers=LAYERS, hidden=64, max_length=16, share="attention")
-    _, _, found = analysed("quantize:4", model)
+    _, _, found = analyzed("quantize:4", model)
     assert [m.layer for m in found if m.kind.startswith("attention")] == [None] * 4
     assert [m.layer for m in found if m.kind == "FFN in"] == [1, 2, 3]
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_figures_name_the_statistic_and_show_every_kind(tmp_path) -> None:
-    params, compressed, found = analysed("quantize:4", kind="mlm")
+    params, compressed, found = analyzed("quantize:4", kind="mlm")
     errors = compression_error.errors(found, params, compressed)
     with matplotlib.rc_context(style.RC):
         boxes, depth = (

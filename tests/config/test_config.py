@@ -60,7 +60,7 @@ def test_a_config_cannot_be_changed():
     [
         ({"modle": {}}, r"unknown config field modle; did you mean model\?"),
         ({"model": {"layrs": 3}}, r"unknown config field model.layrs; did you mean model.layers\?"),
-        ({"init": {"source": "x"}}, r"unknown config field init.source; known are init.from"),
+        ({"init": {"source": "x"}}, r"unknown config field init.source; did you mean init.from"),
         ({"model": 3}, "config.model is a section"),
         ({"model": {"layers": "3"}}, "config.model.layers='3' must be of type int"),
         ({"model": {"layers": 3.0}}, "config.model.layers=3.0 must be of type int"),

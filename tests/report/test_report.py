@@ -348,10 +348,10 @@ def test_latency_is_shown_where_it_was_measured_with_what_was_timed(
     assert found == {"", "2.25"}
 
 
-def test_what_was_analysed_is_tabled_by_size_with_its_figures(study_maker, tmp_path, no_figures):
+def test_what_was_analyzed_is_tabled_by_size_with_its_figures(study_maker, tmp_path, no_figures):
     study_maker(tmp_path)
     for layers, hidden, rise in ((4, 256, 0.1), (2, 64, 0.5)):
-        job = tmp_path / f"jobs/analyse-{layers}x{hidden}-p0-quantize4"
+        job = tmp_path / f"jobs/analyze-{layers}x{hidden}-p0-quantize4"
         (job / "report").mkdir(parents=True)
         (job / "config.json").write_text(json.dumps({"seed": 0}))
         alone = [
@@ -360,7 +360,7 @@ def test_what_was_analysed_is_tabled_by_size_with_its_figures(study_maker, tmp_p
             {"name": "FFN in", "layer": 1, "lost": -rise},
         ]
         result = {
-            "stage": "analyse", "kind": "mlm", "recipe": "quantize:4", "layers": layers, "hidden": hidden,
+            "stage": "analyze", "kind": "mlm", "recipe": "quantize:4", "layers": layers, "hidden": hidden,
             "params": 700_000, "valid_loss_dense": 3.0, "valid_loss_compressed": 3.0 + rise, "sensitivity": alone,
             "error": [{"relative": 0.1}, {"relative": 0.125}, {"relative": 0.3}],
         }  # fmt: skip

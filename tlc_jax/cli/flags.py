@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import keyword
 import re
 import types
@@ -18,8 +17,9 @@ from tlc_jax import config as configs
 from tlc_jax.commands import SHARED_SECTIONS, STAGES, Stage, find
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config.checks import require_budget
-from tlc_jax.config.load import load_file, one_line, unknown_key
+from tlc_jax.config.load import load_file, unknown_key
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import did_you_mean, one_line
 from tlc_jax.runs.workdir import read_config
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str]) -> Command:
       InputError: with one line on what is wrong and how to mend it.
     """
     name, *rest = arguments
-    stage = find(name)
+    name, stage = find(name)
     values, overrides = _parse_flags(stage, rest)
     _check_overrides(name, stage, overrides)
     if values["workdir"] is None and stage.needs_workdir:
@@ -64,12 +64,6 @@ def parse(arguments: Sequence[str]) -> Command:
     return Command(name, config, workdir, types.MappingProxyType(values))
 
 
-def _suggest(name: str, known: Sequence[str]) -> str:
-    """The tail of a message about an unknown name."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
-
-
 def _parse_flags(stage: Stage, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The values of the plain flags, and the arguments that override settings."""
     plain = flags.FlagValues()
@@ -87,7 +81,16 @@ def _parse_flags(stage: Stage, arguments: Sequence[str]) -> tuple[dict[str, Any]
         _, *overrides = plain(["tlc", *arguments], known_only=True)
     except flags.Error as error:
         raise InputError(one_line(error)) from error
-    return {name: plain[name].value for name in plain}, overrides
+    return {name: plain[name].value for name in plain}, list(map(_current_section, overrides))
+
+
+def _current_section(override: str) -> str:
+    """An override with the name that its section has today."""
+    return re.sub(
+        r"^(--?(?:no)?config\.)(\w+)",
+        lambda found: found[1] + configs.current_name(found[2]),
+        override,
+    )
 
 
 def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
@@ -106,7 +109,9 @@ def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
             flag = argument.split("=")[0]
             possible = ["--config", "--workdir", *(f"--{option.name}" for option in stage.options)]
             kind = "flag" if argument.startswith("-") else "argument"
-            raise InputError(f"unknown {kind} {flag!r} of `tlc {name}`{_suggest(flag, possible)}")
+            raise InputError(
+                f"unknown {kind} {flag!r} of `tlc {name}`{did_you_mean(flag, possible)}"
+            )
         setting = match[1]
         if setting not in known and not setting.startswith(free):
             raise InputError(_unknown_setting(setting, known))
@@ -123,13 +128,15 @@ def _unknown_setting(name: str, known: Sequence[str]) -> str:
     if inside := [setting for setting in known if setting.startswith(f"{name}.")]:
         return f"config.{name} is a section: set one of {', '.join(inside)}"
     section, _, leaf = name.rpartition(".")
-    twins = [setting for setting in known if setting.rpartition(".")[2] == leaf]
     inside = [setting for setting in known if section and setting.startswith(f"{section}.")]
-    close = difflib.get_close_matches(name, inside or known, n=1)
-    if found := twins or close:
-        return f"unknown config field {name}; did you mean {found[0]}?"
-    sections = dict.fromkeys(setting.partition(".")[0] for setting in known)
-    return f"unknown config field {name}; known {'there ' if inside else ''}are {', '.join(inside or sections)}"
+    twins = [setting for setting in known if setting.rpartition(".")[2] == leaf]
+    sections = list(dict.fromkeys(setting.partition(".")[0] for setting in known))
+    close = did_you_mean(name, inside or known)
+    if twins:
+        close = f"; did you mean {twins[0]}?"
+    elif not inside and "did you mean" not in close:
+        close = did_you_mean(name, sections)  # a hundred settings would not be one line
+    return f"unknown config field {name}{close}"
 
 
 def _default_settings(

@@ -38,7 +38,7 @@ def of_stage(name: str) -> str:
     Raises:
       InputError: no such stage.
     """
-    stage = find(name)
+    name, stage = find(name)
     config = (
         "--config=FILE.py[:ARG]" if stage.default_config == "none" else "[--config=FILE.py[:ARG]]"
     )
@@ -88,9 +88,5 @@ def _entry(left: str, doc: str) -> str:
 
 def _docstring(name: str) -> str:
     """A stage's docstring, read without importing the stage, which would import JAX."""
-    source = (_COMMANDS_FOLDER / f"{_module(name)}.py").read_text(encoding="utf-8")
+    source = (_COMMANDS_FOLDER / f"{name}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)) or ""
-
-
-def _module(name: str) -> str:
-    return {"analyse": "analyze"}.get(name, name)

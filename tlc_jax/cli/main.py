@@ -115,9 +115,7 @@ def _run(arguments: Sequence[str]) -> None:
     from tlc_jax.cli import flags as command_line
 
     command = command_line.parse(arguments)
-    stage = importlib.import_module(
-        f"tlc_jax.commands.{command.stage.replace('analyse', 'analyze')}"
-    )
+    stage = importlib.import_module(f"tlc_jax.commands.{command.stage}")
     stage.run(command.config, command.workdir, command.options)
 
 

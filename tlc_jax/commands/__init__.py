@@ -8,10 +8,11 @@ this table does not, so that help and refusals come at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Literal
 
+from tlc_jax.config import current_name
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import did_you_mean
 
 # Settings that a stage accepts even where it does not read them, so that one set of flags can drive a whole pipeline.
 SHARED_SECTIONS: tuple[str, ...] = (
@@ -115,8 +116,8 @@ STAGES: dict[str, Stage] = {
     "evaluate": Stage(
         (*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True
     ),
-    "analyse": Stage(
-        (*_LABELLED, "objective", "recipe", "analyse"),
+    "analyze": Stage(
+        (*_LABELLED, "objective", "recipe", "analyze"),
         (_INIT,),
         default_config="init",
         several=True,
@@ -129,7 +130,7 @@ STAGES: dict[str, Stage] = {
     ),
     "export": Stage(("export", "init", "tokenizer"), (_INIT,), default_config="init"),
     "study": Stage(
-        ("study", *_TRAINING, "objective", "compress", "decode", "analyse"),
+        ("study", *_TRAINING, "objective", "compress", "decode", "analyze"),
         (
             Option(
                 "list",
@@ -161,14 +162,13 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def find(name: str) -> Stage:
-    """The stage called `name`.
+def find(name: str) -> tuple[str, Stage]:
+    """The stage called `name`, with the name that it has today.
 
     Raises:
       InputError: there is none.
     """
+    name = current_name(name)
     if name not in STAGES:
-        close = difflib.get_close_matches(name, STAGES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(STAGES)}"
-        raise InputError(f"unknown stage {name!r}; {hint}")
-    return STAGES[name]
+        raise InputError(f"unknown stage {name!r}{did_you_mean(name, STAGES)}")
+    return name, STAGES[name]

@@ -1,7 +1,7 @@
 """Look into how a trained encoder takes compression: error by module, sensitivity, and convergence of the run.
 
 --init names a masked-language model or a classifier, and --config.recipe a recipe, which is applied in one go, without
-recovery. analyse.parts says what is done; each part writes rows to result.json, and a CSV and figures to report/:
+recovery. analyze.parts says what is done; each part writes rows to result.json, and a CSV and figures to report/:
 
 error: the difference of every matrix from what it was, by kind of module and by layer. sensitivity: what it costs to
 compress one matrix alone, for each of them; a pruning threshold is then that matrix's own. convergence: the model dense
@@ -48,19 +48,19 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Analyses in `workdir`; returns what result.json says."""
     del options
     if not config.init.source:
-        raise InputError("nothing to analyse: name a run or a checkpoint with --init=DIR")
+        raise InputError("nothing to analyze: name a run or a checkpoint with --init=DIR")
     parse_one_shot(config.recipe)
     starting_point.find(config.init.source)
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)
-    return session.run_once(workdir, config, lambda: _analyse(config, workdir))
+    return session.run_once(workdir, config, lambda: _analyze(config, workdir))
 
 
-def _analyse(config: Config, workdir: Path) -> dict[str, Any]:
+def _analyze(config: Config, workdir: Path) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     if start.kind == "translator":
         raise InputError(
-            f"{start.path} is a translator: analyse takes masked-language models and classifiers"
+            f"{start.path} is a translator: analyze takes masked-language models and classifiers"
         )
     starting_point.require_dense(start)
     config = session.adopt_model(config, start.model, start.path)
@@ -117,9 +117,9 @@ class _Analysis:
         """Does the parts that were asked for."""
         if processes.first():
             self.folder.mkdir(exist_ok=True)
-        parts = self.config.analyse.parts
+        parts = self.config.analyze.parts
         result: dict[str, Any] = {
-            "stage": "analyse",
+            "stage": "analyze",
             "init": str(self.start.path),
             "kind": self.start.kind,
             "recipe": self.config.recipe,

@@ -3,7 +3,7 @@
 Every size in study.sizes is pretrained under `budget` for each of study.pretrain_seeds, and like every encoder of
 study.encoders finetuned on every task for each of study.seeds and compressed by every recipe (a recipe that finetunes
 starts at the encoder); results.jsonl gets a row for each compressed model. Every pretrained size is
-analysed under each recipe of study.analyses, as `tlc analyse` does it. Jobs that are done are not done again, so a
+analyzed under each recipe of study.analyses, as `tlc analyze` does it. Jobs that are done are not done again, so a
 study that was killed goes on where it was; a job that fails does not stop the others, and is tried again by the next
 run. --list prints the jobs, each with its number, state, name and the numbers of those that it needs; --job=K runs job
 K and what it needs, for array jobs of a scheduler. Several processes can work on one study: each takes the jobs that no
@@ -21,8 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import analyze as analyse
-from tlc_jax.commands import compress, finetune, pretrain, translate
+from tlc_jax.commands import analyze, compress, finetune, pretrain, translate
 from tlc_jax.config import Config
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError, StoppedEarly, TrainingFailed
@@ -37,7 +36,7 @@ _RUN = {
     "translate": translate.run,
     "finetune": finetune.run,
     "compress": compress.run,
-    "analyse": analyse.run,
+    "analyze": analyze.run,
 }
 
 

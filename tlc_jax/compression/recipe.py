@@ -274,7 +274,7 @@ def parse_one_shot(text: str) -> Recipe:
     recipe = parse_recipe(text)
     if recipe.removes or recipe.finetunes:
         raise InputError(
-            f"recipe={text}: analyse prunes and quantises at once: leave out remove and finetune"
+            f"recipe={text}: analyze prunes and quantises at once: leave out remove and finetune"
         )
     if not recipe.operations:
         raise InputError("recipe=dense changes nothing: name one, such as quantize:4")

@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import one_line
 
 
 def load_file(argument: str) -> ConfigDict:
@@ -70,8 +71,3 @@ def unknown_key(error: Exception) -> str | None:
     ):
         return f"unknown config field {unknown[1]}"
     return None
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without its line breaks."""
-    return " ".join(str(error).split())

@@ -22,7 +22,6 @@ from tlc_jax.config.schema import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, note_once
 
-
 # Old names of commands and settings, which keep working for one release.
 _RENAMED = {"analyse": "analyze"}
 

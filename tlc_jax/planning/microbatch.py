@@ -26,7 +26,7 @@ COMPILATIONS = "compilations"
 
 def state_copies(config: Config) -> int:
     """Copies of the training state beside the step's own: the benchmark clock times its steps on one."""
-    return int(config.budget.clock == "benchmark")
+    return int(config.budget.converts_seconds)
 
 
 def agreed(fit: Fit) -> int:
@@ -36,7 +36,7 @@ def agreed(fit: Fit) -> int:
 
 def used(config: Config) -> int:
     """The microbatch in numbers, for results."""
-    return config.optimizer.batch_size // config.microbatches
+    return config.microbatch
 
 
 def of_pretraining(config: Config, vocab_size: int, place: Placement, workdir: Path) -> Config:

@@ -96,4 +96,4 @@ ANALYSES: dict[str, tuple[str, str]] = {
         "figure 8 finetunes).",
     ),
 }
-"""Title and text of each figure of `tlc analyse`, by the name of its file."""
+"""Title and text of each figure of `tlc analyze`, by the name of its file."""

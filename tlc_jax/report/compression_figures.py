@@ -1,4 +1,4 @@
-"""The figures of `tlc analyse`: error and sensitivity by module and depth, and compressibility along a run."""
+"""The figures of `tlc analyze`: error and sensitivity by module and depth, and compressibility along a run."""
 
 from __future__ import annotations
 

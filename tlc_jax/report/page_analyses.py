@@ -14,7 +14,7 @@ from tlc_jax.statistics.records import Analysis, Study
 
 
 def analyses(study: Study) -> str:
-    """Nothing where nothing was analysed."""
+    """Nothing where nothing was analyzed."""
     if not study.analyses:
         return ""
     labels = recipe_labels(analysis.recipe for analysis in study.analyses)

@@ -57,7 +57,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What `tlc analyse` found about one pretrained encoder under one recipe."""
+    """What `tlc analyze` found about one pretrained encoder under one recipe."""
 
     job: str
     size: Size
@@ -268,7 +268,7 @@ def _analyses(
 ) -> tuple[Analysis, ...]:
     found = []
     for job, result in results.items():
-        if result.get("stage") == "analyse":
+        if result.get("stage") in ("analyze", "analyse"):  # the second in older studies
             shape = int(result["layers"]), int(result["hidden"]), ENCODER
             size, seed = (
                 sizes.get(shape) or Size(int(result["params"]), *shape),

@@ -168,7 +168,7 @@ class _Grid:
                 self._compress(number, recipe)
         for recipe in self.analyses:
             for number in pretrained.values():
-                self._analyse(number, recipe)
+                self._analyze(number, recipe)
         return self.jobs
 
     def _add(
@@ -259,14 +259,18 @@ class _Grid:
         name = f"{re.sub('^(finetune|translate)', f'compress{kind}', source.name)}-{_file_name(recipe)}"
         self._add(name, "compress", settings, needs, **source.labels)
 
-    def _analyse(self, pretrained: int, recipe: str) -> None:
+    def _analyze(self, pretrained: int, recipe: str) -> None:
         source = self.jobs[pretrained]
         settings = merge(
             to_dict(source.config),
             {"init": {"from": str(source.workdir)}, "tokenizer": {"path": ""}, "recipe": recipe},
         )
-        name = f"{source.name.replace('pretrain', 'analyse', 1)}-{_file_name(recipe)}"
-        self._add(name, "analyse", settings, (pretrained,), **source.labels)
+        name = f"{source.name.replace('pretrain', 'analyze', 1)}-{_file_name(recipe)}"
+        # An analysis that finished under the name of older versions is not run again.
+        old = name.replace("analyze", "analyse", 1)
+        if (self.workdir / "jobs" / old / "result.json").exists():
+            name = old
+        self._add(name, "analyze", settings, (pretrained,), **source.labels)
 
 
 def _file_name(recipe: str) -> str:

@@ -187,7 +187,7 @@ class _Run:
     def to_the_end(self) -> Outcome:
         """Trains, saves, and sums up."""
         with self.stop, contextlib.closing(self._batches()) as batches:
-            if self.settings.budget.clock == "benchmark":
+            if self.settings.budget.converts_seconds:
                 self.seconds_per_step = self._benchmarked_step()
                 self.budget = self.budget.in_steps(
                     max(1, round(self.settings.budget.seconds / self.seconds_per_step))
