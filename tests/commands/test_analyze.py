@@ -98,7 +98,7 @@ def test_a_classifier_loses_accuracy_and_its_parts_can_be_chosen(
         (
             "finetuned",
             ("--config.recipe=quantize:4", "--config.analyze.parts=('eror',)"),
-            "'eror' is none of error",
+            "'eror',) must be one of error",
         ),
     ],
 )
