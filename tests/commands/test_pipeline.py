@@ -15,7 +15,7 @@ from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl, Model
 from tlc_jax.core.params import flatten
 from tlc_jax.runs import saved_model as starting_point
-from tlc_jax.tasks import forward_latency as latency
+from tlc_jax.tasks import latency
 from tlc_jax.training.checkpoint import complete_steps
 
 TRAINING_KEYS = {

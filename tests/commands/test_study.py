@@ -15,7 +15,7 @@ from tlc_jax import config as configs
 from tlc_jax.commands import study
 from tlc_jax.core.errors import InputError
 from tlc_jax.study.jobs import expand, needed_first
-from tlc_jax.tasks import forward_latency as latency
+from tlc_jax.tasks import latency
 
 
 def study_settings(world, **study) -> dict:

@@ -16,7 +16,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.core.params import flatten
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.training.loss import masked_language
+from tlc_jax.tasks.masked_lm import masked_language
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import init_state, make_train_step, step_key
 

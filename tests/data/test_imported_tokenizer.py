@@ -21,7 +21,7 @@ from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.data.rows import pack
 from tlc_jax.data.tokenizer import Tokenizer, file_name, kept_in
 from tlc_jax.data.vocabulary import SpecialIds
-from tlc_jax.tasks.masking import mask_tokens
+from tlc_jax.tasks.masked_lm import mask_tokens
 
 TEXTS = ["The red cat sees", "a dog, quickly", "", "redred [SEP] </s> <mask> [MASK]", "x" * 300] * 7
 

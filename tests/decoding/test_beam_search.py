@@ -13,7 +13,7 @@ from tlc_jax import config as configs
 from tlc_jax.data.vocabulary import BOS, EOS, PAD
 from tlc_jax.decoding.beam_search import beam_search, length_penalty, top_k
 from tlc_jax.models.network import translator
-from tlc_jax.tasks.translation_evaluator import search
+from tlc_jax.tasks.translation import search
 
 A, B, C = 5, 6, 7
 V = 8

@@ -11,9 +11,8 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.packing import Packed
 from tlc_jax.models.network import classifier, masked_language_model
-from tlc_jax.tasks.classification_evaluator import ClassificationEvaluator, summarise
-from tlc_jax.tasks.masked_lm import PerplexityEvaluator, unigram_loss
-from tlc_jax.training.loss import masked_language
+from tlc_jax.tasks.classification import ClassificationEvaluator, summarize
+from tlc_jax.tasks.masked_lm import PerplexityEvaluator, masked_language, unigram_loss
 
 V, LENGTH = 50, 16
 MODEL = Model(layers=1, hidden=64, max_length=LENGTH)
@@ -69,7 +68,7 @@ def test_the_first_labelled_split_decides(placement) -> None:
     numbers = evaluator(network.init(jax.random.key(0)))
     assert list(numbers["accuracy_by_split"]) == ["x", "y"]
     assert numbers["accuracy"] == numbers["accuracy_by_split"]["x"]
-    assert summarise({}) == {"accuracy": None, "valid_loss": None, "accuracy_by_split": {}}
+    assert summarize({}) == {"accuracy": None, "valid_loss": None, "accuracy_by_split": {}}
 
 
 def rows(count: int, seed: int = 0) -> Packed:

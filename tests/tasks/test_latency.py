@@ -7,7 +7,7 @@ import pytest
 
 from tlc_jax.config import Impl, Model
 from tlc_jax.models.network import classifier, masked_language_model
-from tlc_jax.tasks import forward_latency as latency
+from tlc_jax.tasks import latency
 
 MODEL = Model(layers=1, hidden=64, max_length=16)
 

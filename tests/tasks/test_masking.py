@@ -9,7 +9,7 @@ import pytest
 
 from tlc_jax.config import Objective
 from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK
-from tlc_jax.tasks.masking import mask_tokens, predicted_positions
+from tlc_jax.tasks.masked_lm import mask_tokens, predicted_positions
 
 V = 1000
 

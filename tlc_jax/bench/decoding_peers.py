@@ -25,7 +25,7 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, PAD, UNK
 from tlc_jax.models.layers import Shape
 from tlc_jax.models.network import Params, translator
-from tlc_jax.tasks.translation_evaluator import search
+from tlc_jax.tasks.translation import search
 
 Translate = Callable[[], list[list[int]]]
 """Translates all sentences; the best translation's tokens of each, without <s>."""

@@ -38,7 +38,7 @@ from tlc_jax.report.labels import recipe_labels
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import StartingPoint
-from tlc_jax.tasks.evaluation import Evaluation
+from tlc_jax.tasks.base import task_of
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params
 
 Rows = list[dict[str, Any]]
@@ -129,10 +129,11 @@ class _Analysis:
             result["error"] = self._error()
         if {"sensitivity", "convergence"} & set(parts):
             placement = session.open_devices(self.config)
-            evaluation = Evaluation(self.config, self.start, self.workdir, placement)
+            task = task_of(self.start.kind)
+            run = task.of_saved(self.config, self.start, self.workdir, placement)
 
             def evaluate(params: Params) -> dict[str, Any]:
-                return evaluation(params, final=False)
+                return run.evaluate(params, False)
 
             dense = evaluate(self.params)
             if dense[self.metric.name] is None:

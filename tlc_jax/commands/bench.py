@@ -27,7 +27,6 @@ from tlc_jax.bench import compressing as bench_compressing
 from tlc_jax.bench import decoding as bench_decoding
 from tlc_jax.bench import decoding_peers, peers
 from tlc_jax.bench.throughput import Variant, alternate, summary
-from tlc_jax.commands.pretrain import make_task
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
 from tlc_jax.config.checks import require_own_architecture, require_translator
@@ -38,10 +37,10 @@ from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.planning import microbatch
-from tlc_jax.planning.programs import cost_per_step
 from tlc_jax.runs import session
 from tlc_jax.runs.workdir import write_json
-from tlc_jax.training.loop import train
+from tlc_jax.tasks.masked_lm import MaskedLanguageRun, cost_per_step
+from tlc_jax.training.loop import Task, train
 from tlc_jax.training.step import init_state, step_key
 
 _ROWS = 8192
@@ -114,9 +113,7 @@ def _pretraining(config: Config, placement: Placement, with_peers: bool) -> dict
 
 def _step(config: Config, placement: Placement, packed: Packed) -> Variant:
     """One training step of ours on a batch that stays."""
-    network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
-    batches = RowBatches([packed], config.optimizer.batch_size, 0)
-    task = make_task(config, network, batches, lambda params, final: {}, {}, placement)
+    task = _task(config, placement, packed)
     state = [init_state(placement.put_params(task.init()), task.optimizer)]
     batch = task.batch(0)
     compiled = jax.jit(
@@ -129,6 +126,14 @@ def _step(config: Config, placement: Placement, packed: Packed) -> Variant:
         jax.block_until_ready(metrics)
 
     return one
+
+
+def _task(config: Config, placement: Placement, packed: Packed) -> Task:
+    """Masked-language training on random rows; evaluations measure nothing."""
+    network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
+    run = MaskedLanguageRun(config, network, [packed], {}, placement, {})
+    task = run.task(lambda: network.init(jax.random.key(config.seed)))
+    return dataclasses.replace(task, evaluate=lambda params, final: {})
 
 
 def _training(config: Config, placement: Placement, packed: Packed) -> dict[str, Any]:
@@ -186,9 +191,7 @@ def _goodput(config: Config, placement: Placement, packed: Packed) -> dict[str, 
         eval=Eval(every_seconds=config.bench.seconds / 3),
         checkpoint=Checkpoint(every_seconds=config.bench.seconds / 2, keep=1),
     )
-    network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
-    batches = RowBatches([packed], config.optimizer.batch_size, 0)
-    task = make_task(short, network, batches, lambda params, final: {}, {}, placement)
+    task = _task(short, placement, packed)
     with tempfile.TemporaryDirectory() as folder:
         seconds = train(task, short, Path(folder), placement).numbers["seconds"]
     return {

@@ -21,7 +21,7 @@ from typing import Any
 from tlc_jax.commands.finetune import train_classifier
 from tlc_jax.compression import finish as compressed
 from tlc_jax.compression.apply import compress_params
-from tlc_jax.compression.iterative import Recovery, Work
+from tlc_jax.compression.iterative import Recovery
 from tlc_jax.compression.recipe import (
     Finetune,
     Operation,
@@ -36,16 +36,14 @@ from tlc_jax.compression.remove import remove_all
 from tlc_jax.config import Config
 from tlc_jax.config.checks import require_budget
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.models.network import Params
 from tlc_jax.planning import microbatch
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import StartingPoint
 from tlc_jax.tasks import latency as latencies
-from tlc_jax.tasks.classification import ClassifierRun, load_data
-from tlc_jax.tasks.evaluation import Evaluation, require_head
-from tlc_jax.tasks.translation import TranslatorRun
+from tlc_jax.tasks.base import TaskRun, task_of
+from tlc_jax.tasks.masked_lm import require_head
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +121,7 @@ def _with_finetuning(
     rest = Recipe(tuple(dataclasses.replace(operation, gradual=False) for operation in gradual))
     pruned = compress_params(trained.params, rest, trained.masks)
     # No other run finetunes as this one did, so its rounds are its own, wherever they are kept.
-    recovery = Recovery(trained.work, workdir, str(workdir.absolute()), trained.numbers["accuracy"])
+    recovery = Recovery(trained.run, workdir, str(workdir.absolute()), trained.numbers["accuracy"])
     real = tuple(dataclasses.replace(operation, aware=False) for operation in aware)
     numbers = _in_order(
         (*real, *after), pruned.params, pruned.masks, recovery, config, start, workdir
@@ -134,14 +132,14 @@ def _with_finetuning(
 def _after(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) -> dict[str, Any]:
     """Paper 1: the trained model loses weights step by step with recovery, and is quantised then."""
     trains = _trains(config, recipe)
-    work = _work(session.adopt_model(config, start.model, start.path), workdir, start, trains)
+    work = _run_of(session.adopt_model(config, start.model, start.path), workdir, start, trains)
     dense = (
         work.evaluate(start.params, False)[work.goal] if recipe.prunes or recipe.removes else 0.0
     )
     origin, layers = str(start.path.absolute()), start.model.layers
     if recipe.removes:
         start = _without_structures(start, recipe)
-        work = _work(session.adopt_model(config, start.model, start.path), workdir, start, trains)
+        work = _run_of(session.adopt_model(config, start.model, start.path), workdir, start, trains)
     recovery = Recovery(work, workdir, origin, dense)
     params = recovery.removed(start.params, recipe.removes) if recipe.removes else start.params
     numbers = _in_order(recipe.operations, params, {}, recovery, config, start, workdir)
@@ -190,10 +188,11 @@ def _alone(config: Config, workdir: Path, start: StartingPoint, recipe: Recipe) 
     layers = start.model.layers
     start = _without_structures(start, recipe)
     config = session.adopt_model(config, start.model, start.path)
-    evaluation = Evaluation(config, start, workdir, session.open_devices(config, trains=False))
+    placement = session.open_devices(config, trains=False)
+    evaluation = task_of(start.kind).of_saved(config, start, workdir, placement)
     meta = {**start.meta, "recipe": _recipe_text(config)}
     numbers = compressed.finish(
-        start.params, recipe, {}, meta, start.tokenizer, workdir, evaluation
+        start.params, recipe, {}, meta, start.tokenizer, workdir, evaluation.evaluate
     )
     sizes = {**session.size_numbers(start.network(config.impl)), "layers": layers}
     return {**sizes, "init": str(start.path), **numbers}
@@ -211,18 +210,9 @@ def _recipe_text(config: Config) -> str:
     return format_recipe(parse_recipe(config.recipe))
 
 
-def _work(config: Config, workdir: Path, start: StartingPoint, trains: bool) -> Work:
+def _run_of(config: Config, workdir: Path, start: StartingPoint, trains: bool) -> TaskRun:
     """The trained model with the data to retrain and evaluate it on."""
-    network, placement = start.network(config.impl), session.open_devices(config, trains)
-    if start.kind == "classifier":
-        data = load_data(config, start.tokenizer, start.labels)
-        config = microbatch.of_finetuning(config, network, placement, workdir)
-        return ClassifierRun(config, network, start.tokenizer, data, placement)
-    path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
-    pairs = prepare_pairs(
-        dataclasses.replace(config, tokenizer=path), Path(config.data.cache or workdir / "data")
-    )
-    config = microbatch.of_translation(
-        config, start.tokenizer.vocab_size, pairs.train, placement, workdir
-    )
-    return TranslatorRun(config, network, start.tokenizer, pairs.train, pairs.valid, placement)
+    placement = session.open_devices(config, trains)
+    run = task_of(start.kind).of_saved(config, start, workdir, placement, train=True)
+    run.config = microbatch.of_run(run, workdir)
+    return run

@@ -20,7 +20,7 @@ from tlc_jax.data.sources import check_sources
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.tasks import latency as latencies
-from tlc_jax.tasks.evaluation import Evaluation, require_head
+from tlc_jax.tasks.base import task_of
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,11 +40,10 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-    require_head(start)
     config = session.adopt_model(config, start.model, start.path)
-    evaluation = Evaluation(config, start, workdir, session.open_devices(config))
-    numbers = evaluation(start.params)
-    evaluation.save_predictions(workdir)
+    run = task_of(start.kind).of_saved(config, start, workdir, session.open_devices(config))
+    numbers = run.evaluate(start.params, True)
+    run.save_predictions(workdir)
     return {
         "stage": "evaluate",
         "init": str(start.path),

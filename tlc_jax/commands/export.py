@@ -32,7 +32,7 @@ from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import StartingPoint
 from tlc_jax.runs.workdir import read_json, write_json
-from tlc_jax.tasks.evaluation import require_head
+from tlc_jax.tasks.masked_lm import require_head
 
 _FOLDERS = {"hf": "huggingface", "onnx": "onnx"}
 

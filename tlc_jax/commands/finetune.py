@@ -86,13 +86,13 @@ class Trained:
     """A classifier that was trained.
 
     Attributes:
-      work: its network and data.
+      run: the network with its data.
       params: float32, whole on every host.
       masks: what training held at zero; what gradual pruning added is zero in `params`.
       numbers: what result.json says.
     """
 
-    work: ClassifierRun
+    run: ClassifierRun
     params: Params
     masks: dict[str, Any]
     numbers: dict[str, Any]
@@ -104,18 +104,18 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
     if config.init.source:
         start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
     trained = train_classifier(config, workdir, start)
-    result, work = trained.numbers, trained.work
+    result, run = trained.numbers, trained.run
     recipe = parse_recipe(start.recipe if start else "dense")
     if recipe.operations:
-        meta = {**work.meta, "recipe": result["recipe"]}
+        meta = {**run.meta, "recipe": result["recipe"]}
         # What was quantised is quantised anew; what was rounded while the start was trained is now, too.
         anew = Recipe(
             tuple(dataclasses.replace(operation, aware=False) for operation in recipe.quantizes)
         )
         result |= compressed.finish(
-            trained.params, anew, trained.masks, meta, work.tokenizer, workdir, work.evaluate
+            trained.params, anew, trained.masks, meta, run.tokenizer, workdir, run.evaluate
         )
-    work.save_predictions(workdir)
+    run.save_predictions(workdir)
     return result
 
 
@@ -147,7 +147,7 @@ def train_classifier(
     placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
     config = microbatch.of_finetuning(config, network, placement, workdir)
-    work = ClassifierRun(config, network, tokenizer, data, placement)
+    run = ClassifierRun(config, network, tokenizer, data, placement)
     session.write_parameter_table(config, network.abstract(), placement, workdir)
 
     init = network.init(jax.random.key(config.seed))
@@ -156,7 +156,7 @@ def train_classifier(
         masks = restrict_masks(start.masks, init)
         init = starting_point.grafted(init, start)
     outcome = train(
-        work.task(lambda: init, DuringTraining(masks, gradual, aware)), config, workdir, placement
+        run.task(lambda: init, DuringTraining(masks, gradual, aware)), config, workdir, placement
     )
     numbers = {
         "stage": "finetune",
@@ -170,7 +170,7 @@ def train_classifier(
         **outcome.numbers,
         **session.provenance(),
     }
-    return Trained(work, placement.gather(outcome.params), masks, numbers)
+    return Trained(run, placement.gather(outcome.params), masks, numbers)
 
 
 def _own_tokenizer(config: Config) -> Tokenizer:

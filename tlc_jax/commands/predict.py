@@ -12,7 +12,6 @@ until then it is called predict.output.part.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,21 +20,12 @@ from typing import Any, TextIO
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.mesh import Placement
 from tlc_jax.data import text_files as files
 from tlc_jax.data.examples import Examples
-from tlc_jax.data.labelled import encode_examples
-from tlc_jax.data.length_buckets import best_widths
-from tlc_jax.data.pairs import encode_split
 from tlc_jax.data.progress import Bar
-from tlc_jax.data.sources import Source
-from tlc_jax.models.network import Params
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
-from tlc_jax.runs.saved_model import StartingPoint
-from tlc_jax.tasks.classification_evaluator import ClassificationEvaluator
-from tlc_jax.tasks.translation import one_line
-from tlc_jax.tasks.translation_evaluator import Decoder
+from tlc_jax.tasks.base import task_of
 
 _ROWS = 4096  # texts of a block: enough of them to sort by length, few enough to hold
 
@@ -52,11 +42,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     _check_output(output)
     starting_point.find(config.init.source)
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-    if start.kind in ("mlm", "encoder"):
-        raise InputError(f"{start.path} is a pretrained encoder: predict needs a finetuned one")
     config = session.adopt_model(config, start.model, start.path)
     placement = session.open_devices(config)
-    answers = (_Translations if start.kind == "translator" else _Labels)(config, start, placement)
+    answers = task_of(start.kind).predictor(config, start, placement)
     params = placement.put_params(start.params)
     count = 0
     with _written(output) as out:
@@ -72,76 +60,6 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
             f"{answers.cut} of {count} texts were cut to data.length={config.data.length} tokens"
         )
     return {"examples": count, "cut": answers.cut}
-
-
-class _Labels:
-    """A classifier's rows of a block: its label and the probability of each class.
-
-    Attributes:
-      header: what the output starts with.
-      cut: texts so far that were too long for the model.
-    """
-
-    def __init__(self, config: Config, start: StartingPoint, placement: Placement):
-        self._config, self._start, self.cut = config, start, 0
-        batch_size = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = ClassificationEvaluator(
-            start.network(config.impl), [], batch_size, placement
-        )
-        self._source = Source("files", config.predict.input, "", "input", 0.0, config.predict.input)
-        self.header = "\t".join(["label", *start.labels]) + "\n"
-
-    def __call__(self, params: Params, block: Examples) -> Iterator[str]:
-        # Labels in the file, whatever they are called, are none of our business here.
-        texts = dataclasses.replace(block, labels=None)
-        labels, tokenizer = self._start.labels, self._start.tokenizer
-        split = encode_examples(
-            self._source,
-            texts,
-            self._config.data.length,
-            tokenizer,
-            labels,
-            self._config.impl.threads,
-        )
-        self.cut += split.truncated
-        for row in self._evaluator.predict(params, split).probabilities:
-            yield "\t".join(
-                [labels[int(row.argmax())], *(f"{probability:.6f}" for probability in row)]
-            )
-
-
-class _Translations:
-    """A translator's rows of a block; attributes as of `_Labels`."""
-
-    header = ""
-
-    def __init__(self, config: Config, start: StartingPoint, placement: Placement):
-        self._config, self._tokenizer, self.cut = config, start.tokenizer, 0
-        buckets = config.data.buckets
-        self._decoder = Decoder(
-            start.network(config.impl), config.decode, buckets, start.tokenizer, placement
-        )
-        self._widths: tuple[int, ...] = ()
-
-    def __call__(self, params: Params, block: Examples) -> Iterator[str]:
-        length, threads = self._config.data.length, self._config.impl.threads
-        split = encode_split(
-            "input", block.texts, [""] * len(block), length, self._tokenizer, threads
-        )
-        self.cut += split.cut
-        if not self._widths:
-            # Those of the first block stay, or each block would be compiled for anew. The last one holds anything.
-            found = best_widths(split.pairs.lengths[:, 0], self._config.data.buckets)
-            self._widths = tuple(sorted({*found, max(length, found[-1])}))
-        translations = self._decoder(params, split, widths=self._widths)
-        for number, texts, scores in zip(
-            block.ids, translations.texts, translations.scores, strict=True
-        ):
-            if self._config.decode.nbest == 1:
-                yield one_line(texts[0])
-                continue
-            for rank, (text, score) in enumerate(zip(texts, scores, strict=True), start=1):
-                yield f"{number + 1}\t{rank}\t{score:.4f}\t{one_line(text)}"
 
 
 def _with_progress(blocks: Iterator[Examples], size: int) -> Iterator[Examples]:

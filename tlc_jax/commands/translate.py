@@ -1,6 +1,6 @@
 """Train a translator under a budget, translate the validation set with beam search, and score it.
 
-Reads pairs from data.train (tokenised once into data.cache): two line-aligned files (files:A+B), a table with two
+Reads pairs from data.train (tokenized once into data.cache): two line-aligned files (files:A+B), a table with two
 columns, or a TFDS data set. optimizer.batch_size counts target tokens. Stops at the first limit of `budget` that is
 used up; killed at any moment, the same command goes on from the last checkpoint. With checkpoint.average=N the result
 is the mean of the last N checkpoints, kept in averaged/. Translations go to predictions/.
@@ -63,10 +63,10 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         config, data.tokenizer.vocab_size, data.train, placement, workdir
     )
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
-    work = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
-    padding = work.batches.padding()
+    run = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
+    padding = run.own_batches.padding()
     session.say(
-        f"widths {', '.join(map(str, work.batches.widths))}; padding {padding['source']:.1%} of source and "
+        f"widths {', '.join(map(str, run.own_batches.widths))}; padding {padding['source']:.1%} of source and "
         f"{padding['target']:.1%} of target positions"
     )
     session.write_parameter_table(config, network.abstract(), placement, workdir)
@@ -76,20 +76,20 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     )
 
     fresh = network.init(jax.random.key(config.seed))
-    task = work.task(lambda: start.params if start else fresh)
+    task = run.task(lambda: start.params if start else fresh)
     if config.checkpoint.average > 1:
-        task = dataclasses.replace(task, evaluate=work.loss)
+        task = dataclasses.replace(task, evaluate=run.loss)
     outcome = train(task, config, workdir, placement)
     numbers = outcome.numbers
     if config.checkpoint.average > 1:
         params, steps = _average(network, workdir, config.checkpoint.average)
-        save_params(workdir / AVERAGED, 0, params, {**work.meta, "averaged": steps})
+        save_params(workdir / AVERAGED, 0, params, {**run.meta, "averaged": steps})
         numbers |= {
             "averaged_steps": steps,
             "valid_loss_last": numbers["valid_loss"],
-            **work.evaluate(params, True),
+            **run.evaluate(params, True),
         }
-    work.save_predictions(workdir)
+    run.save_predictions(workdir)
     return {
         "stage": "translate",
         **size,
@@ -102,7 +102,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
             name: {key: facts[key] for key in _COUNTED} for name, facts in data.facts.items()
         },
         **numbers,
-        "samples": work.samples(),
+        "samples": run.samples(),
         **session.provenance(),
     }
 

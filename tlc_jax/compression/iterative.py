@@ -18,12 +18,11 @@ from tlc_jax.config import Budget, Config, to_dict
 from tlc_jax.core import distributed as processes
 from tlc_jax.models.network import Params
 from tlc_jax.runs import session
-from tlc_jax.tasks.classification import ClassifierRun
-from tlc_jax.tasks.translation import TranslatorRun
+from tlc_jax.tasks.base import TaskRun
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params, save_params
 from tlc_jax.training.loop import train
 
-Work = ClassifierRun | TranslatorRun
+Work = TaskRun
 
 
 class Recovery:

@@ -18,6 +18,8 @@ from tlc_jax.planning import programs
 from tlc_jax.planning.memory_fit import Fit, largest, room_at_hand
 from tlc_jax.planning.programs import Work
 from tlc_jax.runs import session
+from tlc_jax.tasks.base import TaskRun
+from tlc_jax.tasks.translation import TranslatorRun
 from tlc_jax.training.compilation import Compiler
 
 COMPILATIONS = "compilations"
@@ -37,6 +39,18 @@ def agreed(fit: Fit) -> int:
 def used(config: Config) -> int:
     """The microbatch in numbers, for results."""
     return config.microbatch
+
+
+def of_run(run: TaskRun, workdir: Path) -> Config:
+    """The config of a finetuned model's further training with impl.microbatch a number.
+
+    Raises:
+      InputError: auto, and nothing fits.
+    """
+    config, network, place = run.config, run.network, run.placement
+    if isinstance(run, TranslatorRun):
+        return of_translation(config, network.vocab_size, run.train, place, workdir)
+    return of_finetuning(config, network, place, workdir)
 
 
 def of_pretraining(config: Config, vocab_size: int, place: Placement, workdir: Path) -> Config:

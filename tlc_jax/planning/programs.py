@@ -16,9 +16,11 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, masked_language_model, translator
 from tlc_jax.planning.memory_fit import divisors
-from tlc_jax.tasks.masking import predicted_positions
+from tlc_jax.tasks.classification import classification
+from tlc_jax.tasks.masked_lm import cost_per_step, masked_language
+from tlc_jax.tasks.translation import translation
 from tlc_jax.training.compilation import Program
-from tlc_jax.training.loss import Objective, classification, masked_language, translation
+from tlc_jax.training.loss import Objective
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import TrainStep, make_train_step
 
@@ -51,19 +53,6 @@ def make_step(
     optimizer = adamw(config.optimizer, network.abstract(), config.model.hidden)
     return optimizer, make_train_step(
         objective, optimizer, config.microbatches, config.impl.dropout_keys
-    )
-
-
-def cost_per_step(config: Config, vocab_size: int, rows_per_epoch: float) -> Amounts:
-    """What one step spends, seconds apart."""
-    rows, length = config.optimizer.batch_size, config.data.length
-    predicted = predicted_positions(length, config.objective.mask_rate)
-    return Amounts(
-        steps=1,
-        examples=rows,
-        tokens=rows * length,
-        epochs=rows / rows_per_epoch,
-        flops=flops.train_flops_per_step(config.model, vocab_size, rows, length, predicted),
     )
 
 

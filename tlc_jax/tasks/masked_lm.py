@@ -1,21 +1,223 @@
-"""Masked-language loss and perplexity of a held-out set: every row once, under masks that never change."""
+"""Masked-language modeling: corruption, objective, evaluation and cost of the task that pretrains encoders.
+
+A fixed number of positions of every row is corrupted, so that all shapes are static; logits are
+computed at these positions alone.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from tlc_jax.config import Config
+from tlc_jax.config import Objective as MaskingSettings
+from tlc_jax.config.durations import Amounts
+from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
-from tlc_jax.data.batches import evaluation_batches
-from tlc_jax.data.packing import Packed
+from tlc_jax.data.batches import RowBatches, evaluation_batches
+from tlc_jax.data.packing import Packed, prepare
 from tlc_jax.data.vocabulary import OURS, SpecialIds
-from tlc_jax.models.network import Params
-from tlc_jax.training.loss import Objective, Sums
+from tlc_jax.models import flops
+from tlc_jax.models.network import Network, Params
+from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.tasks.base import TaskRun, require_data
+from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
+
+
+class MaskedLanguageRun(TaskRun):
+    """A masked-language model with packed rows of text."""
+
+    goal = "valid_masked_accuracy"
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        train: list[Packed],
+        valid: dict[str, Packed],
+        placement: Placement,
+        meta: dict[str, Any],
+        special: SpecialIds = OURS,
+    ):
+        super().__init__(config, network, placement, meta)
+        self._train, self._special = train, special
+        batch_size = config.eval.batch_size or config.optimizer.batch_size
+        self._evaluator = PerplexityEvaluator(self.objective(), valid, batch_size, placement)
+
+    @classmethod
+    def of_saved(
+        cls,
+        config: Config,
+        start: StartingPoint,
+        workdir: Path,
+        placement: Placement,
+        train: bool = False,
+    ) -> MaskedLanguageRun:
+        """See `TaskRun.of_saved`; only evaluation is supported, since recovery needs labels."""
+        require_head(start)
+        require_data(config)
+        # Validation text of its own is packed alone; a held-out part needs the text it came from.
+        source = config.data.train if train else config.data.valid or config.data.train
+        settings = dataclasses.replace(config, data=dataclasses.replace(config.data, train=source))
+        cache = Path(config.data.cache or workdir / "data")
+        data = prepare(settings, cache, tokenizer=start.tokenizer)
+        network, special = start.network(config.impl), start.tokenizer.special
+        return cls(config, network, data.train, data.valid, placement, start.meta, special)
+
+    def objective(self) -> Objective:
+        return masked_language(self.network, self.config.objective, self._special)
+
+    def batches(self, seed: int) -> Callable[[int], Batch]:
+        rows = self.config.optimizer.batch_size
+        batches = RowBatches(self._train, rows, seed)
+        # Each process reads the rows of its own devices only.
+        own_rows = self.placement.own_rows(rows)
+        return lambda step: self.placement.put_batch(batches(step, own_rows), rows)
+
+    @functools.cached_property
+    def _rows_per_epoch(self) -> float:
+        return RowBatches(self._train, self.config.optimizer.batch_size, 0).rows_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self._rows_per_epoch / self.config.optimizer.batch_size
+
+    @functools.cached_property
+    def _cost(self) -> Amounts:
+        return cost_per_step(self.config, self.network.vocab_size, self._rows_per_epoch)
+
+    def cost(self, batch: Batch) -> Amounts:
+        del batch  # all batches have the same shape
+        return self._cost
+
+    def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
+        return self._evaluator(params, 0 if final else self.config.eval.examples)
+
+
+def require_head(start: StartingPoint) -> None:
+    """Refuses an imported encoder that has no head to predict with.
+
+    Raises:
+      InputError: it has neither a masked-language nor a classification head.
+    """
+    if start.kind == "encoder":
+        raise InputError(
+            f"{start.path} is an encoder without a masked-language or classification head: "
+            "finetune it, or compress it with compress.when=before"
+        )
+
+
+def cost_per_step(config: Config, vocab_size: int, rows_per_epoch: float) -> Amounts:
+    """What one training step spends, seconds left out."""
+    rows, length = config.optimizer.batch_size, config.data.length
+    predicted = predicted_positions(length, config.objective.mask_rate)
+    return Amounts(
+        steps=1,
+        examples=rows,
+        tokens=rows * length,
+        epochs=rows / rows_per_epoch,
+        flops=flops.train_flops_per_step(config.model, vocab_size, rows, length, predicted),
+    )
+
+
+def masked_language(
+    network: Network, settings: MaskingSettings, special: SpecialIds = OURS
+) -> Objective:
+    """Predict the corrupted tokens of `batch["tokens"]`; rows weigh `batch["weights"]` where that is given."""
+
+    def corrupt(key: jax.Array, batch: Batch) -> Batch:
+        masked = mask_tokens(key, batch["tokens"], settings, network.vocab_size, special)
+        weights_BxK = masked.weights_BxK
+        if "weights" in batch:
+            weights_BxK = weights_BxK * batch["weights"][:, None]
+        return {
+            "inputs": masked.inputs_BxL,
+            "positions": masked.positions_BxK,
+            "targets": masked.targets_BxK,
+            "weights": weights_BxK,
+        }
+
+    def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
+        logits_BxKxV = network.apply(params, batch["inputs"], batch["positions"], key=key)
+        return weighted_sums(logits_BxKxV, batch["targets"], batch["weights"]), logits_BxKxV
+
+    return Objective(corrupt, sums)
+
+
+class Masked(NamedTuple):
+    """A corrupted batch: B rows of L tokens with K positions to predict in each."""
+
+    inputs_BxL: jax.Array
+    positions_BxK: jax.Array
+    targets_BxK: jax.Array
+    weights_BxK: jax.Array
+
+
+def predicted_positions(length: int, mask_rate: float) -> int:
+    """K: the positions selected in a row of `length` tokens."""
+    return max(1, math.ceil(mask_rate * length - 1e-9))
+
+
+def mask_tokens(
+    key: jax.Array,
+    tokens_BxL: jax.Array,
+    objective: MaskingSettings,
+    vocab_size: int,
+    special: SpecialIds = OURS,
+) -> Masked:
+    """Selects K positions of each row without replacement and corrupts them.
+
+    The last of the K is weighted by the fractional part of `mask_rate * L`, so that the expected weight is exactly
+    that share of the row. Special tokens are never selected: where a row has too few others, the weight is 0.
+    Of the selected, `objective.mask_token` become <mask>, `objective.random_token` a random ordinary token, and the
+    rest stay as they are.
+    """
+    B, L = tokens_BxL.shape
+    K = predicted_positions(L, objective.mask_rate)
+    key_choice, key_action, key_token = jax.random.split(key, 3)
+    priority_BxL = jnp.where(
+        _ordinary(tokens_BxL, special), jax.random.uniform(key_choice, (B, L)), -1.0
+    )
+    _, positions_BxK = jax.lax.top_k(priority_BxL, K)
+    targets_BxK = jnp.take_along_axis(tokens_BxL, positions_BxK, axis=1)
+    last = objective.mask_rate * L - (K - 1)
+    weights_BxK = jnp.where(jnp.arange(K) < K - 1, 1.0, min(1.0, last)) * _ordinary(
+        targets_BxK, special
+    )
+
+    action_BxK = jax.random.uniform(key_action, (B, K))
+    random_BxK = jax.random.randint(
+        key_token, (B, K), 0, vocab_size - len(special.all), tokens_BxL.dtype
+    )
+    for id in special.all:  # ascending, so that each moves the rest up by one
+        random_BxK += random_BxK >= id
+    corrupted_BxK = jnp.where(
+        action_BxK < objective.mask_token,
+        jnp.asarray(special.mask, tokens_BxL.dtype),
+        jnp.where(
+            action_BxK < objective.mask_token + objective.random_token, random_BxK, targets_BxK
+        ),
+    )
+    corrupted_BxK = jnp.where(weights_BxK > 0, corrupted_BxK, targets_BxK)
+    inputs_BxL = jax.vmap(lambda row, where, what: row.at[where].set(what))(
+        tokens_BxL, positions_BxK, corrupted_BxK
+    )
+    return Masked(inputs_BxL, positions_BxK, targets_BxK, weights_BxK)
+
+
+def _ordinary(tokens: jax.Array, special: SpecialIds) -> jax.Array:
+    """Where there is text."""
+    return functools.reduce(operator.and_, [tokens != id for id in special.all])
+
 
 _MASKS_SEED = 20200211
 """Every model, whatever its seed, predicts the same tokens at the same positions."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from tlc_jax.config import Objective as MaskingSettings
-from tlc_jax.data.vocabulary import BOS, OURS, PAD, SpecialIds
-from tlc_jax.models.network import Network, Params
-from tlc_jax.tasks.masking import mask_tokens
+from tlc_jax.models.network import Params
 
 Batch = Mapping[str, jax.Array]
 
@@ -90,67 +87,3 @@ def _cross_entropy_backward(
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
-
-
-def masked_language(
-    network: Network, settings: MaskingSettings, special: SpecialIds = OURS
-) -> Objective:
-    """Predict the corrupted tokens of `batch["tokens"]`; rows weigh `batch["weights"]` where that is given."""
-
-    def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        masked = mask_tokens(key, batch["tokens"], settings, network.vocab_size, special)
-        weights_BxK = masked.weights_BxK
-        if "weights" in batch:
-            weights_BxK = weights_BxK * batch["weights"][:, None]
-        return {
-            "inputs": masked.inputs_BxL,
-            "positions": masked.positions_BxK,
-            "targets": masked.targets_BxK,
-            "weights": weights_BxK,
-        }
-
-    def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
-        logits_BxKxV = network.apply(params, batch["inputs"], batch["positions"], key=key)
-        return weighted_sums(logits_BxKxV, batch["targets"], batch["weights"]), logits_BxKxV
-
-    return Objective(corrupt, sums)
-
-
-def classification(network: Network) -> Objective:
-    """Predict `batch["labels"]` of the padded rows `batch["tokens"]`."""
-
-    def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        del key  # nothing is random but dropout
-        return batch
-
-    def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
-        logits_BxC = network.apply(
-            params, batch["tokens"], batch["tokens"] != network.model.padding, key=key
-        )
-        labels_B = batch["labels"]
-        weights_B: Any = batch.get("weights", jnp.ones(labels_B.shape, jnp.float32))
-        return weighted_sums(
-            logits_BxC, jnp.maximum(labels_B, 0), weights_B * (labels_B >= 0)
-        ), logits_BxC
-
-    return Objective(corrupt, sums)
-
-
-def translation(network: Network, smoothing: float) -> Objective:
-    """Predict `batch["target"]` token by token from `batch["source"]` and the target before it.
-
-    `smoothing`: of labels. Evaluations leave it at 0, so that their loss is the negative log-likelihood.
-    """
-
-    def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        del key  # nothing is random but dropout
-        return batch
-
-    def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
-        source_BxS, target_BxT = batch["source"], batch["target"]
-        inputs_BxT = jnp.pad(target_BxT[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
-        logits_BxTxV = network.apply(params, source_BxS, source_BxS != PAD, inputs_BxT, key=key)
-        weights_BxT = (target_BxT != PAD).astype(jnp.float32)
-        return weighted_sums(logits_BxTxV, target_BxT, weights_BxT, smoothing), logits_BxTxV
-
-    return Objective(corrupt, sums)
