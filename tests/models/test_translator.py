@@ -140,10 +140,11 @@ def test_dropout_acts_with_a_key_alone_and_follows_it(params, plain) -> None:
 @pytest.mark.parametrize("share", ["none", "attention", "all"])
 def test_the_count_of_parameters_is_that_of_the_model(share) -> None:
     model = Model(layers=3, hidden=64, max_length=8, share=share)
-    leaves = flatten(translator(model, V, Impl()).abstract())
-    count = flops.translator_parameter_count(model, V)
-    assert count.total == sum(leaf.size for leaf in leaves.values())
-    assert count.total - count.nonembedding == (V + 8) * 64
+    network = translator(model, V, Impl())
+    leaves = flatten(network.abstract())
+    total, nonembedding = network.parameter_counts()
+    assert total == sum(leaf.size for leaf in leaves.values())
+    assert total - nonembedding == (V + 8) * 64
     assert leaves["decoder/blocks/cross/key/kernel"].shape[0] == (3 if share == "none" else 1)
 
 

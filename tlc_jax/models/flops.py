@@ -1,4 +1,4 @@
-"""Floating-point operations and parameters of an encoder by formula, and the peak rates of devices.
+"""Floating-point operations of models by formula, and the peak rates of devices.
 
 Symbols: T tokens per step, S sequence length, L layers, H hidden, A attention's inner width (heads x head size), F
 feed-forward width, V vocabulary, C classes, B sequences per step. One multiply-add counts as two operations; the
@@ -83,45 +83,6 @@ def _layers_forward(model: Model, batch: int, length: int) -> float:
     )  # query, key, value, output; up, down
     attention = 4.0 * tokens * length * inner  # scores and weighted values
     return model.layers * (projections + attention)
-
-
-@dataclasses.dataclass(frozen=True)
-class ParameterCount:
-    """Numbers of stored parameters; `nonembedding` leaves out the tables of tokens, positions and token types."""
-
-    total: int
-    nonembedding: int
-
-
-def parameter_count(model: Model, vocab_size: int, classes: int | None = None) -> ParameterCount:
-    """Parameters of the encoder with its masked-language head, or with a classifier head where `classes` is given."""
-    hidden, norm = model.hidden, 2 * model.hidden
-    attention, feed_forward = _sublayers(model)
-    dense = hidden**2 + hidden
-    head = dense + norm + vocab_size if classes is None else dense + hidden * classes + classes
-    final_norm = norm if model.norm == "pre" else 0
-    body = norm + attention + feed_forward + final_norm + head
-    tables = (vocab_size + model.max_length + model.token_types) * hidden
-    return ParameterCount(total=body + tables, nonembedding=body)
-
-
-def translator_parameter_count(model: Model, vocab_size: int) -> ParameterCount:
-    """Parameters of an encoder-decoder with one embedding for source, target and output."""
-    hidden, norm = model.hidden, 2 * model.hidden
-    attention, feed_forward = _sublayers(model)
-    body = norm + 3 * attention + 2 * feed_forward + 2 * norm + vocab_size
-    return ParameterCount(total=body + (vocab_size + model.max_length) * hidden, nonembedding=body)
-
-
-def _sublayers(model: Model) -> tuple[int, int]:
-    """Parameters of the attention layers and of the feed-forward layers of one stack, each with its normalisation."""
-    hidden, inner, ffn = _widths(model)
-    norm = 2 * hidden
-    attention = norm + 4 * hidden * inner + 3 * inner + hidden
-    feed_forward = norm + hidden * ffn + ffn + ffn * hidden + hidden
-    attention_copies = model.layers if model.share == "none" else 1
-    ffn_copies = 1 if model.share == "all" else model.layers
-    return attention_copies * attention, ffn_copies * feed_forward
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tlc_jax import config
+from tlc_jax.core.params import flatten
 from tlc_jax.models.encoder import Classifier, Encoder, MaskedLanguageModel
 from tlc_jax.models.layers import Shape
 from tlc_jax.models.translator import Translator
@@ -23,7 +25,7 @@ class Network:
     """A model as pure functions of its parameters.
 
     Attributes:
-      kind: "mlm", "classifier", "translator", or "encoder" where there is no head (yet).
+      kind: "mlm", "classifier", "translator", "encoder" (without a head), or a registered kind.
       model: its dimensions.
       vocab_size: rows of its token embedding.
       classes: outputs of a classifier; 0 for others.
@@ -37,14 +39,9 @@ class Network:
     impl: config.Impl
 
     def _create(self, rngs: nnx.Rngs) -> nnx.Module:
-        shape = Shape.of(self.model, self.impl)
-        if self.kind == "mlm":
-            return MaskedLanguageModel(self.vocab_size, shape, rngs)
-        if self.kind == "translator":
-            return Translator(self.vocab_size, shape, rngs)
-        if self.kind == "encoder":
-            return Encoder(self.vocab_size, shape, rngs)
-        return Classifier(self.vocab_size, self.classes, shape, rngs)
+        return _MODULES[self.kind](
+            self.vocab_size, self.classes, Shape.of(self.model, self.impl), rngs
+        )
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> Params:
@@ -54,6 +51,14 @@ class Network:
     def abstract(self) -> Params:
         """Shapes and types of the parameters."""
         return cast(Params, jax.eval_shape(self.init, jax.random.key(0)))
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """(all parameters, those outside the tables of tokens, positions and token types)."""
+        sizes = {path: leaf.size for path, leaf in flatten(self.abstract()).items()}
+        tables = sum(
+            sizes.get(f"embedding/{name}", 0) for name in ("token", "position", "token_type")
+        )
+        return sum(sizes.values()), sum(sizes.values()) - tables
 
     def cast(self, params: Params) -> Params:
         """Kernels in the type that products round them to anyway: for loops that would round them again each time."""
@@ -70,6 +75,22 @@ class Network:
         graph, state = nnx.split(module)
         nnx.replace_by_pure_dict(state, _import(params))
         return getattr(nnx.merge(graph, state), method)(*args, **kwargs)
+
+
+Build = Callable[[int, int, Shape, nnx.Rngs], nnx.Module]
+"""(vocabulary size, classes, dimensions, generators) -> the module of a kind of model."""
+
+_MODULES: dict[str, Build] = {
+    "mlm": lambda vocab_size, classes, shape, rngs: MaskedLanguageModel(vocab_size, shape, rngs),
+    "encoder": lambda vocab_size, classes, shape, rngs: Encoder(vocab_size, shape, rngs),
+    "translator": lambda vocab_size, classes, shape, rngs: Translator(vocab_size, shape, rngs),
+    "classifier": Classifier,
+}
+
+
+def register_module(kind: str, build: Build) -> None:
+    """Makes a kind of model known to `Network`."""
+    _MODULES[kind] = build
 
 
 def _export(tree: Params) -> Params:

@@ -227,16 +227,10 @@ def adopt_model(config: Config, model: Any, path: Path) -> Config:
 
 def size_numbers(network: Network) -> dict[str, Any]:
     """The columns that identify a model's size."""
-    model, vocab_size = network.model, network.vocab_size
-    if network.kind == "translator":
-        count = flops.translator_parameter_count(model, vocab_size)
-    else:
-        count = flops.parameter_count(
-            model, vocab_size, network.classes if network.kind == "classifier" else None
-        )
+    params, nonembedding = network.parameter_counts()
     return {
-        "layers": model.layers,
-        "hidden": model.hidden,
-        "params": count.total,
-        "params_nonembedding": count.nonembedding,
+        "layers": network.model.layers,
+        "hidden": network.model.hidden,
+        "params": params,
+        "params_nonembedding": nonembedding,
     }
