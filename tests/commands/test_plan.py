@@ -17,10 +17,9 @@ from tests.commands.conftest import (
     tlc,
 )
 from tlc_jax.commands import plan
-from tlc_jax.planning import microbatch
-from tlc_jax.planning.memory_fit import Room
+from tlc_jax.planning import fit
+from tlc_jax.planning.compile import Compiler
 from tlc_jax.planning.tpu import CHIPS
-from tlc_jax.training.compilation import Compiler
 
 ARGUMENTS = (
     "plan",
@@ -104,17 +103,19 @@ def test_a_study_is_planned_as_a_table(tmp_path, capsys) -> None:
     assert [line.split()[0] for line in lines[header + 1 : header + 4]] == ["1x64", "2x64", "1x64"]
 
 
-def small_room(monkeypatch, share: float, planned) -> None:
+def small_memory(monkeypatch, share: float, planned) -> None:
     """Makes every device as small as this share of what the whole batch needs."""
     whole = only_plan(planned[1])["compiled"]["64"]["need"]
-    for module in (plan, microbatch):
+    for module in (plan, fit):
         monkeypatch.setattr(
-            module, "room_at_hand", lambda copies=0: Room(int(share * whole), "faked", copies)
+            module,
+            "memory_at_hand",
+            lambda copies=0: fit.MemoryLimit(int(share * whole), "faked", copies),
         )
 
 
 def test_the_largest_microbatch_that_fits_is_found(planned, monkeypatch, tmp_path, capsys) -> None:
-    small_room(monkeypatch, 0.8, planned)
+    small_memory(monkeypatch, 0.8, planned)
     assert tlc(*ARGUMENTS, f"--workdir={tmp_path}") == 0
     one = only_plan(result_of(tmp_path))
     found = {int(size): each for size, each in one["compiled"].items()}
@@ -130,7 +131,7 @@ def test_the_copy_of_the_benchmark_clock_needs_room(planned, monkeypatch, tmp_pa
         "--config.budget.seconds=10.0",
         "--config.plan.seconds=0.0",
     )
-    small_room(monkeypatch, 1.01, planned)
+    small_memory(monkeypatch, 1.01, planned)
     assert tlc(*ARGUMENTS, f"--workdir={tmp_path / 'one'}", "--config.plan.seconds=0.0") == 0
     assert only_plan(result_of(tmp_path / "one"))["microbatch"] == 64
     assert tlc(*ARGUMENTS, f"--workdir={tmp_path / 'two'}", *clock) == 0
@@ -138,7 +139,7 @@ def test_the_copy_of_the_benchmark_clock_needs_room(planned, monkeypatch, tmp_pa
 
 
 def test_what_does_not_fit_at_all_is_said(planned, monkeypatch, tmp_path, capsys) -> None:
-    small_room(monkeypatch, 0.01, planned)
+    small_memory(monkeypatch, 0.01, planned)
     assert tlc(*ARGUMENTS, f"--workdir={tmp_path}") == 0
     one = only_plan(result_of(tmp_path))
     assert (one["fits"], one["microbatch"], one["tokens_per_second"]) == (False, None, None)
@@ -164,7 +165,7 @@ def test_epochs_are_known_once_the_data_are_packed(world, pretrained, tmp_path) 
 def test_auto_trains_like_the_number_that_it_stands_for(
     world, planned, monkeypatch, tmp_path, capsys
 ) -> None:
-    small_room(monkeypatch, 0.8, planned)
+    small_memory(monkeypatch, 0.8, planned)
     batch = "--config.optimizer.batch_size=64"
     auto = ("--config.impl.microbatch=auto", batch)
     assert tlc(*pretrain_arguments(world, tmp_path / "auto", *auto)) == 0
@@ -194,7 +195,7 @@ def test_auto_finetunes_and_translates(world, pretrained, pairs, tmp_path, capsy
 def test_auto_where_nothing_fits_says_what_to_do(
     world, planned, monkeypatch, tmp_path, capsys
 ) -> None:
-    small_room(monkeypatch, 0.01, planned)
+    small_memory(monkeypatch, 0.01, planned)
     assert tlc(*pretrain_arguments(world, tmp_path, "--config.impl.microbatch=auto")) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "not even 8 of 16 sequences fit" in line

@@ -12,9 +12,9 @@ import pytest
 
 from tests.commands.conftest import sentence, tlc
 from tlc_jax.commands import predict
-from tlc_jax.tasks import translation
 from tlc_jax.data import text_files as files
 from tlc_jax.models.network import Network
+from tlc_jax.tasks import translation
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.planning import microbatch
+from tlc_jax.planning import fit
 from tlc_jax.runs import session
 from tlc_jax.runs.workdir import write_json
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun, cost_per_step
@@ -81,9 +81,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         result["compression"] = bench_compressing.measure(config)
         lines = bench_compressing.describe(result["compression"])
     else:
-        config = microbatch.of_pretraining(config, config.tokenizer.vocab_size, placement, workdir)
+        config = fit.of_pretraining(config, config.tokenizer.vocab_size, placement, workdir)
         result |= {
-            "microbatch": microbatch.used(config),
+            "microbatch": config.microbatch,
             **_pretraining(config, placement, with_peers),
         }
         lines = _describe(result)

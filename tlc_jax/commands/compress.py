@@ -37,7 +37,7 @@ from tlc_jax.config import Config
 from tlc_jax.config.checks import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.models.network import Params
-from tlc_jax.planning import microbatch
+from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import StartingPoint
@@ -214,5 +214,5 @@ def _run_of(config: Config, workdir: Path, start: StartingPoint, trains: bool) -
     """The trained model with the data to retrain and evaluate it on."""
     placement = session.open_devices(config, trains)
     run = task_of(start.kind).of_saved(config, start, workdir, placement, train=True)
-    run.config = microbatch.of_run(run, workdir)
+    run.config = fit.of_run(run, workdir)
     return run

@@ -25,7 +25,7 @@ from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params, classifier
-from tlc_jax.planning import microbatch
+from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import StartingPoint
@@ -146,7 +146,7 @@ def train_classifier(
     )
     placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
-    config = microbatch.of_finetuning(config, network, placement, workdir)
+    config = fit.of_finetuning(config, network, placement, workdir)
     run = ClassifierRun(config, network, tokenizer, data, placement)
     session.write_parameter_table(config, network.abstract(), placement, workdir)
 
@@ -162,7 +162,7 @@ def train_classifier(
         "stage": "finetune",
         **session.size_numbers(network),
         "seed": config.seed,
-        "microbatch": microbatch.used(config),
+        "microbatch": config.microbatch,
         "init": str(start.path) if start else "scratch",
         "labels": list(data.labels),
         "recipe": start.recipe if start else "dense",

@@ -22,21 +22,33 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from tlc_jax.config import Config, merge, parse_size, resolve, to_dict
 from tlc_jax.config.durations import UNITS
-from tlc_jax.core import distributed as processes
+from tlc_jax.core import distributed
+from tlc_jax.core.files import write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.length_buckets import rows_of
 from tlc_jax.data.packing import rows_prepared
 from tlc_jax.models import flops
-from tlc_jax.planning import plan_text, programs
-from tlc_jax.planning.memory_fit import Fit, Room, largest, room_at_hand
-from tlc_jax.planning.microbatch import COMPILATIONS, agreed, state_copies
-from tlc_jax.planning.programs import Work
+from tlc_jax.planning import compile, plan_text
+from tlc_jax.planning.compile import Compiler, Footprint, Workload, versions
+from tlc_jax.planning.fit import (
+    COMPILATIONS,
+    Fit,
+    MemoryLimit,
+    agreed,
+    largest,
+    memory_at_hand,
+    state_copies,
+)
 from tlc_jax.planning.step_time import StepTime, estimate, measure
-from tlc_jax.planning.topology import devices_of, prepare_for
-from tlc_jax.planning.tpu import CHIPS, Chip, parse_topology, program_cost
+from tlc_jax.planning.tpu import (
+    CHIPS,
+    Chip,
+    devices_of,
+    parse_topology,
+    prepare_for,
+    program_cost,
+)
 from tlc_jax.runs import session
-from tlc_jax.runs.workdir import write_json
-from tlc_jax.training.compilation import Compiler, Footprint, versions
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +64,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     with _programs_kept(target, workdir):
         plans = [_plan(kind, one, target, workdir) for kind, one in sizes]
     result = {"stage": "plan", **target.facts(), "plans": plans}
-    if processes.first():
+    if distributed.first():
         write_json(workdir / "result.json", result)
         print(plan_text.describe(result))
     return result
@@ -77,24 +89,26 @@ class _Target:
 
     Attributes:
       place: its devices.
-      room: memory of each.
+      limit: memory of each.
       chip: of a TPU slice that is not there; None: the devices at hand.
     """
 
     place: Placement
-    room: Room
+    limit: MemoryLimit
     chip: Chip | None
 
     @staticmethod
     def of(config: Config) -> _Target:
         topology, impl = config.plan.topology, config.impl
         if not topology:
-            return _Target(session.open_devices(config), room_at_hand(), None)
+            return _Target(session.open_devices(config), memory_at_hand(), None)
         prepare_for(topology)
         session.set_up(dataclasses.replace(config, impl=dataclasses.replace(impl, processes="one")))
         chip = CHIPS[parse_topology(topology)[0]]
         place = Placement.parse(impl.mesh, impl.sharding, devices_of(topology))
-        return _Target(place, Room(chip.memory, "what the TPU compiler gives to a program"), chip)
+        return _Target(
+            place, MemoryLimit(chip.memory, "what the TPU compiler gives to a program"), chip
+        )
 
     @property
     def devices(self) -> int:
@@ -114,8 +128,8 @@ class _Target:
             "platform": self.place.mesh.devices.flat[0].platform,
             "at_hand": self.chip is None,
             "mesh": {axis: size for axis, size in self.place.mesh.shape.items() if size > 1},
-            "memory": self.room.bytes,
-            "memory_source": self.room.source,
+            "memory": self.limit.bytes,
+            "memory_source": self.limit.source,
             "versions": {**here["versions"], **versions()},
         }
 
@@ -138,7 +152,7 @@ def _programs_kept(target: _Target, workdir: Path) -> Iterator[None]:
 def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str, Any]:
     """The plan of one size."""
     work, rows_per_epoch = _work(kind, config, target.place, workdir)
-    room = dataclasses.replace(target.room, state_copies=state_copies(config))
+    limit = dataclasses.replace(target.limit, state_copies=state_copies(config))
     compiler = Compiler(
         target.place, workdir / COMPILATIONS, _tpu_facts if target.chip else lambda text: {}
     )
@@ -149,8 +163,8 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
         )
         return compiler.footprint(work.program(size))
 
-    fit = largest(work.microbatches, footprint, room)
-    if processes.several() and (chosen := agreed(fit)):
+    fit = largest(work.microbatches, footprint, limit)
+    if distributed.several() and (chosen := agreed(fit)):
         fit = Fit(chosen, {chosen: compiler.footprint(work.program(chosen)), **fit.footprints})
     plan = {
         "kind": kind,
@@ -163,7 +177,7 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
         "fits": fit.microbatch is not None,
         "microbatch": fit.microbatch,
         "compiled": {
-            str(size): _memory(found, room) for size, found in sorted(fit.footprints.items())
+            str(size): _memory(found, limit) for size, found in sorted(fit.footprints.items())
         },
         "programs_compiled": compiler.compiled,
     }
@@ -175,15 +189,17 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
     }
 
 
-def _work(kind: str, config: Config, place: Placement, workdir: Path) -> tuple[Work, float | None]:
+def _work(
+    kind: str, config: Config, place: Placement, workdir: Path
+) -> tuple[Workload, float | None]:
     """What is trained, and the rows of an epoch where they are known."""
     vocab_size = config.tokenizer.vocab_size
     if kind == "encoder":
         rows = rows_prepared(config, Path(config.data.cache or workdir / "data"))
-        return programs.pretraining(config, vocab_size, place), rows
+        return compile.pretraining(config, vocab_size, place), rows
     width = config.data.length
     shape = (rows_of(config.optimizer.batch_size, width), width)
-    return programs.translating(config, vocab_size, [shape], place), None
+    return compile.translating(config, vocab_size, [shape], place), None
 
 
 def _tpu_facts(text: str) -> dict[str, Any]:
@@ -193,19 +209,19 @@ def _tpu_facts(text: str) -> dict[str, Any]:
         return {"unknown": str(error)}
 
 
-def _memory(found: Footprint, room: Room) -> dict[str, Any]:
+def _memory(found: Footprint, limit: MemoryLimit) -> dict[str, Any]:
     return {
         "arguments": found.arguments,
         "temporaries": found.temporaries,
         "outputs": found.outputs,
-        "need": room.need(found),
-        "fits": room.holds(found),
+        "need": limit.need(found),
+        "fits": limit.holds(found),
         "refusal": found.refusal,
         "compile_seconds": found.compile_seconds,
     }
 
 
-def _time(config: Config, work: Work, fit: Fit, target: _Target) -> StepTime:
+def _time(config: Config, work: Workload, fit: Fit, target: _Target) -> StepTime:
     if fit.microbatch is None:
         return StepTime(None, "nothing fits")
     if target.chip is None:
@@ -219,7 +235,7 @@ def _time(config: Config, work: Work, fit: Fit, target: _Target) -> StepTime:
 
 
 def _speed(
-    config: Config, work: Work, time: StepTime, rows_per_epoch: float | None, target: _Target
+    config: Config, work: Workload, time: StepTime, rows_per_epoch: float | None, target: _Target
 ) -> dict[str, Any]:
     """Tokens per second, MFU, and what the budget buys."""
     seconds, cost = time.seconds, work.cost

@@ -19,7 +19,7 @@ from tlc_jax.config.checks import require_budget
 from tlc_jax.data.packing import prepare
 from tlc_jax.data.sources import check_sources
 from tlc_jax.models.network import Params, masked_language_model
-from tlc_jax.planning import microbatch
+from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
@@ -53,7 +53,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     session.check_special_ids(config.model, data.tokenizer)
     session.keep_tokenizer(data.tokenizer, workdir)
     placement = session.open_devices(config)
-    config = microbatch.of_pretraining(config, data.tokenizer.vocab_size, placement, workdir)
+    config = fit.of_pretraining(config, data.tokenizer.vocab_size, placement, workdir)
     network = masked_language_model(config.model, data.tokenizer.vocab_size, config.impl)
     session.write_parameter_table(config, network.abstract(), placement, workdir)
     size = session.size_numbers(network)
@@ -75,7 +75,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         **size,
         "seed": config.seed,
         "init": str(start.path) if start else "scratch",
-        "microbatch": microbatch.used(config),
+        "microbatch": config.microbatch,
         "vocab_size": data.tokenizer.vocab_size,
         "unigram_loss": unigram_loss(
             data.train, data.valid.values(), data.tokenizer.vocab_size, special

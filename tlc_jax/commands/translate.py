@@ -20,7 +20,7 @@ from tlc_jax.config.checks import require_budget, require_translator
 from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.data.sources import check_sources
 from tlc_jax.models.network import Network, Params, translator
-from tlc_jax.planning import microbatch
+from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model as starting_point
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import AVERAGED, StartingPoint
@@ -59,7 +59,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
             f"{facts['too_long']:,} longer than {config.data.length} tokens, {facts['unequal']:,} of unequal lengths"
         )
     placement = session.open_devices(config)
-    config = microbatch.of_translation(
+    config = fit.of_translation(
         config, data.tokenizer.vocab_size, data.train, placement, workdir
     )
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
@@ -94,7 +94,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         "stage": "translate",
         **size,
         "seed": config.seed,
-        "microbatch": microbatch.used(config),
+        "microbatch": config.microbatch,
         "vocab_size": data.tokenizer.vocab_size,
         "init": str(start.path) if start else "scratch",
         "padding": padding,

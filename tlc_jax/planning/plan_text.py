@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tlc_jax.core.text import byte_size, number, percent, table
+
 UNKNOWN = "unknown"
 
 
@@ -17,7 +19,7 @@ def describe(result: dict[str, Any]) -> str:
 def _devices(result: dict[str, Any]) -> str:
     mesh = ",".join(f"{axis}={size}" for axis, size in result["mesh"].items()) or "one device"
     memory = (
-        f"{_size_of(result['memory'])} each ({result['memory_source']})"
+        f"{byte_size(result['memory'])} each ({result['memory_source']})"
         if result["memory"]
         else result["memory_source"]
     )
@@ -35,7 +37,7 @@ def _one(plan: dict[str, Any], result: dict[str, Any]) -> list[str]:
         ("memory", _memory(plan)),
         ("FLOPs", f"{plan['flops_per_step']:.3g} a step of {plan['tokens_per_step']:,} tokens"),
         ("step", _step(plan)),
-        ("tokens/s", _number(plan["tokens_per_second"])),
+        ("tokens/s", number(plan["tokens_per_second"], missing=UNKNOWN)),
         ("MFU", f"{plan['mfu']:.1%}" if plan["mfu"] else _no_mfu(plan)),
         ("budget", _budget(plan, result)),
         (
@@ -56,7 +58,7 @@ def _microbatch(plan: dict[str, Any]) -> str:
     beyond = ""
     if too_large:
         size, found = min(too_large, key=lambda pair: pair[0])
-        need = f"needs {_size_of(found['need'])}" if found["need"] else "is refused"
+        need = f"needs {byte_size(found['need'])}" if found["need"] else "is refused"
         beyond = f"; {size:,} {need}"
     if not plan["fits"]:
         return f"nothing fits{beyond}: try impl.remat=True, impl.mesh=fsdp=-1 or more devices"
@@ -67,10 +69,10 @@ def _memory(plan: dict[str, Any]) -> str:
     if not plan["fits"]:
         return "does not fit"
     found = plan["compiled"][str(plan["microbatch"])]
-    parts = f"{_size_of(found['arguments'])} state and batch + {_size_of(found['temporaries'])} temporaries"
+    parts = f"{byte_size(found['arguments'])} state and batch + {byte_size(found['temporaries'])} temporaries"
     inside = found["arguments"] + found["temporaries"] + found["outputs"]
     copy = (
-        f" + {_size_of(found['need'] - inside)} for the benchmark clock's copy"
+        f" + {byte_size(found['need'] - inside)} for the benchmark clock's copy"
         if found["need"] > inside
         else ""
     )
@@ -124,17 +126,7 @@ _COLUMNS = (
 
 
 def _table(plans: list[dict[str, Any]]) -> list[str]:
-    rows = [list(_COLUMNS), *(_row(plan) for plan in plans)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    aligned = [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    ]
+    aligned = table([_COLUMNS, *(_row(plan) for plan in plans)]).splitlines()
     hows = sorted({plan["step"]["how"] for plan in plans})
     units = sorted({f"{plan['batch_size']:,} {plan['unit']}" for plan in plans})
     notes = [
@@ -152,27 +144,18 @@ def _row(plan: dict[str, Any]) -> list[str]:
     return [
         _size(plan),
         f"{plan['params'] / 1e6:.1f} M",
-        f"{plan['microbatch']:,}" if fits else "none fits",
+        number(plan["microbatch"], ",", "none fits"),
         f"{found['arguments'] / 2**30:.2f}" if found else "-",
         f"{found['temporaries'] / 2**30:.2f}" if found else "-",
         f"{plan['flops_per_step']:.3g}",
-        f"{plan['step']['seconds']:.3g}" if plan["step"]["seconds"] else "-",
-        _number(plan["tokens_per_second"], "-"),
-        f"{plan['mfu']:.1%}" if plan["mfu"] else "-",
-        _number(budget["steps"], "-"),
-        f"{budget['epochs']:,.3g}" if budget["epochs"] else "-",
-        f"{budget['chip_hours']:,.4g}" if budget["chip_hours"] else "-",
+        number(plan["step"]["seconds"], ".3g"),
+        number(plan["tokens_per_second"]),
+        percent(plan["mfu"]),
+        number(budget["steps"]),
+        number(budget["epochs"], ",.3g"),
+        number(budget["chip_hours"], ",.4g"),
     ]
 
 
 def _size(plan: dict[str, Any]) -> str:
     return f"{plan['layers']}x{plan['hidden']}"
-
-
-def _number(value: float | None, missing: str = UNKNOWN) -> str:
-    return missing if value is None else f"{value:,.0f}"
-
-
-def _size_of(count: int) -> str:
-    """Bytes, readable."""
-    return f"{count / 2**30:,.2f} GiB" if count >= 2**29 else f"{count / 2**20:,.2f} MiB"

@@ -13,8 +13,9 @@ import numpy as np
 
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
+from tlc_jax.planning.compile import Program
 from tlc_jax.planning.tpu import Chip, ProgramCost
-from tlc_jax.training.compilation import Program, abstract_state, jit_step
+from tlc_jax.training.compilation import abstract_state, jit_step
 from tlc_jax.training.step import init_state
 
 _STEPS = 3

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.planning import memory_fit as fitting
-from tlc_jax.planning.memory_fit import Room, divisors, largest, room_at_hand
-from tlc_jax.training.compilation import Footprint, _bytes_asked_for
+from tlc_jax.core.errors import InputError
+from tlc_jax.planning import fit as fitting
+from tlc_jax.planning.compile import Footprint, _bytes_asked_for, divisors
+from tlc_jax.planning.fit import MemoryLimit, largest, memory_at_hand
 
 SIZES = [8 * 2**i for i in range(11)]  # 8 to 8192
 
@@ -28,7 +29,7 @@ def test_the_largest_that_fits_is_found(fixed, each, room, refuses, tells) -> No
             return Footprint(temporaries=need if tells else 0, refusal="too large")
         return Footprint(fixed, each * size)
 
-    fit = largest(SIZES, footprint, Room(room, "made up"))
+    fit = largest(SIZES, footprint, MemoryLimit(room, "made up"))
     assert fit.microbatch == max(
         (size for size in SIZES if fixed + each * size <= room), default=None
     )
@@ -41,19 +42,22 @@ def test_the_largest_that_fits_is_found(fixed, each, room, refuses, tells) -> No
 
 def test_without_a_known_limit_the_compiler_decides() -> None:
     fit = largest(
-        SIZES, lambda size: Footprint(refusal="no" if size > 100 else ""), Room(None, "unknown")
+        SIZES,
+        lambda size: Footprint(refusal="no" if size > 100 else ""),
+        MemoryLimit(None, "unknown"),
     )
     assert fit.microbatch == 64
 
 
 def test_a_copy_of_the_state_needs_room() -> None:
-    assert Room(100, "made up").holds(Footprint(40, 50))
-    assert not Room(100, "made up", state_copies=1).holds(Footprint(40, 50))
+    assert MemoryLimit(100, "made up").holds(Footprint(40, 50))
+    assert not MemoryLimit(100, "made up", state_copies=1).holds(Footprint(40, 50))
 
 
 def test_microbatches_divide_the_batch_and_among_devices() -> None:
     assert divisors(48, 4) == [4, 8, 12, 16, 24, 48]
-    assert divisors(48, 5) == []
+    with pytest.raises(InputError, match="a batch of 48 rows does not divide among 5 devices"):
+        divisors(48, 5)
 
 
 @pytest.mark.parametrize(
@@ -79,4 +83,4 @@ def test_the_devices_here_share_the_hosts_memory(monkeypatch) -> None:
     monkeypatch.setattr(
         fitting.os, "sysconf", lambda name: {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}[name]
     )
-    assert room_at_hand().bytes == int(0.8 * 4096000 / jax.device_count())
+    assert memory_at_hand().bytes == int(0.8 * 4096000 / jax.device_count())
