@@ -20,7 +20,7 @@ from tlc_jax.config.checks import require_budget
 from tlc_jax.config.load import load_file, unknown_key
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, one_line
-from tlc_jax.runs.workdir import read_config
+from tlc_jax.runs.workdir import config_of_run, read_config
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
@@ -156,7 +156,7 @@ def _default_settings(
             raise InputError(
                 f"`tlc {name}` needs --init=DIR (a run, a checkpoint or an artifact) or --config=FILE.py"
             )
-        return configs.to_config_dict(read_config(_config_of_run(source)))
+        return configs.to_config_dict(read_config(config_of_run(source)))
     raise InputError(
         f"--config=FILE.py[:ARG] is missing, such as --config=configs/mlm.py:12x768; see `tlc {name} --help`"
     )
@@ -170,22 +170,6 @@ def _value_of(setting: str, overrides: Sequence[str]) -> str | None:
             _, equals, after = argument.partition("=")
             value = after if equals else overrides[index + 1]
     return value
-
-
-def _config_of_run(source: str) -> Path:
-    """The config.json of the run that a workdir, one of its checkpoints or its artifact belongs to."""
-    if source.startswith("hf:"):
-        raise InputError(f"{source} comes without settings of tlc: give some with --config=FILE.py")
-    path = Path(source).absolute()
-    if not path.exists():
-        raise InputError(f"--init={source} does not exist")
-    # A checkpoint is WORKDIR/checkpoints/STEP, an artifact WORKDIR/artifact/model.safetensors: never deeper.
-    for folder in (path, *path.parents[:2]):
-        if (candidate := folder / "config.json").is_file():
-            return candidate
-    raise InputError(
-        f"no config.json in or above {source}: give the settings with --config=FILE.py"
-    )
 
 
 def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> ConfigDict:

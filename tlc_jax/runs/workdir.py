@@ -104,6 +104,26 @@ def _covered(name: str, prefixes: Iterable[str]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
+def config_of_run(source: str) -> Path:
+    """The config.json of the run that a workdir, one of its checkpoints or its artifact belongs to.
+
+    Raises:
+      InputError: there is none.
+    """
+    if source.startswith("hf:"):
+        raise InputError(f"{source} comes without settings of tlc: give some with --config=FILE.py")
+    path = Path(source).absolute()
+    if not path.exists():
+        raise InputError(f"--init={source} does not exist")
+    # A checkpoint is WORKDIR/checkpoints/STEP, an artifact WORKDIR/artifact/model.safetensors: never deeper.
+    for folder in (path, *path.parents[:2]):
+        if (candidate := folder / "config.json").is_file():
+            return candidate
+    raise InputError(
+        f"no config.json in or above {source}: give the settings with --config=FILE.py"
+    )
+
+
 def read_config(path: Path) -> configs.Config:
     """The resolved config stored in a `config.json`.
 
