@@ -108,7 +108,7 @@ def test_what_cannot_be_exported_is_refused(finetuned, translated, tmp_path, cap
 
 
 def test_another_format_needs_another_workdir(finetuned, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(export.onnx_file, "require_packages", lambda: None)
+    monkeypatch.setattr(export.onnx_export, "require_packages", lambda: None)
     assert tlc("export", f"--init={finetuned}", f"--workdir={tmp_path}") == 0
     line = refused(
         capsys, f"--init={finetuned}", f"--workdir={tmp_path}", "--config.export.format=onnx"

@@ -188,7 +188,7 @@ UP = "bert.encoder.layer.1.intermediate.dense.weight"
             setting(position_embedding_type="relative_key"),
             r"position_embedding_type 'relative_key' is not known",
         ),
-        (setting(hidden_act="swish"), r"hidden_act 'swish' is none of gelu"),
+        (setting(hidden_act="swish"), r"hidden_act 'swish' is not one of gelu"),
         (setting(is_decoder=True), r"is_decoder is set"),
         (setting(type_vocab_size=3), r"type_vocab_size 3 is not known"),
         (

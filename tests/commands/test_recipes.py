@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.commands.conftest import finetune_arguments, result_of, tlc
-from tlc_jax.compression.artifact import Artifact, load_artifact
+from tlc_jax.compression.artifact import Compressed, load_artifact
 from tlc_jax.core.params import flatten
 
 KERNEL = "blocks/ffn/up/kernel"
@@ -19,7 +19,7 @@ def compress(world: Path, workdir: Path, source: Path, recipe: str, *more: str) 
     return tlc(*finetune_arguments("compress", world, workdir, *flags))
 
 
-def artifact(workdir: Path) -> Artifact:
+def artifact(workdir: Path) -> Compressed:
     return load_artifact(workdir / "artifact" / "model.safetensors")
 
 
@@ -37,7 +37,7 @@ def test_gradual_pruning_while_finetuning_reaches_its_sparsity(
     packed = artifact(tmp_path)
     mask = flatten(packed.masks)[KERNEL]
     assert not flatten(packed.params)[KERNEL][~mask].any()
-    assert packed.model.quantized[KERNEL].scale.shape[-2:] == (1, mask.shape[-1])
+    assert packed.quantized[KERNEL].scale.shape[-2:] == (1, mask.shape[-1])
 
 
 def test_aware_finetuning_ends_on_the_grid_that_it_trained_on(world, pretrained, tmp_path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save_file
 
 from tests.helpers import trees
@@ -38,7 +39,8 @@ QUANTIZES = st.builds(
     st.sampled_from(["", ",range=mse", ",range=99"]),
     st.sampled_from(["", ",embeddings=false", ",only=blocks/.+/kernel"]),
 )
-# What is quantised once is not quantised again, and a selector that selects nothing any more is an error.
+# What is quantized once is not quantized again, and a selector that selects nothing any more is an
+# error.
 RECIPES = st.builds(
     lambda before, quantize, after: parse_recipe("+".join([*before, *quantize, *after]) or "dense"),
     st.lists(PRUNES, max_size=2),
@@ -74,7 +76,7 @@ def test_what_was_evaluated_is_what_the_file_holds(tmp_path: Path, recipe: Recip
     assert_bit_identical(loaded.params, model.params)
     assert_bit_identical(loaded.masks, model.masks)
     assert loaded.metadata == METADATA
-    assert measure(loaded.model) == measure(model)
+    assert measure(loaded) == measure(model)
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files[0].stat().st_mode == (tmp_path / "usual").stat().st_mode
     again = tmp_path / "again.safetensors"
     loaded = load_artifact(files[0])
-    save_artifact(again, loaded.model, loaded.metadata)
+    save_artifact(again, loaded, loaded.metadata)
     assert again.read_bytes() == files[0].read_bytes()
 
 
@@ -201,3 +203,26 @@ def test_size_of_files(tmp_path: Path) -> None:
     sizes = measure(compress_params(trees.classifier(), Recipe()))
     assert sizes.bytes_artifact is None
     assert sizes.bytes_ideal == sizes.bytes_paper == 4 * sizes.params
+
+
+@given(st.integers(1, 8), st.data())
+def test_codes_survive_packing_without_gaps(bits: int, data: st.DataObject) -> None:
+    codes = data.draw(arrays(np.uint8, st.integers(0, 50), elements=st.integers(0, 2**bits - 1)))
+    packed = artifact_module.pack(codes, bits)
+    assert packed.size == int(np.ceil(codes.size * bits / 8))
+    np.testing.assert_array_equal(artifact_module.unpack(packed, bits, codes.size), codes)
+    each_bit = np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :bits]
+    np.testing.assert_array_equal(packed, np.packbits(each_bit, bitorder="little"))
+
+
+def test_bit_order_is_fixed() -> None:
+    assert artifact_module.pack(np.uint8([1, 2, 3]), 4).tolist() == [0x21, 0x03]
+    assert artifact_module.pack_mask(np.array([[True, False], [False, True]])).tolist() == [0b1001]
+
+
+@pytest.mark.parametrize("shape", [(0,), (7,), (3, 3), (2, 4, 8)])
+def test_masks_survive_packing(shape: tuple[int, ...]) -> None:
+    mask = np.random.default_rng(0).random(shape) < 0.3
+    packed = artifact_module.pack_mask(mask)
+    assert packed.size == -(-mask.size // 8)
+    np.testing.assert_array_equal(artifact_module.unpack_mask(packed, shape), mask)

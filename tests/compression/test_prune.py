@@ -12,21 +12,25 @@ from hypothesis import strategies as st
 
 from tests.helpers import trees
 from tlc_jax.compression import prune as pruning
+from tlc_jax.compression.artifact import Compressed
+from tlc_jax.compression.iterative import schedule
 from tlc_jax.compression.prune import (
     apply_masks,
     clear_moments,
     magnitude_masks,
     mask_updates,
-    sparsity,
 )
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.compression.scope import prunable
+from tlc_jax.compression.size import Sizes, measure
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
 
 def reference_masks(params: Any, prune: Prune) -> dict[str, np.ndarray]:
-    """The same by sorting: a stable sort breaks ties by position, in the order of path, layer, row and column."""
+    """The same by sorting: a stable sort breaks ties by position, in the order of path, layer, row
+    and column.
+    """
     scope = prunable(params, prune.embeddings)
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items() if scope[path]}
 
@@ -166,9 +170,9 @@ def test_sharded_masks_are_the_same_and_sharded_alike(prune: Prune) -> None:
 def test_rounds_only_ever_remove_weights() -> None:
     params = trees.few_leaves()
     before = None
-    for target in pruning.schedule(0.9, 0.15):
+    for target in schedule(0.9, 0.15):
         masks = magnitude_masks(params, Prune(0.9), target)
-        assert sparsity(params, masks).over_scope == pytest.approx(target, abs=2e-3)
+        assert sizes(params, masks).sparsity == pytest.approx(target, abs=2e-3)
         if before is not None:
             assert all(
                 jax.tree.leaves(
@@ -176,14 +180,6 @@ def test_rounds_only_ever_remove_weights() -> None:
                 )
             )
         params, before = apply_masks(params, masks), masks
-
-
-def test_schedule_is_the_papers() -> None:
-    assert pruning.schedule(0.9, 0.15) == (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
-    assert pruning.schedule(0.4, 0.15) == (0.15, 0.3, 0.4)
-    assert pruning.schedule(0.3, 1.0) == (0.3,)
-    assert len(pruning.schedule(0.14, 0.02)) == 7  # although 0.14 / 0.02 is a little more than 7
-    assert pruning.schedule(0.0, 0.15) == ()
 
 
 def test_only_matrices_are_in_scope() -> None:
@@ -231,17 +227,21 @@ def test_masks_from_zeros_finds_what_was_pruned() -> None:
     assert_same_masks(found, {path: np.asarray(mask) for path, mask in flatten(masks).items()})
 
 
+def sizes(params: Any, masks: Any) -> Sizes:
+    return measure(Compressed(params, {}, masks))
+
+
 def test_sparsity_counts_both_ways() -> None:
     params = trees.classifier()
-    counted = sparsity(params, magnitude_masks(params, Prune(0.75, embeddings=False)))
+    counted = sizes(params, magnitude_masks(params, Prune(0.75, embeddings=False)))
     scope = prunable(params, embeddings=False)
     in_scope = sum(leaf.size for path, leaf in flatten(params).items() if scope[path])
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     zeros = round(0.75 * in_scope)
-    assert (counted.in_scope, counted.total, counted.nonzero) == (in_scope, total, total - zeros)
-    assert counted.over_scope == pytest.approx(0.75, abs=1e-3)
-    assert counted.over_all == zeros / total
-    assert sparsity(params, {}).over_scope == 0
+    assert (counted.params, counted.nonzero) == (total, total - zeros)
+    assert counted.sparsity == pytest.approx(0.75, abs=1e-3)
+    assert counted.sparsity_all == zeros / total
+    assert sizes(params, {}).sparsity == 0
 
 
 def train(

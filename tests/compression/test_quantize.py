@@ -159,7 +159,7 @@ def test_what_is_pruned_already_stays_pruned() -> None:
     np.testing.assert_allclose(values, expected, atol=1e-3)
 
 
-def test_pruning_after_quantising_keeps_the_grid() -> None:
+def test_pruning_after_quantizing_keeps_the_grid() -> None:
     params = trees.classifier()
     whole = compress_params(params, parse_recipe("quantize:4"))
     model = compress_params(params, parse_recipe("quantize:4+prune:0.5"))
@@ -170,7 +170,7 @@ def test_pruning_after_quantising_keeps_the_grid() -> None:
         np.testing.assert_array_equal(dequantize_leaf(model.quantized[path]), expected)
 
 
-def test_the_first_quantisation_that_selects_a_matrix_is_its_own() -> None:
+def test_the_first_quantization_that_selects_a_matrix_is_its_own() -> None:
     model = compress_params(
         trees.classifier(), parse_recipe("quantize:8,only=embedding/.*+quantize:4,group=4")
     )
@@ -182,7 +182,7 @@ def test_the_first_quantisation_that_selects_a_matrix_is_its_own() -> None:
 
 @pytest.mark.parametrize("scheme", ["aqt", "minmax"])
 @pytest.mark.parametrize("path", ["x/kernel", "embedding/token"])
-def test_groups_are_quantised_as_if_they_were_matrices(scheme: str, path: str) -> None:
+def test_groups_are_quantized_as_if_they_were_matrices(scheme: str, path: str) -> None:
     w = weights(2, 16, 8) if path == "x/kernel" else weights(16, 8)
     q = quantize_leaf(path, w, Quantize(3, group=4, scheme=scheme))
     assert q.scale.shape == ((2, 4, 1, 8) if path == "x/kernel" else (16, 2, 1))

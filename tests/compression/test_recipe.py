@@ -97,7 +97,7 @@ def test_operations_are_told_apart_by_the_finetuning() -> None:
     [
         ("prun:0.5", "did you mean prune?"),
         ("dens", "did you mean dense?"),
-        ("distil:0.5", "known here: dense, prune, remove, quantize, finetune"),
+        ("distil:0.5", "known are dense, prune, remove, quantize, finetune"),
         ("", "unknown operation ''"),
         ("prune:0.5+", "must be a number"),
         ("dense+prune:0.5", "unknown operation 'dense'"),
@@ -122,7 +122,7 @@ def test_operations_are_told_apart_by_the_finetuning() -> None:
         ("prune:4:2", "0 < N < M <= 32"),
         ("prune:2:", "0 < N < M <= 32"),
         ("prune:2:4,scope=row", "leave out scope"),
-        ("prune:0.5,only=[", "is no regular expression"),
+        ("prune:0.5,only=[", "is not a regular expression"),
         ("prune:0.5,block=4", "has no key 'block'"),
         ("quantize:4,group=64,per=tensor", "leave out per=tensor"),
         ("quantize:4,group=-1", "must be a number of weights"),

@@ -1,4 +1,6 @@
-"""Structures taken out of a model: what stays computes what the whole computes with the others silenced."""
+"""Structures taken out of a model: what stays computes what the whole computes with the others
+silenced.
+"""
 
 from __future__ import annotations
 

@@ -62,5 +62,5 @@ def _size(path: Path) -> dict[str, Any]:
     if path.is_dir():
         ours = path / "params"
         return {"bytes_checkpoint": directory_bytes(ours)} if ours.is_dir() else {}
-    sizes = dataclasses.asdict(measure(load_artifact(path).model, artifact=path))
+    sizes = dataclasses.asdict(measure(load_artifact(path), artifact=path))
     return {name: value for name, value in sizes.items() if value is not None}

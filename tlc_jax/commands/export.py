@@ -1,13 +1,14 @@
-"""Write an encoder, dense or compressed, in the form that other systems read: Hugging Face's, or ONNX.
+"""Write an encoder, dense or compressed, for other systems: as a Hugging Face folder, or as ONNX.
 
---init names a workdir, a checkpoint or an artifact; without --config the settings of the run it belongs to are used.
---workdir gets one folder, whole or not at all:
+--init names a workdir, a checkpoint or an artifact; without --config the settings of the run it
+belongs to are used. --workdir gets one folder, whole or not at all:
 
-huggingface/ (export.format=hf): config.json, model.safetensors and the tokenizer, for `from_pretrained`. Weights are
-float32, those of a compressed model the values that its artifact stands for, with zeros where it is pruned.
-onnx/ (export.format=onnx, extra `onnx`): model.onnx with the inputs tokens and mask (1 at real tokens), int64 [batch,
-length] both, and the output logits; and the tokenizer. Weights of a packed artifact stay integers of 8 or 4 bits in the
-file, and stand for the artifact's values to the bit.
+huggingface/ (export.format=hf): config.json, model.safetensors and the tokenizer, for
+`from_pretrained`. Weights are float32; those of a compressed model are the values that its artifact
+stands for, with zeros where it is pruned.
+onnx/ (export.format=onnx, extra `onnx`): model.onnx with the inputs tokens and mask (1 at real
+tokens), both int64 [batch, length], and the output logits; and the tokenizer. Weights of a packed
+artifact stay integers of 8 or 4 bits in the file, and stand for the artifact's values to the bit.
 """
 
 from __future__ import annotations
@@ -19,19 +20,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
-
-from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.compression.artifact import load_artifact, save_safetensors
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.interop import huggingface_export as huggingface
-from tlc_jax.interop import onnx_export as onnx_file
+from tlc_jax.core.files import read_json, write_json
+from tlc_jax.interop import huggingface_export, onnx_export
 from tlc_jax.interop.tokenizer_json import tokenizer_files
 from tlc_jax.models.network import Network
-from tlc_jax.runs import saved_model as starting_point
-from tlc_jax.runs import session
+from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import StartingPoint
-from tlc_jax.runs.workdir import read_json, write_json
 from tlc_jax.tasks.masked_lm import require_head
 
 _FOLDERS = {"hf": "huggingface", "onnx": "onnx"}
@@ -44,9 +41,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         raise InputError(
             "nothing to export: name a run, a checkpoint or an artifact with --init=DIR"
         )
-    starting_point.find(config.init.source)
+    saved_model.find(config.init.source)
     if config.export.format == "onnx":
-        onnx_file.require_packages()
+        onnx_export.require_packages()
     _refuse_other_content(workdir)
     result = session.run_once(workdir, config, lambda: _export(config, workdir))
     print(json.dumps(result, indent=2))
@@ -54,22 +51,20 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _refuse_other_content(workdir: Path) -> None:
-    """Raises `InputError` if the workdir is that of another stage, or no workdir and not empty."""
+    """Raises `InputError` if the workdir holds another stage's run, or something else."""
     if not workdir.is_dir() or all(path.name.startswith(".") for path in workdir.iterdir()):
         return
+    result, holds = workdir / "result.json", ""
     if not (workdir / "config.json").exists():
-        raise InputError(
-            f"--workdir={workdir} holds something else: name an empty directory or a new one"
-        )
-    result = workdir / "result.json"
-    if result.exists() and read_json(result).get("stage") != "export":
-        raise InputError(
-            f"--workdir={workdir} holds the run of another stage: name an empty directory or a new one"
-        )
+        holds = "something else"
+    elif result.exists() and read_json(result).get("stage") != "export":
+        holds = "the run of another stage"
+    if holds:
+        raise InputError(f"--workdir={workdir} holds {holds}: name an empty directory or a new one")
 
 
 def _export(config: Config, workdir: Path) -> dict[str, Any]:
-    start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
     if start.kind == "translator":
         raise InputError(f"{start.path} is a translator: only encoders can be exported")
     require_head(start)
@@ -95,49 +90,43 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
 
 
 def _write_whole(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Calls `write` on an empty directory that takes the name `folder` once it is full."""
+    """Calls `write` on an empty directory, which gets the name `folder` when it is complete."""
     part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
     part.mkdir()
     try:
         facts = write(part)
-        _settle(part)
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # of a run that ended before it could write result.json
+        # Libraries have written these files, and do not wait for the disk.
+        for path in part.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        # A folder of this name belongs to a run that ended before it could write result.json.
+        shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return facts
 
 
-def _settle(folder: Path) -> None:
-    """Files as readable as the umask has it (safetensors would let the owner alone read), and safe from a crash."""
-    for path in folder.iterdir():
-        path.chmod(folder.stat().st_mode & 0o666)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
 def _write_huggingface(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
-    weights = huggingface.tensors(network, start.params)
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    content = huggingface.config_json(network, start.labels, start.tokenizer.special)
+    weights = huggingface_export.tensors(network, start.params)
+    save_safetensors(folder / "model.safetensors", weights, {"format": "pt"})
+    content = huggingface_export.config_json(network, start.labels, start.tokenizer.special)
     write_json(folder / "config.json", content)
     _write_tokenizer(folder, start)
     return {"architecture": content["architectures"][0], "types": {"float32": len(weights)}}
 
 
 def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
-    quantized = load_artifact(start.path).model.quantized if start.path.is_file() else {}
+    quantized = load_artifact(start.path).quantized if start.path.is_file() else {}
     metadata = {**start.meta, "recipe": start.recipe}
-    types = onnx_file.write(folder / "model.onnx", network, start.params, quantized, metadata)
-    if floats := [path for path, codes in quantized.items() if not onnx_file.stays_integer(codes)]:
+    types = onnx_export.write(folder / "model.onnx", network, start.params, quantized, metadata)
+    if floats := [path for path, q in quantized.items() if not onnx_export.stays_integer(q)]:
         session.say(
-            f"as float32, since ONNX has no form for how they are quantised: {', '.join(floats)}"
+            f"as float32, since ONNX cannot express how they are quantized: {', '.join(floats)}"
         )
     _write_tokenizer(folder, start)
-    return {"opset": onnx_file.OPSET, "types": types}
+    return {"opset": onnx_export.OPSET, "types": types}
 
 
 def _write_tokenizer(folder: Path, start: StartingPoint) -> None:

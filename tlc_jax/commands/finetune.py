@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from tlc_jax.compression import finish as compressed
+from tlc_jax.compression.apply import write_compressed
 from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
@@ -112,7 +112,7 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
         anew = Recipe(
             tuple(dataclasses.replace(operation, aware=False) for operation in recipe.quantizes)
         )
-        result |= compressed.finish(
+        result |= write_compressed(
             trained.params, anew, trained.masks, meta, run.tokenizer, workdir, run.evaluate
         )
     run.save_predictions(workdir)

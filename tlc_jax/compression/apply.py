@@ -1,50 +1,47 @@
-"""A recipe applied to a model in one go, and what comes out of it."""
+"""Applies a recipe to a model in one go, packs the result and measures what was packed."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from tlc_jax.compression.artifact import ARTIFACT, Compressed, load_artifact, save_artifact
 from tlc_jax.compression.prune import Masks, join_masks, magnitude_masks, zero_pruned
 from tlc_jax.compression.quantize import QuantizedTensor, dequantize_leaf, quantize
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe
+from tlc_jax.compression.size import directory_bytes, leaf_bits, measure
+from tlc_jax.core import distributed
+from tlc_jax.core.mesh import describe_parameters
 from tlc_jax.core.params import drain, flatten, unflatten
-
-
-@dataclasses.dataclass(frozen=True)
-class Compressed:
-    """A compressed model, dense ones included.
-
-    Attributes:
-      params: parameter tree, float32 on the host: the values that the compressed form stands for. Evaluate these.
-      quantized: path -> quantised tensor, of the leaves that have one.
-      masks: the leaves that lost weights, as bool arrays on the host, True where a weight is kept.
-    """
-
-    params: dict[str, Any]
-    quantized: dict[str, QuantizedTensor]
-    masks: dict[str, Any]
+from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.models.network import Params
+from tlc_jax.training.checkpoint import save_params
 
 
 def compress_params(
     params: dict[str, Any], recipe: Recipe, masks: Masks | None = None, consume: bool = False
 ) -> Compressed:
-    """Applies a recipe's pruning and quantisation in one go, in their order, without any training.
+    """Applies a recipe's pruning and quantization in one go, in their order, without any training.
 
-    A matrix that is pruned after it was quantised keeps its grid. Later quantisations leave alone what is quantised.
+    A matrix that is pruned after it was quantized keeps its grid. Later quantizations skip what is
+    quantized.
 
     Args:
       params: parameter tree.
-      recipe: what to do. Removing structures and finetuning are others' work and left out here.
-      masks: what is pruned already.
-      consume: empty `params` on the way, so that a leaf is freed as soon as what replaces it is there.
+      recipe: the operations. Removing structures and finetuning happen elsewhere and are skipped
+        here.
+      masks: masks of the leaves that are pruned already.
+      consume: empty `params` on the way, so that a leaf is freed as soon as its replacement exists.
 
     Raises:
-      InputError: an operation selects nothing, or a matrix does not divide into its blocks or groups.
+      InputError: an operation selects nothing, or a matrix does not divide into its blocks or
+        groups.
     """
     masks = dict(masks or {})
     quantized: dict[str, QuantizedTensor] = {}
@@ -61,16 +58,16 @@ def compress_params(
             for path, tensor in quantize(rest, operation, masks):
                 quantized[path] = tensor
                 values[path] = dequantize_leaf(tensor)
-    kept = {path: np.asarray(mask) for path, mask in flatten(masks).items()}
-    kept = {path: mask for path, mask in kept.items() if not mask.all()}
-    quantized = _with_masks(quantized, unflatten(kept))
+    # A mask that keeps everything would be stored, at one bit per weight, for nothing.
+    hosted = {path: np.asarray(mask) for path, mask in flatten(masks).items()}
+    masks = unflatten({path: mask for path, mask in hosted.items() if not mask.all()})
     for path, leaf in values.items():
         values[path] = np.asarray(jax.device_get(leaf), np.float32)
-    return Compressed(unflatten(values), quantized, unflatten(kept))
+    return Compressed(unflatten(values), _with_masks(quantized, masks), masks)
 
 
 def _zero(values: dict[str, Any], masks: Masks) -> None:
-    """Zeroes what masks prune, one leaf after the other."""
+    """Zeroes pruned weights in place, one leaf after the other."""
     for path, mask in flatten(masks).items():
         values[path] = zero_pruned(values[path], mask)
 
@@ -78,8 +75,65 @@ def _zero(values: dict[str, Any], masks: Masks) -> None:
 def _with_masks(
     quantized: Mapping[str, QuantizedTensor], masks: Masks
 ) -> dict[str, QuantizedTensor]:
-    kept = flatten(masks)
+    kept = {path: np.asarray(mask) for path, mask in flatten(masks).items() if path in quantized}
     return {
-        path: dataclasses.replace(tensor, kept=None if path not in kept else np.asarray(kept[path]))
-        for path, tensor in quantized.items()
+        path: dataclasses.replace(tensor, kept=kept.get(path)) for path, tensor in quantized.items()
     }
+
+
+def write_compressed(
+    params: Params,
+    recipe: Recipe,
+    masks: Mapping[str, Any],
+    meta: dict[str, Any],
+    tokenizer: Tokenizer,
+    workdir: Path,
+    evaluate: Callable[[Params, bool], dict[str, Any]],
+) -> dict[str, Any]:
+    """The end of every compression: writes artifact/ and compressed/ into the workdir and evaluates
+    the result.
+
+    Args:
+      params: trained parameters, pruned already where `masks` say so. The tree is emptied, so that
+        it can be freed.
+      recipe: the operations that are left, none of which trains.
+      masks: masks of the leaves that are pruned already.
+      meta: what checkpoints say about the model, with the whole recipe.
+      tokenizer: tokenizer, saved beside the model.
+      workdir: directory of the run.
+      evaluate: (parameters, whether training is over) -> numbers.
+
+    Returns:
+      the numbers of the model as the artifact stores it, its sparsity, bits and sizes.
+    """
+    path = workdir / ARTIFACT
+    model = compress_params(params, recipe, masks, consume=True)
+    if distributed.first():
+        save_artifact(path, model, meta)
+        # Twice: an artifact is meant to be moved, and a checkpoint is read where it lies.
+        for folder in (path.parent, workdir):
+            tokenizer.save(folder / tokenizer.file_name)
+        (workdir / "compressed.txt").write_text(_table(model), encoding="utf-8")
+    distributed.barrier()
+    sizes = dataclasses.asdict(measure(model, artifact=path))
+    del model  # before the same parameters are read once more
+    # The file is evaluated and not what was packed into it, so that the numbers are true of the
+    # file to the bit.
+    packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
+    saved = save_params(workdir / "compressed", 0, packed, meta)
+    return {
+        "recipe": meta["recipe"],
+        **sizes,
+        "bytes_checkpoint": directory_bytes(saved),
+        **evaluate(packed, True),
+    }
+
+
+def _table(model: Compressed) -> str:
+    """What compression did to each parameter."""
+    masks = flatten(model.masks)
+    return describe_parameters(
+        model.params,
+        pruned={path: f"{1 - np.asarray(mask).mean():.1%}" for path, mask in masks.items()},
+        bits={path: leaf_bits(model, path) for path in flatten(model.params)},
+    )

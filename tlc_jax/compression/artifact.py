@@ -1,24 +1,23 @@
-"""The packed file of a compressed model: a safetensors file that holds nothing that could be left out.
+"""The packed file of a compressed model: a safetensors file without a byte that could be left out.
 
 For a parameter at PATH it has, all little-endian:
 
     PATH         float32 values: the leaf itself, or the kept values alone where it was pruned
-    PATH:codes   instead, where it was quantised: codes less the least code, `bits` bits each, first in the lowest bits;
-                 of the kept weights alone where it was pruned
-    PATH:scale   float32 scales, and PATH:zero float32 zero points where the scheme has them; of groups of inputs where
-                 `grouped` says which axis is read in groups
+    PATH:codes   instead, where it was quantized: codes less the least code, `bits` bits each, first
+                 in the lowest bits; of the kept weights alone where it was pruned
+    PATH:scale   float32 scales, and PATH:zero float32 zero points where the scheme has them; of
+                 groups of inputs where `grouped` says which axis is split in groups
     PATH:kept    where it was pruned: one bit per position, first in the lowest bit
 
-The file's metadata is one JSON object: `format`, `shapes` and `bits` of the pruned and quantised leaves, `grouped` of
-those with groups, `metadata` from the caller (kind, model, labels, tokenizer hash, recipe, ...) and a `checksum` of it
-all. The same model gives the same bytes.
+The file's metadata is one JSON object: `format`, `shapes` and `bits` of the pruned and quantized
+leaves, `grouped` of those with groups, `metadata` from the caller (kind, model, labels, tokenizer
+hash, recipe, ...) and a `checksum` of all that. The same model gives the same bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,37 +27,34 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tlc_jax.compression import bit_packing as packing
-from tlc_jax.compression.apply import Compressed
 from tlc_jax.compression.quantize import QuantizedTensor, dequantize_leaf, lowest_code
+from tlc_jax.core import files
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
+ARTIFACT = Path("artifact") / "model.safetensors"
+"""Where a workdir has its artifact."""
 FORMAT = 1
 KEY = "tlc_jax"  # one entry: safetensors writes several in random order
+LANES = 8  # codes in a 64-bit word; also the bits that a code takes before packing
 
 
 @dataclasses.dataclass(frozen=True)
-class Artifact:
-    """What an artifact file holds.
+class Compressed:
+    """A compressed model, dense ones included.
 
     Attributes:
-      model: the compressed model, as it was saved.
-      metadata: what the caller saved beside it.
+      params: parameter tree, float32 on the host: the values that the compressed form stands for.
+        Evaluate these.
+      quantized: path -> quantized tensor, of the leaves that have one.
+      masks: the leaves that lost weights, as bool arrays on the host, True where a weight is kept.
+      metadata: what was saved beside the model in an artifact.
     """
 
-    model: Compressed
-    metadata: dict[str, Any]
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Parameter tree, float32 on the host, bit-identical to what was evaluated before saving."""
-        return self.model.params
-
-    @property
-    def masks(self) -> dict[str, Any]:
-        """Masks of the pruned leaves, True where a weight is kept."""
-        return self.model.masks
+    params: dict[str, Any]
+    quantized: dict[str, QuantizedTensor]
+    masks: dict[str, Any]
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def save_artifact(path: Path, model: Compressed, metadata: Mapping[str, Any]) -> None:
@@ -67,82 +63,97 @@ def save_artifact(path: Path, model: Compressed, metadata: Mapping[str, Any]) ->
     Args:
       path: the file; its directory is made.
       model: the compressed model. `load_artifact` gives its `params` back to the bit.
-      metadata: values that JSON can hold, added to the file's own.
+      metadata: values that JSON can represent, added to the file's own.
 
     Raises:
       OSError: the disk is full or read-only; a file that was at `path` is still there.
     """
     tensors: dict[str, np.ndarray] = {}
     shapes: dict[str, list[int]] = {}
-    bits: dict[str, int] = {}
     masks = flatten(model.masks)
     for name, leaf in flatten(model.params).items():
         mask = masks.get(name)
         if name in model.quantized:
-            tensors |= _packed(name, model.quantized[name])
-            bits[name] = model.quantized[name].bits
+            tensors |= _pack_tensor(name, model.quantized[name])
         else:
             tensors[name] = np.ascontiguousarray(leaf if mask is None else leaf[mask], np.float32)
         if mask is not None:
-            tensors[f"{name}:kept"] = packing.pack_mask(mask)
+            tensors[f"{name}:kept"] = pack_mask(mask)
         if mask is not None or name in model.quantized:
             shapes[name] = list(leaf.shape)
-    grouped = {
-        name: tensor.grouped
-        for name, tensor in model.quantized.items()
-        if tensor.grouped is not None
-    }
+    quantized = model.quantized.items()
     header = {
         "format": FORMAT,
         "shapes": shapes,
-        "bits": bits,
-        "grouped": grouped,
+        "bits": {name: tensor.bits for name, tensor in quantized},
+        "grouped": {
+            name: tensor.grouped for name, tensor in quantized if tensor.grouped is not None
+        },
         "metadata": dict(metadata),
     }
-    _write(path, tensors, _json({**header, "checksum": _checksum(header, tensors)}))
+    text = _json({**header, "checksum": _checksum(header, tensors)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.atomic(path) as temporary:
+            save_safetensors(temporary, tensors, {KEY: text})
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
 
 
-def load_artifact(path: Path) -> Artifact:
-    """Reads an artifact.
+def save_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file that others may read as the umask says."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)  # safetensors makes files that their owner alone can read
+
+
+def load_artifact(path: Path) -> Compressed:
+    """Reads an artifact; its `params` are bit-identical to those that were evaluated before saving.
 
     Raises:
-      InputError: the file is missing, truncated, damaged, of another format version or no artifact at all.
+      InputError: the file is missing, truncated, damaged, of another format version or not an
+        artifact.
     """
     header, tensors = _read(path)
     if header.get("format") != FORMAT:
         raise InputError(
-            f"{path}: artifact format {header.get('format')} is not known here; compress the model again"
+            f"{path}: artifact format {header.get('format')} is not known here; "
+            "compress the model again"
         )
     if header.pop("checksum", None) != _checksum(header, tensors):
         raise InputError(
-            f"{path}: the artifact is damaged (its checksum differs); copy it or compress the model again"
+            f"{path}: the artifact is damaged (its checksum differs); "
+            "copy it or compress the model again"
         )
-    shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
-    bits, grouped = header["bits"], header.get("grouped", {})
+    shapes, grouped = header["shapes"], header.get("grouped", {})
     masks = {
-        name.removesuffix(":kept"): packing.unpack_mask(packed, shapes[name.removesuffix(":kept")])
-        for name, packed in tensors.items()
-        if name.endswith(":kept")
+        name: unpack_mask(tensors[f"{name}:kept"], tuple(shape))
+        for name, shape in shapes.items()
+        if f"{name}:kept" in tensors
     }
     quantized = {
-        name: _unpacked(name, tensors, shapes[name], bits[name], masks.get(name), grouped.get(name))
-        for name in bits
+        name: _unpack_tensor(
+            name, tensors, tuple(shapes[name]), bits, masks.get(name), grouped.get(name)
+        )
+        for name, bits in header["bits"].items()
     }
     params = {name: dequantize_leaf(tensor) for name, tensor in quantized.items()}
     for name in (name for name in tensors if ":" not in name):
-        params[name] = _spread(tensors[name], masks[name]) if name in masks else tensors[name]
-    model = Compressed(unflatten(dict(sorted(params.items()))), quantized, unflatten(masks))
-    return Artifact(model, header["metadata"])
+        params[name] = _scatter(tensors[name], masks[name]) if name in masks else tensors[name]
+    params = unflatten(dict(sorted(params.items())))
+    return Compressed(params, quantized, unflatten(masks), header["metadata"])
 
 
-def _packed(name: str, tensor: QuantizedTensor) -> dict[str, np.ndarray]:
+def _pack_tensor(name: str, tensor: QuantizedTensor) -> dict[str, np.ndarray]:
     codes = tensor.codes.reshape(-1) if tensor.kept is None else tensor.codes[tensor.kept]
-    unsigned = codes.view(np.uint8) - np.uint8(tensor.lowest % 256)  # wraps around, as it should
-    packed = {f"{name}:codes": packing.pack(unsigned, tensor.bits), f"{name}:scale": tensor.scale}
+    lowest = lowest_code(tensor.bits, symmetric=tensor.zero is None)
+    unsigned = codes.view(np.uint8) - np.uint8(lowest % 256)  # wraps around modulo 256, as intended
+    packed = {f"{name}:codes": pack(unsigned, tensor.bits), f"{name}:scale": tensor.scale}
     return packed if tensor.zero is None else {**packed, f"{name}:zero": tensor.zero}
 
 
-def _unpacked(
+def _unpack_tensor(
     name: str,
     tensors: Mapping[str, np.ndarray],
     shape: tuple[int, ...],
@@ -152,15 +163,15 @@ def _unpacked(
 ) -> QuantizedTensor:
     zero = tensors.get(f"{name}:zero")
     count = int(np.prod(shape)) if kept is None else int(np.count_nonzero(kept))
-    unsigned = packing.unpack(tensors[f"{name}:codes"], bits, count)
-    codes = (unsigned + np.uint8(lowest_code(bits, zero is None) % 256)).view(
-        np.int8 if zero is None else np.uint8
-    )
-    codes = codes.reshape(shape) if kept is None else _spread(codes, kept)
+    unsigned = unpack(tensors[f"{name}:codes"], bits, count)
+    lowest = lowest_code(bits, symmetric=zero is None)
+    codes = (unsigned + np.uint8(lowest % 256)).view(np.int8 if zero is None else np.uint8)
+    codes = codes.reshape(shape) if kept is None else _scatter(codes, kept)
     return QuantizedTensor(codes, tensors[f"{name}:scale"], zero, bits, kept, grouped)
 
 
-def _spread(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _scatter(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """An array with `values` where `kept` is True and zeros elsewhere."""
     whole = np.zeros(kept.shape, values.dtype)
     whole[kept] = values
     return whole
@@ -178,29 +189,11 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _write(path: Path, tensors: dict[str, np.ndarray], header: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.touch()
-        mode = (
-            temporary.stat().st_mode
-        )  # as the umask has it; safetensors would let the owner alone read
-        save_file(tensors, temporary, {KEY: header})
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
         raise InputError(
-            f"{path}: no such artifact; `tlc compress` writes artifact/model.safetensors in its workdir"
+            f"{path}: no such artifact; "
+            "`tlc compress` writes artifact/model.safetensors in its workdir"
         )
     try:
         with safe_open(path, "np") as file:
@@ -215,3 +208,60 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path}: a safetensors file, but not an artifact of tlc; make one with `tlc compress`"
         )
     return header, tensors
+
+
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """uint8 codes [n], each below 2^bits, to uint8 bytes [ceil(n x bits / 8)] without gaps.
+
+    Eight codes fill `bits` bytes, the first code in the lowest bits.
+    """
+    if bits == LANES:
+        return codes.copy()
+    padded = np.zeros(-(-codes.size // LANES) * LANES, np.uint8)
+    padded[: codes.size] = codes
+    words = padded.view("<u8")
+    # Eight codes lie in the bytes of one 64-bit word. Neighboring lanes merge pairwise, in lanes of
+    # 8, 16 and 32 bits: three whole-array operations, where a loop over bits would take many times
+    # as long.
+    for lane in (8, 16, 32):
+        filled = bits * lane // LANES
+        lower = _every_other(lane, filled)
+        upper = (words >> np.uint64(lane - filled)) & (lower << np.uint64(filled))
+        words = (words & lower) | upper
+    size = -(-codes.size * bits // LANES)
+    return words.view(np.uint8).reshape(-1, LANES)[:, :bits].reshape(-1)[:size]
+
+
+def unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """The inverse of `pack`: the first `count` codes."""
+    if bits == LANES:
+        return packed[:count].copy()
+    padded = np.zeros(-(-count // LANES) * bits, np.uint8)
+    padded[: packed.size] = packed
+    words = np.zeros((padded.size // bits, LANES), np.uint8)
+    words[:, :bits] = padded.reshape(-1, bits)
+    merged = words.reshape(-1).view("<u8")
+    for lane in (32, 16, 8):
+        filled = bits * lane // LANES
+        lower = _every_other(lane, filled)
+        upper = (merged & (lower << np.uint64(filled))) << np.uint64(lane - filled)
+        merged = (merged & lower) | upper
+    return merged.view(np.uint8)[:count]
+
+
+def _every_other(lane: int, filled: int) -> np.uint64:
+    """A word with the lowest `filled` bits of every other lane set, the lowest lane included."""
+    return np.uint64(sum((2**filled - 1) << start for start in range(0, 64, 2 * lane)))
+
+
+def pack_mask(mask: np.ndarray) -> np.ndarray:
+    """A bool array of any shape to one bit an element, first element in the lowest bit, as uint8
+    bytes.
+    """
+    return np.packbits(mask.reshape(-1), bitorder="little")
+
+
+def unpack_mask(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `pack_mask`."""
+    bits = np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little")
+    return bits.view(bool).reshape(shape)

@@ -1,4 +1,4 @@
-"""Compression while a model trains: keeps pruned weights at zero, prunes gradually, rounds weights in the forward pass."""
+"""Keeps pruned weights at zero while training, prunes gradually, rounds in the forward pass."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from tlc_jax.compression.recipe import Prune, Quantize
 from tlc_jax.core.params import unflatten
 from tlc_jax.models.network import Params
 
-# Zhu & Gupta leave open when gradual pruning starts, how often it prunes and when it ends. Here: twenty times, evenly
-# over the first three quarters of the budget, so that the last quarter recovers at full sparsity.
+# Zhu & Gupta leave open when gradual pruning starts, how often it prunes and when it ends. Here:
+# twenty times, evenly over the first three quarters of the budget, so that the last quarter
+# recovers at full sparsity.
 GRADUAL_LEVELS = 20
 GRADUAL_SHARE = 0.75
 
@@ -36,7 +37,8 @@ class DuringTraining:
     Attributes:
       masks: masks of the leaves that are pruned already; these weights stay zero.
       gradual: pruning operations that happen during training, on the schedule of `sparsity_at`.
-      aware: quantize operations that the forward pass applies; gradients pass straight through them.
+      aware: quantize operations that the forward pass applies; gradients pass straight through
+        them.
     """
 
     masks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -50,20 +52,23 @@ class DuringTraining:
     def mask_transform(self, params: Params) -> optax.GradientTransformation | None:
         """The transform that keeps pruned weights at zero, or None where nothing is pruned.
 
-        It must be the last one of the optimizer's chain: weight decay and momentum, if they came after it, would move
-        weights whose gradient is zero. `params` may be abstract.
+        It must be the last one of the optimizer's chain: weight decay and momentum, if they came
+        after it, would move weights whose gradient is zero. `params` may be abstract.
         """
         masks = self.masks
         for prune in self.gradual:
-            # Gradual pruning begins with masks that keep everything: the optimizer state has its final structure from
-            # the first step on, so the compiled step and the checkpoints fit every level.
+            # Gradual pruning begins with masks that keep everything: the optimizer state has its
+            # final structure from the first step on, so the compiled step and the checkpoints fit
+            # every level.
             leaves = prunable_leaves(params, prune)
             whole = {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves.items()}
             masks = join_masks(masks, unflatten(whole))
         return mask_updates(masks) if masks else None
 
     def mask_gradient(self, gradient: Params, optimizer_state: Any) -> Params:
-        """The gradient with zeros for pruned weights, so that clipping and the reported norm ignore them."""
+        """The gradient with zeros for pruned weights, so that clipping and the reported norm ignore
+        them.
+        """
         if not (self.masks or self.gradual):
             return gradient
         return apply_masks(gradient, optax.tree.get(optimizer_state, "masks"))
@@ -75,7 +80,9 @@ class DuringTraining:
         return min(GRADUAL_LEVELS, int(GRADUAL_LEVELS * fraction / GRADUAL_SHARE))
 
     def prune_to(self, params: Params, optimizer_state: Any, level: int) -> tuple[Params, Any]:
-        """Parameters and optimizer state pruned to a level. Idempotent: it is applied again after a restart."""
+        """Parameters and optimizer state pruned to a level. Idempotent: it is applied again after a
+        restart.
+        """
         masks = optax.tree.get(optimizer_state, "masks")
         for prune in self.gradual:
             target = sparsity_at(prune.sparsity, level)
@@ -92,5 +99,7 @@ DENSE = DuringTraining()
 
 
 def sparsity_at(target: float, level: int) -> float:
-    """Zhu & Gupta (2017): s_f + (s_i - s_f) (1 - t)^3 from s_i = 0 on; fast while much is redundant, slow later."""
+    """Zhu & Gupta (2017): s_f + (s_i - s_f) (1 - t)^3 from s_i = 0 on; fast while much is
+    redundant, slow later.
+    """
     return target * (1 - (1 - level / GRADUAL_LEVELS) ** 3)

@@ -1,4 +1,4 @@
-"""What compression does to each matrix of a model: how far it is from what it was, and a model with it alone."""
+"""The error of each matrix of a compressed model, and the model with one matrix compressed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tlc_jax.compression.scope import EMBEDDING, compressible, output_axis
+from tlc_jax.compression.scope import EMBEDDING, Params, compressible, output_axis
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import Rule, flatten, select
-
-Params = Mapping[str, Any]
 
 KINDS: tuple[Rule, ...] = (
     (r"blocks/attention/(query|key|value)/kernel", "attention in"),
@@ -34,7 +32,7 @@ _NAMES = {
     "ffn/down": "FFN out",
     "mlm_head/dense": "language head",
 }
-"""What matrices are called in figures, in the order in which they come."""
+"""Names of matrices in figures, in the order in which figures show them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +40,12 @@ class Matrix:
     """One matrix of a model.
 
     Attributes:
-      path: of the parameter that it is, or is a part of.
+      path: path of the parameter that it is, or is a part of.
       kind: a value of `KINDS`.
-      name: what tells it from others of its layer, such as "query" or "FFN in".
-      layer: from 1; None where it is in no layer, or in all of them (shared).
-      index: its place in a stack of layers; None where there is no stack.
+      name: name among the matrices of its layer, such as "query" or "FFN in".
+      layer: number of its layer, from 1; None for a matrix outside of the layers or shared by all
+        of them.
+      index: its index in a stack of layers; None where there is no stack.
     """
 
     path: str
@@ -63,14 +62,15 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True)
 class MatrixError:
-    """The difference between a matrix and what compression made of it.
+    """The difference between a matrix and its compressed form.
 
     Attributes:
-      norms: float64 [outputs], the L2 norm of the difference of each output row: of all weights that lead to one
-        output of a dense layer (a column of our [in, out] kernels), or of one embedding. Of the statistics that could
-        be meant by paper 1's figure 9 it is the one under which its medians make sense: twice as large for the second
-        feed-forward matrix, whose rows are four times as long.
-      relative: the norm of the whole difference over the norm of the matrix.
+      norms: float64 [outputs], the L2 norm of the difference of each output row: of all weights
+        that lead to one output of a dense layer (a column of our [in, out] kernels), or of one
+        embedding. Of the statistics that paper 1's figure 9 could mean it is the one that explains
+        its medians: twice as large for the second feed-forward matrix, whose rows are four times as
+        long.
+      relative: norm of the whole difference over the norm of the matrix.
     """
 
     matrix: Matrix
@@ -78,42 +78,38 @@ class MatrixError:
     relative: float
 
     def row(self) -> dict[str, Any]:
-        """For a table."""
-        least, first, median, third, greatest = np.quantile(
-            self.norms, (0, 0.25, 0.5, 0.75, 1)
-        ).tolist()
+        """Its numbers for a table."""
+        names = ("least", "first_quartile", "median", "third_quartile", "greatest")
+        quartiles = np.quantile(self.norms, (0, 0.25, 0.5, 0.75, 1)).tolist()
         matrix = self.matrix
         return {
-            "path": matrix.path, "kind": matrix.kind, "layer": matrix.layer, "outputs": len(self.norms),
-            "least": least, "first_quartile": first, "median": median, "third_quartile": third, "greatest": greatest,
-            "mean": float(self.norms.mean()), "relative": self.relative,
-        }  # fmt: skip
+            **{"path": matrix.path, "kind": matrix.kind, "layer": matrix.layer},
+            "outputs": len(self.norms),
+            **dict(zip(names, quartiles, strict=True)),
+            "mean": float(self.norms.mean()),
+            "relative": self.relative,
+        }
 
 
 def matrices(params: Params, compressed: Params, layers: int) -> list[Matrix]:
     """The matrices that compression changed, embeddings first, then layer by layer, then heads.
 
     Args:
-      params: of an encoder.
+      params: parameters of an encoder.
       compressed: the same after compression.
-      layers: of the model, which may share its parameters among them.
+      layers: number of layers of the model, which may share their parameters.
 
     Raises:
-      InputError: the compressed parameters are of other shapes, or nothing was changed.
+      InputError: the compressed parameters have other shapes, or nothing was changed.
     """
     before, after = flatten(params), flatten(compressed)
-    if {path: leaf.shape for path, leaf in before.items()} != {
-        path: leaf.shape for path, leaf in after.items()
-    }:
+    shapes = [{path: leaf.shape for path, leaf in leaves.items()} for leaves in (before, after)]
+    if shapes[0] != shapes[1]:
         raise InputError(
             "this recipe changes the shape of the model: its matrices cannot be compared one by one"
         )
     scope = compressible(params, embeddings=True)
-    changed = [
-        p
-        for p in before
-        if scope[p] and not np.array_equal(np.asarray(before[p]), np.asarray(after[p]))
-    ]
+    changed = [p for p in before if scope[p] and not np.array_equal(before[p], after[p])]
     if not changed:
         raise InputError("this recipe changes no matrix of the model: name another one in recipe")
     kinds = select(KINDS, before, default="other")
@@ -142,26 +138,22 @@ def _place(matrix: Matrix) -> tuple[int, int, int]:
 
 
 def errors(found: Sequence[Matrix], params: Params, compressed: Params) -> list[MatrixError]:
-    """How far each matrix is from what it was."""
+    """How far each matrix is from the original."""
     before, after = flatten(params), flatten(compressed)
     return [_error(matrix, matrix.of(before), matrix.of(after)) for matrix in found]
 
 
 def _error(matrix: Matrix, before: np.ndarray, after: np.ndarray) -> MatrixError:
-    difference = before.astype(np.float64) - after
-    squares = np.sum(difference**2, axis=-2 if output_axis(matrix.path) == -1 else -1)
-    whole = float(np.sum(before.astype(np.float64) ** 2))
-    return MatrixError(
-        matrix, np.sqrt(squares), float(np.sqrt(squares.sum() / whole)) if whole else 0.0
-    )
+    exact = before.astype(np.float64)
+    squares = np.sum((exact - after) ** 2, axis=-2 if output_axis(matrix.path) == -1 else -1)
+    whole = float(np.sum(exact**2))
+    relative = float(np.sqrt(squares.sum() / whole)) if whole else 0.0
+    return MatrixError(matrix, np.sqrt(squares), relative)
 
 
 def with_one(matrix: Matrix, params: Params, compressed: Params) -> np.ndarray:
-    """The parameter that a matrix belongs to, with that matrix compressed and all others of its stack as they were."""
-    before, after = (
-        np.asarray(flatten(params)[matrix.path]),
-        np.asarray(flatten(compressed)[matrix.path]),
-    )
+    """The parameter that a matrix belongs to, with that matrix alone compressed."""
+    before, after = (np.asarray(flatten(tree)[matrix.path]) for tree in (params, compressed))
     if matrix.index is None:
         return after
     leaf = before.copy()

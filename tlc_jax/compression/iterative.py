@@ -1,68 +1,106 @@
-"""Pruning a trained model in rounds, with training in between until it is as accurate as before."""
+"""Iterative magnitude pruning, the main algorithm of paper 1: prune a little, finetune, repeat.
+
+    for each sparsity of 15 %, 30 %, ..., target:
+        prune to that sparsity
+        finetune until 99.5 % of the dense model's accuracy is reached, or for one epoch
+
+Where the paper is silent: finetuning keeps the optimizer settings of the run, its schedule is
+stretched over the epoch that a round may take, and weights that one round prunes stay pruned in the
+next.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tlc_jax.compression.during_training import DuringTraining
-from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks, schedule
+from tlc_jax.compression.during_training import DENSE, DuringTraining
+from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks
 from tlc_jax.compression.recipe import Operation, Prune, Recipe, format_recipe
 from tlc_jax.config import Budget, Config, to_dict
-from tlc_jax.core import distributed as processes
-from tlc_jax.models.network import Params
-from tlc_jax.runs import session
-from tlc_jax.tasks.base import TaskRun
+from tlc_jax.core import distributed
+from tlc_jax.core.files import Lock
+from tlc_jax.core.mesh import Placement
+from tlc_jax.models.network import Network, Params
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params, save_params
-from tlc_jax.training.loop import train
-
-Work = TaskRun
+from tlc_jax.training.loop import Task, train
 
 
-class Recovery:
-    """Iterative magnitude pruning with recovery (paper 1: 15 % a round, 99.5 % of the accuracy, one epoch at most).
+class Trainable(Protocol):
+    """What pruning needs of a task: a network with its data, which can be trained and evaluated.
 
-    Where the paper is silent: recovery runs with finetuning's own optimizer settings, its schedule stretched over the
-    epoch that a round may take; weights pruned in one round stay pruned in the next.
+    Attributes:
+      config: settings of the run.
+      network: network whose parameters are pruned.
+      placement: placement of arrays on devices.
+      goal: name of the headline metric in what `evaluate` returns; higher is better.
+    """
 
-    What a round leaves depends on what was done before it and not on the recipe's target, so recipes that prune one
-    model to several sparsities share their rounds where compress.cache is set. Finished rounds are not done again.
+    config: Config
+    network: Network
+    placement: Placement
+    goal: str
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Training steps that pass over the training data once."""
+
+    def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
+        """Metrics of the parameters; `final` says that training is over."""
+
+    def task(
+        self,
+        init: Callable[[], Params],
+        during_training: DuringTraining = DENSE,
+        seed: int | None = None,
+    ) -> Task:
+        """The training task from `init()` on."""
+
+
+class IterativePruning:
+    """Prunes one model round by round, with training in between.
+
+    The result of a round depends on what was done before it and not on the recipe's target, so
+    recipes that prune one model to several sparsities share their rounds where compress.cache is
+    set. Finished rounds are not repeated.
 
     Attributes:
       history: what each round did, the dense model first.
     """
 
-    def __init__(self, work: Work, workdir: Path, origin: str, dense: float):
-        """`origin` says what model this is, and `dense` is the accuracy to come back to."""
-        self.work, self.workdir, self.origin = work, workdir, origin
-        self.settings = work.config.compress
-        self.goal = self.settings.recover * dense
-        self.history: list[dict[str, Any]] = [{"sparsity": 0.0, work.goal: dense, "steps": 0}]
+    def __init__(self, run: Trainable, workdir: Path, origin: str, dense: float):
+        """Prepares to prune.
+
+        Args:
+          run: the model's task.
+          workdir: directory of the run.
+          origin: identifies the model before pruning; models of one origin share rounds.
+          dense: headline metric of the dense model.
+        """
+        self.run, self.workdir, self.origin = run, workdir, origin
+        self.settings = run.config.compress
+        self.target = self.settings.recover * dense
+        self.history: list[dict[str, Any]] = [{"sparsity": 0.0, run.goal: dense, "steps": 0}]
         self._done: list[Operation] = []
 
-    def removed(self, params: Params, removes: Sequence[Operation]) -> Params:
-        """Recovers from structures having been taken out."""
-        self._done += removes
-        with self._directory(self._done) as directory:
-            params, numbers = self._round(directory, 0, params, {})
-        self.history.append({"sparsity": 0.0, **numbers})
-        return params
-
-    def pruned(
+    def prune(
         self, params: Params, masks: dict[str, Any], prune: Prune
     ) -> tuple[Params, dict[str, Any]]:
-        """Prunes round by round: parameters and masks, which join those that were there."""
-        any_target = dataclasses.replace(prune, sparsity=0.0, block=0) if not prune.block else prune
-        with self._directory([*self._done, any_target]) as directory:
-            rounds = (
-                (prune.sparsity,) if prune.block else schedule(prune.sparsity, self.settings.step)
-            )
+        """Prunes and finetunes, round by round; returns parameters and the masks joined with those
+        given.
+        """
+        block = prune.block
+        rounds = (prune.sparsity,) if block else schedule(prune.sparsity, self.settings.step)
+        # Rounds are shared by all targets, so their name leaves the target out.
+        named = prune if block else dataclasses.replace(prune, sparsity=0.0)
+        with self._directory([*self._done, named]) as directory:
             for sparsity in rounds:
                 masks = join_masks(masks, magnitude_masks(params, prune, sparsity))
                 params, numbers = self._round(directory, round(1000 * sparsity), params, masks)
@@ -70,75 +108,87 @@ class Recovery:
         self._done.append(prune)
         return params, masks
 
+    def recover_from_removal(self, params: Params, removes: Sequence[Operation]) -> Params:
+        """Finetunes a model whose structures have just been taken out."""
+        self._done += removes
+        with self._directory(self._done) as directory:
+            params, numbers = self._round(directory, 0, params, {})
+        self.history.append({"sparsity": 0.0, **numbers})
+        return params
+
     def _round(
         self, directory: Path, number: int, params: Params, masks: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
-        """One round, or what was kept of it."""
-        kept = directory / "kept"
-        if number in complete_steps(kept):
-            return read_params(kept, number, self.work.network.abstract()), read_meta(kept, number)[
-                "round"
-            ]
-        params, numbers = self._recover(
-            directory / str(number), number, apply_masks(params, masks), masks
-        )
-        save_params(kept, number, params, {"round": numbers})
-        session.discard(directory / str(number))
+        """One round, or its stored result."""
+        stored, unfinished = directory / "kept", directory / str(number)
+        if number in complete_steps(stored):
+            params = read_params(stored, number, self.run.network.abstract())
+            return params, read_meta(stored, number)["round"]
+        params, numbers = self._finetune(unfinished, number, apply_masks(params, masks), masks)
+        save_params(stored, number, params, {"round": numbers})
+        if distributed.first():
+            shutil.rmtree(unfinished, ignore_errors=True)
         return params, numbers
 
-    def _recover(
+    def _finetune(
         self, workdir: Path, number: int, params: Params, masks: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
-        name = self.work.goal
-        reached = self.work.evaluate(params, False)[name]
-        pruned = {f"{name}_pruned": reached, name: reached, "steps": 0, "stopped_by": "target"}
-        if self.settings.recover == 0 or reached >= self.goal:
-            return params, pruned
-        config = self.work.config
-        every = max(1, round(self.work.steps_per_epoch / self.settings.recover_evals))
+        """Trains until the target is reached again, or for compress.recover_epochs."""
+        name, settings, config = self.run.goal, self.settings, self.run.config
+        pruned = self.run.evaluate(params, False)[name]
+        numbers = {f"{name}_pruned": pruned, name: pruned, "steps": 0, "stopped_by": "target"}
+        if settings.recover == 0 or pruned >= self.target:
+            return params, numbers
+        every = max(1, round(self.run.steps_per_epoch / settings.recover_evals))
+        # With a seed of its own, each round sees the examples in another order and drops out other
+        # activations.
         config = dataclasses.replace(
             config,
-            seed=config.seed
-            + number,  # other examples come first in each round, and others are dropped out
-            budget=Budget(epochs=self.settings.recover_epochs),
+            seed=config.seed + number,
+            budget=Budget(epochs=settings.recover_epochs),
             eval=dataclasses.replace(config.eval, every_seconds=0.0, every_steps=every),
         )
         task = dataclasses.replace(
-            self.work.task(lambda: params, DuringTraining(masks), config.seed),
-            enough=lambda metrics: metrics[name] >= self.goal,
+            self.run.task(lambda: params, DuringTraining(masks), config.seed),
+            enough=lambda metrics: metrics[name] >= self.target,
         )
         workdir.mkdir(parents=True, exist_ok=True)
-        outcome = train(task, config, workdir, self.work.placement)
-        numbers = {key: outcome.numbers[key] for key in (name, "steps", "stopped_by")}
+        outcome = train(task, config, workdir, self.run.placement)
+        numbers |= {key: outcome.numbers[key] for key in (name, "steps", "stopped_by")}
         numbers["seconds"] = outcome.numbers["seconds"]["train"]
-        return self.work.placement.gather(outcome.params), {**pruned, **numbers}
+        return self.run.placement.gather(outcome.params), numbers
 
     @contextmanager
     def _directory(self, operations: Sequence[Operation]) -> Iterator[Path]:
-        """Where rounds are kept, for this run alone while it is at them: in compress.cache, or else in the workdir."""
-        config = self.work.config
+        """The directory of a model's rounds, for this run alone until it is done with them.
+
+        It lies in compress.cache, or else in the workdir.
+        """
+        config = self.run.config
         text = format_recipe(Recipe(tuple(operations)))
         name = hashlib.sha256(_identity(config, self.origin, text).encode()).hexdigest()[:16]
-        directory = (
-            Path(config.compress.cache) if config.compress.cache else self.workdir / "rounds"
-        ) / name
+        cache = config.compress.cache
+        directory = (Path(cache) if cache else self.workdir / "rounds") / name
         directory.mkdir(parents=True, exist_ok=True)
-        with (directory / ".lock").open("w") as lock:
-            if processes.first():
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            processes.barrier()
+        # Process 0 waits for other runs on behalf of all processes of this one.
+        with Lock(directory / ".lock") if distributed.first() else nullcontext():
+            distributed.barrier()
             yield directory
 
 
+def schedule(target: float, step: float) -> tuple[float, ...]:
+    """The sparsity after each round of iterative pruning: step, 2 x step, ..., target (paper 1:
+    0.15, 0.30, ...).
+    """
+    rounds = math.ceil(target / step - 1e-9)
+    return (*(round(index * step, 10) for index in range(1, rounds)), target) if rounds else ()
+
+
 def _identity(config: Config, origin: str, operations: str) -> str:
-    """All that decides what rounds leave."""
+    """Everything that decides the result of rounds, as text."""
     settings = to_dict(config)
-    decides = {
-        name: settings[name]
-        for name in ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
-    }
-    decides["eval"] = {name: value for name, value in decides["eval"].items() if name != "latency"}
-    decides["data"] = {
-        name: value for name, value in decides["data"].items() if name not in ("cache", "dir")
-    }
+    names = ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
+    decides = {name: settings[name] for name in names}
+    for section, name in (("eval", "latency"), ("data", "cache"), ("data", "dir")):
+        decides[section] = {k: v for k, v in decides[section].items() if k != name}
     return json.dumps([origin, operations, decides], sort_keys=True, default=list)

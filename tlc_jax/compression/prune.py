@@ -1,12 +1,11 @@
-"""Magnitude pruning: which weights become zero, and what keeps them there while training goes on.
+"""Magnitude pruning: which weights become zero, and what keeps them at zero while training goes on.
 
-Masks are a nested dict like the parameters holding the pruned leaves alone: bool arrays, True where a weight is kept.
+Masks are a nested dict like the parameters with the pruned leaves alone: bool arrays, True where a
+weight is kept.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -24,54 +23,32 @@ from tlc_jax.core.params import flatten, unflatten
 Masks = Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Sparsity:
-    """How much of a model is pruned.
-
-    Attributes:
-      nonzero: parameters that pruning left, of all parameters.
-      in_scope: parameters in leaves that have a mask.
-      total: all parameters.
-    """
-
-    nonzero: int
-    in_scope: int
-    total: int
-
-    @property
-    def over_scope(self) -> float:
-        """Pruned share of the parameters in scope."""
-        return (self.total - self.nonzero) / self.in_scope if self.in_scope else 0.0
-
-    @property
-    def over_all(self) -> float:
-        """Pruned share of all parameters."""
-        return (self.total - self.nonzero) / self.total
-
-
 class MaskState(NamedTuple):
-    """State of `mask_updates`. Holding the masks there makes them inputs of a jitted step, saved with the rest."""
+    """State of `mask_updates`. Masks kept there are inputs of a jitted step and are saved with the
+    rest.
+    """
 
     masks: Masks
 
 
-def schedule(target: float, step: float) -> tuple[float, ...]:
-    """The sparsity after each round of iterative pruning: step, 2 x step, ..., target (paper 1: 0.15, 0.30, ...)."""
-    rounds = math.ceil(target / step - 1e-9)
-    return (*(round(index * step, 10) for index in range(1, rounds)), target) if rounds else ()
+def prunable_leaves(params: Params, prune: Prune) -> dict[str, Any]:
+    """The leaves that a pruning operation may prune, by path."""
+    scope = prunable(params, prune.embeddings, prune.only)
+    return {path: leaf for path, leaf in flatten(params).items() if scope[path]}
 
 
 def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None) -> dict[str, Any]:
-    """Masks that remove the round(sparsity x n) weights of smallest magnitude of each group of n, exactly.
+    """Masks that remove the round(sparsity x n) weights of smallest magnitude of each group of n,
+    exactly.
 
-    A group is what `prune.scope` says (a stacked kernel [L, in, out] is L matrices), or a block of N:M pruning. Equal
-    magnitudes go in order of path, layer and position. A weight that is zero already is masked beyond that number too,
-    so pruning in rounds never revives one.
+    A group is what `prune.scope` says (a stacked kernel [L, in, out] is L matrices), or a block of
+    N:M pruning. Equal magnitudes go in order of path, layer and position. Weights that are zero
+    already are masked in addition, so pruning in rounds never revives one.
 
     Args:
       params: parameter tree, sharded in any way over one set of devices; masks are sharded alike.
       prune: the operation.
-      sparsity: the target of this round, in [0, 1); None: `prune.sparsity`.
+      sparsity: the target of this round, in [0, 1); None means `prune.sparsity`.
 
     Raises:
       InputError: nothing is in scope, or a matrix does not divide into blocks.
@@ -89,7 +66,7 @@ def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None)
 
 
 def _groups(weights: Mapping[str, Any], scope: str) -> np.ndarray:
-    """The group of each matrix of `weights`, numbered from 0: all in one, each alone, or those of a layer together."""
+    """The number, from 0, of the group that each matrix of `weights` belongs to."""
     matrices = [
         (path, layer)
         for path, leaf in weights.items()
@@ -99,7 +76,8 @@ def _groups(weights: Mapping[str, Any], scope: str) -> np.ndarray:
         return np.zeros(len(matrices), np.int64)
     if scope == "tensor":
         return np.arange(len(matrices))
-    # The layers of an encoder and of a decoder are different ones, and a matrix outside of any is on its own.
+    # An encoder's layer 1 is not a decoder's layer 1, and a matrix outside of the layers is a group
+    # of its own.
     layers = [
         (p.partition("blocks/")[0] if weights[p].ndim == 3 else p, layer) for p, layer in matrices
     ]
@@ -110,22 +88,22 @@ def _groups(weights: Mapping[str, Any], scope: str) -> np.ndarray:
 def _mask_along(path: str, leaf: jax.Array, block: int, share: float) -> jax.Array:
     """Prunes each output by itself, or in blocks of consecutive inputs."""
     axis = leaf.ndim + input_axis(path)
-    inputs = leaf.shape[axis]
-    if inputs % (block or inputs):
+    size = block or leaf.shape[axis]
+    if leaf.shape[axis] % size:
         raise InputError(
-            f"recipe: {path} has {inputs} inputs, which blocks of {block} do not divide: leave it out"
+            f"recipe: {path} has {leaf.shape[axis]} inputs, "
+            f"which blocks of {block} do not divide: leave it out"
         )
-    size = block or inputs
     blocks = jnp.reshape(leaf, (*leaf.shape[:axis], -1, size, *leaf.shape[axis + 1 :]))
     mask = keep_largest_along(blocks, round(share * size), axis + 1).reshape(leaf.shape)
     return jax.device_put(mask, leaf.sharding) if isinstance(leaf, jax.Array) else mask
 
 
 def masks_from_zeros(params: Params, prunes: Iterable[Prune]) -> dict[str, Any]:
-    """The masks of a pruned checkpoint: every weight in scope that is zero is taken to be pruned.
+    """The masks of a pruned checkpoint: every zero weight in scope counts as pruned.
 
-    In a checkpoint that was quantised too, survivors that were rounded to zero count as pruned; an artifact stores the
-    masks themselves.
+    In a checkpoint that was quantized too, survivors that were rounded to zero count as pruned; an
+    artifact stores the masks themselves.
     """
     return unflatten(
         {
@@ -151,7 +129,8 @@ def restrict_masks(masks: Masks, params: Params) -> dict[str, Any]:
 
 
 def apply_masks(params: Params, masks: Masks) -> dict[str, Any]:
-    """`params` with pruned weights set to zero (and -0.0 to 0.0 among the pruned leaves). Works on gradients as well.
+    """`params` with pruned weights set to zero (and -0.0 to 0.0 among the pruned leaves). Works on
+    gradients as well.
 
     Raises:
       KeyError: a mask belongs to no parameter.
@@ -162,11 +141,21 @@ def apply_masks(params: Params, masks: Masks) -> dict[str, Any]:
     return unflatten(flat)
 
 
-def mask_updates(masks: Masks) -> optax.GradientTransformation:
-    """Sets the updates of pruned weights to zero. As the last transform of a chain it keeps them exactly zero.
+@jax.jit
+def zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
+    """One leaf with pruned weights set to zero."""
+    # Multiplying by the mask would leave -0.0 where a negative weight was, and an artifact stores
+    # no sign of a zero: what is read back would not be what was evaluated, to the bit.
+    return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
 
-    Masking gradients instead does not: momentum and weight decay move a weight whose gradient is zero. Where gradients
-    are clipped or their noise is measured, mask them before that as well (`apply_masks`).
+
+def mask_updates(masks: Masks) -> optax.GradientTransformation:
+    """Sets the updates of pruned weights to zero. As the last transform of a chain it keeps them
+    exactly zero.
+
+    Masking gradients instead does not: momentum and weight decay move a weight whose gradient is
+    zero. Where gradients are clipped or their noise is measured, mask them before that as well
+    (`apply_masks`).
     """
 
     def init(params: optax.Params) -> MaskState:
@@ -183,46 +172,22 @@ def mask_updates(masks: Masks) -> optax.GradientTransformation:
 
 
 def clear_moments(opt_state: Any, masks: Masks) -> Any:
-    """An optimizer state for new masks: everything in it that mirrors a pruned leaf is zeroed where that is pruned.
+    """An optimizer state for new masks: everything in it that mirrors a pruned leaf is zeroed where
+    that is pruned.
 
-    So are Adam's moments, any momentum, and the masks that `mask_updates` holds: masks only ever lose weights, so the
-    old mask zeroed under the new one is the new one.
+    That covers Adam's moments, any momentum, and the masks of `mask_updates`: masks only ever lose
+    weights, so the old mask zeroed under the new one is the new one.
     """
     flat = flatten(masks)
 
     def clear(key_path: tuple[Any, ...], leaf: Any) -> Any:
+        # A moment lies at (transform, field, *path of its parameter), with any number of keys in
+        # front: the first suffix of the path that has a mask names the parameter.
         names = [key.key for key in key_path if isinstance(key, jax.tree_util.DictKey)]
-        mask = next(
-            (
-                flat[path]
-                for start in range(len(names))
-                if (path := "/".join(names[start:])) in flat
-            ),
-            None,
-        )
+        suffixes = ("/".join(names[start:]) for start in range(len(names)))
+        mask = next((flat[path] for path in suffixes if path in flat), None)
         if mask is None or jnp.shape(leaf) != mask.shape:
             return leaf
         return jnp.where(mask, leaf, jnp.zeros_like(leaf))
 
     return jax.tree_util.tree_map_with_path(clear, opt_state)
-
-
-def sparsity(params: Params, masks: Masks) -> Sparsity:
-    """Counts of a model under masks."""
-    flat = flatten(masks)
-    in_scope = sum(mask.size for mask in flat.values())
-    total = sum(leaf.size for leaf in flatten(params).values())
-    pruned = in_scope - sum(int(jnp.count_nonzero(mask)) for mask in flat.values())
-    return Sparsity(nonzero=total - pruned, in_scope=in_scope, total=total)
-
-
-@jax.jit
-def zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
-    """One leaf with pruned weights set to zero."""
-    return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
-
-
-def prunable_leaves(params: Params, prune: Prune) -> dict[str, Any]:
-    """The leaves that a pruning operation may prune, by path."""
-    scope = prunable(params, prune.embeddings, prune.only)
-    return {path: leaf for path, leaf in flatten(params).items() if scope[path]}

@@ -1,11 +1,13 @@
-"""Uniform quantisation of weights, leaf by leaf. The only module that calls AQT.
+"""Uniform quantization of weights, leaf by leaf. The only module that calls AQT.
 
-Codes are found on the device where the weights lie. Values are computed from codes in numpy alone, one rounding per
-operation: XLA may fuse a product and a sum, and an artifact must give back to the bit what was evaluated.
+Codes are found on the device where the weights lie. Values are computed from codes in NumPy alone,
+one rounding per operation: XLA may fuse a product and a sum, and an artifact must give back to the
+bit what was evaluated.
 
-Kernels [L, in, out] have scales [L, 1, out] per channel or [L, 1, 1] per tensor, embeddings [rows, width] have
-[rows, 1] or [1, 1]. With groups of g inputs the axis of inputs is read as two, [.., in / g, g, ..], and scales have
-length 1 along the second: [L, in / g, 1, out] and [rows, width / g, 1]. Biases and normalisation stay float32.
+Kernels [L, in, out] have scales [L, 1, out] per channel or [L, 1, 1] per tensor, embeddings [rows,
+width] have [rows, 1] or [1, 1]. With groups of g inputs the axis of inputs is split in two, [.., in
+/ g, g, ..], and scales have length 1 along the second: [L, in / g, 1, out] and [rows, width / g,
+1]. Biases and normalization stay float32.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from tlc_jax.compression.thresholds import nonzero, value_of_rank
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
-# Shares of the full range that `range=mse` tries, the whole first: of equal errors the wider range wins.
+# Shares of the full range that `range=mse` tries, the whole first: of equal errors the wider range
+# wins.
 CLIPPING = tuple(round(1 - 0.04 * step, 2) for step in range(20))
 
 
@@ -34,16 +37,18 @@ CLIPPING = tuple(round(1 - 0.04 * step, 2) for step in range(20))
 class QuantizedTensor:
     """A weight matrix, or a stack of them, as small integers, on the host.
 
-    Its values are scale x code (`zero` is None: AQT's symmetric scheme), or scale x code + zero (paper 1's scheme), and
-    0.0 where `kept` is False.
+    Its values are scale x code (`zero` is None: AQT's symmetric scheme), or scale x code + zero
+    (paper 1's scheme), and 0.0 where `kept` is False.
 
     Attributes:
-      codes: AQT: int8 in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. Minimum to maximum: uint8 in [0, 2^bits - 1].
-      scale: float32, broadcasts against codes, or against codes read in groups.
+      codes: AQT: int8 in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. Minimum to maximum: uint8 in [0,
+        2^bits - 1].
+      scale: float32, broadcasts against codes, or against codes split in groups.
       zero: float32, the shape of `scale`: the value of code 0; or None.
       bits: bits of a code.
       kept: bool, False where a weight was pruned; None where none was.
-      grouped: the axis of codes, counted from the front, that is read in groups; None: there are no groups.
+      grouped: the axis of codes, counted from the front, that is split in groups; None without
+        groups.
     """
 
     codes: np.ndarray
@@ -53,61 +58,51 @@ class QuantizedTensor:
     kept: np.ndarray | None = None
     grouped: int | None = None
 
-    @property
-    def lowest(self) -> int:
-        """The least code there may be."""
-        return lowest_code(self.bits, symmetric=self.zero is None)
-
 
 def lowest_code(bits: int, symmetric: bool) -> int:
+    """The least code that a scheme uses."""
     return 1 - 2 ** (bits - 1) if symmetric else 0
 
 
 def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> QuantizedTensor:
-    """Quantises one leaf.
+    """Quantizes one leaf.
 
     Args:
-      path: of the leaf: it says which axes are inputs and outputs.
+      path: path of the leaf; it says which axes are inputs and outputs.
       w: float32 weights [.., rows, columns], pruned ones zero.
-      how: the operation, whose `embeddings` and `only` mean nothing here.
-      kept: bool mask of w's shape, False where pruned; None: nothing is.
+      how: the operation, whose `embeddings` and `only` are ignored here.
+      kept: bool mask of w's shape, False where pruned; None where nothing is.
 
-    With "aqt" a pruned zero has code 0. With "minmax" zero is not on the grid: the range is that of the kept weights,
-    and `kept` restores zeros. Channels without any spread stay finite in both.
+    With "aqt" a pruned zero has code 0. With "minmax" zero is not on the grid: the range is that of
+    the kept weights, and `kept` restores zeros. Channels without any spread stay finite in both.
 
     Raises:
       InputError: its inputs do not divide into groups.
     """
     grid = _Grid.of(path, w.shape, how)
-    split = [None if x is None else jnp.reshape(x, grid.shape) for x in (w, kept)]
-    low, high = _bounds(*split, how, grid.axes)
+    split, split_kept = (None if x is None else jnp.reshape(x, grid.shape) for x in (w, kept))
+    low, high = grid.bounds(split, split_kept)
     zero = None
     if how.scheme == "aqt":
-        codes, scale = _aqt(split[0], how.bits, grid.axes, high)
+        codes, scale = grid.aqt(split, high)
     else:
         low, high = (np.asarray(bound) for bound in (low, high))
-        # Divided in numpy: XLA would multiply by an inexact reciprocal of the constant.
+        # Divided in NumPy: XLA would multiply by an inexact reciprocal of the constant.
         scale, zero = (high - low) / np.float32(2**how.bits - 1), low
-        codes = _minmax_codes(*split, zero, scale, 2**how.bits - 1)
-    return QuantizedTensor(
-        np.asarray(codes).reshape(w.shape),
-        np.asarray(scale),
-        zero,
-        how.bits,
-        None if kept is None else np.asarray(kept),
-        grid.grouped,
-    )
+        codes = _minmax_codes(split, split_kept, zero, scale, 2**how.bits - 1)
+    codes = np.asarray(codes).reshape(w.shape)
+    kept = None if kept is None else np.asarray(kept)
+    return QuantizedTensor(codes, np.asarray(scale), zero, how.bits, kept, grid.grouped)
 
 
 def dequantize_leaf(q: QuantizedTensor) -> np.ndarray:
-    """The float32 values of a quantised leaf; zeros have no sign."""
+    """The float32 values of a quantized leaf; zeros have no sign."""
     values = q.codes.astype(np.float32)
     in_groups = values
-    if q.grouped is not None:
-        at = q.grouped
-        in_groups = values.reshape(
-            *values.shape[:at], q.scale.shape[at], -1, *values.shape[at + 1 :]
-        )
+    if (at := q.grouped) is not None:
+        shape = values.shape
+        in_groups = values.reshape(*shape[:at], q.scale.shape[at], -1, *shape[at + 1 :])
+    # In place, on a view of `values`: a large embedding exists once.
     in_groups *= q.scale
     if q.zero is not None:
         in_groups += q.zero
@@ -119,12 +114,15 @@ def dequantize_leaf(q: QuantizedTensor) -> np.ndarray:
 def quantize(
     flat: dict[str, Any], how: Quantize, masks: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[str, QuantizedTensor]]:
-    """Quantises the matrices in scope, one after the other: (path, quantised tensor).
+    """Quantizes the matrices in scope, one after the other: (path, quantized tensor).
+
+    One leaf at a time, because AQT holds several float32 copies of what it quantizes: of a leaf
+    they fit beside the model, of a whole tree they would not.
 
     Args:
       flat: path -> leaf. It is emptied on the way, so that leaves can be freed.
       how: the operation.
-      masks: what is pruned.
+      masks: masks of the leaves that are pruned.
 
     Raises:
       InputError: nothing is in scope, or a matrix does not divide into groups.
@@ -134,7 +132,8 @@ def quantize(
     for path in list(flat):
         leaf = flat.pop(path)
         if scope[path] and how.bits != FLOAT_BITS:
-            # A sum of squares depends on how a leaf is split over devices; on one device it is always the same.
+            # A sum of squares depends on how a leaf is split over devices; on one device it is
+            # always the same.
             whole = jax.device_get(leaf) if how.range == "mse" else leaf
             yield path, quantize_leaf(path, whole, how, kept.get(path))
 
@@ -142,7 +141,8 @@ def quantize(
 def round_weights(params: Params, operations: Sequence[Quantize]) -> dict[str, Any]:
     """Weights rounded as `quantize` does up to float rounding, for use inside a jitted step.
 
-    Gradients pass straight through the rounding (Bengio et al., 2013). Weights that are zero stay so.
+    Gradients pass straight through the rounding (Bengio et al., 2013). Weights that are zero stay
+    zero.
     """
     flat = flatten(params)
     done: set[str] = set()
@@ -158,14 +158,21 @@ def round_weights(params: Params, operations: Sequence[Quantize]) -> dict[str, A
 def _rounded(path: str, w: jax.Array, how: Quantize) -> jax.Array:
     grid = _Grid.of(path, w.shape, how)
     split, kept = jnp.reshape(w, grid.shape), jnp.reshape(nonzero(w), grid.shape)
-    low, high = _bounds(split, kept, how, grid.axes)
-    return jnp.reshape(_on_grid(split, kept, how, grid.axes, low, high), w.shape)
+    return jnp.reshape(grid.rounded(split, kept, *grid.bounds(split, kept)), w.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """How a leaf is read to be quantised: `shape`, the axes along which weights share a scale, and the grouped axis."""
+    """How a leaf is split to be quantized. Hashable, so that jitted methods can take it as static.
 
+    Attributes:
+      how: the operation.
+      shape: shape of the leaf, its inputs split in groups where there are any.
+      axes: axes along which weights share a scale.
+      grouped: the axis that was split, or None.
+    """
+
+    how: Quantize
     shape: tuple[int, ...]
     axes: tuple[int, ...]
     grouped: int | None = None
@@ -175,106 +182,90 @@ class _Grid:
         rank = len(shape)
         inputs = rank + input_axis(path)
         if how.per == "tensor":  # layers of a stack never share a scale
-            return _Grid(shape, (rank - 2, rank - 1))
+            return _Grid(how, shape, (rank - 2, rank - 1))
         if not how.group:
-            return _Grid(shape, (inputs,))
+            return _Grid(how, shape, (inputs,))
         if shape[inputs] % how.group:
             raise InputError(
-                f"recipe: {path} has {shape[inputs]} inputs, which groups of {how.group} do not divide: "
+                f"recipe: {path} has {shape[inputs]} inputs, "
+                f"which groups of {how.group} do not divide: "
                 "choose another group=, or leave the matrix out with only="
             )
-        in_groups = (*shape[:inputs], shape[inputs] // how.group, how.group, *shape[inputs + 1 :])
-        return _Grid(in_groups, (inputs + 1,), inputs)
+        split = (*shape[:inputs], shape[inputs] // how.group, how.group, *shape[inputs + 1 :])
+        return _Grid(how, split, (inputs + 1,), inputs)
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def bounds(self, w: jax.Array, kept: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """The lowest and highest value of the grid (-bound and bound if symmetric); 0 and 0 where
+        nothing is kept.
+        """
+        where = jnp.ones_like(w, bool) if kept is None else kept
+        if self.how.percentile is not None:
+            low, high = self._percentiles(w, where, self.how.percentile / 100)
+        elif self.how.scheme == "aqt":
+            high = jnp.max(jnp.abs(w), self.axes, keepdims=True)
+            low = -high
+        else:
+            low = jnp.min(w, self.axes, keepdims=True, where=where, initial=jnp.inf)
+            high = jnp.max(w, self.axes, keepdims=True, where=where, initial=-jnp.inf)
+        low, high = (jnp.where(jnp.isfinite(bound), bound, 0) for bound in (low, high))
+        return self._least_squares(w, where, low, high) if self.how.range == "mse" else (low, high)
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _bounds(
-    w: jax.Array, kept: jax.Array | None, how: Quantize, axes: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
-    """What the grid spans, lowest and highest; of a symmetric grid -bound and bound. 0 and 0 where nothing is kept."""
-    where = jnp.ones_like(w, bool) if kept is None else kept
-    if how.percentile is not None:
-        low, high = _percentiles(w, where, how, axes)
-    elif how.scheme == "aqt":
-        high = jnp.max(jnp.abs(w), axes, keepdims=True)
-        low = -high
-    else:
-        low = jnp.min(w, axes, keepdims=True, where=where, initial=jnp.inf)
-        high = jnp.max(w, axes, keepdims=True, where=where, initial=-jnp.inf)
-    low, high = (jnp.where(jnp.isfinite(bound), bound, 0) for bound in (low, high))
-    return _least_squares(w, where, how, axes, low, high) if how.range == "mse" else (low, high)
+    def _percentiles(
+        self, w: jax.Array, where: jax.Array, share: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """The least range of magnitudes, or that with equal tails, that holds this share of the
+        kept weights.
+        """
+        count = jnp.sum(where, self.axes, keepdims=True)
 
+        def of(x: jax.Array, share: float) -> jax.Array:
+            rank = jnp.maximum(jnp.ceil(jnp.float32(share) * count), 1)
+            return value_of_rank(x, rank, self.axes, where)
 
-def _percentiles(
-    w: jax.Array, where: jax.Array, how: Quantize, axes: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
-    """The least range of magnitudes, or that with equal tails, which holds the percentage of the kept weights."""
-    count = jnp.sum(where, axes, keepdims=True)
+        if self.how.scheme == "aqt":
+            high = of(jnp.abs(w), share)
+            return -high, high
+        return of(w, (1 - share) / 2), of(w, (1 + share) / 2)
 
-    def of(x: jax.Array, share: float) -> jax.Array:
-        rank = jnp.maximum(jnp.ceil(jnp.float32(share) * count), 1)
-        return value_of_rank(x, rank, axes, where)
+    def _least_squares(
+        self, w: jax.Array, where: jax.Array, low: jax.Array, high: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The part of a range, about its middle, that leaves the least sum of squared errors."""
+        middle, half = (low + high) / 2, (high - low) / 2
 
-    share = (how.percentile or 100.0) / 100
-    if how.scheme == "aqt":
-        high = of(jnp.abs(w), share)
-        return -high, high
-    return of(w, (1 - share) / 2), of(w, (1 + share) / 2)
+        def better(best: tuple[jax.Array, jax.Array], share: jax.Array) -> Any:
+            error, chosen = best
+            rounded = self.rounded(w, where, middle - share * half, middle + share * half)
+            tried = jnp.sum(jnp.square(rounded - w), self.axes, keepdims=True, where=where)
+            return (jnp.minimum(tried, error), jnp.where(tried < error, share, chosen)), None
 
+        start = (jnp.full(low.shape, jnp.inf), jnp.ones(low.shape))
+        (_, share), _ = jax.lax.scan(better, start, jnp.array(CLIPPING, jnp.float32))
+        return middle - share * half, middle + share * half
 
-def _least_squares(
-    w: jax.Array,
-    where: jax.Array,
-    how: Quantize,
-    axes: tuple[int, ...],
-    low: jax.Array,
-    high: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The part of a range, about its middle, that leaves the least sum of squared errors."""
-    middle, half = (low + high) / 2, (high - low) / 2
+    def rounded(self, w: jax.Array, kept: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+        """The values of the grid that weights are rounded to."""
+        if self.how.scheme == "aqt":
+            codes, scale = self.aqt(w, high)
+            return codes * scale
+        highest = 2**self.how.bits - 1
+        scale = (high - low) / highest
+        return jnp.where(kept, _minmax_codes(w, kept, low, scale, highest) * scale + low, 0)
 
-    def better(
-        best: tuple[jax.Array, jax.Array], share: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        error, chosen = best
-        rounded = _on_grid(w, where, how, axes, middle - share * half, middle + share * half)
-        tried = jnp.sum(jnp.square(rounded - w), axes, keepdims=True, where=where)
-        return (jnp.minimum(tried, error), jnp.where(tried < error, share, chosen)), None
-
-    start = (jnp.full(low.shape, jnp.inf), jnp.ones(low.shape))
-    (_, share), _ = jax.lax.scan(better, start, jnp.array(CLIPPING, jnp.float32))
-    return middle - share * half, middle + share * half
-
-
-def _on_grid(
-    w: jax.Array,
-    kept: jax.Array,
-    how: Quantize,
-    axes: tuple[int, ...],
-    low: jax.Array,
-    high: jax.Array,
-) -> jax.Array:
-    """The values that weights are rounded to."""
-    if how.scheme == "aqt":
-        codes, scale = _aqt(w, how.bits, axes, high)
-        return codes * scale
-    highest = 2**how.bits - 1
-    scale = (high - low) / highest
-    return jnp.where(kept, _minmax_codes(w, kept, low, scale, highest) * scale + low, 0)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _aqt(
-    w: jax.Array, bits: int, axes: tuple[int, ...], bound: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """AQT's codes and scales with the outer edge of the last bucket at `bound`; larger weights are clipped."""
-    quantizer = aqt_quantizer.quantizer_make(bits, initialize_calibration=False)
-    quantizer.calibration = functools.partial(
-        calibration.ConstantCalibration, bound=jnp.where(bound == 0, 1, bound)
-    )
-    quantizer.init_calibration()
-    quantized, _ = quantizer.quant(w, calibration_axes=axes)
-    return quantized.qvalue.astype(jnp.int8), quantized.scale[0]
+    @functools.partial(jax.jit, static_argnums=0)
+    def aqt(self, w: jax.Array, bound: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """AQT's codes and scales with the outer edge of the last bucket at `bound`; larger weights
+        are clipped.
+        """
+        quantizer = aqt_quantizer.quantizer_make(self.how.bits, initialize_calibration=False)
+        # A bound of zero (an empty channel) would make the scale, and so every value, NaN.
+        quantizer.calibration = functools.partial(
+            calibration.ConstantCalibration, bound=jnp.where(bound == 0, 1, bound)
+        )
+        quantizer.init_calibration()
+        quantized, _ = quantizer.quant(w, calibration_axes=self.axes)
+        return quantized.qvalue.astype(jnp.int8), quantized.scale[0]
 
 
 @jax.jit
@@ -282,8 +273,8 @@ def _minmax_codes(
     w: jax.Array, kept: jax.Array | None, low: jax.Array, scale: jax.Array, highest: int
 ) -> jax.Array:
     """Paper 1: round((W - q_0) / D), with W clamped to the range."""
-    codes = jnp.round(
-        (w - low) / jnp.where(scale > 0, scale, 1)
-    )  # what becomes of NaN as an integer is undefined
+    # Without the inner `where` a channel without spread would give NaN, whose value as an integer
+    # is undefined.
+    codes = jnp.round((w - low) / jnp.where(scale > 0, scale, 1))
     codes = jnp.clip(codes, 0, highest).astype(jnp.uint8)
     return codes if kept is None else jnp.where(kept, codes, 0)

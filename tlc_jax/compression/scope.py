@@ -1,4 +1,4 @@
-"""Which parameters compression touches."""
+"""Parameters that compression touches, by path, and which of their axes are inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ HEAD = re.compile(r"classifier/.*")
 
 
 def compressible(params: Params, embeddings: bool, only: str = ANY) -> dict[str, bool]:
-    """Whether each parameter, by path, is a weight matrix that may be pruned and quantised.
+    """Whether each parameter, by path, is a weight matrix that may be pruned and quantized.
 
-    Kernels are; token and position embeddings are if `embeddings`: paper 1 compresses every parameter, and a position
-    table is as much a matrix of learned rows as a token table. Biases, normalisation and the one or two rows of token
-    types never are: they are under one percent of a model, a zero scale cuts a feature off altogether, and four bits do
-    not hold them.
+    Kernels are; token and position embeddings are if `embeddings`: paper 1 compresses every
+    parameter, and a position table is as much a matrix of learned rows as a token table. Biases,
+    normalization and the one or two rows of token types never are: they are under one percent of a
+    model, a zero scale cuts a feature off altogether, and four bits do not represent them well
+    enough.
 
     Raises:
       InputError: `only` selects no such matrix.
@@ -42,19 +43,23 @@ def compressible(params: Params, embeddings: bool, only: str = ANY) -> dict[str,
 
 
 def prunable(params: Params, embeddings: bool, only: str = ANY) -> dict[str, bool]:
-    """Whether each parameter, by path, may be pruned: what is compressible, but for the classification head.
+    """Whether each parameter, by path, may be pruned: as `compressible`, without the classification
+    head.
 
-    The head is not pretrained, so its weights are of another scale than those they would be ranked among, and few: at
-    90 % a global threshold takes the whole of it, and what is left of the model answers the same class always.
+    The head is not pretrained, so its few weights have another scale than those they would be
+    ranked among: at 90 % a global threshold takes all of it, and the rest of the model then always
+    answers the same class.
     """
     scope = compressible(params, embeddings, only)
     return {path: chosen and not HEAD.fullmatch(path) for path, chosen in scope.items()}
 
 
 def output_axis(path: str) -> int:
-    """The axis of a matrix along which each index is a channel with a quantisation scale of its own.
+    """The axis of a matrix along which each index is a channel with a quantization scale of its
+    own.
 
-    The last one of a kernel [..., in, out], the first of an embedding [rows, width]: each row is used by itself.
+    The last axis of a kernel [..., in, out], the first of an embedding [rows, width]: each row is
+    used by itself.
     """
     return -1 if path.endswith("kernel") else -2
 

@@ -1,9 +1,10 @@
-"""The smallest weights of matrices, or of their parts, found exactly by counting alone.
+"""Finds the smallest weights of matrices, or of their parts, exactly and by counting alone.
 
-Non-negative floats are ordered like their bits read as integers, so the k-th smallest magnitude of any group of
-matrices falls out of a bisection over 31-bit patterns. A round only counts, where the weights lie: nothing is sorted
-or gathered, and since counts are integers, every sharding gives the same answer. Weights of the very magnitude of the
-threshold are told apart by position, by the same bisection.
+Non-negative floats are ordered like their bits read as integers, so bisection over 31-bit patterns
+finds the k-th smallest magnitude of any group of matrices. Each round counts weights where they
+lie: nothing is sorted or gathered, and since counts are integers, every sharding gives the same
+answer. The same bisection over positions decides among weights that have exactly the magnitude of
+the threshold.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ PATTERN_BITS = 31  # of a float32 without its sign
 
 
 def keep_largest(leaves_MxRxC: Leaves, share: float, groups_K: np.ndarray) -> list[jax.Array]:
-    """Masks that are False for the round(share x n) smallest magnitudes of each group of n weights, and for zeros.
+    """Masks that are False for the round(share x n) smallest magnitudes of each group of n weights,
+    and for zeros.
 
     Equal magnitudes go in the order of leaf, matrix and position.
 
@@ -38,6 +40,8 @@ def keep_largest(leaves_MxRxC: Leaves, share: float, groups_K: np.ndarray) -> li
     thresholds_K = _bisect(
         lambda x_G: _sum_by(groups_K, up_to(x_G[groups_K])), quotas_G, PATTERN_BITS
     )[groups_K]
+    # The threshold is the pattern of the last weight to go: whatever is below it goes, and of its
+    # equals just enough.
     below_K = np.where(thresholds_K > 0, up_to(np.maximum(thresholds_K - 1, 0)), 0)
     ties_K = up_to(thresholds_K) - below_K
     take_K = _share_out(quotas_G - _sum_by(groups_K, below_K), ties_K, groups_K)
@@ -47,6 +51,8 @@ def keep_largest(leaves_MxRxC: Leaves, share: float, groups_K: np.ndarray) -> li
         return _join(_count_ties_before(leaves_MxRxC, *parts))
 
     limits_K = np.where(take_K == ties_K, sizes_K, 0)
+    # The second bisection is skipped in the usual case, in which no matrix loses only some of its
+    # ties. Zeros need no limit: they are masked in any case.
     if ((take_K > 0) & (take_K < ties_K) & (thresholds_K > 0)).any():
         limits_K = _bisect(ties_before, take_K, int(sizes_K.max()).bit_length())
     return _keep(leaves_MxRxC, _split(thresholds_K, leaves_MxRxC), _split(limits_K, leaves_MxRxC))
@@ -54,7 +60,9 @@ def keep_largest(leaves_MxRxC: Leaves, share: float, groups_K: np.ndarray) -> li
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def keep_largest_along(weights: jax.Array, count: int, axis: int) -> jax.Array:
-    """A mask that is False for the `count` smallest magnitudes along an axis, first ones first, and for zeros."""
+    """A mask that is False for the `count` smallest magnitudes along an axis, first ones first, and
+    for zeros.
+    """
     patterns = _patterns(weights)
     threshold = _pattern_of_rank(patterns, count, (axis,), True)
     ties = patterns == threshold
@@ -66,10 +74,13 @@ def keep_largest_along(weights: jax.Array, count: int, axis: int) -> jax.Array:
 def value_of_rank(
     weights: jax.Array, rank: jax.Array, axes: tuple[int, ...], where: jax.Array | bool
 ) -> jax.Array:
-    """The rank-th smallest (from 1) of the weights along `axes` where `where` holds; axes are kept, with length 1."""
+    """The rank-th smallest (from 1) of the weights along `axes` where `where` holds; axes are kept,
+    with length 1.
+    """
     bits = jax.lax.bitcast_convert_type(weights.astype(jnp.float32), jnp.uint32)
     sign = np.uint32(1 << PATTERN_BITS)
-    # Read as integers, negative floats fall as their magnitude grows: turned around, all are in order.
+    # Read as integers, negative floats decrease as their magnitude grows: with their bits flipped,
+    # all are in order.
     found = _pattern_of_rank(jnp.where(bits >= sign, ~bits, bits | sign), rank, axes, where)
     return jax.lax.bitcast_convert_type(jnp.where(found >= sign, found ^ sign, ~found), jnp.float32)
 
@@ -77,11 +88,10 @@ def value_of_rank(
 def _pattern_of_rank(
     patterns: jax.Array, rank: jax.Array | int, axes: tuple[int, ...], where: jax.Array | bool
 ) -> jax.Array:
-    """The smallest 32-bit pattern that at least `rank` of those along `axes` do not exceed, bit by bit from the top."""
-    shape = [
-        1 if axis in [a % patterns.ndim for a in axes] else n
-        for axis, n in enumerate(patterns.shape)
-    ]
+    """The smallest 32-bit pattern that at least `rank` of those along `axes` do not exceed, bit by
+    bit from the top.
+    """
+    shape = jax.eval_shape(lambda x: jnp.sum(x, axes, keepdims=True), patterns).shape
 
     def fix_bit(index: jax.Array, lower: jax.Array) -> jax.Array:
         bit = jnp.uint32(1) << (31 - index).astype(jnp.uint32)
@@ -92,12 +102,16 @@ def _pattern_of_rank(
 
 
 def nonzero(weights: jax.Array) -> jax.Array:
-    """Where weights are not zero. Subnormal numbers count as zero: most devices flush them, numpy does not."""
+    """Where weights are not zero. Subnormal numbers count as zero: most devices flush them, but
+    NumPy does not.
+    """
     return jnp.abs(weights) >= np.finfo(np.float32).tiny
 
 
 def _bisect(count: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, bits: int) -> np.ndarray:
-    """The smallest x in [0, 2^bits) with count(x) >= wanted, for each element; `count` is monotone."""
+    """The smallest x in [0, 2^bits) with count(x) >= wanted, for each element; `count` is
+    monotone.
+    """
     low, high = np.zeros_like(wanted), np.full_like(wanted, 2**bits - 1)
     for _ in range(bits):
         middle = (low + high) // 2
@@ -107,7 +121,9 @@ def _bisect(count: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, bits:
 
 
 def _share_out(remaining_G: np.ndarray, ties_K: np.ndarray, groups_K: np.ndarray) -> np.ndarray:
-    """How many ties each matrix gives up, the first ones first, until its group has given up what remains."""
+    """How many ties each matrix gives up, the first ones first, until its group has given up what
+    remains.
+    """
     take_K = np.zeros_like(ties_K)
     remaining_G = remaining_G.copy()
     for index, group in enumerate(groups_K):
@@ -131,7 +147,9 @@ def _tied_before(matrix_RxC: jax.Array, threshold: jax.Array, limit: jax.Array) 
 def _count_each(
     counted: Callable[..., jax.Array], leaves: Leaves, *values: list[jax.Array]
 ) -> list[jax.Array]:
-    """Counts matrix by matrix: on CPUs XLA is several times slower at one reduction over the last two axes."""
+    """Counts matrix by matrix: on CPUs XLA is several times slower at one reduction over the last
+    two axes.
+    """
 
     def count(arguments: tuple[jax.Array, ...]) -> jax.Array:
         return jnp.sum(counted(*arguments), dtype=jnp.uint32)
@@ -165,9 +183,8 @@ def _keep(leaves: Leaves, thresholds: list[jax.Array], limits: list[jax.Array]) 
 
 
 def _sum_by(groups_K: np.ndarray, values_K: np.ndarray) -> np.ndarray:
-    sums_G = np.zeros(groups_K.max() + 1, np.int64)
-    np.add.at(sums_G, groups_K, values_K)
-    return sums_G
+    # bincount adds float64, which is exact for counts below 2^53.
+    return np.bincount(groups_K, values_K).astype(np.int64)
 
 
 def _join(parts: Sequence[jax.Array | np.ndarray]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""An encoder of ours as Hugging Face transformers reads it: config.json and the tensors of model.safetensors.
+"""Writes an encoder in the form that transformers reads: config.json and named tensors.
 
-Written without transformers or PyTorch, by the tables that import goes by. Weights are float32: of a compressed model
-the values that its artifact stands for, zeros where it is pruned. Layers that share parameters each get a copy.
+Works without transformers or PyTorch, from the same tables as the import. Weights are float32;
+those of a compressed model are the values that its artifact stands for, with zeros where it is
+pruned.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ import numpy as np
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
 from tlc_jax.data.vocabulary import SpecialIds
-from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, Family
+from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, Family, exported
 from tlc_jax.models.network import Network, Params
 
-_CLASSES = {"bert": "Bert", "roberta": "Roberta", "roberta-prelayernorm": "RobertaPreLayerNorm"}
 _HEADS = {"mlm": "ForMaskedLM", "classifier": "ForSequenceClassification"}
-_ONNX_CAN = "set --config.export.format=onnx, which can say it"
+_ONNX_CAN = "set --config.export.format=onnx, which can express it"
 
 
 def family_of(network: Network) -> Family:
-    """The family of transformers that computes what `network` does.
+    """The family of transformers that computes the same as `network`.
 
     Raises:
       InputError: there is none.
@@ -30,16 +30,15 @@ def family_of(network: Network) -> Family:
     model = network.model.filled()
     if model.heads * model.head_size != model.hidden:
         raise InputError(
-            f"Hugging Face has no attention of {model.heads} heads of {model.head_size} in a width of {model.hidden}: "
-            + _ONNX_CAN
+            f"Hugging Face has no attention of {model.heads} heads of {model.head_size} "
+            f"in a width of {model.hidden}: {_ONNX_CAN}"
         )
-    if model.norm == "pre":
-        family = FAMILIES["roberta-prelayernorm"]
-    else:
-        family = FAMILIES["bert" if model.token_types or model.activation != "gelu" else "roberta"]
+    name = "bert" if model.token_types or model.activation != "gelu" else "roberta"
+    family = FAMILIES["roberta-prelayernorm" if model.norm == "pre" else name]
     if network.kind == "mlm" and family.head_activation not in ("", model.activation):
         raise InputError(
-            f"Hugging Face has no pre-norm masked-language model with model.activation={model.activation}: {_ONNX_CAN}"
+            "Hugging Face has no pre-norm masked-language model "
+            f"with model.activation={model.activation}: {_ONNX_CAN}"
         )
     return family
 
@@ -49,15 +48,15 @@ def config_json(network: Network, labels: tuple[str, ...], special: SpecialIds) 
 
     Args:
       network: an encoder with a head.
-      labels: of a classifier.
-      special: the tokenizer's.
+      labels: class names of a classifier.
+      special: special ids of the tokenizer.
 
     Raises:
       InputError: transformers has no such encoder.
     """
     family, model = family_of(network), network.model.filled()
     content: dict[str, Any] = {
-        "architectures": [_CLASSES[family.model_type] + _HEADS[network.kind]],
+        "architectures": [family.class_name + _HEADS[network.kind]],
         "model_type": family.model_type,
         "vocab_size": network.vocab_size,
         "hidden_size": model.hidden,
@@ -86,30 +85,9 @@ def config_json(network: Network, labels: tuple[str, ...], special: SpecialIds) 
 
 
 def tensors(network: Network, params: Params) -> dict[str, np.ndarray]:
-    """The parameters by transformers' names and in its layout, float32.
+    """The parameters under transformers' names and in its layout, float32.
 
     Raises:
       InputError: transformers has no such encoder.
     """
-    family, model = family_of(network), network.model
-    found: dict[str, np.ndarray] = {}
-    for path, leaf in flatten(params).items():
-        values = np.asarray(leaf, np.float32)
-        if path.startswith("blocks/"):
-            for layer in range(model.layers):
-                # A stack of one layer is shared by all.
-                found[family.name(path, layer=layer)] = _laid_out(path, values[layer % len(values)])
-        else:
-            found[family.name(path)] = _laid_out(path, values)
-    position, token_type = (
-        family.name(f"embedding/{table}") for table in ("position", "token_type")
-    )
-    found[position] = np.pad(found[position], ((family.first_position(model.padding), 0), (0, 0)))
-    if not model.token_types:
-        found[token_type] = np.zeros((1, model.hidden), np.float32)
-    return found
-
-
-def _laid_out(path: str, values: np.ndarray) -> np.ndarray:
-    """Kernels as [outputs, inputs]."""
-    return np.ascontiguousarray(values.T) if path.endswith("/kernel") else values
+    return exported(family_of(network), network.model, flatten(params))

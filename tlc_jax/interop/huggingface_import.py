@@ -1,6 +1,6 @@
-"""Public encoders from a folder as `transformers` saves them: config.json, safetensors and a tokenizer.
+"""Reads public encoders from a folder saved by `transformers`: config, safetensors and tokenizer.
 
-Nothing is fetched, and no pickle is ever loaded: what can run code while it is read is no data.
+Nothing is fetched, and pickles are refused: loading one can execute code.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from tlc_jax.models.network import Network, Params
 PREFIX = "hf:"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-_BUFFERS = (
-    "embeddings.position_ids",
-    "embeddings.token_type_ids",
-)  # numbers that follow from the settings
+# Old checkpoints store these, which follow from the settings.
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A model of others.
+    """An imported model.
 
     Attributes:
-      meta: what checkpoints of ours say about theirs; `kind` is "mlm", "classifier", or "encoder" without a head.
-      params: of the network that `meta` describes.
-      pooler: the first layer of a classification head, where the model has one beside its own network.
+      meta: what our own checkpoints say about their models; `kind` is "mlm", "classifier", or
+        "encoder" for a model without a head.
+      params: parameters of the network that `meta` describes.
+      pooler: first layer of a classification head that the model has beside that network; may be
+        empty.
       unused: names of tensors that our model has no place for.
-      tokenizer: the model's own.
-      tokenizer_path: the file that it was read from.
+      tokenizer: the model's own tokenizer.
+      tokenizer_path: file that the tokenizer was read from.
     """
 
     meta: dict[str, Any]
@@ -54,15 +54,16 @@ class Imported:
 
 
 def find(source: str) -> Path:
-    """The folder that `hf:FOLDER` names, after a look at all that can be judged without reading tensors.
+    """The folder that `hf:FOLDER` names, after every check that needs no tensor.
 
     Raises:
-      InputError: it is not there, lacks a file, or holds a model of a kind that is not known here.
+      InputError: the folder or a file of it is missing, or the model is of an unknown family.
     """
     folder = Path(source.removeprefix(PREFIX)).expanduser()
     if not folder.is_dir():
         raise InputError(
-            f"init.from={source}: there is no folder {folder}; models are read from disk, never fetched"
+            f"init.from={source}: there is no folder {folder}; "
+            "models are read from disk, never fetched"
         )
     _settings(folder)
     _files(folder)
@@ -71,10 +72,11 @@ def find(source: str) -> Path:
 
 
 def load(folder: Path) -> Imported:
-    """Reads a folder that `find` has found.
+    """Reads a folder that `find` has checked.
 
     Raises:
-      InputError: a file is damaged; a tensor is missing or of the wrong shape; the tokenizer is not the model's.
+      InputError: a file is damaged, a tensor is missing or has the wrong shape, or the tokenizer
+        belongs to another model.
     """
     settings, family = _settings(folder)
     tokenizer, tokenizer_path = _tokenizer(folder)
@@ -87,7 +89,8 @@ def load(folder: Path) -> Imported:
         labels = _labels(settings, where) if kind == "classifier" else ()
         if kind == "mlm" and family.head_activation not in ("", model.activation):
             raise InputError(
-                f"{where}: its masked-language head has {family.head_activation}, not {model.activation}"
+                f"{where}: its masked-language head has {family.head_activation}, "
+                f"not {model.activation}"
             )
         network = Network(kind, model, tokenizer.vocab_size, len(labels), configs.Impl())
         shapes = {path: leaf.shape for path, leaf in flatten(network.abstract()).items()}
@@ -95,19 +98,14 @@ def load(folder: Path) -> Imported:
         types = settings.get("type_vocab_size", 2)
 
         def read(shapes: Mapping[str, tuple[int, ...]]) -> Params:
-            return unflatten(dict(imported(family, model, shapes, base, types, tensors.read)))
+            return unflatten(imported(family, model, shapes, base, types, tensors.read))
 
         params, pooler = read(shapes), {}
-        pooling = {
-            "classifier/dense/kernel": (model.hidden, model.hidden),
-            "classifier/dense/bias": (model.hidden,),
-        }
-        if (
-            kind != "classifier"
-            and family.pooled
-            and tensors.has(family.name("classifier/dense/kernel", base))
-        ):
-            pooler = read(pooling)
+        has_pooler = family.pooled and tensors.has(family.name("classifier/dense/kernel", base))
+        if has_pooler and kind != "classifier":
+            width = model.hidden
+            kernel, bias = "classifier/dense/kernel", "classifier/dense/bias"
+            pooler = read({kernel: (width, width), bias: (width,)})
         if kind == "mlm":
             _check_tied(family, params, tensors)
         unused = tensors.unused()
@@ -142,21 +140,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> dict[str, tuple[str, ...] | None]:
-    """The safetensors files of a folder with the tensors that are to be in each; None: whatever it holds."""
+    """The safetensors files of a folder with the tensors that each must contain; None for any."""
     if (folder / _INDEX).exists():
         places = _read_json(folder / _INDEX).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise InputError(f"{folder / _INDEX} has no weight_map: save the model again")
-        files = {
-            file: tuple(sorted(n for n, f in places.items() if f == file))
-            for file in sorted(set(places.values()))
-        }
-        for file in files:
+        files = {}
+        for file in sorted(set(places.values())):
+            files[file] = tuple(sorted(name for name, place in places.items() if place == file))
             if Path(file).name != file or not (folder / file).is_file():
                 raise InputError(
                     f"{folder / file} is missing, which {_INDEX} names: copy the whole folder"
                 )
-        return dict(files)
+        return files
     if (folder / _SINGLE).is_file():
         return {_SINGLE: None}
     if pickles := sorted(file.name for file in folder.glob("*.bin")):
@@ -168,7 +164,7 @@ def _files(folder: Path) -> dict[str, tuple[str, ...] | None]:
 
 
 class _Tensors:
-    """The tensors of a folder by their names; remembers which were read."""
+    """The tensors of a folder by name; remembers which were read."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack):
         self._folder = folder
@@ -182,12 +178,12 @@ class _Tensors:
                 raise InputError(
                     f"{path} is damaged or cut short ({error}): copy it again"
                 ) from None
-            held = opened.keys()
-            if missing := sorted(set(expected or ()) - set(held)):
+            names = opened.keys()
+            if missing := sorted(set(expected or ()) - set(names)):
                 raise InputError(
                     f"{path} lacks {missing[0]}, which {_INDEX} says it holds: copy the whole folder"
                 )
-            for name in held:
+            for name in names:
                 self._place[_new_name(name)] = (opened, name, path)
 
     def has(self, name: str) -> bool:
@@ -199,48 +195,50 @@ class _Tensors:
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """The tensor, float32."""
         if not self.has(name) and self.has(tied := name.replace(".bias", ".decoder.bias")):
-            name = tied  # the one bias of a head, under its other name
+            name = tied  # a head has one bias, stored under either name
         if not self.has(name):
             raise InputError(
-                f"{self._folder} has no tensor {name}: the model is incomplete, or not what config.json says"
+                f"{self._folder} has no tensor {name}: "
+                "the model is incomplete, or not what config.json says"
             )
         file, own_name, path = self._place[name]
         found = tuple(file.get_slice(own_name).get_shape())
         if found != shape:
             raise InputError(
-                f"{path}: {name} has the shape {list(found)}, and config.json makes it {list(shape)}"
+                f"{path}: {name} has the shape {list(found)}, "
+                f"and config.json makes it {list(shape)}"
             )
         self._read.add(name)
         return np.asarray(file.get_tensor(own_name), np.float32)
 
     def unused(self) -> tuple[str, ...]:
-        """What was never read."""
+        """Names of tensors that were never read, buffers left out."""
         left = set(self._place) - self._read
         return tuple(sorted(name for name in left if not name.endswith(_BUFFERS)))
 
 
 def _new_name(name: str) -> str:
+    """The name that transformers uses today; checkpoints converted from TensorFlow have older
+    ones.
+    """
     for old, new in _OLD_NAMES.items():
         name = name.removesuffix(old) + new if name.endswith(old) else name
     return name
 
 
 def _kind(settings: Mapping[str, Any], family: Family, tensors: _Tensors) -> str:
-    if any(
-        str(name).endswith("ForSequenceClassification")
-        for name in settings.get("architectures") or ()
-    ):
+    architectures = map(str, settings.get("architectures") or ())
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
         return "classifier"
     return "mlm" if tensors.has(family.name("mlm_head/dense/kernel")) else "encoder"
 
 
 def _labels(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The classes in the order of their numbers; without id2label they are two, named as transformers does."""
+    """The classes in the order of their numbers; without id2label two, named as in transformers."""
     names = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    labels = tuple(str(names.get(str(number))) for number in range(len(names)))
-    if len(set(labels)) < len(names) or not all(
-        str(number) in names for number in range(len(names))
-    ):
+    numbers = [str(number) for number in range(len(names))]
+    labels = tuple(str(names.get(number)) for number in numbers)
+    if len(set(labels)) < len(names) or not all(number in names for number in numbers):
         raise InputError(f"{where}: id2label does not number different labels from 0 on")
     if len(labels) < 2:
         raise InputError(
@@ -252,19 +250,13 @@ def _labels(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
 def _check_tied(family: Family, params: Params, tensors: _Tensors) -> None:
     """Refuses a masked-language head whose output matrix is not the token embedding."""
     head = family.modules["mlm_head"]
-    token = params["embedding"]["token"]
-    weight = f"{head}.decoder.weight"
-    if tensors.has(weight) and not np.array_equal(tensors.read(weight, token.shape), token):
-        raise InputError(
-            f"{weight} is not the token embedding: only models that tie the two can be imported"
-        )
-    bias = f"{head}.decoder.bias"
-    if tensors.has(bias) and not np.array_equal(
-        tensors.read(bias, token.shape[:1]), params["mlm_head"]["bias"]
+    for name, ours, wrong in (
+        ("weight", params["embedding"]["token"], "is not the token embedding"),
+        ("bias", params["mlm_head"]["bias"], f"differs from {head}.bias"),
     ):
-        raise InputError(
-            f"{bias} differs from {head}.bias: only models that tie the two can be imported"
-        )
+        theirs = f"{head}.decoder.{name}"
+        if tensors.has(theirs) and not np.array_equal(tensors.read(theirs, ours.shape), ours):
+            raise InputError(f"{theirs} {wrong}: only models that tie the two can be imported")
 
 
 def _tokenizer_file(folder: Path) -> Path:
@@ -274,17 +266,14 @@ def _tokenizer_file(folder: Path) -> Path:
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return folder / "vocab.json"
     raise InputError(
-        f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt"
+        f"{folder} has no tokenizer: "
+        "neither tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt"
     )
 
 
 def _tokenizer(folder: Path) -> tuple[ImportedTokenizer, Path]:
-    path = _tokenizer_file(folder)
-    settings = (
-        _read_json(folder / "tokenizer_config.json")
-        if (folder / "tokenizer_config.json").exists()
-        else {}
-    )
+    path, settings_path = _tokenizer_file(folder), folder / "tokenizer_config.json"
+    settings = _read_json(settings_path) if settings_path.exists() else {}
     if path.suffix == ".txt":
         model = imported_tokenizer.from_word_pieces(
             path,
@@ -303,13 +292,11 @@ def _tokenizer(folder: Path) -> tuple[ImportedTokenizer, Path]:
 def _check_tokenizer(
     tokenizer: ImportedTokenizer, path: Path, settings: Mapping[str, Any], model: configs.Model
 ) -> None:
-    if tokenizer.vocab_size != settings.get("vocab_size"):
-        raise InputError(
-            f"{path} has {tokenizer.vocab_size} pieces, and config.json says vocab_size {settings.get('vocab_size')}: "
-            "the tokenizer is not this model's"
-        )
-    if tokenizer.special.padding != model.padding:
-        raise InputError(
-            f"{path} pads with {tokenizer.special.padding}, and config.json says pad_token_id {model.padding}: "
-            "the tokenizer is not this model's"
-        )
+    vocab_size, padding = settings.get("vocab_size"), tokenizer.special.padding
+    wrong = ""
+    if tokenizer.vocab_size != vocab_size:
+        wrong = f"has {tokenizer.vocab_size} pieces, and config.json says vocab_size {vocab_size}"
+    elif padding != model.padding:
+        wrong = f"pads with {padding}, and config.json says pad_token_id {model.padding}"
+    if wrong:
+        raise InputError(f"{path} {wrong}: the tokenizer is not this model's")

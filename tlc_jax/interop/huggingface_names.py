@@ -1,13 +1,14 @@
-"""Public encoders and ours: which of their settings and tensors are which of ours. Pure tables, read either way.
+"""Maps Hugging Face configs and tensor names to ours, in both directions.
 
-Three families of `transformers` are known: BERT, RoBERTa (both post-norm) and RoBERTa-PreLayerNorm. Their linear layers
-hold [outputs, inputs], our kernels [inputs, outputs]; their layers lie one by one, ours stacked on the first axis.
+Three families of `transformers` are known: BERT, RoBERTa (both post-norm) and RoBERTa-PreLayerNorm.
+Their linear layers store [outputs, inputs], our kernels [inputs, outputs]; they store layers one by
+one, we stack them on the first axis.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,33 +22,32 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-"""By their `hidden_act`."""
+"""Our activations by their `hidden_act`."""
 
-_EMBEDDINGS = {
+_LAYER = "{base}encoder.layer.{layer}."
+_COMMON = {
     "embedding/token": "{base}embeddings.word_embeddings",
     "embedding/position": "{base}embeddings.position_embeddings",
     "embedding/token_type": "{base}embeddings.token_type_embeddings",
     "embedding/norm": "{base}embeddings.LayerNorm",
-}
-_LAYERS = {
-    "blocks/attention/query": "{base}encoder.layer.{layer}.attention.self.query",
-    "blocks/attention/key": "{base}encoder.layer.{layer}.attention.self.key",
-    "blocks/attention/value": "{base}encoder.layer.{layer}.attention.self.value",
-    "blocks/attention/output": "{base}encoder.layer.{layer}.attention.output.dense",
-    "blocks/ffn/up": "{base}encoder.layer.{layer}.intermediate.dense",
-    "blocks/ffn/down": "{base}encoder.layer.{layer}.output.dense",
+    "blocks/attention/query": _LAYER + "attention.self.query",
+    "blocks/attention/key": _LAYER + "attention.self.key",
+    "blocks/attention/value": _LAYER + "attention.self.value",
+    "blocks/attention/output": _LAYER + "attention.output.dense",
+    "blocks/ffn/up": _LAYER + "intermediate.dense",
+    "blocks/ffn/down": _LAYER + "output.dense",
 }
 _POST_NORMS = {
-    "blocks/attention_norm": "{base}encoder.layer.{layer}.attention.output.LayerNorm",
-    "blocks/ffn_norm": "{base}encoder.layer.{layer}.output.LayerNorm",
+    "blocks/attention_norm": _LAYER + "attention.output.LayerNorm",
+    "blocks/ffn_norm": _LAYER + "output.LayerNorm",
 }
 _PRE_NORMS = {
-    "blocks/attention_norm": "{base}encoder.layer.{layer}.attention.LayerNorm",
-    "blocks/ffn_norm": "{base}encoder.layer.{layer}.intermediate.LayerNorm",
+    "blocks/attention_norm": _LAYER + "attention.LayerNorm",
+    "blocks/ffn_norm": _LAYER + "intermediate.LayerNorm",
     "final_norm": "{base}LayerNorm",
 }
-# BERT's pooled output, tanh of a linear map of the first hidden state, is how our classification head begins; but ours
-# drops out inputs of that map too.
+# BERT's pooled output, tanh of a linear map of the first hidden state, is the first layer of our
+# classification head, which applies dropout to the inputs of that map too.
 _BERT_HEADS = {
     "mlm_head": "cls.predictions",
     "mlm_head/dense": "cls.predictions.transform.dense",
@@ -71,16 +71,22 @@ class Family:
 
     Attributes:
       model_type: its name in config.json.
-      base: what the names of the encoder's tensors begin with in models that have a head; without one, nothing.
+      class_name: prefix of its class names in transformers.
+      base: prefix of the encoder's tensor names in models that have a head; without a head there is
+        no prefix.
       norm: `model.norm`.
       modules: our path -> their name of every module and table, with {base} and {layer} left open.
-      has_types: rows have token types. RoBERTa's have not: its one type is a part of every position.
-      padded_positions: as in RoBERTa, positions count from the id of the padding plus 1, the rows before being unused.
-      head_activation: of the masked-language head; empty: the layers' own.
-      pooled: a model without a classification head has its first layer all the same, trained as BERT's pooler.
+      has_types: whether rows have token types. RoBERTa has one type, which is added to every
+        position.
+      padded_positions: whether positions count from the id of the padding plus 1, as in RoBERTa;
+        the rows before that are unused.
+      head_activation: activation of the masked-language head; empty for that of the layers.
+      pooled: whether models without a classification head have its first layer all the same,
+        trained as BERT's pooler.
     """
 
     model_type: str
+    class_name: str
     base: str
     norm: str
     modules: Mapping[str, str]
@@ -97,9 +103,9 @@ class Family:
         """Their name of the leaf at our path.
 
         Args:
-          path: such as `blocks/ffn/up/kernel`.
-          base: what their names begin with; None: `self.base`.
-          layer: for what lies in blocks/.
+          path: path such as `blocks/ffn/up/kernel`.
+          base: prefix of their names; None means `self.base`.
+          layer: number of the layer of a path in blocks/.
         """
         if path in self.modules:  # a table
             pattern, leaf = self.modules[path], "weight"
@@ -109,40 +115,35 @@ class Family:
         return f"{pattern.format(base=self.base if base is None else base, layer=layer)}.{leaf}"
 
 
-FAMILIES = {
-    family.model_type: family
-    for family in (
-        Family(
-            "bert",
-            "bert.",
-            "post",
-            {**_EMBEDDINGS, **_LAYERS, **_POST_NORMS, **_BERT_HEADS},
-            has_types=True,
-            padded_positions=False,
-            head_activation="",
-            pooled=True,
-        ),
-        Family(
-            "roberta",
-            "roberta.",
-            "post",
-            {**_EMBEDDINGS, **_LAYERS, **_POST_NORMS, **_ROBERTA_HEADS},
-        ),
-        Family(
-            "roberta-prelayernorm",
-            "roberta_prelayernorm.",
-            "pre",
-            {**_EMBEDDINGS, **_LAYERS, **_PRE_NORMS, **_ROBERTA_HEADS},
-        ),
-    )
-}
+_BERT = Family(
+    "bert",
+    "Bert",
+    "bert.",
+    "post",
+    {**_COMMON, **_POST_NORMS, **_BERT_HEADS},
+    has_types=True,
+    padded_positions=False,
+    head_activation="",
+    pooled=True,
+)
+_ROBERTA = Family(
+    "roberta", "Roberta", "roberta.", "post", {**_COMMON, **_POST_NORMS, **_ROBERTA_HEADS}
+)
+_PRE_NORM = Family(
+    "roberta-prelayernorm",
+    "RobertaPreLayerNorm",
+    "roberta_prelayernorm.",
+    "pre",
+    {**_COMMON, **_PRE_NORMS, **_ROBERTA_HEADS},
+)
+FAMILIES = {family.model_type: family for family in (_BERT, _ROBERTA, _PRE_NORM)}
 
 
 def family_of(settings: Mapping[str, Any], where: str) -> Family:
-    """The family that a config.json is of; `where` names it.
+    """The family of the model that a config.json describes; `where` names the file.
 
     Raises:
-      InputError: it is none of those known, or has an option that our encoder has not.
+      InputError: the family is unknown, or an option is set that our encoder lacks.
     """
     model_type = settings.get("model_type")
     if model_type not in FAMILIES:
@@ -156,7 +157,7 @@ def family_of(settings: Mapping[str, Any], where: str) -> Family:
         )
     if settings.get("hidden_act", "gelu") not in ACTIVATIONS:
         raise InputError(
-            f"{where}: hidden_act {settings['hidden_act']!r} is none of {', '.join(ACTIVATIONS)}"
+            f"{where}: hidden_act {settings['hidden_act']!r} is not one of {', '.join(ACTIVATIONS)}"
         )
     for name in ("is_decoder", "add_cross_attention"):
         if settings.get(name):
@@ -171,12 +172,12 @@ def model_of(
 
     Args:
       family: see `family_of`.
-      settings: the config.json.
-      separator: the id after which BERT's token type 1 begins.
-      where: names the config.json.
+      settings: content of the config.json.
+      separator: token id after which BERT's token type 1 begins.
+      where: name of the config.json, for messages.
 
     Raises:
-      InputError: a setting is missing, or is not what it should be.
+      InputError: a setting is missing or impossible.
     """
 
     def number(name: str, default: int | None = None) -> int:
@@ -185,11 +186,8 @@ def model_of(
             raise InputError(f"{where}: {name} is {value!r}, not a number")
         return value
 
-    hidden, heads, types = (
-        number("hidden_size"),
-        number("num_attention_heads"),
-        number("type_vocab_size", 2),
-    )
+    hidden, heads = number("hidden_size"), number("num_attention_heads")
+    types = number("type_vocab_size", 2)
     padding = number("pad_token_id", 1 if family.padded_positions else 0)
     if heads < 1 or hidden % heads:
         raise InputError(
@@ -222,31 +220,65 @@ def imported(
     base: str,
     types: int,
     read: Read,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Our path and float32 array of every leaf.
+) -> dict[str, np.ndarray]:
+    """Our path -> float32 array of every leaf. `exported` is the way back.
 
     Args:
-      family: of their model.
-      model: our settings.
+      family: family of their model.
+      model: our settings of it.
       shapes: our path -> shape.
-      base: what the names of their encoder's tensors begin with.
-      types: rows of their table of token types.
+      base: prefix of the encoder's tensor names.
+      types: number of rows of their table of token types.
       read: (their name, their shape) -> the tensor.
     """
 
     def one(path: str, shape: tuple[int, ...], layer: int | str = "") -> np.ndarray:
-        transposed = path.endswith("/kernel")
-        tensor = read(family.name(path, base, layer), shape[::-1] if transposed else shape)
-        return np.asarray(tensor.T if transposed else tensor, np.float32)
+        shape = shape[::-1] if path.endswith("/kernel") else shape
+        return _laid_out(path, read(family.name(path, base, layer), shape))
 
+    leaves = {}
     for path, shape in shapes.items():
         if path.startswith("blocks/"):
-            yield path, np.stack([one(path, shape[1:], layer) for layer in range(shape[0])])
+            leaves[path] = np.stack([one(path, shape[1:], layer) for layer in range(shape[0])])
         elif path == "embedding/position":
             first = family.first_position(model.padding)
             table = one(path, (first + shape[0], shape[1]))[first:]
             if not family.has_types and types:
                 table = table + one("embedding/token_type", (types, shape[1]))[0]
-            yield path, table
+            leaves[path] = table
         else:
-            yield path, np.ascontiguousarray(one(path, shape))
+            leaves[path] = one(path, shape)
+    return leaves
+
+
+def exported(
+    family: Family, model: config.Model, leaves: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Their name -> float32 tensor of every leaf; see `imported`.
+
+    Layers that share parameters each get a copy.
+    """
+    tensors = {}
+    for path, leaf in leaves.items():
+        values = np.asarray(leaf, np.float32)
+        if path.startswith("blocks/"):
+            for layer in range(model.layers):
+                # A stack of one layer is shared by all.
+                shared = values[layer % len(values)]
+                tensors[family.name(path, layer=layer)] = _laid_out(path, shared)
+        else:
+            tensors[family.name(path)] = _laid_out(path, values)
+    position = family.name("embedding/position")
+    unused = family.first_position(model.padding)
+    tensors[position] = np.pad(tensors[position], ((unused, 0), (0, 0)))
+    if not model.token_types:
+        # Their encoders always add a token type: one row of zeros stands for none.
+        types = family.name("embedding/token_type")
+        tensors[types] = np.zeros((1, model.hidden), np.float32)
+    return tensors
+
+
+def _laid_out(path: str, values: np.ndarray) -> np.ndarray:
+    """A leaf in the other layout, which differs in the kernels alone: those are transposed."""
+    whole = values.T if path.endswith("/kernel") else values
+    return np.ascontiguousarray(whole, np.float32)

@@ -1,7 +1,7 @@
 """An encoder of ours as an ONNX file whose quantised weights stay integers.
 
-The graph is that of `onnx_graph`. Each weight is an initializer: float32, or the artifact's codes and scales with a
-DequantizeLinear behind them, which gives the artifact's values to the bit.
+The graph is that of `onnx_graph`. Each weight is an initializer: float32, or the artifact's codes
+and scales with a DequantizeLinear behind them, which gives the artifact's values to the bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _INTEGERS = {
 }
 """By whether four bits are enough, and whether codes have a sign."""
 _LARGEST_FILE = 2**31 - 2**24
-"""Bytes of weights that still fit into one file, whose format ends at 2 GiB; beyond, they lie in one beside it."""
+"""Bytes of weights that still fit into one file, whose format ends at 2 GiB; beyond, they lie in
+one beside it.
+"""
 _IR_VERSION = 10
 """The least that has 4-bit integers, for runtimes that are not the newest."""
 
@@ -42,8 +44,8 @@ def require_packages() -> None:
 
 
 def stays_integer(q: QuantizedTensor) -> bool:
-    """Whether ONNX can express it: pruned weights are not on a grid from minimum to maximum, whose zero points (floats,
-    added after DequantizeLinear) have no form for groups either."""
+    """Whether ONNX can express it: pruned weights are not on a grid from minimum to maximum, whose
+    zero points (floats, added after DequantizeLinear) have no form for groups either."""
     return q.zero is None or (q.kept is None and q.grouped is None)
 
 
@@ -60,7 +62,8 @@ def write(
       path: the file; weights of more than 2 GiB go to one beside it.
       network: an encoder.
       params: what the weights stand for.
-      quantized: what the values in `params` are made of; integers stay integers where `stays_integer`.
+      quantized: what the values in `params` are made of; integers stay integers where
+        `stays_integer`.
       metadata: values that JSON can hold, stored with the model.
 
     Returns:
@@ -93,7 +96,9 @@ def write(
 def _weights(
     params: Params, quantized: Mapping[str, QuantizedTensor]
 ) -> Iterator[tuple[str, np.ndarray, QuantizedTensor | None]]:
-    """(name in the graph, float32 values, codes if it is to stay integer) of each weight, stacks layer by layer."""
+    """(name in the graph, float32 values, codes if it is to stay integer) of each weight, stacks
+    layer by layer.
+    """
     for path, leaf in flatten(params).items():
         values, codes = np.asarray(leaf, np.float32), quantized.get(path)
         if codes is not None and not stays_integer(codes):
@@ -135,7 +140,8 @@ def _add_quantized(graph: Graph, name: str, q: QuantizedTensor) -> str:
     if q.zero is None:
         graph.node("DequantizeLinear", codes, scale, output=name, **along)
     else:
-        # The zero points of DequantizeLinear are integers, and these are none: they are added afterwards.
+        # The zero points of DequantizeLinear are integers, and these are none: they are added
+        # afterwards.
         steps = graph.node("DequantizeLinear", codes, scale, output=f"{name}:steps", **along)
         graph.node("Add", steps, graph.initializer(q.zero, f"{name}:zero"), output=name)
     return np.dtype(_INTEGERS[q.bits <= 4, q.zero is None]).name

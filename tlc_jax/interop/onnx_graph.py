@@ -1,11 +1,12 @@
 """The encoder written down as an ONNX graph.
 
-A second description of `models.encoder`, which tests hold to the first one. Converting the first would save it, but
-jax2onnx, the one converter of JAX programs that is kept up, cannot be installed beside the Orbax that we use (0.17
-wants one below 0.11.37), and this way the graph is small: what runtimes know as one operation is one node.
+A second description of `models.encoder`, which tests hold to the first one. Converting the first
+would save it, but jax2onnx, the one converter of JAX programs that is kept up, cannot be installed
+beside the Orbax that we use (0.17 wants one below 0.11.37), and this way the graph is small: what
+runtimes know as one operation is one node.
 
-Weights are values of the graph called by their paths, those of a layer `blocks/LAYER/...`; whoever makes the file says
-what is in them. Shapes in names as in `models.blocks`.
+Weights are values of the graph called by their paths, those of a layer `blocks/LAYER/...`; whoever
+makes the file says what is in them. Shapes in names as in `models.blocks`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ OPSET = 21
 """The first with 4-bit integers."""
 
 _LOWEST = 0.7 * float(np.finfo(np.float32).min)
-"""A score that no share of attention is left for, far enough from the least float to have another added."""
+"""A score that no share of attention is left for, far enough from the least float to have another
+added.
+"""
 
 
 _ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
@@ -63,7 +66,9 @@ class Graph:
         return self.initializer(np.array(values, np.int64), f"vector:{','.join(map(str, values))}")
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Adds a node with one output, which gets a name of its own unless it is given; returns that."""
+        """Adds a node with one output, which gets a name of its own unless it is given; returns
+        that.
+        """
         import onnx
 
         output = output or f"{kind}_{len(self._nodes)}"
@@ -97,8 +102,9 @@ def _value_info(name: str, dtype: Any, shape: tuple[str | int, ...]) -> Any:
 
 
 def encoder_graph(graph: Graph, network: Network) -> None:
-    """Adds an encoder with its head: `tokens` and `mask` (1 at real tokens), int64 [batch, length], to `logits`,
-    float32 [batch, classes] of a classifier and [batch, length, vocabulary] of a masked-language model.
+    """Adds an encoder with its head: `tokens` and `mask` (1 at real tokens), int64 [batch, length],
+    to `logits`, float32 [batch, classes] of a classifier and [batch, length, vocabulary] of a
+    masked-language model.
     """
     tokens_BxL = graph.input("tokens", np.int64, ("batch", "length"))
     mask_BxL = graph.input("mask", np.int64, ("batch", "length"))

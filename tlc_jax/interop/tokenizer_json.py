@@ -1,14 +1,16 @@
-"""A tokenizer as the files that Hugging Face's libraries read. An imported one is one of them already.
+"""A tokenizer as the files that Hugging Face's libraries read. An imported one is one of them
+already.
 
-The ids of one that was trained here are ours for any text, with two exceptions that lie in what a `tokenizer.json` can
-say:
+The ids of one that was trained here are ours for any text, with two exceptions that lie in what a
+`tokenizer.json` can say:
 
-* A U+2581 in the text, which ours encodes by its bytes, is taken for a space, as by every tokenizer of this kind there.
-* A special piece spelled out in the text, such as <mask>, stands for itself, which filling masks relies on. With
+* A U+2581 in the text, which ours encodes by its bytes, is taken for a space, as by every tokenizer
+of this kind there. * A special piece spelled out in the text, such as <mask>, stands for itself,
+which filling masks relies on. With
   `split_special_tokens=True` it is text, as for ours.
 
-Where two divisions of a word are as likely, such as X XXX and XXX X, theirs may be the other one, since it adds up
-scores in 64 bits and ours in 32: so it was in 6 of 100,000 lines of documentation.
+Where two divisions of a word are as likely, such as X XXX and XXX X, theirs may be the other one,
+since it adds up scores in 64 bits and ours in 32: so it was in 6 of 100,000 lines of documentation.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK, UNK
 _SPACE_SIGN = "\u2581"
 _BYTES = range(FIRST_ORDINARY, FIRST_ORDINARY + 256)
 _NEVER_FOUND = -1e6
-"""The score of pieces that are not to be found in text: any way of spelling one of their names costs less."""
+"""The score of pieces that are not to be found in text: any way of spelling one of their names
+costs less.
+"""
 
 _UNKNOWN = (SPECIAL_PIECES[UNK], "[UNK]")
 
 
 def tokenizer_files(tokenizer: Tokenizer, length: int, token_types: int) -> dict[str, bytes]:
-    """The contents of tokenizer.json, tokenizer_config.json and special_tokens_map.json, by file name.
+    """The contents of tokenizer.json, tokenizer_config.json and special_tokens_map.json, by file
+    name.
 
     Args:
       tokenizer: of either kind.
@@ -96,8 +101,9 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [
-                # Metaspace puts its sign in front of a text only where there is none, and ours always does: so the
-                # spaces of the text are written as the sign already, and the one in front is made by a plain space.
+                # Metaspace puts its sign in front of a text only where there is none, and ours
+                # always does: so the spaces of the text are written as the sign already, and the
+                # one in front is made by a plain space.
                 _metaspace(" ", "first", split=False),
                 _metaspace(_SPACE_SIGN, "never", split=True),
                 *(
@@ -160,8 +166,8 @@ def _added_token(id: int) -> dict[str, Any]:
 def _unknown_in_names(pieces: list[str]) -> list[str]:
     """Characters of the names of special and byte pieces that are no pieces themselves.
 
-    Their score is still above that of an unknown character, so a name with such a character would be found in text. No
-    piece has it either, and so nothing is lost where words are divided there.
+    Their score is still above that of an unknown character, so a name with such a character would
+    be found in text. No piece has it either, and so nothing is lost where words are divided there.
     """
     names = {character for piece in pieces[: _BYTES.stop] for character in piece}
     return sorted(names - set(pieces[_BYTES.stop :]))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tlc_jax import config as configs
-from tlc_jax.compression.artifact import load_artifact
+from tlc_jax.compression.artifact import ARTIFACT, load_artifact
 from tlc_jax.compression.prune import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.core.errors import InputError
@@ -24,7 +24,6 @@ from tlc_jax.training import checkpoint
 
 log = logging.getLogger(__name__)
 
-ARTIFACT = Path("artifact") / "model.safetensors"
 AVERAGED = "averaged"
 
 
