@@ -108,6 +108,7 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
     prepare = _finetune if recipe.finetunes else _open_trained
     model = prepare(config, workdir, dense, recipe)
     params, masks, task, rounds = model.params, model.masks, model.task, []
+    # Structures were removed while the model was prepared.
     rest = [operation for operation in model.operations if not isinstance(operation, Remove)]
     if model.dense_metric is not None:
         pruning = IterativePruning(task, workdir, model.origin, model.dense_metric)
@@ -188,11 +189,14 @@ def _open_trained(config: Config, workdir: Path, dense: StartingPoint, recipe: R
             task.config = fit.of_run(task, workdir)
         return task
 
-    start, metric, task = dense, None, None
+    start = dense
+    metric: float | None = None
+    task: TaskRun | None = None
     if iterative:
         task = task_of_model(dense)
         pruned = recipe.prunes or recipe.removes
         metric = task.evaluate(dense.params, False)[task.goal] if pruned else 0.0
+    # The dense model's task is reused unless its shapes change.
     if recipe.removes or task is None:
         start = _without_structures(dense, recipe)
         task = task_of_model(start)

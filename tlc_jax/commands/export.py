@@ -42,6 +42,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
             "nothing to export: name a run, a checkpoint or an artifact with --init=DIR"
         )
     saved_model.find(config.init.source)
+    # Before the workdir is claimed, so that a refusal leaves nothing behind.
     if config.export.format == "onnx":
         onnx_export.require_packages()
     _refuse_other_content(workdir)

@@ -126,17 +126,13 @@ def load_artifact(path: Path) -> Compressed:
             f"{path}: the artifact is damaged (its checksum differs); "
             "copy it or compress the model again"
         )
-    shapes, grouped = header["shapes"], header.get("grouped", {})
     masks = {
         name: unpack_mask(tensors[f"{name}:kept"], tuple(shape))
-        for name, shape in shapes.items()
+        for name, shape in header["shapes"].items()
         if f"{name}:kept" in tensors
     }
     quantized = {
-        name: _unpack_tensor(
-            name, tensors, tuple(shapes[name]), bits, masks.get(name), grouped.get(name)
-        )
-        for name, bits in header["bits"].items()
+        name: _unpack_tensor(name, tensors, header, masks.get(name)) for name in header["bits"]
     }
     params = {name: dequantize_leaf(tensor) for name, tensor in quantized.items()}
     for name in (name for name in tensors if ":" not in name):
@@ -154,19 +150,16 @@ def _pack_tensor(name: str, tensor: QuantizedTensor) -> dict[str, np.ndarray]:
 
 
 def _unpack_tensor(
-    name: str,
-    tensors: Mapping[str, np.ndarray],
-    shape: tuple[int, ...],
-    bits: int,
-    kept: np.ndarray | None,
-    grouped: int | None,
+    name: str, tensors: Mapping[str, Any], header: Mapping[str, Any], kept: np.ndarray | None
 ) -> QuantizedTensor:
-    zero = tensors.get(f"{name}:zero")
+    zero, bits, shape = tensors.get(f"{name}:zero"), header["bits"][name], header["shapes"][name]
     count = int(np.prod(shape)) if kept is None else int(np.count_nonzero(kept))
     unsigned = unpack(tensors[f"{name}:codes"], bits, count)
     lowest = lowest_code(bits, symmetric=zero is None)
     codes = (unsigned + np.uint8(lowest % 256)).view(np.int8 if zero is None else np.uint8)
     codes = codes.reshape(shape) if kept is None else _scatter(codes, kept)
+    # Files of the first releases have no groups.
+    grouped = header.get("grouped", {}).get(name)
     return QuantizedTensor(codes, tensors[f"{name}:scale"], zero, bits, kept, grouped)
 
 

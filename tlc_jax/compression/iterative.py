@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tlc_jax.compression.during_training import DENSE, DuringTraining
 from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks
@@ -46,7 +46,7 @@ class Trainable(Protocol):
     config: Config
     network: Network
     placement: Placement
-    goal: str
+    goal: ClassVar[str]
 
     @property
     def steps_per_epoch(self) -> float:

@@ -33,6 +33,7 @@ def family_of(network: Network) -> Family:
             f"Hugging Face has no attention of {model.heads} heads of {model.head_size} "
             f"in a width of {model.hidden}: {_ONNX_CAN}"
         )
+    # RoBERTa has no token types, and its masked-language head computes GELU in any case.
     name = "bert" if model.token_types or model.activation != "gelu" else "roberta"
     family = FAMILIES["roberta-prelayernorm" if model.norm == "pre" else name]
     if network.kind == "mlm" and family.head_activation not in ("", model.activation):
@@ -67,6 +68,7 @@ def config_json(network: Network, labels: tuple[str, ...], special: SpecialIds) 
         "hidden_dropout_prob": model.dropout,
         "attention_probs_dropout_prob": 0.0,
         "max_position_embeddings": family.first_position(model.padding) + model.max_length,
+        # One row of zeros stands for no token types; see `exported`.
         "type_vocab_size": max(1, model.token_types),
         "layer_norm_eps": model.norm_epsilon,
         "pad_token_id": model.padding,

@@ -83,6 +83,7 @@ def load(folder: Path) -> Imported:
     where = str(folder / "config.json")
     model = model_of(family, settings, tokenizer.special.end, where)
     _check_tokenizer(tokenizer, tokenizer_path, settings, model)
+    # The files stay open until every tensor is read: each is read from disk only when it is needed.
     with contextlib.ExitStack() as stack:
         tensors = _Tensors(folder, stack)
         kind = _kind(settings, family, tensors)
@@ -94,6 +95,7 @@ def load(folder: Path) -> Imported:
             )
         network = Network(kind, model, tokenizer.vocab_size, len(labels), configs.Impl())
         shapes = {path: leaf.shape for path, leaf in flatten(network.abstract()).items()}
+        # Models without a head are saved without the prefix.
         base = family.base if tensors.any_begins(family.base) else ""
         types = settings.get("type_vocab_size", 2)
 
@@ -108,6 +110,7 @@ def load(folder: Path) -> Imported:
             pooler = read({kernel: (width, width), bias: (width,)})
         if kind == "mlm":
             _check_tied(family, params, tensors)
+        # Last, because every read above counts as a use.
         unused = tensors.unused()
     meta = {
         "kind": kind,
@@ -145,9 +148,10 @@ def _files(folder: Path) -> dict[str, tuple[str, ...] | None]:
         places = _read_json(folder / _INDEX).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise InputError(f"{folder / _INDEX} has no weight_map: save the model again")
-        files = {}
+        files: dict[str, tuple[str, ...] | None] = {}
         for file in sorted(set(places.values())):
             files[file] = tuple(sorted(name for name, place in places.items() if place == file))
+            # A name with a folder in it could point outside of the model's folder.
             if Path(file).name != file or not (folder / file).is_file():
                 raise InputError(
                     f"{folder / file} is missing, which {_INDEX} names: copy the whole folder"
@@ -181,7 +185,8 @@ class _Tensors:
             names = opened.keys()
             if missing := sorted(set(expected or ()) - set(names)):
                 raise InputError(
-                    f"{path} lacks {missing[0]}, which {_INDEX} says it holds: copy the whole folder"
+                    f"{path} lacks {missing[0]}, which {_INDEX} says it holds: "
+                    "copy the whole folder"
                 )
             for name in names:
                 self._place[_new_name(name)] = (opened, name, path)
@@ -202,6 +207,7 @@ class _Tensors:
                 "the model is incomplete, or not what config.json says"
             )
         file, own_name, path = self._place[name]
+        # The shape is in the file's header: a wrong tensor is refused before it is loaded.
         found = tuple(file.get_slice(own_name).get_shape())
         if found != shape:
             raise InputError(

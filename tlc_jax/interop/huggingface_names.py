@@ -16,6 +16,7 @@ import numpy as np
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
 
+# "gelu" alone is the exact function; their other two are names of one approximation by tanh.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -62,6 +63,7 @@ _ROBERTA_HEADS = {
     "classifier/dense": "classifier.dense",
     "classifier/output": "classifier.out_proj",
 }
+# Their normalization calls its scale a weight, as do their linear layers and tables.
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
@@ -243,6 +245,7 @@ def imported(
         elif path == "embedding/position":
             first = family.first_position(model.padding)
             table = one(path, (first + shape[0], shape[1]))[first:]
+            # A type that every token has is a constant: added to the positions, it needs no table.
             if not family.has_types and types:
                 table = table + one("embedding/token_type", (types, shape[1]))[0]
             leaves[path] = table

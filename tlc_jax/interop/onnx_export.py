@@ -1,4 +1,4 @@
-"""An encoder of ours as an ONNX file whose quantised weights stay integers.
+"""Writes an encoder as an ONNX file whose quantized weights stay integers.
 
 The graph is that of `onnx_graph`. Each weight is an initializer: float32, or the artifact's codes
 and scales with a DequantizeLinear behind them, which gives the artifact's values to the bit.
@@ -22,19 +22,10 @@ from tlc_jax.core.params import flatten
 from tlc_jax.interop.onnx_graph import OPSET, Graph, encoder_graph, layer_path
 from tlc_jax.models.network import Network, Params
 
-_INTEGERS = {
-    (True, True): ml_dtypes.int4,
-    (True, False): ml_dtypes.uint4,
-    (False, True): np.int8,
-    (False, False): np.uint8,
-}
-"""By whether four bits are enough, and whether codes have a sign."""
+# A file's format ends at 2 GiB: beyond this many bytes, weights go to a second file beside it.
 _LARGEST_FILE = 2**31 - 2**24
-"""Bytes of weights that still fit into one file, whose format ends at 2 GiB; beyond, they lie in
-one beside it.
-"""
+# The lowest version that has 4-bit integers, for runtimes that are not the newest.
 _IR_VERSION = 10
-"""The least that has 4-bit integers, for runtimes that are not the newest."""
 
 
 def require_packages() -> None:
@@ -44,8 +35,11 @@ def require_packages() -> None:
 
 
 def stays_integer(q: QuantizedTensor) -> bool:
-    """Whether ONNX can express it: pruned weights are not on a grid from minimum to maximum, whose
-    zero points (floats, added after DequantizeLinear) have no form for groups either."""
+    """Whether ONNX can express how a tensor is quantized.
+
+    On a grid from minimum to maximum it cannot express pruned weights, which are not on the grid,
+    nor groups, whose zero points are floats that are added after DequantizeLinear.
+    """
     return q.zero is None or (q.kept is None and q.grouped is None)
 
 
@@ -59,15 +53,15 @@ def write(
     """Writes the model.
 
     Args:
-      path: the file; weights of more than 2 GiB go to one beside it.
+      path: the file; weights of more than 2 GiB go to another file beside it.
       network: an encoder.
-      params: what the weights stand for.
-      quantized: what the values in `params` are made of; integers stay integers where
+      params: parameters, float32.
+      quantized: path -> codes and scales of the leaves that have them; they stay integers where
         `stays_integer`.
-      metadata: values that JSON can hold, stored with the model.
+      metadata: values that JSON can represent, stored with the model.
 
     Returns:
-      how many weights are stored as which type; each layer's count by themselves.
+      the number of weights stored as each type; the matrices of a stack count one by one.
     """
     import onnx
 
@@ -89,6 +83,7 @@ def write(
     onnx.helper.set_model_props(model, {"tlc_jax": json.dumps(dict(metadata), sort_keys=True)})
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE
     onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data")
+    # By its path: the checker of a model in memory cannot see weights in a second file.
     onnx.checker.check_model(str(path))
     return dict(types)
 
@@ -96,9 +91,7 @@ def write(
 def _weights(
     params: Params, quantized: Mapping[str, QuantizedTensor]
 ) -> Iterator[tuple[str, np.ndarray, QuantizedTensor | None]]:
-    """(name in the graph, float32 values, codes if it is to stay integer) of each weight, stacks
-    layer by layer.
-    """
+    """(name in the graph, float32 values, codes if they stay) of each weight, layer by layer."""
     for path, leaf in flatten(params).items():
         values, codes = np.asarray(leaf, np.float32), quantized.get(path)
         if codes is not None and not stays_integer(codes):
@@ -107,41 +100,36 @@ def _weights(
             yield path, values, codes
             continue
         for layer in range(len(values)):
-            yield (
-                layer_path(path, layer),
-                values[layer],
-                None if codes is None else _layer_of(codes, layer),
-            )
+            codes_of_layer = None if codes is None else _layer_of(codes, layer)
+            yield layer_path(path, layer), values[layer], codes_of_layer
 
 
 def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:
-    zero, grouped = (
-        None if q.zero is None else q.zero[layer],
-        None if q.grouped is None else q.grouped - 1,
-    )
+    zero = None if q.zero is None else q.zero[layer]
+    grouped = None if q.grouped is None else q.grouped - 1
     return QuantizedTensor(q.codes[layer], q.scale[layer], zero, q.bits, grouped=grouped)
 
 
 def _add_quantized(graph: Graph, name: str, q: QuantizedTensor) -> str:
-    """Adds what makes the values called `name` of codes; returns the type of these."""
-    codes = graph.initializer(
-        q.codes.astype(_INTEGERS[q.bits <= 4, q.zero is None]), f"{name}:codes"
-    )
-    along: dict[str, int]
+    """Adds codes, scales and the nodes that compute `name` from them; returns the type of codes."""
+    dtype = q.codes.dtype
+    if q.bits <= 4:
+        dtype = np.dtype(ml_dtypes.int4 if q.zero is None else ml_dtypes.uint4)
+    codes = graph.initializer(q.codes.astype(dtype), f"{name}:codes")
+    along: dict[str, int] = {}
     if q.grouped is not None:
         groups = q.scale.shape[q.grouped]
         along = {"axis": q.grouped, "block_size": q.codes.shape[q.grouped] // groups}
         scales = q.scale.squeeze(q.grouped + 1)
-    elif q.scale.size == 1:
-        along, scales = {}, q.scale.reshape(())
+    elif q.scale.size == 1:  # per tensor: ONNX wants a scalar and no axis
+        scales = q.scale.reshape(())
     else:
         along, scales = {"axis": int(np.argmax(q.scale.shape))}, q.scale.reshape(-1)
     scale = graph.initializer(scales, f"{name}:scale")
     if q.zero is None:
         graph.node("DequantizeLinear", codes, scale, output=name, **along)
     else:
-        # The zero points of DequantizeLinear are integers, and these are none: they are added
-        # afterwards.
+        # DequantizeLinear takes integer zero points, and these are floats: they are added after it.
         steps = graph.node("DequantizeLinear", codes, scale, output=f"{name}:steps", **along)
         graph.node("Add", steps, graph.initializer(q.zero, f"{name}:zero"), output=name)
-    return np.dtype(_INTEGERS[q.bits <= 4, q.zero is None]).name
+    return dtype.name

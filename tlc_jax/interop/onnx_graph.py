@@ -1,12 +1,12 @@
 """The encoder written down as an ONNX graph.
 
-A second description of `models.encoder`, which tests hold to the first one. Converting the first
-would save it, but jax2onnx, the one converter of JAX programs that is kept up, cannot be installed
-beside the Orbax that we use (0.17 wants one below 0.11.37), and this way the graph is small: what
-runtimes know as one operation is one node.
+This is a second description of `models.encoder`; tests compare it with the first. A converter would
+save it, but jax2onnx, the one converter of JAX programs that is maintained, cannot be installed
+beside our Orbax (0.17 needs one below 0.11.37). Written by hand, the graph is also small: an
+operation that runtimes know is one node.
 
-Weights are values of the graph called by their paths, those of a layer `blocks/LAYER/...`; whoever
-makes the file says what is in them. Shapes in names as in `models.blocks`.
+Weights are values of the graph, named by their paths, those of a layer `blocks/LAYER/...`; the
+caller adds them. Shapes in names are explained in `models.layers`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ import numpy as np
 from tlc_jax.models.layers import SHARED_BY, Shape
 from tlc_jax.models.network import Network
 
-OPSET = 21
-"""The first with 4-bit integers."""
-
+OPSET = 21  # the first with 4-bit integers
+# The score of padding: its share of attention is 0, and adding another score does not overflow.
 _LOWEST = 0.7 * float(np.finfo(np.float32).min)
-"""A score that no share of attention is left for, far enough from the least float to have another
-added.
-"""
-
-
 _ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
     "gelu": ("Gelu", {}),
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
@@ -50,8 +44,8 @@ class Graph:
         self._outputs: list[Any] = []
 
     def initializer(self, values: np.ndarray, name: str) -> str:
-        """Adds values, if there are none of that name yet; returns the name."""
-        import onnx
+        """Adds values unless the name is taken; returns the name."""
+        import onnx  # here, because the package is optional
 
         if name not in self._initializers:
             self._initializers[name] = onnx.numpy_helper.from_array(values, name)
@@ -66,9 +60,7 @@ class Graph:
         return self.initializer(np.array(values, np.int64), f"vector:{','.join(map(str, values))}")
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Adds a node with one output, which gets a name of its own unless it is given; returns
-        that.
-        """
+        """Adds a node with one output and returns its name, a new one unless it is given."""
         import onnx
 
         output = output or f"{kind}_{len(self._nodes)}"
@@ -85,20 +77,17 @@ class Graph:
         self._outputs.append(_value_info(name, dtype, shape))
 
     def proto(self) -> Any:
-        """The graph as ONNX has it."""
+        """The graph as an ONNX message."""
         import onnx
 
-        return onnx.helper.make_graph(
-            self._nodes, "encoder", self._inputs, self._outputs, list(self._initializers.values())
-        )
+        nodes, initializers = self._nodes, list(self._initializers.values())
+        return onnx.helper.make_graph(nodes, "encoder", self._inputs, self._outputs, initializers)
 
 
 def _value_info(name: str, dtype: Any, shape: tuple[str | int, ...]) -> Any:
     import onnx
 
-    return onnx.helper.make_tensor_value_info(
-        name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
-    )
+    return onnx.helper.make_tensor_value_info(name, _type(dtype), shape)
 
 
 def encoder_graph(graph: Graph, network: Network) -> None:
@@ -119,7 +108,7 @@ def encoder_graph(graph: Graph, network: Network) -> None:
 
 
 class _Encoder:
-    """What `models.encoder` and `models.blocks` compute, layer by layer."""
+    """Adds what `models.encoder` and `models.layers` compute, layer by layer."""
 
     def __init__(self, graph: Graph, shape: Shape) -> None:
         self.graph, self.shape = graph, shape
@@ -133,19 +122,22 @@ class _Encoder:
         return self._norm("final_norm", x_BxLxD) if self.shape.norm == "pre" else x_BxLxD
 
     def masked_language_head(self, x_BxLxD: str) -> None:
-        x_BxLxD = self._norm(
-            "mlm_head/norm", self._activation(self._dense("mlm_head/dense", x_BxLxD))
-        )
+        x_BxLxD = self._activation(self._dense("mlm_head/dense", x_BxLxD))
+        x_BxLxD = self._norm("mlm_head/norm", x_BxLxD)
+        # The output matrix is the token embedding; quantized, it is stored once for both uses.
         token_DxV = self.add("Transpose", "embedding/token", perm=[1, 0])
         self.add("Add", self.add("MatMul", x_BxLxD, token_DxV), "mlm_head/bias", output="logits")
 
     def classification_head(self, x_BxLxD: str) -> None:
+        # The first token's state stands for the whole row.
         x_BxD = self.add("Gather", x_BxLxD, self.graph.number(0, np.int64), axis=1)
         x_BxD = self.add("Tanh", self._dense("classifier/dense", x_BxD))
         self._dense("classifier/output", x_BxD, output="logits")
 
     def _mask_bias(self, mask_BxL: str) -> str:
-        """What is added to attention's scores: nothing, or at padding the least number."""
+        """The addend of attention's scores: zero, or at padding a number close to the least
+        float.
+        """
         real_BxL = self.add("Cast", mask_BxL, to=_type(np.bool_))
         real_Bx1x1xL = self.add("Unsqueeze", real_BxL, self.graph.vector(1, 2))
         zero, lowest = (self.graph.number(value, np.float32) for value in (0.0, _LOWEST))
@@ -156,13 +148,12 @@ class _Encoder:
         position_LxD = self.add("Slice", "embedding/position", start, length, self.graph.vector(0))
         x_BxLxD = self.add("Add", self.add("Gather", "embedding/token", tokens_BxL), position_LxD)
         if self.shape.token_types:
-            x_BxLxD = self.add(
-                "Add", x_BxLxD, self.add("Gather", "embedding/token_type", self._types(tokens_BxL))
-            )
+            types_BxLxD = self.add("Gather", "embedding/token_type", self._types(tokens_BxL))
+            x_BxLxD = self.add("Add", x_BxLxD, types_BxLxD)
         return self._norm("embedding/norm", x_BxLxD)
 
     def _types(self, tokens_BxL: str) -> str:
-        """Separators before each token, or the last type where they are more."""
+        """Token types: the number of separators before each token, at most the last type."""
         number = self.graph.number
         is_separator_BxL = self.add("Equal", tokens_BxL, number(self.shape.separator, np.int64))
         counted_BxL = self.add("Cast", is_separator_BxL, to=_type(np.int64))
@@ -196,27 +187,22 @@ class _Encoder:
         score_BxHxLxL = self.add("Mul", self.add("MatMul", q, k_BxHxExL), scale)
         share_BxHxLxL = self.add("Softmax", self.add("Add", score_BxHxLxL, bias_Bx1x1xL), axis=-1)
         y_BxLxHxE = self.add("Transpose", self.add("MatMul", share_BxHxLxL, v), perm=[0, 2, 1, 3])
-        return self._dense(
-            f"{path}/output", self.add("Reshape", y_BxLxHxE, self.graph.vector(0, 0, -1))
-        )
+        y_BxLxD = self.add("Reshape", y_BxLxHxE, self.graph.vector(0, 0, -1))
+        return self._dense(f"{path}/output", y_BxLxD)
 
     def _heads(self, path: str, x_BxLxD: str) -> str:
         """An affine map, split into heads: [B, H, L, E]."""
         split = self.graph.vector(0, 0, self.shape.heads, self.shape.head_size)
-        return self.add(
-            "Transpose", self.add("Reshape", self._dense(path, x_BxLxD), split), perm=[0, 2, 1, 3]
-        )
+        x_BxLxHxE = self.add("Reshape", self._dense(path, x_BxLxD), split)
+        return self.add("Transpose", x_BxLxHxE, perm=[0, 2, 1, 3])
 
     def _dense(self, path: str, x: str, output: str = "") -> str:
-        return self.add(
-            "Add", self.add("MatMul", x, f"{path}/kernel"), f"{path}/bias", output=output
-        )
+        product = self.add("MatMul", x, f"{path}/kernel")
+        return self.add("Add", product, f"{path}/bias", output=output)
 
     def _norm(self, path: str, x: str) -> str:
-        epsilon = self.shape.norm_epsilon
-        return self.add(
-            "LayerNormalization", x, f"{path}/scale", f"{path}/bias", axis=-1, epsilon=epsilon
-        )
+        how: dict[str, Any] = {"axis": -1, "epsilon": self.shape.norm_epsilon}
+        return self.add("LayerNormalization", x, f"{path}/scale", f"{path}/bias", **how)
 
     def _activation(self, x: str) -> str:
         kind, attributes = _ACTIVATIONS[self.shape.activation]

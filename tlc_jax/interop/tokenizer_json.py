@@ -1,16 +1,15 @@
-"""A tokenizer as the files that Hugging Face's libraries read. An imported one is one of them
-already.
+"""Writes a tokenizer as the files that Hugging Face's libraries read.
 
-The ids of one that was trained here are ours for any text, with two exceptions that lie in what a
-`tokenizer.json` can say:
+An imported tokenizer is written as it was read. One that was trained here gives our ids for any
+text, with two exceptions that lie in what a `tokenizer.json` can express:
 
-* A U+2581 in the text, which ours encodes by its bytes, is taken for a space, as by every tokenizer
-of this kind there. * A special piece spelled out in the text, such as <mask>, stands for itself,
-which filling masks relies on. With
-  `split_special_tokens=True` it is text, as for ours.
+* A U+2581 in the text, which ours encodes by its bytes, is read as a space, as by every tokenizer
+  of this kind there.
+* A special piece spelled out in the text, such as <mask>, stands for itself, which filling masks
+  relies on. With `split_special_tokens=True` it is text, as for ours.
 
-Where two divisions of a word are as likely, such as X XXX and XXX X, theirs may be the other one,
-since it adds up scores in 64 bits and ours in 32: so it was in 6 of 100,000 lines of documentation.
+Where two divisions of a word are equally likely, such as X XXX and XXX X, theirs may differ, since
+it adds scores in 64 bits and ours in 32: this happened in 6 of 100,000 lines of documentation.
 """
 
 from __future__ import annotations
@@ -24,36 +23,30 @@ from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK, UNK
 
 _SPACE_SIGN = "\u2581"
 _BYTES = range(FIRST_ORDINARY, FIRST_ORDINARY + 256)
+# The score of pieces that must not be found in text: any other way to spell their names costs less.
 _NEVER_FOUND = -1e6
-"""The score of pieces that are not to be found in text: any way of spelling one of their names
-costs less.
-"""
-
 _UNKNOWN = (SPECIAL_PIECES[UNK], "[UNK]")
 
 
 def tokenizer_files(tokenizer: Tokenizer, length: int, token_types: int) -> dict[str, bytes]:
-    """The contents of tokenizer.json, tokenizer_config.json and special_tokens_map.json, by file
-    name.
+    """The contents of tokenizer.json, tokenizer_config.json and special_tokens_map.json by name.
 
     Args:
-      tokenizer: of either kind.
-      length: positions of the model.
-      token_types: kinds of segments that it has embeddings for, or 0.
+      tokenizer: tokenizer of either kind.
+      length: number of positions of the model.
+      token_types: number of token types that the model has embeddings for, or 0.
     """
+    pairs = token_types > 1
     if isinstance(tokenizer, SentencePieceTokenizer):
-        model = _json(_trained_here(tokenizer, 1 if token_types > 1 else 0))
+        model = _json(_trained_here(tokenizer, int(pairs)))
     else:
         model = tokenizer.model
     special = _special_pieces(tokenizer)
+    inputs = ["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": length,
-        "model_input_names": [
-            "input_ids",
-            *(["token_type_ids"] if token_types > 1 else []),
-            "attention_mask",
-        ],
+        "model_input_names": inputs,
         "clean_up_tokenization_spaces": False,
         **special,
     }
@@ -71,65 +64,48 @@ def _json(content: dict[str, Any]) -> bytes:
 def _special_pieces(tokenizer: Tokenizer) -> dict[str, str]:
     """Special pieces by the names of their roles in transformers."""
     ids = tokenizer.special
+    ids_of = {"pad": ids.padding, "mask": ids.mask}
+    ids_of |= {"bos": ids.start, "cls": ids.start, "eos": ids.end, "sep": ids.end}
     unknown = next(piece for piece in map(tokenizer.piece, ids.all) if piece in _UNKNOWN)
-    start, end = tokenizer.piece(ids.start), tokenizer.piece(ids.end)
-    return {
-        "unk_token": unknown,
-        "pad_token": tokenizer.piece(ids.padding),
-        "mask_token": tokenizer.piece(ids.mask),
-        "bos_token": start,
-        "cls_token": start,
-        "eos_token": end,
-        "sep_token": end,
-    }
+    pieces = {f"{role}_token": tokenizer.piece(id) for role, id in ids_of.items()}
+    return {"unk_token": unknown, **pieces}
 
 
 def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[str, Any]:
-    """tokenizer.json; `second_type` is the token type of a pair's second text."""
+    """Content of tokenizer.json; `second_type` is the token type of a pair's second text."""
     pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
-    start, end = ({"SpecialToken": {"id": SPECIAL_PIECES[id], "type_id": 0}} for id in (BOS, EOS))
-    last = {"SpecialToken": {"id": SPECIAL_PIECES[EOS], "type_id": second_type}}
-    first, second = (
-        {"Sequence": {"id": id, "type_id": type}} for id, type in (("A", 0), ("B", second_type))
-    )
+    scores = [
+        _NEVER_FOUND if id < _BYTES.stop else tokenizer.score(id) for id in range(len(pieces))
+    ]
+    start, end = SPECIAL_PIECES[BOS], SPECIAL_PIECES[EOS]
+    single = [_special(start, 0), _sequence("A", 0), _special(end, 0)]
+    second = [_sequence("B", second_type), _special(end, second_type)]
+    split = {"type": "Split", "behavior": "Isolated", "invert": False}
+    splits = [{**split, "pattern": {"String": sign}} for sign in _unknown_in_names(pieces)]
+    # Metaspace puts its sign in front of a text only if the text does not begin with one, but ours
+    # always does. So the text's own spaces are written as the sign first, and a plain space makes
+    # the one in front.
+    spaces = [_metaspace(" ", "first", split=False), _metaspace(_SPACE_SIGN, "never", split=True)]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [_added_token(id) for id in range(FIRST_ORDINARY)],
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE_SIGN},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                # Metaspace puts its sign in front of a text only where there is none, and ours
-                # always does: so the spaces of the text are written as the sign already, and the
-                # one in front is made by a plain space.
-                _metaspace(" ", "first", split=False),
-                _metaspace(_SPACE_SIGN, "never", split=True),
-                *(
-                    {
-                        "type": "Split",
-                        "pattern": {"String": c},
-                        "behavior": "Isolated",
-                        "invert": False,
-                    }
-                    for c in _unknown_in_names(pieces)
-                ),
-            ],
-        },
+        "normalizer": _replace(" ", _SPACE_SIGN),
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": spaces + splits},
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [start, first, end],
-            "pair": [start, first, end, second, last],
+            "single": single,
+            "pair": single + second,
             "special_tokens": {
                 piece: {"id": piece, "ids": [id], "tokens": [piece]}
-                for id, piece in ((BOS, SPECIAL_PIECES[BOS]), (EOS, SPECIAL_PIECES[EOS]))
+                for id, piece in ((BOS, start), (EOS, end))
             },
         },
         "decoder": {
             "type": "Sequence",
             "decoders": [
-                {"type": "Replace", "pattern": {"String": _SPACE_SIGN}, "content": " "},
+                _replace(_SPACE_SIGN, " "),
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
                 {"type": "Strip", "content": " ", "start": 1, "stop": 0},
@@ -139,12 +115,21 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
             "type": "Unigram",
             "unk_id": UNK,
             "byte_fallback": True,
-            "vocab": [
-                [piece, _NEVER_FOUND if id < _BYTES.stop else tokenizer.score(id)]
-                for id, piece in enumerate(pieces)
-            ],
+            "vocab": [list(entry) for entry in zip(pieces, scores, strict=True)],
         },
     }
+
+
+def _special(piece: str, type_id: int) -> dict[str, Any]:
+    return {"SpecialToken": {"id": piece, "type_id": type_id}}
+
+
+def _sequence(name: str, type_id: int) -> dict[str, Any]:
+    return {"Sequence": {"id": name, "type_id": type_id}}
+
+
+def _replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
 
 
 def _metaspace(sign: str, prepend: str, split: bool) -> dict[str, Any]:
@@ -156,7 +141,7 @@ def _added_token(id: int) -> dict[str, Any]:
         "id": id,
         "content": SPECIAL_PIECES[id],
         "single_word": False,
-        "lstrip": id == MASK,  # a masked word's piece begins with the space before it
+        "lstrip": id == MASK,  # a masked word's piece includes the space before it
         "rstrip": False,
         "normalized": False,
         "special": True,
@@ -164,10 +149,10 @@ def _added_token(id: int) -> dict[str, Any]:
 
 
 def _unknown_in_names(pieces: list[str]) -> list[str]:
-    """Characters of the names of special and byte pieces that are no pieces themselves.
+    """Characters in the names of special and byte pieces that are not pieces themselves.
 
-    Their score is still above that of an unknown character, so a name with such a character would
-    be found in text. No piece has it either, and so nothing is lost where words are divided there.
+    An unknown character scores even less than these pieces, so a name that contains one would be
+    found in text. No other piece contains it, so nothing is lost where words are divided there.
     """
     names = {character for piece in pieces[: _BYTES.stop] for character in piece}
     return sorted(names - set(pieces[_BYTES.stop :]))
