@@ -15,8 +15,8 @@ from tlc_jax.cli import help as help_text
 from tlc_jax.cli import main as cli
 from tlc_jax.commands import SHARED_SECTIONS, STAGES
 from tlc_jax.core.errors import InputError, StoppedEarly
+from tlc_jax.core.files import write_json
 from tlc_jax.core.text import note_once
-from tlc_jax.runs.workdir import write_json
 
 FILE = """
 from tlc_jax.config import default_config

@@ -3,15 +3,12 @@
 import json
 import subprocess
 import sys
-import types
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
-from tlc_jax.runs.workdir import claim, read_config, read_json, write_json
+from tlc_jax.runs.workdir import claim, read_config
 
 CONFIG = config.resolve({"model": {"layers": 2}})
 
@@ -104,42 +101,3 @@ def test_a_file_is_no_workdir(tmp_path):
     (tmp_path / "w").write_text("")
     with pytest.raises(InputError, match="is a file"):
         claim(tmp_path / "w", CONFIG)
-
-
-def test_write_json_takes_what_stages_have(tmp_path):
-    path = tmp_path / "x.json"
-    write_json(
-        path,
-        {
-            "scalar": np.float32(0.5),
-            "array": np.arange(2),
-            "tuple": (1, 2),
-            "frozen": types.MappingProxyType({"a": 1}),
-            "path": Path("p"),
-        },
-    )
-    assert read_json(path) == {
-        "scalar": 0.5,
-        "array": [0, 1],
-        "tuple": [1, 2],
-        "frozen": {"a": 1},
-        "path": "p",
-    }
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "x.json"
-    write_json(path, {"good": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"bad": object()})
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_json(tmp_path / "folder", {"good": 1})
-    (tmp_path / "folder").rmdir()
-    assert read_json(path) == {"good": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="result.json does not exist"):
-        read_json(tmp_path / "result.json")

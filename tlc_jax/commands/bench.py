@@ -31,6 +31,7 @@ from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
 from tlc_jax.config.checks import require_own_architecture, require_translator
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
@@ -38,7 +39,6 @@ from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.planning import fit
 from tlc_jax.runs import session
-from tlc_jax.runs.workdir import write_json
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun, cost_per_step
 from tlc_jax.training.loop import Task, train
 from tlc_jax.training.step import init_state, step_key

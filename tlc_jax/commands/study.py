@@ -12,10 +12,8 @@ other is running.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +23,9 @@ from tlc_jax.commands import analyze, compress, finetune, pretrain, translate
 from tlc_jax.config import Config
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError, StoppedEarly, TrainingFailed
+from tlc_jax.core.files import Lock, read_json, write_json, write_text
 from tlc_jax.runs import session
-from tlc_jax.runs.workdir import InUse, claim, read_json, write_json
+from tlc_jax.runs.workdir import InUse, claim
 from tlc_jax.study.jobs import Job, expand, needed_first
 
 log = logging.getLogger(__name__)
@@ -151,9 +150,8 @@ def _write_down(jobs: list[Job], workdir: Path) -> None:
     """Makes study.json and results.jsonl anew from what the jobs left: nothing to keep in step, nothing to lose."""
     if not processes.first():
         return
-    with (workdir / ".write-down.lock").open("a") as lock:
-        # One process at a time, or one that looked early and wrote late would drop a row that another has written.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # One process at a time, or one that read early and wrote late would drop a row of another.
+    with Lock(workdir / ".write-down.lock"):
         _write_tables(jobs, workdir)
 
 
@@ -169,9 +167,7 @@ def _write_tables(jobs: list[Job], workdir: Path) -> None:
     ]
     write_json(workdir / "study.json", {**session.provenance(), "jobs": rows})
     results = [_row(job, jobs) for job in jobs if job.stage == "compress" and job.done]
-    temporary = workdir / f".results.jsonl.{os.getpid()}.tmp"
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in results), encoding="utf-8")
-    temporary.replace(workdir / "results.jsonl")
+    write_text(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in results))
 
 
 _MEASURED = (

@@ -1,6 +1,7 @@
 """Settings: `default_config` for config files, `resolve` for frozen configs."""
 
 from tlc_jax.config.resolve import (
+    Config,
     current_name,
     default_config,
     describe,
@@ -13,7 +14,6 @@ from tlc_jax.config.resolve import (
     to_dict,
 )
 from tlc_jax.config.schema import *  # noqa: F403  # the sections, and `setting`
-from tlc_jax.config.schema import Config
 
 __all__ = [
     "Config", "current_name", "default_config", "describe", "differences", "key_of", "merge",

@@ -18,9 +18,83 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from tlc_jax.config.checks import check_values
-from tlc_jax.config.schema import Config
+from tlc_jax.config.schema import (
+    Analyze,
+    Bench,
+    Budget,
+    Checkpoint,
+    Compress,
+    Data,
+    Decode,
+    Eval,
+    Export,
+    Impl,
+    Init,
+    Model,
+    Objective,
+    Optimizer,
+    Plan,
+    Predict,
+    Study,
+    Tokenizer,
+    setting,
+)
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, note_once
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A resolved configuration."""
+
+    seed: int = setting(0, "with it and the step everything random is fixed")
+    seeds: tuple[int, ...] = setting(
+        (), "finetune: one run per seed, in seed-K/, and a summary; empty: `seed` alone"
+    )
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    objective: Objective = Objective()
+    budget: Budget = Budget()
+    optimizer: Optimizer = Optimizer()
+    init: Init = Init()
+    recipe: str = setting(
+        "dense", "prune, remove, quantize, finetune, joined by +: e.g. prune:0.75+quantize:4"
+    )
+    compress: Compress = Compress()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    decode: Decode = Decode()
+    impl: Impl = Impl()
+    predict: Predict = Predict()
+    analyze: Analyze = Analyze()
+    export: Export = Export()
+    study: Study = Study()
+    bench: Bench = Bench()
+    plan: Plan = Plan()
+
+    @property
+    def microbatch(self) -> int:
+        """Part of the batch per gradient accumulation step: the largest divisor up to the setting.
+
+        Raises:
+          ValueError: impl.microbatch=auto, which the command has to replace by a number first.
+        """
+        if isinstance(self.impl.microbatch, str):
+            raise ValueError("impl.microbatch=auto was not settled")
+        batch = self.optimizer.batch_size
+        most = min(self.impl.microbatch or batch, batch)
+        return next(size for size in range(most, 0, -1) if batch % size == 0)
+
+    @property
+    def microbatches(self) -> int:
+        """Gradient accumulation steps per optimizer step."""
+        return self.optimizer.batch_size // self.microbatch
+
+    def with_microbatch(self, microbatch: int) -> Config:
+        """The same with another impl.microbatch."""
+        return dataclasses.replace(self, impl=dataclasses.replace(self.impl, microbatch=microbatch))
+
 
 # Old names of commands and settings, which keep working for one release.
 _RENAMED = {"analyse": "analyze"}

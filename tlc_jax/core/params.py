@@ -40,14 +40,9 @@ def drain(tree: dict[str, Any]) -> dict[str, Any]:
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree
+    from flax.traverse_util import unflatten_dict  # here, because recipes are read before JAX is
+
+    return unflatten_dict(dict(flat), sep="/")
 
 
 def select(rules: Sequence[Rule], paths: Iterable[str], default: Any = None) -> dict[str, Any]:

@@ -6,16 +6,15 @@ what the product was made from and the size of the data file, so that a stale, h
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import Lock, write_json
 
 Facts = dict[str, Any]
 
@@ -90,10 +89,7 @@ def _settle(part: Path, target: Path, manifest: Facts) -> Facts:
     path = manifest_path(target)
     path.unlink(missing_ok=True)
     part.replace(target)
-    part_manifest = path.with_name(f"{path.name}.part")
-    part_manifest.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    _flush_to_disk(part_manifest)
-    part_manifest.replace(path)
+    write_json(path, manifest)
     return manifest
 
 
@@ -102,16 +98,10 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Sole right to make `target`; the system frees it even if this process is killed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f"{target.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"waiting for another process that is making {target}", file=sys.stderr, flush=True
-            )
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _locked(target: Path) -> Lock:
+    """Sole right to make `target`."""
+    notice = f"waiting for another process that is making {target}"
+    return Lock(
+        target.with_name(f"{target.name}.lock"),
+        on_wait=lambda: print(notice, file=sys.stderr, flush=True),
+    )

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import write_bytes
 from tlc_jax.data.vocabulary import SpecialIds
 
 
@@ -54,9 +55,7 @@ class Tokenizer(abc.ABC):
         """Writes the model file, whole or not at all."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        part.write_bytes(self.model)
-        part.replace(target)
+        write_bytes(target, self.model)
 
     def encode(self, texts: Sequence[str], threads: int = 0) -> list[list[int]]:
         """Ids of each text, without special pieces. `threads` 0: one per core."""

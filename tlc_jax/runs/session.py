@@ -22,12 +22,13 @@ import numpy as np
 from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import read_json, write_json
 from tlc_jax.core.host_memory import keep_freed_memory
 from tlc_jax.core.mesh import Placement, describe_parameters
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
-from tlc_jax.runs.workdir import claim, read_json, write_json
+from tlc_jax.runs.workdir import claim
 from tlc_jax.training.optimizer import treatment
 
 

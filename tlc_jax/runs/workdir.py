@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, Self
 
 from tlc_jax import config as configs
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import Lock, LockedError, read_json, write_json
 
 # Settings that may differ between two runs of one workdir: they change how a run goes, not what it is.
 MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict")
@@ -19,27 +15,6 @@ MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict")
 
 class InUse(InputError):
     """Another process works in the workdir."""
-
-
-class Lock:
-    """Sole use of a workdir, until closed or until the process ends, however it ends."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def claim(workdir: Path, config: configs.Config, ignore: Iterable[str] = MAY_DIFFER) -> Lock:
@@ -56,31 +31,19 @@ def claim(workdir: Path, config: configs.Config, ignore: Iterable[str] = MAY_DIF
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir} is a file: name a directory")
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = _lock(workdir)
+    try:
+        lock = Lock(workdir / ".lock", wait=False)
+    except LockedError as error:
+        raise InUse(
+            f"{workdir} is in use by another process ({error.holder}): "
+            "wait for it, or choose another --workdir"
+        ) from None
     try:
         _settle_config(workdir / "config.json", config, tuple(ignore))
     except BaseException:
         lock.close()
         raise
     return lock
-
-
-def _lock(workdir: Path) -> Lock:
-    # "a+" neither truncates nor needs the file: the holder's number stays readable to the one who is turned away.
-    file = (workdir / ".lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise InUse(
-            f"{workdir} is in use by another process ({holder}): wait for it, or choose another --workdir"
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return Lock(file)
 
 
 def _settle_config(path: Path, config: configs.Config, ignore: tuple[str, ...]) -> None:
@@ -135,45 +98,3 @@ def read_config(path: Path) -> configs.Config:
         return configs.resolve(stored)
     except InputError as error:
         raise InputError(f"{path} is not a config of this version of tlc_jax ({error})") from error
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-      InputError: it is missing, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON, perhaps cut short ({error})") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that a reader finds the old file or the new one, never a part, even after a crash.
-
-    Mappings of any kind, tuples, and NumPy or JAX scalars and arrays are written as plain JSON.
-    """
-    text = json.dumps(content, indent=2, default=_jsonable) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from tlc_jax.compression.recipe import format_recipe, parse_one_shot, parse_reci
 from tlc_jax.config import Config, Study, merge, parse_size, resolve, to_dict
 from tlc_jax.config.checks import require_budget
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import is_locked
 from tlc_jax.data.tokenizer import file_name
 
 
@@ -46,15 +46,7 @@ class Job:
     @property
     def running(self) -> bool:
         """Whether a process holds the lock of its workdir."""
-        path = self.workdir / ".lock"
-        if not path.exists():
-            return False
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return is_locked(self.workdir / ".lock")
 
     def ancestors(self, jobs: list[Job]) -> list[int]:
         """Numbers of all jobs that it needs, directly or not, in the order in which they can be run."""
