@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from tlc_jax.core.batch_sharding import ROW_AXES
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import Params, Rule, flatten, select, unflatten
+from tlc_jax.core.text import table
 
 AXES = (*ROW_AXES, "tensor")
 """Batches are split over `data` and `fsdp`; parameters over `fsdp` (gathered to be used) and `tensor`."""
@@ -275,9 +276,4 @@ def describe_parameters(params: Params, **columns: Mapping[str, Any]) -> str:
         ]
         for path, leaf in flatten(params).items()
     ]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
-    ]
-    return "\n".join(lines) + "\n"
+    return table([header, *rows]) + "\n"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import did_you_mean
 
 TEXT_NAMES = ("sentence", "text", "premise", "sentence1", "question1", "en")
 PAIR_NAMES = ("hypothesis", "sentence2", "question2", "fr")
@@ -76,16 +76,9 @@ def choose_columns(names: Sequence[str], data: config.Data, where: str) -> Colum
     label = _configured(data.label, "data.label", names, where) or _first((LABEL_NAME,), names)
     return Columns(text, None if pair in ("-", "", text) else pair, label or None)
 
-
-def suggest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?`, or the list of what is known where nothing is close."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-
-
 def _configured(name: str, field: str, names: Sequence[str], where: str) -> str:
     if name and name not in names and not (field == "data.pair" and name == "-"):
-        raise InputError(f"{where} has no column {name!r} (config.{field}){suggest(name, names)}")
+        raise InputError(f"{where} has no column {name!r} (config.{field}){did_you_mean(name, names)}")
     return name
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import did_you_mean
 from tlc_jax.data import sources as sources_lib
-from tlc_jax.data.examples import Examples, suggest
+from tlc_jax.data.examples import Examples
 from tlc_jax.data.order import held_out_rows, subset
 from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
@@ -216,7 +217,7 @@ def _label_numbers(source: Source, examples: Examples, label_names: tuple[str, .
     for row, label in enumerate(examples.labels):
         if label is not None and label not in numbers:
             raise InputError(
-                f"{examples.place(row)}: unknown label {label!r} ({source.spec}){suggest(label, label_names)}"
+                f"{examples.place(row)}: unknown label {label!r} ({source.spec}){did_you_mean(label, label_names)}"
             )
         result[row] = -1 if label is None else numbers[label]
     return result

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.examples import Examples, suggest
+from tlc_jax.core.text import did_you_mean
+from tlc_jax.data.examples import Examples
 
 KINDS = ("tfds", "files", "toy")
 _TOY_SEED = 0  # the toy world is one world, whatever the seed of a run
@@ -166,7 +167,7 @@ def _parse(part: str, spec: str) -> Source:
             f"source {part!r} in {spec!r} is not KIND:LOCATION, such as files:corpus/*.txt"
         )
     if kind not in KINDS:
-        raise InputError(f"source {part!r} is of unknown kind {kind!r}{suggest(kind, KINDS)}")
+        raise InputError(f"source {part!r} is of unknown kind {kind!r}{did_you_mean(kind, KINDS)}")
     location, weight = _split_weight(location, part, kind)
     split = ""
     if kind != "files":
@@ -240,11 +241,11 @@ def _check_toy(source: Source) -> None:
 
     if source.location not in toy.KINDS:
         raise InputError(
-            f"unknown toy data set {source.location!r}{suggest(source.location, toy.KINDS)}"
+            f"unknown toy data set {source.location!r}{did_you_mean(source.location, toy.KINDS)}"
         )
     if source.split not in toy.SPLITS:
         raise InputError(
-            f"toy:{source.location} has no split {source.split!r}{suggest(source.split, toy.SPLITS)}"
+            f"toy:{source.location} has no split {source.split!r}{did_you_mean(source.split, toy.SPLITS)}"
         )
 
 

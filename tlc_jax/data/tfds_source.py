@@ -22,7 +22,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.examples import Columns, Examples, choose_columns, suggest
+from tlc_jax.core.text import did_you_mean
+from tlc_jax.data.examples import Columns, Examples, choose_columns
 
 _BLOCK = 1024  # records fetched at once
 # TFDS lists a data set only after the module that declares it has been imported.
@@ -148,11 +149,11 @@ def _why_not_found(name: str, folder: str) -> str:
         importlib.import_module(module)
     known = [each for each in tfds.list_builders(with_community_datasets=False) if "/" not in each]
     if base not in known:
-        close = suggest(base, known).partition("; known")[0]
+        close = did_you_mean(base, known).partition("; known")[0]
         return f"TFDS knows no data set {base!r}, and {folder} holds none of that name{close}"
     configs = list(tfds.builder_cls(base).builder_configs)
     if setting and configs and setting.partition("/")[0] not in configs:
-        return f"TFDS data set {base!r} has no config {setting!r}{suggest(setting, configs)}"
+        return f"TFDS data set {base!r} has no config {setting!r}{did_you_mean(setting, configs)}"
     found = pathlib.Path(folder).glob(f"{base}/**/features.json")
     built = (
         ", ".join(sorted(str(path.parent.relative_to(folder)) for path in found))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tlc_jax.core.files import atomic
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
@@ -33,8 +35,7 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Writes `ids`, `labels` and `probabilities` as an .npz."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp.npz")
-        np.savez_compressed(
-            temporary, ids=self.ids, labels=self.labels, probabilities=self.probabilities
-        )
-        temporary.replace(path)
+        with atomic(path) as temporary:
+            np.savez_compressed(
+                temporary, ids=self.ids, labels=self.labels, probabilities=self.probabilities
+            )

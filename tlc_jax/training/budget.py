@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from tlc_jax import config
 from tlc_jax.config.durations import Amounts, used
+from tlc_jax.core.files import write_json
 
 Clock = Callable[[], float]
 
@@ -162,6 +163,4 @@ def known_benchmark(path: Path) -> float | None:
 
 def keep_benchmark(path: Path, seconds_per_step: float) -> None:
     """Writes the measurement down, so that a restarted run converts its budget into the same steps."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"seconds_per_step": seconds_per_step}), encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, {"seconds_per_step": seconds_per_step})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import write_text
 
 
 class MetricsWriter:
@@ -62,9 +63,7 @@ class MetricsWriter:
                 rows.append(line)
             elif row["step"] > step:
                 self.dropped_until = row.get("total_seconds", self.dropped_until)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-        temporary.replace(self._path)
+        write_text(self._path, "".join(f"{row}\n" for row in rows))
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
