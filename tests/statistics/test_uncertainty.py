@@ -23,9 +23,9 @@ def test_a_wide_spread_makes_the_same_difference_unclear():
 
 
 def test_interval_is_students():
-    # Two groups of three, standard deviation 1: t(4 degrees, 97.5 %) = 2.776 times sqrt(2/3).
+    # Two groups of three, standard deviation 1: t(4 degrees, 97.5 %) = 2.776445 times sqrt(2/3).
     spread = pool([[-1.0, 0.0, 1.0], [4.0, 5.0, 6.0]])
-    assert half_width(spread, 3, 3) == pytest.approx(2.776 * (2 / 3) ** 0.5)
+    assert half_width(spread, 3, 3) == pytest.approx(2.776445105 * (2 / 3) ** 0.5)
 
 
 @pytest.mark.parametrize(

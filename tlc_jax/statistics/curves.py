@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tlc_jax.statistics.frontier import summarise
 from tlc_jax.statistics.kinds import Kind, Shape, Size
@@ -85,14 +86,7 @@ def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOS
 
 def interpolate(costs: Sequence[float], values: Sequence[float], cost: float) -> float:
     """The value at a cost, linear in the logarithm of the cost between the points and constant outside them."""
-    place = bisect.bisect_left(costs, cost)
-    if place == 0:
-        return values[0]
-    if place == len(costs):
-        return values[-1]
-    low, high = math.log(costs[place - 1]), math.log(costs[place])
-    share = (math.log(cost) - low) / (high - low)
-    return values[place - 1] + share * (values[place] - values[place - 1])
+    return float(np.interp(math.log(cost), np.log(costs), values))
 
 
 def read_curve(

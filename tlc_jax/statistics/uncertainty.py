@@ -10,6 +10,8 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from scipy import stats
+
 from tlc_jax.statistics.frontier import Summary, summarise
 from tlc_jax.statistics.kinds import Kind, Size
 
@@ -18,13 +20,6 @@ LOSS_MARGIN = 0.01  # nats: about one percent of perplexity
 # thousand sentences a test set such as newstest happens to hold; seeds do not show that, as all models translate the
 # same ones.
 SCORE_MARGIN = 0.005
-
-# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the table the next smaller entry is used.
-_STUDENT = {
-    1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228,
-    12: 2.179, 15: 2.131, 20: 2.086, 30: 2.042, 60: 2.0, 120: 1.98,
-}  # fmt: skip
-
 
 def rule(kinds: Sequence[Kind]) -> str:
     """What counts as clear and as a trend, in words."""
@@ -59,8 +54,8 @@ def half_width(spread: Pooled, first: int, second: int) -> float:
     """Half the 95 % confidence interval of a difference of two means over `first` and `second` seeds."""
     if spread.freedom == 0:
         return 0.0
-    quantile = _STUDENT[max(known for known in _STUDENT if known <= spread.freedom)]
-    return quantile * spread.std * math.sqrt(1 / first + 1 / second)
+    quantile = stats.t.ppf(0.975, spread.freedom)
+    return float(quantile) * spread.std * math.sqrt(1 / first + 1 / second)
 
 
 def clear(first: Sequence[float], second: Sequence[float], spread: Pooled, margin: float) -> int:
