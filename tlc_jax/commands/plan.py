@@ -40,14 +40,7 @@ from tlc_jax.planning.fit import (
     state_copies,
 )
 from tlc_jax.planning.step_time import StepTime, estimate, measure
-from tlc_jax.planning.tpu import (
-    CHIPS,
-    Chip,
-    devices_of,
-    parse_topology,
-    prepare_for,
-    program_cost,
-)
+from tlc_jax.planning.tpu import CHIPS, Chip, devices_of, parse_topology, prepare_for, program_cost
 from tlc_jax.runs import session
 
 

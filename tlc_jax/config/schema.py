@@ -158,9 +158,7 @@ class Budget:
         ("measured", "benchmark"),
     )
     charge: str = setting(
-        "training",
-        "seconds that count: those of training steps, or all",
-        ("training", "total"),
+        "training", "seconds that count: those of training steps, or all", ("training", "total")
     )
 
     @property
@@ -299,8 +297,7 @@ class Impl:
         "processes of this run: auto (from the environment), one, or HOST:PORT,COUNT,INDEX of process 0",
     )
     sharding: tuple[str, ...] = setting(
-        (),
-        "PATTERN=AXES rules that come first; per dimension an axis, several joined by +, or -",
+        (), "PATTERN=AXES rules that come first; per dimension an axis, several joined by +, or -"
     )
     microbatch: int | str = setting(
         0,

@@ -1,7 +1,7 @@
-"""One run in several processes: finding each other, speaking with one voice, and noticing when one is gone.
+"""One run in several processes: they connect, exchange values, and end together when one is lost.
 
-Process 0 writes what there is one of (metrics, results, config) and decides what the clock decides. Imports JAX only
-where there is something to connect.
+Process 0 writes the files that a run has one of (metrics, results, config), and its clock decides.
+Imports JAX only where there are other processes to connect to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STOPPED_EARLY = 75
 _LONGEST_TEXT = 4096
 _HEARTBEAT_SECONDS = 60
-"""After this long without a sign of life JAX itself ends all processes: a host that hangs or lost its network."""
+"""JAX ends all processes when one is silent for this long, because it hangs or lost its network."""
 
 _connected = False
 _watch: _Watch | None = None  # of a run of several
@@ -50,7 +50,7 @@ def parse(text: str) -> tuple[str, int, int] | None:
     """`HOST:PORT,COUNT,INDEX` to (address, count, index); None for `auto` and `one`.
 
     Raises:
-      InputError: it is none of these.
+      InputError: the text is none of these.
     """
     if text in ("auto", "one"):
         return None
@@ -72,7 +72,7 @@ def parse(text: str) -> tuple[str, int, int] | None:
 
 
 def launched_as_one_of_several() -> bool:
-    """Whether the environment says so: a SLURM or MPI step of several tasks, a TPU host, JAX's own variables."""
+    """Whether the environment says so: SLURM or MPI with several tasks, a TPU host, or JAX's variables."""
     environment = os.environ
     if environment.get("JAX_COORDINATOR_ADDRESS"):
         return True
@@ -87,15 +87,15 @@ def launched_as_one_of_several() -> bool:
 
 
 def connect(text: str, seconds: int = 300) -> None:
-    """Finds the other processes as `impl.processes` says. Does nothing for a run of one, or where it is done already.
+    """Connects to the other processes of impl.processes, once. Does nothing for a run of one.
 
     Args:
-      text: `auto`: what the environment says; `one`: this process alone; or HOST:PORT,COUNT,INDEX.
-      seconds: to wait for the others.
+      text: `auto` (from the environment), `one` (this process alone) or HOST:PORT,COUNT,INDEX.
+      seconds: longest time to wait for the others.
 
     Raises:
       InputError: bad syntax.
-      StoppedEarly: the others do not come, or one is lost again at once.
+      StoppedEarly: another process does not connect, or is lost at once.
     """
     global _watch, _connected
     explicit = parse(text)
@@ -119,7 +119,7 @@ def connect(text: str, seconds: int = 300) -> None:
             shutdown_timeout_seconds=60,
         )
         for number, handler in handlers.items():
-            # JAX has put a handler of its own in place; whether to stop is ours to agree on.
+            # JAX has installed its own handlers; our processes agree on stopping by themselves.
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if jax.process_count() > 1:
             _watch = _Watch(jax.process_index(), jax.process_count())
@@ -131,7 +131,7 @@ def connect(text: str, seconds: int = 300) -> None:
 
 
 def disconnect(clean: bool) -> None:
-    """Says goodbye. Where the end is not `clean`, the others are told at once, and end as well."""
+    """Closes the connections. Unless the end is `clean`, the other processes end at once as well."""
     global _watch
     if _watch is not None:
         watch, _watch = _watch, None
@@ -139,13 +139,13 @@ def disconnect(clean: bool) -> None:
 
 
 def await_news() -> None:
-    """To be called on an error that a lost process may have caused: if one is lost, this process ends here."""
+    """Ends this process if another one was lost; call it on an error that such a loss may cause."""
     if _watch is not None:
         time.sleep(_Watch.NEWS_WITHIN)
 
 
 def gather(values: np.ndarray) -> np.ndarray:
-    """Everyone's `values`, stacked: [processes, ...]. All must call this; waits for devices to finish their work."""
+    """The `values` of all processes: [processes, ...]. All must call it; waits for the devices."""
     import numpy as np
 
     if _watch is None:
@@ -161,30 +161,30 @@ def gather(values: np.ndarray) -> np.ndarray:
 
 
 def barrier() -> None:
-    """Returns once all processes have come here."""
+    """Returns once all processes have called it."""
     share("")
 
 
 def share(text: str) -> str:
-    """Process 0's text, on all."""
+    """The text of process 0, on every process."""
     return gather_texts(text)[0]
 
 
 def agree_on_error(error: InputError | None) -> None:
-    """Raises on all processes what any of them found wrong, with its number.
+    """Raises on all processes the error that any of them found.
 
     Raises:
-      InputError: the first one's.
+      InputError: the error of the first process that has one.
     """
     if _watch is None and error is not None:
-        raise error  # with all that it knows
+        raise error  # itself, because a copy would lose its cause
     for message in gather_texts(str(error or "")):
         if message:
             raise InputError(message, by_all=True)
 
 
 def gather_texts(text: str) -> list[str]:
-    """Everyone's text (of 4096 bytes at most). All must call this."""
+    """The texts of all processes, cut to 4096 bytes. All must call it."""
     if _watch is None:
         return [text]
     import numpy as np
@@ -197,10 +197,10 @@ def gather_texts(text: str) -> list[str]:
 
 
 class _Watch:
-    """Connections between process 0 and all others, which say nothing until one ends.
+    """Silent connections between process 0 and all others, which break when a process ends.
 
-    A process that dies has its connection closed by the system at once. Waiting for JAX's heartbeats instead would take
-    a minute, and a collective on an accelerator waits for ever.
+    The system closes the connections of a process that dies at once. JAX's heartbeats would take a
+    minute to notice, and a collective on an accelerator waits forever.
     """
 
     NEWS_WITHIN = 10.0
@@ -251,9 +251,10 @@ class _Watch:
             self._end(int(news) if news.strip().isdigit() else number)
 
     def _explain_abort(self, number: int) -> None:
-        """JAX aborts a process whose process 0 is gone, sometimes before this one's thread has heard of it.
+        """Explains an abort by JAX, which may notice a lost process 0 before our thread does.
 
-        Python's own signal handlers would come too late. An abort for any other reason takes its course.
+        Registered in C, because Python's signal handlers run too late. Does nothing about an abort
+        for another reason.
         """
         gone, _, _ = select.select(list(self._peers.values()), [], [], 0.5)
         for lost, peer in self._peers.items():
@@ -262,10 +263,9 @@ class _Watch:
 
     def _end(self, lost: int) -> NoReturn:
         """Ends this process because another one is gone."""
-        self._ending.acquire()  # never to be released: the first thread that comes here speaks for all
-        for (
-            other
-        ) in self._peers.values():  # those who hear from process 0 alone are told whom it lost
+        self._ending.acquire()  # never released: only the first thread reports
+        for other in self._peers.values():
+            # Those connected to process 0 only, learn from it who was lost.
             try:
                 other.sendall(b"%d\n" % lost)
             except OSError:
@@ -274,9 +274,8 @@ class _Watch:
             f"tlc: stopped: process {lost} of {self.count} ended early; this one (process {self.index}) ends too. "
             "Nothing that was saved is lost: run the same command again\n"
         )
-        os.write(
-            sys.stderr.fileno(), line.encode()
-        )  # in one piece, whatever other threads are writing
+        # One write, so that other threads cannot split it
+        os.write(sys.stderr.fileno(), line.encode())
         os._exit(STOPPED_EARLY)
 
     def close(self, clean: bool) -> None:
@@ -292,7 +291,7 @@ class _Watch:
 
 
 def _coordinator_host() -> str:
-    from jax._src import distributed  # where JAX found it; there is no public way to ask
+    from jax._src import distributed  # the only import of jax._src: JAX has no public name for it
 
     address: Any = distributed.global_state.coordinator_address
     return str(address).rpartition(":")[0].strip("[]")
