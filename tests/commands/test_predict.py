@@ -130,3 +130,20 @@ def test_an_output_that_is_a_pipe_is_written_straight(finetuned, world, tmp_path
     assert os.read(reader, 1 << 16).count(b"\n") == 38
     os.close(reader)
     assert pipe.is_fifo()
+
+
+def test_standard_input_and_a_file_of_any_ending_give_the_same_labels(finetuned, tmp_path):
+    rng = random.Random(3)
+    text = tmp_path / "test.en"
+    text.write_text("".join(f"{sentence(rng)}\n" for _ in range(5)))
+    assert tlc("predict", *arguments(finetuned, text, tmp_path / "named.tsv")) == 0
+    terminal = os.dup(0)
+    with text.open() as file:
+        os.dup2(file.fileno(), 0)
+    try:
+        assert tlc("predict", *arguments(finetuned, "-", tmp_path / "piped.tsv")) == 0
+    finally:
+        os.dup2(terminal, 0)
+        os.close(terminal)
+    named = (tmp_path / "named.tsv").read_text()
+    assert len(named.splitlines()) == 6 and (tmp_path / "piped.tsv").read_text() == named

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -197,3 +199,26 @@ def test_pairs_in_some_files_alone_are_refused_also_in_blocks(tmp_path: Path) ->
     write(tmp_path / "b.tsv", "text\nc\n")
     with pytest.raises(InputError, match="some have pairs of texts and some have not"):
         list(files.example_blocks(f"{tmp_path}/*.tsv", DATA, 1))
+
+
+def test_predict_input_of_any_ending_is_text_unless_it_is_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "test.en", "one\n\ntwo\n")
+    write(tmp_path / "x.tsv", "label\ttext\na\tone\n")
+    (block,) = files.example_blocks(str(tmp_path / "test.en"), DATA, 9, any_ending=True)
+    assert block.texts == ["one", "", "two"]
+    (block,) = files.example_blocks(str(tmp_path / "x.tsv"), DATA, 9, any_ending=True)
+    assert block.texts == ["one"] and block.labels == ["a"]
+
+
+def test_text_on_standard_input_is_read_once(tmp_path: Path) -> None:
+    script = (
+        "from tlc_jax import config; from tlc_jax.data import text_files as f; "
+        "s = f.STANDARD_INPUT; "
+        "f.check(s, True); f.size_hint(s, True); "
+        "print([b.texts for b in f.example_blocks(s, config.Data(), 2, any_ending=True)])"
+    )
+    run = [sys.executable, "-c", script]
+    piped = subprocess.run(run, input="\ufeffa\nb\nc\n", capture_output=True, text=True, check=True)
+    assert piped.stdout == "[['a', 'b'], ['c']]\n"
+    bad = subprocess.run(run, input=b"\xff\n", capture_output=True, check=False)
+    assert b"/dev/stdin is not UTF-8: convert it" in bad.stderr

@@ -1,9 +1,11 @@
 """Label or translate the texts of a file with a trained model, from a checkpoint or an artifact.
 
-Reads predict.input (.txt, a text a line; .tsv, .csv or .jsonl with the usual or configured columns; each also .gz) and
-writes to predict.output, or to standard output, in the order of the file. A classifier writes a TSV: a header, then a
-row for each text with the label and the probability of each class. A translator writes a translation a line; with
-decode.nbest above 1 a TSV of the text's number, the translation's rank, its score and the translation.
+Reads predict.input: .tsv, .csv or .jsonl with the usual or configured columns, or a file of any other
+ending with one text a line; each also .gz. `-` reads text from standard input. Writes to
+predict.output, or to standard output, in the order of the file. A classifier writes a TSV: a header,
+then a row for each text with the label and the probability of each class. A translator writes a
+translation a line; with decode.nbest above 1 a TSV of the text's number, the translation's rank, its
+score and the translation.
 
 The file is read and answered block by block, so it may be larger than memory. predict.output appears when it is whole;
 until then it is called predict.output.part.
@@ -34,11 +36,12 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Predicts; keeps nothing in the workdir."""
     del workdir, options
     source, output = config.predict.input, config.predict.output
+    source = files.STANDARD_INPUT if source == "-" else source
     if not config.init.source:
         raise InputError("no model: name a run, a checkpoint or an artifact with --init=DIR")
     if not source:
         raise InputError("no input: set --config.predict.input=FILE")
-    files.check(source)
+    files.check(source, any_ending=True)
     _check_output(output)
     starting_point.find(config.init.source)
     start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
@@ -50,7 +53,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     with _written(output) as out:
         out.write(answers.header)
         for block in _with_progress(
-            files.example_blocks(source, config.data, _ROWS), files.size_hint(source)
+            files.example_blocks(source, config.data, _ROWS, any_ending=True),
+            files.size_hint(source, any_ending=True),
         ):
             out.writelines(f"{row}\n" for row in answers(params, block))
             out.flush()

@@ -328,7 +328,9 @@ class Impl:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    input: str = setting("", "file to read: .txt, .tsv, .csv or .jsonl, each also .gz")
+    input: str = setting(
+        "", "file to read: .tsv, .csv, .jsonl or text, each also .gz; - is standard input"
+    )
     output: str = setting("", "file to write; empty: standard output")
 
 

@@ -22,13 +22,18 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.data.examples import UNLABELLED, Columns, Examples, choose_columns
 
 SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl")
+STANDARD_INPUT = "/dev/stdin"
 _TABLES = SUFFIXES[1:]
 _BLOCK = 1 << 18  # characters of text read at once
 _WIDEST_CELL = 1 << 30  # characters; csv's own limit is 131072
 
 
-def matches(pattern: str) -> list[str]:
+def matches(pattern: str, any_ending: bool = False) -> list[str]:
     """The files of a glob, sorted; of two line-aligned files `A+B`, both.
+
+    Args:
+      pattern: a path, a glob or `A+B`.
+      any_ending: read a file of any other ending as text, a line each, like `.txt`.
 
     Raises:
       InputError: nothing matches, or a match is not a readable file of a known format.
@@ -51,7 +56,7 @@ def matches(pattern: str) -> list[str]:
             raise InputError(
                 f"{path} is a folder: name its files, such as files:{path.rstrip('/')}/*.txt"
             )
-        if _suffix(path) not in SUFFIXES:
+        if not any_ending and _suffix(path) not in SUFFIXES:
             raise InputError(
                 f"{path} is of unknown format: it must end in {', '.join(SUFFIXES)}, or these with .gz"
             )
@@ -77,9 +82,11 @@ def aligned(pattern: str) -> tuple[str, str] | None:
     return sides[0], os.path.expanduser(sides[1])
 
 
-def check(pattern: str) -> None:
+def check(pattern: str, any_ending: bool = False) -> None:
     """Refuses a glob that matches nothing and files that are empty, without reading on."""
-    for path in matches(pattern):
+    for path in matches(pattern, any_ending):
+        if not os.path.isfile(path):
+            continue  # what is read from a pipe to look at it would be missing later
         with _opened(path) as stream:
             if not stream.read(1):
                 raise InputError(f"{path} is empty")
@@ -94,10 +101,10 @@ def fingerprint(pattern: str) -> str:
     return "files:" + ";".join(rows)
 
 
-def size_hint(pattern: str) -> int:
-    """About how many bytes the files have when unpacked."""
+def size_hint(pattern: str, any_ending: bool = False) -> int:
+    """About how many bytes the files have when unpacked; pipes count as 0."""
     total = 0
-    for path in matches(pattern):
+    for path in matches(pattern, any_ending):
         size = os.path.getsize(path)
         if path.endswith(".gz"):
             with open(
@@ -167,7 +174,11 @@ def examples(pattern: str, data: config.Data) -> Examples:
 
 
 def example_blocks(
-    pattern: str, data: config.Data, rows: int, characters: int = 1 << 24
+    pattern: str,
+    data: config.Data,
+    rows: int,
+    characters: int = 1 << 24,
+    any_ending: bool = False,
 ) -> Iterator[Examples]:
     """`examples` in blocks, so that memory stays bounded whatever the size of the files.
 
@@ -176,8 +187,9 @@ def example_blocks(
       data: columns.
       rows: of a block at most.
       characters: after this many, of both texts, a block ends early.
+      any_ending: see `matches`.
     """
-    records = _records(pattern, data)
+    records = _records(pattern, data, any_ending)
     first = 0
     while block := list(_taken(records, rows, characters)):
         yield _gathered(block, first)
@@ -189,16 +201,16 @@ _Record = tuple[
 ]  # path, line number, text, second text, label
 
 
-def _records(pattern: str, data: config.Data) -> Iterator[_Record]:
+def _records(pattern: str, data: config.Data, any_ending: bool = False) -> Iterator[_Record]:
     """The examples of all files one by one; either all of them are pairs or none is."""
     if aligned(pattern):
         raise InputError(f"files:{pattern} are pairs of translations, without labels")
     pairs: bool | None = None
-    for path in matches(pattern):
+    for path in matches(pattern, any_ending):
         empty = True
         rows = (
             ((n, line, None, None) for n, line in _text_lines(path))
-            if _suffix(path) == ".txt"
+            if _suffix(path) not in _TABLES
             else _rows(path, data)
         )
         for number, text, pair, label in rows:
@@ -253,9 +265,10 @@ def _opened(path: str) -> Iterator[IO[str]]:
     """A text stream with "\\n" line ends only, whose failures are told as the user's."""
     opener: Any = gzip.open if path.endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as stream:
-            if stream.read(1) not in ("\ufeff", ""):  # a byte order mark is no text
-                stream.seek(0)
+        # Descriptor 0, because /dev/stdin cannot be opened where standard input is a socket.
+        # utf-8-sig skips a byte order mark without seeking, which pipes refuse.
+        file: Any = os.dup(0) if path == STANDARD_INPUT else path
+        with opener(file, "rt", encoding="utf-8-sig", newline="\n") as stream:
             yield stream
     except UnicodeDecodeError:
         raise InputError(_where_not_utf8(path)) from None
@@ -272,6 +285,8 @@ def _opened(path: str) -> Iterator[IO[str]]:
 
 
 def _where_not_utf8(path: str) -> str:
+    if not os.path.isfile(path):  # a pipe cannot be read again
+        return f"{path} is not UTF-8: convert it"
     opener: Any = gzip.open if path.endswith(".gz") else open
     with opener(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
