@@ -85,8 +85,9 @@ def aligned(pattern: str) -> tuple[str, str] | None:
 def check(pattern: str, any_ending: bool = False) -> None:
     """Refuses a glob that matches nothing and files that are empty, without reading on."""
     for path in matches(pattern, any_ending):
-        if not os.path.isfile(path):
-            continue  # what is read from a pipe to look at it would be missing later
+        # What is read here from a pipe, or from a file that the shell opened, would be missing later.
+        if path == STANDARD_INPUT or not os.path.isfile(path):
+            continue
         with _opened(path) as stream:
             if not stream.read(1):
                 raise InputError(f"{path} is empty")
