@@ -54,8 +54,8 @@ def test_memory_is_that_of_a_few_blocks_and_nothing_is_compiled_anew(
     def release(rows: int) -> None:
         held[0] -= rows
 
-    def counted(*given):
-        for block in read(*given):
+    def counted(*given, **named):
+        for block in read(*given, **named):
             held[0] += len(block)
             most[0] = max(most[0], held[0])
             weakref.finalize(block, release, len(block))
