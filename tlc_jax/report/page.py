@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from typing import Any
 
+import jinja2
+from markupsafe import Markup
+
+from tlc_jax.report import explore
 from tlc_jax.report.figures import Drawn
 from tlc_jax.report.labels import model_label, recipe_labels
 from tlc_jax.report.page_analyses import analyses
-from tlc_jax.report.page_markup import figures, section, table
+from tlc_jax.report.page_markup import figures, table
 from tlc_jax.report.page_provenance import provenance
-from tlc_jax.report.page_samples import samples
-from tlc_jax.report.page_style import CSS
 from tlc_jax.report.page_tables import best_table, model_tables, training_table
 from tlc_jax.report.tables import Choice, hundredths
 from tlc_jax.statistics.frontier import group
@@ -29,31 +33,39 @@ def render(
     chosen: Sequence[Choice],
     drawn: Sequence[Drawn],
 ) -> str:
-    """The whole page; every text that comes from the study is escaped."""
+    """The whole page; the template escapes every text that comes from the study."""
 
     def by_kind(part: Callable[[Study], str]) -> str:
         return "".join(part(study.of(kind)) for kind in study.kinds)
 
-    sections = [
-        _head(study, chosen),
-        section(
-            "Best model under each memory budget", by_kind(lambda part: best_table(part, chosen))
-        ),
-        section(
-            "Regime of training", by_kind(lambda part: _regime(study, part, regimes[part.kind]))
-        ),
-        section("Figures", figures(drawn)),
-        analyses(study),
-        section("The paper's claims, put to this study", _claims(study, claims)),
-        section("Every evaluated model", by_kind(model_tables)),
-        samples(study),
-        section("Where the numbers come from", provenance(study)),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(study.name)}: train large, then compress</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n"
-        f"<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
+    sections = {
+        "Best model under each memory budget": by_kind(lambda part: best_table(part, chosen)),
+        "Regime of training": by_kind(lambda part: _regime(study, part, regimes[part.kind])),
+        "Figures": figures(drawn),
+        "Why it compresses": analyses(study),
+        "The paper's claims, put to this study": _claims(study, claims),
+        "Every evaluated model": by_kind(model_tables),
+        "Translations to read": samples(study),
+        "Where the numbers come from": provenance(study),
+    }
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("tlc_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    loader = templates.loader
+    assert loader is not None
+    # "<" inside a script element would end it early if a name held "</script>".
+    data = json.dumps(explore.charts(study)).replace("<", "\\u003c")
+    return templates.get_template("page.html").render(
+        study=study,
+        coverage=coverage(study),
+        best=_best(study, chosen),
+        warnings=_warnings(study),
+        sections=[{"title": title, "content": Markup(text)} for title, text in sections.items()],
+        css=Markup(loader.get_source(templates, "page.css")[0]),
+        javascript=Markup(loader.get_source(templates, "explore.js")[0]),
+        explore=Markup(data),
     )
 
 
@@ -102,19 +114,29 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _head(study: Study, chosen: Sequence[Choice]) -> str:
-    sentences = []
+def _best(study: Study, chosen: Sequence[Choice]) -> list[dict[str, Any]]:
+    """The best model under each budget, a line for each task."""
+    lines = []
     for (kind, task), options in group(chosen, lambda choice: (choice.kind, choice.task)).items():
         labels = recipe_labels(model.recipe for model in study.of(kind).models)
         named = [
-            f"under {choice.megabytes:g} MB <strong>{escape(model_label(choice.model, labels))}</strong> "
-            f"({hundredths(choice.model.score)} {kind.unit})"
+            Markup("under {} MB <strong>{}</strong> ({} {})").format(
+                f"{choice.megabytes:g}",
+                model_label(choice.model, labels),
+                hundredths(choice.model.score),
+                kind.unit,
+            )
             for choice in options
             if choice.model
         ]
-        text = ", ".join(named) if named else "no model fits any of the budgets"
-        sentences.append(f"<p class='lead'>Best on <em>{escape(task)}</em>: {text}.</p>")
-    warnings = [escape(line) for line in unfinished(study)]
+        text = Markup(", ").join(named) if named else "no model fits any of the budgets"
+        lines.append({"task": task, "text": text})
+    return lines
+
+
+def _warnings(study: Study) -> list[str]:
+    """What is missing, and a warning if the data is synthetic."""
+    warnings = unfinished(study)
     if study.synthetic:
         data, skill = _SYNTHETIC[tuple(study.kinds)]
         warnings.insert(
@@ -122,9 +144,7 @@ def _head(study: Study, chosen: Sequence[Choice]) -> str:
             f"{data} are synthetic, generated by the toy world: the numbers show how the "
             f"method behaves, not how well a model {skill}.",
         )
-    notes = "".join(f"<p class='note'>{line}</p>" for line in warnings)
-    title = f"<h1>{escape(study.name)}</h1><p class='sub'>{escape(coverage(study))}</p>"
-    return f"<header>{title}{''.join(sentences)}{notes}</header>\n"
+    return warnings
 
 
 _SYNTHETIC = {
@@ -156,3 +176,18 @@ def _claims(study: Study, claims: Sequence[Claim]) -> str:
         ["", "claim and criterion", "verdict", "numbers found here"], rows, kind="claims"
     )
     return f"<p class='fine'>{escape(rule(study.kinds))} {legend}</p>{listing}"
+
+
+def samples(study: Study) -> str:
+    """What the translator of the highest BLEU makes of some validation sentences; nothing without translators."""
+    found = {job: result for job, result in study.results.items() if result.get("samples")}
+    if not found:
+        return ""
+    job = max(found, key=lambda name: float(found[name].get("bleu") or 0.0))
+    sides = ("source", "reference", "translation")
+    rows = [[escape(str(one[side])) for side in sides] for one in found[job]["samples"]]
+    return (
+        table(sides, rows)
+        + f"<p class='fine'>{len(rows)} sentences of the validation split, drawn by the run's seed and not by their "
+        f"translations, by the dense translator of the highest BLEU, {escape(job)}. Source: result.json.</p>"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from tlc_jax.report import captions
 from tlc_jax.report.figures import Drawn
 from tlc_jax.report.labels import recipe_labels, size_label
-from tlc_jax.report.page_markup import figures, section, table
+from tlc_jax.report.page_markup import figures, table
 from tlc_jax.report.tables import analysis_rows
 from tlc_jax.statistics.records import Analysis, Study
 
@@ -37,12 +37,11 @@ def analyses(study: Study) -> str:
         f"<details><summary>{escape(name)}</summary>{figures(_drawn(analysis))}</details>"
         for name, analysis in zip(names, study.analyses, strict=True)
     )
-    return section(
-        "Why it compresses",
+    return (
         "<p class='fine'>Pretrained encoders, compressed at once: nothing is finetuned and nothing recovers. Losses "
         "are in nats per predicted token. Relative error: the norm of what changed over the norm of the matrix; the "
         "median over all matrices. Costliest: the matrix that costs most if it alone is compressed, and that cost. "
-        f"Source: analyses.csv.</p>{table(heading, rows)}{folded}",
+        f"Source: analyses.csv.</p>{table(heading, rows)}{folded}"
     )
 
 

@@ -15,11 +15,6 @@ def details(names: Sequence[str]) -> str:
     return f"<details><summary>{len(names)}</summary>{listing}</details>"
 
 
-def section(title: str, content: str) -> str:
-    """A heading and what is under it."""
-    return f"<section><h2>{escape(title)}</h2>{content}</section>\n"
-
-
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """A table of cells that are already HTML; headings that start with # are columns of numbers.
 
