@@ -75,12 +75,12 @@ def test_a_saved_model_is_loaded_again(model, tmp_path):
 
 
 def test_a_study_gives_rows_and_curves(old_files):  # noqa: F811
-    study = tlc_jax.study(old_files / "study")
+    study = tlc_jax.load_study(old_files / "study")
     rows, curves = study.rows(), study.curves()
     assert {"recipe", "bytes_ideal", "accuracy", "bleu"} <= set(rows.columns)
     assert set(curves.layers) == {1, 2} and (curves.loss > 0).all()
     with pytest.raises(InputError, match="holds no study.json"):
-        tlc_jax.study(old_files / "finetuned")
+        tlc_jax.load_study(old_files / "finetuned")
 
 
 def test_training_from_a_config_object(old_files):  # noqa: F811

@@ -1,15 +1,15 @@
 """Train large, then compress: which Transformer to train, how long, and how hard to compress it.
 
-`tlc` is the command line; `load`, `study` and `train` are the same from Python (see `tlc_jax.api`).
+`tlc` is the command line; `load`, `load_study` and `train` are the same from Python (see `tlc_jax.api`).
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlc_jax.api import Model, load, study, train
+    from tlc_jax.api import Model, load, load_study, train
 
 __version__ = "0.1.0"
-__all__ = ["Model", "load", "study", "train"]
+__all__ = ["Model", "load", "load_study", "train"]
 
 
 def __getattr__(name: str) -> Any:

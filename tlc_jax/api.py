@@ -38,7 +38,7 @@ from tlc_jax.data.examples import Examples
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import StartingPoint
 from tlc_jax.runs.workdir import config_of_run, read_config
-from tlc_jax.statistics import records
+from tlc_jax.study import rows
 from tlc_jax.tasks.base import task_of
 from tlc_jax.training.checkpoint import save_params
 
@@ -225,7 +225,7 @@ class Study:
 
     def curves(self) -> pd.DataFrame:
         """Learning curves, a row for each evaluation: job, layers, hidden, seed, step, seconds, loss."""
-        rows = [
+        evaluations = [
             {
                 "job": curve.job,
                 "layers": curve.size.layers,
@@ -235,13 +235,13 @@ class Study:
                 "seconds": seconds,
                 "loss": loss,
             }
-            for curve in records.load(self.workdir).curves
+            for curve in rows.load(self.workdir).curves
             for step, seconds, loss in zip(curve.steps, curve.seconds, curve.losses, strict=True)
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(evaluations)
 
 
-def study(workdir: str | Path) -> Study:
+def load_study(workdir: str | Path) -> Study:
     """Opens a study that `tlc study` ran.
 
     Raises:

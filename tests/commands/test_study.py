@@ -12,8 +12,8 @@ import pytest
 
 from tests.commands.conftest import tlc
 from tlc_jax import config as configs
-from tlc_jax.commands import study
 from tlc_jax.core.errors import InputError
+from tlc_jax.study import rows
 from tlc_jax.study.jobs import expand, needed_first
 from tlc_jax.tasks import latency
 
@@ -49,7 +49,7 @@ def study_settings(world, **study) -> dict:
         "tasks": {
             "words": {
                 "data": {"train": f"files:{world}/train.tsv", "valid": f"files:{world}/dev.tsv"}
-            },
+            }
         },
         **study,
     }
@@ -129,10 +129,7 @@ def test_translators_are_trained_and_compressed_beside_encoders(world, tmp_path)
     assert [job.name for job in trained] == ["translate-2x64-p0", "translate-2x64-p1"]
     assert [
         (job.config.seed, job.config.budget.steps, job.config.data.train) for job in trained
-    ] == [
-        (0, 7, "files:a.en+a.fr"),
-        (1, 7, "files:a.en+a.fr"),
-    ]
+    ] == [(0, 7, "files:a.en+a.fr"), (1, 7, "files:a.en+a.fr")]
     compressed = [job for job in jobs if job.name.startswith("compress-translator-2x64-p1")]
     assert [job.config.recipe for job in compressed] == list(
         dict.fromkeys(j.config.recipe for j in compressed)
@@ -311,7 +308,7 @@ REQUIRED = {
 
 def test_results_are_written_by_one_process_at_a_time(world, tmp_path) -> None:
     jobs = expand(configs.resolve(study_settings(world)), tmp_path)
-    writer = threading.Thread(target=study._write_down, args=(jobs, tmp_path))
+    writer = threading.Thread(target=rows.write, args=(jobs, tmp_path, {}))
     with (tmp_path / ".write-down.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         writer.start()

@@ -8,8 +8,8 @@ from tlc_jax.report import figures, style
 from tlc_jax.report.labels import count_label, recipe_labels
 from tlc_jax.statistics.curves import APPROX_BLEU
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
-from tlc_jax.statistics.records import load
 from tlc_jax.statistics.regime import regime
+from tlc_jax.study.rows import load
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_training_curves_show_every_size_and_the_spread_of_seeds(study):
     ]
     assert len(axes.collections) == 3
     assert axes.get_xlabel() == "training seconds (log)" and "nats" in axes.get_ylabel()
-    colours = style.size_colours(study.sizes)
-    assert [line.get_color() for line in lines] == [colours[size] for size in study.sizes]
+    colors = style.size_colors(study.sizes)
+    assert [line.get_color() for line in lines] == [colors[size] for size in study.sizes]
 
 
 @pytest.mark.parametrize("axis", ["seconds", "steps"])
@@ -90,15 +90,15 @@ def test_lost_accuracy_is_the_difference_to_the_same_seeds_dense_model(study):
     points = {
         (round(c.lines[0].get_ydata()[0] + 0.2), round(c.lines[0].get_xdata()[0], 6))
         for c in axes.containers
-        if c.lines[0].get_color() == style.size_colours(study.sizes)[pruned.size]
+        if c.lines[0].get_color() == style.size_colors(study.sizes)[pruned.size]
     }
     expected = round(100 * (dense.score.mean - pruned.score.mean), 6)
     assert (labels.index("pruned 90 %"), expected) in points
 
 
-def test_colours_get_lighter_with_parameters(study):
-    colours = style.size_colours(study.sizes[::-1])
-    lightness = [colorsys.rgb_to_hls(*colours[size][:3])[1] for size in study.sizes]
+def test_colors_get_lighter_with_parameters(study):
+    colors = style.size_colors(study.sizes[::-1])
+    lightness = [colorsys.rgb_to_hls(*colors[size][:3])[1] for size in study.sizes]
     assert lightness == sorted(lightness)
     assert lightness[-1] < 0.75  # still seen on white
 
@@ -187,7 +187,7 @@ def test_bleu_is_drawn_in_points_with_the_spread_of_seeds(both):
     )
 
 
-def test_colours_follow_the_size_within_a_kind(both):
-    dark = [style.size_colours(both.of(kind).sizes)[both.of(kind).sizes[0]] for kind in both.kinds]
+def test_colors_follow_the_size_within_a_kind(both):
+    dark = [style.size_colors(both.of(kind).sizes)[both.of(kind).sizes[0]] for kind in both.kinds]
     axes = figures.training_curves(both.of(TRANSLATOR), "seconds").axes[0]
     assert axes.lines[0].get_color() == dark[0] == dark[1]

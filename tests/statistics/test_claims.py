@@ -5,9 +5,9 @@ import pytest
 
 from tlc_jax.statistics.claims import evaluate
 from tlc_jax.statistics.kinds import Size
-from tlc_jax.statistics.records import load
 from tlc_jax.statistics.regime import regimes
-from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED
+from tlc_jax.statistics.uncertainty import FAILS, HOLDS, UNTESTED
+from tlc_jax.study.rows import load
 
 
 def _verdicts(workdir):
@@ -69,7 +69,7 @@ def test_evidence_carries_the_numbers(study_maker, tmp_path):
     assert any("overtakes" in line or "leads" in line for line in claims["1b"].evidence)
 
 
-def test_quantisation_is_judged_at_four_bits_and_every_recipe_counts(study_maker, tmp_path):
+def test_quantization_is_judged_at_four_bits_and_every_recipe_counts(study_maker, tmp_path):
     claims = _verdicts(study_maker(tmp_path))
     assert [line.split(":", 1)[0] for line in claims["2a"].evidence] == [
         "nli, quantize",

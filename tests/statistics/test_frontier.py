@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlc_jax.statistics.frontier import best_under, group, pareto, round_budgets, summarise
+from tlc_jax.statistics.frontier import best_under, group, pareto, round_budgets, summarize
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
 
@@ -38,10 +38,10 @@ def test_ties_go_to_the_first():
 
 
 def test_summary_is_mean_and_sample_deviation():
-    found = summarise([1.0, 2.0, 3.0, 6.0])
+    found = summarize([1.0, 2.0, 3.0, 6.0])
     assert (found.mean, found.n) == (3.0, 4)
     assert found.std == pytest.approx(math.sqrt(14 / 3))
-    assert summarise([0.7]).std == 0.0
+    assert summarize([0.7]).std == 0.0
 
 
 def test_group_keeps_order():

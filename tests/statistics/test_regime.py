@@ -5,8 +5,8 @@ import pytest
 
 from tlc_jax.statistics.curves import APPROX_BLEU, Curve, reaching, values_at
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
-from tlc_jax.statistics.records import load
 from tlc_jax.statistics.regime import regime, regimes
+from tlc_jax.study.rows import load
 
 SMALL, LARGE = Size(600_000, 2, 64), Size(5_400_000, 4, 256)
 SECONDS = tuple(float(2**power) for power in range(7))

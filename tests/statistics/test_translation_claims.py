@@ -8,9 +8,9 @@ from tlc_jax.statistics.claims import evaluate
 from tlc_jax.statistics.claims_training import width_before_depth
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import TRANSLATOR, Size
-from tlc_jax.statistics.records import load
 from tlc_jax.statistics.regime import regime, regimes
-from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED
+from tlc_jax.statistics.uncertainty import FAILS, HOLDS, UNTESTED
+from tlc_jax.study.rows import load
 
 NUMBERS = ["1a-mt", "1b-mt", "2a-mt", "2b-mt", "2c-mt", "3-mt"]
 

@@ -18,9 +18,10 @@ from tlc_jax.report.labels import model_label, recipe_labels
 from tlc_jax.statistics import claims as claims_of
 from tlc_jax.statistics.frontier import group
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
-from tlc_jax.statistics.records import Study, load
+from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.regime import Regime, regimes
-from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED, Claim
+from tlc_jax.statistics.uncertainty import FAILS, HOLDS, UNTESTED, Claim
+from tlc_jax.study.rows import load
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:

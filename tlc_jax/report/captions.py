@@ -64,7 +64,7 @@ MEGABYTES: dict[Kind, str] = {
     TRANSLATOR: "BLEU (sacreBLEU) of the validation split, every sentence translated with beam search, "
     f"{_AGAINST_SIZE}. {_FRONTIER} good as a ringed one. Source: models.csv.",
 }
-NONZERO = "The same models against the number of parameters that are not zero; quantisation does not move a point."
+NONZERO = "The same models against the number of parameters that are not zero; quantization does not move a point."
 SCRATCH = (
     "Dense models finetuned from the pretrained encoder and, for the same size, from random weights. Error bars are "
     "one sample standard deviation over seeds."

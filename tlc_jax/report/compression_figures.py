@@ -25,15 +25,15 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
     """Box plots over the output rows of all matrices of a kind; boxes are quartiles, whiskers the 5th and 95th %."""
     kinds = group(errors, lambda error: error.matrix.kind)
     figure, axes = style.new_figure(6.4, 4.2)
-    colours = _colours(list(kinds))
+    colors = _colors(list(kinds))
     norms = [np.concatenate([error.norms for error in members]) for members in kinds.values()]
     ink = {"color": style.INK}
     boxes = axes.boxplot(
         norms, whis=(5, 95), showfliers=False, widths=0.55, patch_artist=True,
         medianprops=ink, whiskerprops=ink, capprops=ink,
     )  # fmt: skip
-    for box, colour in zip(boxes["boxes"], colours.values(), strict=True):
-        box.set_facecolor(colour)
+    for box, color in zip(boxes["boxes"], colors.values(), strict=True):
+        box.set_facecolor(color)
         box.set_alpha(0.6)
     medians = [float(np.median(values)) for values in norms]
     for place, (median, values) in enumerate(zip(medians, norms, strict=True), start=1):
@@ -61,7 +61,7 @@ def error_by_depth(errors: Sequence[MatrixError], title: str) -> Figure:
     figure, axes = style.new_figure(6.4, 4.2)
     in_layers = [error for error in errors if error.matrix.layer is not None]
     kinds = group(in_layers, lambda error: error.matrix.kind)
-    for (kind, colour), marker in zip(_colours(list(kinds)).items(), style.MARKERS, strict=False):
+    for (kind, color), marker in zip(_colors(list(kinds)).items(), style.MARKERS, strict=False):
         layers = group(kinds[kind], lambda error: error.matrix.layer or 0)
         medians = [
             float(np.median(np.concatenate([error.norms for error in layer])))
@@ -70,7 +70,7 @@ def error_by_depth(errors: Sequence[MatrixError], title: str) -> Figure:
         axes.plot(
             list(layers),
             medians,
-            color=colour,
+            color=color,
             marker=marker,
             markersize=5,
             linewidth=1.6,
@@ -136,9 +136,9 @@ def _heat(
     digits = max(0, 2 - math.floor(math.log10(limit)))
     for (row, column), value in np.ndenumerate(cells):
         if np.isfinite(value):
-            colour = "white" if abs(value) > 0.6 * limit else style.INK
+            color = "white" if abs(value) > 0.6 * limit else style.INK
             text = f"{round(value, digits) + 0.0:.{digits}f}"  # the sum makes -0 a 0
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
 
 
 def convergence(
@@ -147,13 +147,13 @@ def convergence(
     """A metric, times `scale`, against the steps of one run's checkpoints, dense and compressed without recovery."""
     figure, axes = style.new_figure(6.4, 4.2)
     steps = [row["step"] for row in rows]
-    dark, light = _colours(["dense", "compressed"]).values()
-    for name, style_of_line, colour in (("dense", "o-", dark), ("compressed", "s--", light)):
+    dark, light = _colors(["dense", "compressed"]).values()
+    for name, style_of_line, color in (("dense", "o-", dark), ("compressed", "s--", light)):
         axes.plot(
             steps,
             [scale * row[f"{metric}_{name}"] for row in rows],
             style_of_line,
-            color=colour,
+            color=color,
             label=name,
         )
     axes.set_xlabel("optimizer steps of the checkpoint")
@@ -163,10 +163,10 @@ def convergence(
     return figure
 
 
-def _colours(names: Sequence[str]) -> dict[str, Any]:
+def _colors(names: Sequence[str]) -> dict[str, Any]:
     """Dark to light along viridis in the order given, as of sizes in `style`."""
-    colours = matplotlib.colormaps["viridis"]
+    colors = matplotlib.colormaps["viridis"]
     return {
-        name: colours(0.02 + 0.80 * place / max(1, len(names) - 1))
+        name: colors(0.02 + 0.80 * place / max(1, len(names) - 1))
         for place, name in enumerate(names)
     }

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from tlc_jax.report import captions, style
 from tlc_jax.report.labels import recipe_labels, size_label
 from tlc_jax.statistics.curves import LOSS, Curve, Quantity, measured, shared_end, values_at
-from tlc_jax.statistics.frontier import group, pareto, summarise
+from tlc_jax.statistics.frontier import group, pareto, summarize
 from tlc_jax.statistics.kinds import Size
 from tlc_jax.statistics.records import Model, Study
 
@@ -87,16 +87,16 @@ def _draw_kind(study: Study, folder: Path) -> list[Drawn]:
 def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
     """Validation loss (with perplexity on the right) or approx_bleu of every size; `axis` is "seconds" or "steps"."""
     figure, axes = style.new_figure(6.4, 4.5)
-    colours = style.size_colours(study.sizes)
+    colors = style.size_colors(study.sizes)
     for size, curves in sorted(group(study.curves, lambda curve: curve.size).items()):
         costs, means, stds = _mean_curve(curves, axis, of)
-        axes.plot(costs, means, color=colours[size], linewidth=1.8, label=size_label(size))
-        axes.plot(costs[-1:], means[-1:], "o", color=colours[size], markersize=4)
+        axes.plot(costs, means, color=colors[size], linewidth=1.8, label=size_label(size))
+        axes.plot(costs[-1:], means[-1:], "o", color=colors[size], markersize=4)
         if len(curves) > 1:
             below, above = (
                 [m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1)
             )
-            axes.fill_between(costs, below, above, color=colours[size], alpha=0.18, linewidth=0)
+            axes.fill_between(costs, below, above, color=colors[size], alpha=0.18, linewidth=0)
     values = [value for curve in study.curves for value in getattr(curve, axis)]
     style.log_axis(axes, "x", min(values), max(values))
     axes.set_xlabel("training seconds (log)" if axis == "seconds" else "optimizer steps (log)")
@@ -132,7 +132,7 @@ def _mean_curve(
     costs = sorted(
         {float(c) for curve in curves for c in getattr(curve, axis) if start <= c <= end} or {end}
     )
-    found = [summarise(values_at(curves, axis, cost, of)) for cost in costs]
+    found = [summarize(values_at(curves, axis, cost, of)) for cost in costs]
     return costs, [summary.mean for summary in found], [summary.std for summary in found]
 
 
@@ -140,13 +140,13 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     """Score of every model of a task against "megabytes" or "nonzero" parameters, with the Pareto frontier."""
     figure, axes = style.new_figure(9.4, 5.2)
     models = [model for model in study.models if model.task == task]
-    colours, markers = style.size_colours(study.sizes), _markers(study)
+    colors, markers = style.size_colors(study.sizes), _markers(study)
     for model in models:
-        colour = colours[model.size]
+        color = colors[model.size]
         axes.errorbar(
             getattr(model, cost), 100 * model.score.mean,
             yerr=100 * model.score.std if model.score.n > 1 else None,
-            fmt=markers[model.recipe], color=colour, markerfacecolor=colour if model.pretrained else "white",
+            fmt=markers[model.recipe], color=color, markerfacecolor=color if model.pretrained else "white",
             markersize=6.5, markeredgewidth=1.2, elinewidth=1, capsize=2.5, alpha=0.92, zorder=3,
         )  # fmt: skip
     costs, values = (
@@ -201,15 +201,15 @@ def _recipes(models: Sequence[Model]) -> list[str]:
 
 
 def _legends(figure: Figure, study: Study, models: Sequence[Model]) -> None:
-    colours, markers, labels = (
-        style.size_colours(study.sizes),
+    colors, markers, labels = (
+        style.size_colors(study.sizes),
         _markers(study),
         recipe_labels(_recipes(study.models)),
     )
     sizes = sorted({model.size for model in models})
     entries: list[Line2D] = [Line2D([], [], linestyle="none", label="size (parameters)")]
     entries += [
-        Line2D([], [], color=colours[s], marker="o", linestyle="none", label=size_label(s))
+        Line2D([], [], color=colors[s], marker="o", linestyle="none", label=size_label(s))
         for s in sizes
     ]
     entries.append(Line2D([], [], linestyle="none", label="\nrecipe"))
@@ -249,7 +249,7 @@ def score_lost(study: Study, task: str) -> Figure:
     models = [model for model in study.models if model.task == task and model.pretrained]
     sizes = sorted({model.size for model in models})
     recipes = [recipe for recipe in _recipes(models) if recipe != "dense"]
-    labels, colours = recipe_labels(recipes), style.size_colours(study.sizes)
+    labels, colors = recipe_labels(recipes), style.size_colors(study.sizes)
     figure, axes = style.new_figure(6.4, 1.9 + 0.34 * len(recipes))
     dense = {model.size: model for model in models if model.recipe == "dense"}
     for model in models:
@@ -259,18 +259,18 @@ def score_lost(study: Study, task: str) -> Figure:
         drops = [100 * (base[seed] - value) for seed, value in model.scores.items() if seed in base]
         if not drops:
             continue
-        found = summarise(drops)
+        found = summarize(drops)
         offset = 0.6 * ((sizes.index(model.size) + 0.5) / len(sizes) - 0.5)
         axes.errorbar(
             found.mean, recipes.index(model.recipe) + offset, xerr=found.std if found.n > 1 else None,
-            fmt="o", color=colours[model.size], markersize=5.5, elinewidth=1, capsize=2,
+            fmt="o", color=colors[model.size], markersize=5.5, elinewidth=1, capsize=2,
         )  # fmt: skip
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.set_yticks(range(len(recipes)), [labels[recipe] for recipe in recipes])
     axes.set_ylim(len(recipes) - 0.5, -0.5)
     axes.set_xlabel(f"{study.kind.score} lost ({study.kind.points})")
     handles = [
-        Line2D([], [], color=colours[s], marker="o", linestyle="none", label=size_label(s))
+        Line2D([], [], color=colors[s], marker="o", linestyle="none", label=size_label(s))
         for s in sizes
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=4)
@@ -291,19 +291,19 @@ def _twins(study: Study, task: str) -> list[tuple[Size, Model, Model]]:
 
 def pretrained_and_scratch(study: Study, task: str) -> Figure:
     """Dense score of each size on a task, pretrained (filled) and from scratch (hollow)."""
-    colours, twins = style.size_colours(study.sizes), _twins(study, task)
+    colors, twins = style.size_colors(study.sizes), _twins(study, task)
     figure, axes = style.new_figure(6.4, 1.9 + 0.5 * len(twins))
     for place, (size, *models) in enumerate(twins):
         scores = [model.score for model in models]
         axes.plot(
             [100 * found.mean for found in scores],
             [place, place],
-            color=colours[size],
+            color=colors[size],
             linewidth=1.2,
         )
-        for found, face in zip(scores, (colours[size], "white"), strict=True):
+        for found, face in zip(scores, (colors[size], "white"), strict=True):
             axes.errorbar(
-                100 * found.mean, place, xerr=100 * found.std if found.n > 1 else None, fmt="o", color=colours[size],
+                100 * found.mean, place, xerr=100 * found.std if found.n > 1 else None, fmt="o", color=colors[size],
                 markerfacecolor=face, markersize=7, elinewidth=1, capsize=3, zorder=3,
             )  # fmt: skip
     axes.set_yticks(range(len(twins)), [size_label(size) for size, *_ in twins])

@@ -22,8 +22,7 @@ from tlc_jax.statistics.frontier import group
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
 from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.regime import Regime
-from tlc_jax.statistics.uncertainty import rule
-from tlc_jax.statistics.verdicts import Claim
+from tlc_jax.statistics.uncertainty import Claim, rule
 
 
 def render(

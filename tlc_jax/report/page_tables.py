@@ -20,7 +20,7 @@ from tlc_jax.report.tables import (
     split_accuracies,
 )
 from tlc_jax.statistics.curves import Curve
-from tlc_jax.statistics.frontier import group, summarise
+from tlc_jax.statistics.frontier import group, summarize
 from tlc_jax.statistics.kinds import ENCODER
 from tlc_jax.statistics.records import Model, Study
 from tlc_jax.statistics.regime import Progress, Regime
@@ -84,7 +84,7 @@ def _training_row(progress: Progress, curves: Sequence[Curve]) -> list[str]:
         ]
 
     def mean(field: str) -> float | None:
-        return summarise(values).mean if (values := results(field)) else None
+        return summarize(values).mean if (values := results(field)) else None
 
     kind, plateau = progress.size.kind, ""
     tokens = rate = mfu = None  # batches of pairs are padded: how many tokens they hold says little
@@ -92,12 +92,12 @@ def _training_row(progress: Progress, curves: Sequence[Curve]) -> list[str]:
         tokens, rate, mfu = mean("tokens"), mean("tokens_per_second"), mean("mfu")
         plateau = {None: "unknown", True: "yes", False: "left"}[progress.plateau]
     scores = [
-        summarise(found).written(s.form) if (found := results(s.field)) else ""
+        summarize(found).written(s.form) if (found := results(s.field)) else ""
         for s in kind.trained
     ]
     finals, seconds = (
-        summarise(curve.losses[-1] for curve in curves),
-        summarise(curve.seconds[-1] for curve in curves),
+        summarize(curve.losses[-1] for curve in curves),
+        summarize(curve.seconds[-1] for curve in curves),
     )
     stopped = sorted({str(curve.result.get("stopped_by", "")) for curve in curves})
     return [
@@ -149,7 +149,7 @@ def _latency_note(models: Sequence[Model]) -> str:
         return ""
     return (
         "“ms for N” is the median time of the forward pass for N sequences, mean over seeds; "
-        f"{'; '.join(dict.fromkeys(ways))}. Pruned weights are multiplied as zeros there and quantised ones as the "
+        f"{'; '.join(dict.fromkeys(ways))}. Pruned weights are multiplied as zeros there and quantized ones as the "
         "values they stand for, so a recipe that keeps the shape of a model keeps its time."
     )
 
@@ -161,7 +161,7 @@ def _signed(study: Study, score: str) -> str:
 
 def _bleu_note(study: Study) -> str:
     return (
-        "BLEU, chrF and tokenised BLEU (0 to 100) are of translations by beam search, of every sentence of the "
+        "BLEU, chrF and tokenized BLEU (0 to 100) are of translations by beam search, of every sentence of the "
         f"validation split. BLEU is sacreBLEU's, {_signed(study, 'bleu')}; chrF too, {_signed(study, 'chrf')}. "
         "Tokenised BLEU is that of the older literature: Moses tokens, compounds split as by tensor2tensor's script, "
         "no smoothing. approx_bleu (0 to 1) is tensor2tensor's: subwords, the likeliest given the true prefix."

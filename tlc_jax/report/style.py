@@ -1,4 +1,4 @@
-"""One look for every figure: colours follow the model's size, markers its recipe.
+"""One look for every figure: colors follow the model's size, markers its recipe.
 
 Figures are drawn on Agg without pyplot, so they need no display and leave no global state behind.
 """
@@ -60,11 +60,11 @@ MARKERS: tuple[str, ...] = (
 )
 
 
-def size_colours(sizes: Sequence[Size]) -> dict[Size, Any]:
+def size_colors(sizes: Sequence[Size]) -> dict[Size, Any]:
     """Dark to light along viridis by parameters; its pale end is left out, which white paper swallows."""
-    colours = matplotlib.colormaps["viridis"]
+    colors = matplotlib.colormaps["viridis"]
     last = max(1, len(sizes) - 1)
-    return {size: colours(0.02 + 0.80 * place / last) for place, size in enumerate(sorted(sizes))}
+    return {size: colors(0.02 + 0.80 * place / last) for place, size in enumerate(sorted(sizes))}
 
 
 def recipe_markers(recipes: Sequence[str]) -> dict[str, str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.statistics.curves import measured
-from tlc_jax.statistics.frontier import Summary, best_under, group, pareto, round_budgets, summarise
+from tlc_jax.statistics.frontier import Summary, best_under, group, pareto, round_budgets, summarize
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
 from tlc_jax.statistics.records import Model, Study
-from tlc_jax.statistics.verdicts import Claim
+from tlc_jax.statistics.uncertainty import Claim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +78,13 @@ def split_accuracies(model: Model) -> dict[str, Summary]:
     for row in model.rows:
         for split, value in (row.get("accuracy_by_split") or {}).items():
             splits.setdefault(split, []).append(value)
-    return {split: summarise(values) for split, values in splits.items()}
+    return {split: summarize(values) for split, values in splits.items()}
 
 
 def mean_of(model: Model, field: str) -> float | None:
     """The mean over seeds of a field that rows may lack."""
     values = [row[field] for row in model.rows if row.get(field) is not None]
-    return summarise(values).mean if values else None
+    return summarize(values).mean if values else None
 
 
 def latency_sizes(models: Sequence[Model]) -> list[int]:

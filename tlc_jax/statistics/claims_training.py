@@ -1,23 +1,24 @@
-"""Claims about training: does size pay in steps and in seconds, and which way is a model to grow?"""
+"""Claims about training: size in steps and in seconds, width against depth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from tlc_jax.statistics.curves import (
     LOSS,
     Curve,
     Quantity,
+    by_size,
     measured,
     reaching,
     shared_end,
     values_at,
 )
-from tlc_jax.statistics.frontier import group, summarise
-from tlc_jax.statistics.kinds import TRANSLATOR, Kind, Size
+from tlc_jax.statistics.frontier import summarize
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
 from tlc_jax.statistics.regime import Regime
-from tlc_jax.statistics.uncertainty import LOSS_MARGIN, trend
-from tlc_jax.statistics.verdicts import FAILS, HOLDS, UNTESTED, Claim, headed, millions
+from tlc_jax.statistics.uncertainty import LOSS_MARGIN, Claim, judge, trend
 
 _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
 _UNITS = {"steps": "steps", "seconds": "s"}
@@ -37,52 +38,43 @@ def less_time(kind: Kind, curves: Sequence[Curve], regime: Regime) -> Claim:
     return _faster(kind, "1b", text, curves, "seconds", regime)
 
 
-_SCHEDULE_CAVEAT = (
-    " Read with care: schedules follow each run's own budget, so at that step the learning rate has decayed for the "
-    "size with the fewest steps only, which favours it."
-)
-
-
 def _faster(
     kind: Kind, number: str, text: str, curves: Sequence[Curve], axis: str, regime: Regime
 ) -> Claim:
-    number, text = headed(kind, number, text)
     others = measured(curves)[1:]
     name = "gradient step" if axis == "steps" else "training second"
     criterion = f"Validation loss at the last {name} that every size reached falls with size."
     if others:
         criterion += f" The same for {others[0].name} is listed and does not count."
     if axis == "steps":
-        criterion += _SCHEDULE_CAVEAT
-    by_size = _by_size(curves)
-    if len(by_size) < 2:
-        return Claim(number, text, criterion, UNTESTED, ("fewer than two sizes have loss curves",))
-    holds, at_the_end, reached = _standing(by_size, axis, LOSS)
-    evidence = [
-        at_the_end,
-        *(crossing.describe(_UNITS[axis]) for crossing in getattr(regime, axis)),
-        reached,
-    ]
+        criterion += (
+            " Read with care: schedules follow each run's own budget, so at that step the learning "
+            "rate has decayed for the size with the fewest steps only, which favors it."
+        )
+    sizes = by_size(curves)
+    if len(sizes) < 2:
+        return judge(kind, number, text, criterion, [], "fewer than two sizes have loss curves")
+    holds, at_the_end, reached = _standing(sizes, axis, LOSS)
+    crossings = [crossing.describe(_UNITS[axis]) for crossing in getattr(regime, axis)]
+    evidence = [at_the_end, *crossings, reached]
     for quantity in others:
-        evidence += _standing(by_size, axis, quantity)[1:]
-    return Claim(number, text, criterion, HOLDS if holds else FAILS, tuple(evidence))
+        evidence += _standing(sizes, axis, quantity)[1:]
+    return judge(kind, number, text, criterion, [(holds, line) for line in evidence])
 
 
 def _standing(
-    by_size: Mapping[Size, Sequence[Curve]], axis: str, of: Quantity
+    sizes: Mapping[Size, Sequence[Curve]], axis: str, of: Quantity
 ) -> tuple[bool, str, str]:
-    """Whether larger sizes end ahead, where each ends, and what each needs to get where the smallest ends."""
-    unit, smallest = _UNITS[axis], min(by_size)
-    end = shared_end([curve for members in by_size.values() for curve in members], axis)
-    values = {size: values_at(members, axis, end, of) for size, members in by_size.items()}
-    found = trend(
-        {size: [of.better * value for value in some] for size, some in values.items()}, of.margin
-    )
-    listing = ", ".join(f"{size} {summarise(some).written('.3f')}" for size, some in values.items())
-    goal = min(
-        values[smallest], key=lambda value: of.better * value
-    )  # every seed of the smallest size gets there
-    costs = {size: reaching(members, axis, goal, of) for size, members in by_size.items()}
+    """Whether larger sizes end ahead, where each ends, and its cost to match the smallest."""
+    unit, smallest = _UNITS[axis], min(sizes)
+    end = shared_end([curve for members in sizes.values() for curve in members], axis)
+    values = {size: values_at(members, axis, end, of) for size, members in sizes.items()}
+    signed = {size: [of.better * value for value in some] for size, some in values.items()}
+    found = trend(signed, of.margin)
+    listing = ", ".join(f"{size} {summarize(some).written('.3f')}" for size, some in values.items())
+    # The worst seed of the smallest size: every seed of it gets there.
+    goal = min(values[smallest], key=lambda value: of.better * value)
+    costs = {size: reaching(members, axis, goal, of) for size, members in sizes.items()}
     reached = ", ".join(
         f"{size} {cost:,.0f} {unit}" if cost else f"{size} never" for size, cost in costs.items()
     )
@@ -99,75 +91,75 @@ def shape_matters_little(curves: Sequence[Curve]) -> Claim:
         "Validation loss depends mainly on the number of parameters, little on depth against width."
     )
     criterion = (
-        f"Sizes whose parameters are within a factor {_MATCHED_PARAMETERS} but whose depths differ end, at equal "
-        "steps, closer than a quarter of the range over all sizes."
+        f"Sizes whose parameters are within a factor {_MATCHED_PARAMETERS} but whose depths differ "
+        "end, at equal steps, closer than a quarter of the range over all sizes."
     )
-    by_size = _by_size(curves)
     end = shared_end(curves, "steps") if curves else 0.0
     losses = {
-        size: summarise(values_at(members, "steps", end)).mean for size, members in by_size.items()
+        size: summarize(values_at(members, "steps", end)).mean
+        for size, members in by_size(curves).items()
     }
-    matched = [
-        (small, large)
-        for small in losses
-        for large in losses
-        if small < large
-        and small.layers != large.layers
-        and large.params <= _MATCHED_PARAMETERS * small.params
-    ]
     reach = max(losses.values(), default=0.0) - min(losses.values(), default=0.0)
-    if not matched or reach <= LOSS_MARGIN:
-        needed = "needs two sizes with about as many parameters but different depth, and a range of sizes around them"
-        return Claim("3", text, criterion, UNTESTED, (needed,))
-    holds = all(abs(losses[small] - losses[large]) < reach / 4 for small, large in matched)
-    evidence = [
-        f"{small} ({millions(small)}) {losses[small]:.3f}, {large} ({millions(large)}) {losses[large]:.3f} nats "
-        f"at step {end:,.0f}; range over all sizes {reach:.3f}"
-        for small, large in matched
+    findings = [
+        (
+            abs(losses[small] - losses[large]) < reach / 4,
+            f"{small} ({_millions(small)}) {losses[small]:.3f}, "
+            f"{large} ({_millions(large)}) {losses[large]:.3f} nats at step {end:,.0f}; "
+            f"range over all sizes {reach:.3f}",
+        )
+        for small, large in combinations(losses, 2)
+        if small.layers != large.layers and _ratio(small, large) <= _MATCHED_PARAMETERS
     ]
-    return Claim("3", text, criterion, HOLDS if holds else FAILS, tuple(evidence))
+    needed = (
+        "needs two sizes with about as many parameters but different depth, "
+        "and a range of sizes around them"
+    )
+    if reach <= LOSS_MARGIN:
+        findings = []
+    return judge(ENCODER, "3", text, criterion, findings, needed)
 
 
 def width_before_depth(curves: Sequence[Curve], regime: Regime) -> Claim:
     """Claim 3 for translators."""
-    number, text = headed(TRANSLATOR, "3", "Width is to be preferred over depth.")
     criterion = (
-        "Of two sizes grown from the same trained size, one by width alone and one by depth alone, the wider is more "
-        "often clearly ahead than clearly behind, in validation loss at the end of the training seconds that both "
-        "reached: seconds are the cost that they share, parameters may differ. Two sizes whose parameters are within "
-        f"a factor {_MATCHED_PARAMETERS} are compared even where the size they grew from was not trained. Each wider "
-        "size is compared with the deeper one nearest to it in parameters."
+        "Of two sizes grown from the same trained size, one by width alone and one by depth alone, "
+        "the wider is more often clearly ahead than clearly behind, in validation loss at the end "
+        "of the training seconds that both reached: seconds are the cost that they share, "
+        "parameters may differ. Two sizes whose parameters are within a factor "
+        f"{_MATCHED_PARAMETERS} are compared even where the size they grew from was not trained. "
+        "Each wider size is compared with the deeper one nearest to it in parameters."
     )
-    by_size = _by_size(curves)
-    pairs = _wide_and_deep(list(by_size))
-    if not pairs:
-        needed = (
-            "needs a size grown by width alone and one grown by depth alone from the same trained size, such as 2x256 "
-            f"and 4x128 beside 2x128, or two such sizes with parameters within a factor {_MATCHED_PARAMETERS}"
-        )
-        return Claim(number, text, criterion, UNTESTED, (needed,))
+    needed = (
+        "needs a size grown by width alone and one grown by depth alone from the same trained "
+        "size, such as 2x256 and 4x128 beside 2x128, or two such sizes with parameters within a "
+        f"factor {_MATCHED_PARAMETERS}"
+    )
+    sizes = by_size(curves)
     crossings = {(crossing.small, crossing.large): crossing for crossing in regime.seconds}
     balance, evidence = 0, []
-    for wide, deep in pairs:
-        both = sorted((wide, deep))
-        crossing = crossings[both[0], both[1]]
-        balance += crossing.outcome if crossing.large == wide else -crossing.outcome
-        line = f"wider {wide} ({millions(wide)}), deeper {deep} ({millions(deep)}): {crossing.describe('s')}"
+    for wide, deep in _wide_and_deep(list(sizes)):
+        small, large = sorted((wide, deep))
+        crossing = crossings[small, large]
+        balance += crossing.outcome if large == wide else -crossing.outcome
+        line = (
+            f"wider {wide} ({_millions(wide)}), deeper {deep} ({_millions(deep)}): "
+            f"{crossing.describe('s')}"
+        )
+        end = shared_end([*sizes[wide], *sizes[deep]], "seconds")
         for of in measured(curves)[1:]:
-            end = shared_end([*by_size[wide], *by_size[deep]], "seconds")
-            ends = {
-                size: summarise(values_at(by_size[size], "seconds", end, of))
+            ends = (
+                f"{size} {summarize(values_at(sizes[size], 'seconds', end, of)).written('.3f')}"
                 for size in (wide, deep)
-            }
-            line += f"; {of.name} " + ", ".join(
-                f"{size} {found.written('.3f')}" for size, found in ends.items()
             )
+            line += f"; {of.name} {', '.join(ends)}"
         evidence.append(line)
-    return Claim(number, text, criterion, HOLDS if balance > 0 else FAILS, tuple(evidence))
+    findings = [(balance > 0, line) for line in evidence]
+    text = "Width is to be preferred over depth."
+    return judge(TRANSLATOR, "3", text, criterion, findings, needed)
 
 
 def _wide_and_deep(sizes: Sequence[Size]) -> list[tuple[Size, Size]]:
-    """Each size that is wider and shallower than another, with the nearest in parameters of those comparable to it."""
+    """Each wider size with the comparable deeper size that is nearest in parameters."""
     shapes = {(size.layers, size.hidden) for size in sizes}
     pairs = []
     for wide in sizes:
@@ -186,5 +178,5 @@ def _ratio(first: Size, second: Size) -> float:
     return max(first.params, second.params) / min(first.params, second.params)
 
 
-def _by_size(curves: Sequence[Curve]) -> dict[Size, list[Curve]]:
-    return group(sorted(curves, key=lambda curve: curve.size), lambda curve: curve.size)
+def _millions(size: Size) -> str:
+    return f"{size.params / 1e6:.3g} M"

@@ -1,44 +1,59 @@
-"""Training curves: read from a job's files, and asked what was reached at some cost and what reaching it cost."""
+"""Learning curves: the value at some cost, and the cost of reaching some value."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tlc_jax.statistics.frontier import summarise
-from tlc_jax.statistics.kinds import Kind, Shape, Size
+from tlc_jax.statistics.frontier import group, summarize
+from tlc_jax.statistics.kinds import Size
 from tlc_jax.statistics.uncertainty import LOSS_MARGIN, SCORE_MARGIN
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """What one training run reached, by steps and by training seconds."""
+    """The evaluations of one training run.
+
+    Attributes:
+      size, seed, job: the model's size, its seed, the name of the training job.
+      steps, seconds: [N] optimizer steps and training seconds of each evaluation.
+      losses: [N] validation losses in nats.
+      result: the job's result.json.
+      vocab_size: size of the vocabulary; 0 where unknown.
+      approx_bleus: [N] from 0 to 1; empty for encoders and runs that did not measure it.
+    """
 
     size: Size
     seed: int
     job: str
     steps: tuple[int, ...]
     seconds: tuple[float, ...]
-    losses: tuple[float, ...]  # validation loss in nats
+    losses: tuple[float, ...]
     result: Mapping[str, Any]
-    vocab_size: int  # 0: not known
-    approx_bleus: tuple[float, ...] = ()  # 0 to 1; none: encoders, and runs that did not measure it
+    vocab_size: int
+    approx_bleus: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """What is measured again and again during training."""
+    """A quantity measured during training.
 
-    field: str  # of `Curve`
-    name: str  # in metrics.jsonl
-    better: int  # 1: the larger the better, -1: the smaller
-    margin: float  # up to which a difference is never clear
+    Attributes:
+      field: attribute of `Curve`.
+      name: its name in metrics.jsonl.
+      better: 1 where larger is better, -1 where smaller is.
+      margin: largest difference that never counts as clear.
+      unit: text after a value.
+    """
+
+    field: str
+    name: str
+    better: int
+    margin: float
     unit: str
 
 
@@ -46,17 +61,19 @@ LOSS = Quantity("losses", "valid_loss", -1, LOSS_MARGIN, " nats")
 APPROX_BLEU = Quantity("approx_bleus", "approx_bleu", 1, SCORE_MARGIN, "")
 
 
+def by_size(curves: Sequence[Curve]) -> dict[Size, list[Curve]]:
+    """The curves of each size, the smallest size first."""
+    return group(sorted(curves, key=lambda curve: curve.size), lambda curve: curve.size)
+
+
 def measured(curves: Sequence[Curve]) -> list[Quantity]:
     """The quantities that every curve has; none without curves."""
-    return [
-        of
-        for of in (LOSS, APPROX_BLEU)
-        if curves and all(getattr(curve, of.field) for curve in curves)
-    ]
+    quantities = [LOSS, APPROX_BLEU] if curves else []
+    return [of for of in quantities if all(getattr(curve, of.field) for curve in curves)]
 
 
 def shared_end(curves: Sequence[Curve], axis: str) -> float:
-    """The largest cost that every curve reached (its last evaluation)."""
+    """The largest cost that every curve reached; `axis` is "seconds" or "steps"."""
     return float(min(getattr(curve, axis)[-1] for curve in curves))
 
 
@@ -66,84 +83,19 @@ def values_at(curves: Sequence[Curve], axis: str, cost: float, of: Quantity = LO
 
 
 def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOSS) -> float | None:
-    """The mean cost at which the curves are first as good as a goal; None where one of them never is."""
+    """The mean cost at which the curves are first as good as a goal; None where one never is."""
     costs = []
     for curve in curves:
-        axis_values, values = getattr(curve, axis), getattr(curve, of.field)
-        place = next(
-            (place for place, value in enumerate(values) if of.better * (value - goal) >= 0), None
-        )
-        if place is None:
+        values = of.better * np.array(getattr(curve, of.field))
+        good = np.flatnonzero(values >= of.better * goal)
+        if not good.size:
             return None
-        if place == 0:
-            costs.append(float(axis_values[0]))
-            continue
-        before, after = values[place - 1], values[place]
-        share = (before - goal) / (before - after)
-        costs.append(axis_values[place - 1] + share * (axis_values[place] - axis_values[place - 1]))
-    return summarise(costs).mean
+        # Between the last evaluation that was worse, where there is one, and the first as good.
+        around = slice(max(0, good[0] - 1), good[0] + 1)
+        costs.append(np.interp(of.better * goal, values[around], getattr(curve, axis)[around]))
+    return summarize(costs).mean
 
 
 def interpolate(costs: Sequence[float], values: Sequence[float], cost: float) -> float:
-    """The value at a cost, linear in the logarithm of the cost between the points and constant outside them."""
+    """The value at a cost: linear in the logarithm of the cost, constant outside the points."""
     return float(np.interp(math.log(cost), np.log(costs), values))
-
-
-def read_curve(
-    kind: Kind,
-    folder: Path,
-    config: Mapping[str, Any],
-    result: Mapping[str, Any],
-    sizes: Mapping[Shape, Size],
-) -> Curve | None:
-    """The curve of a finished training job; None where it left no usable evaluation."""
-    model = config.get("model", {})
-    shape = int(model.get("layers", 0)), int(model.get("hidden", 0)), kind
-    evaluations = [
-        row for row in _read_metrics(folder / "metrics.jsonl") if row.get("event") == "eval"
-    ]
-    # The last evaluation, on everything, is in the result. It takes the place of one on a part at the same step.
-    evaluations.append({"step": result.get("steps"), **result})
-    points: list[tuple[int, float, float, Any]] = []
-    for row in evaluations:
-        if not all(finite(row.get(field)) for field in ("step", "train_seconds", "valid_loss")):
-            continue
-        while (
-            points and points[-1][0] >= row["step"]
-        ):  # a resumed run writes the steps since its checkpoint again
-            points.pop()
-        at = int(row["step"]), float(row["train_seconds"])
-        points.append((*at, float(row["valid_loss"]), row.get("approx_bleu")))
-    points = [point for point in points if point[0] > 0 and point[1] > 0]  # axes are logarithmic
-    if not points:
-        return None
-    size = sizes.get(shape) or Size(int(result.get("params", 0)), *shape)
-    steps, seconds, losses, bleus = zip(*points, strict=True)
-    bleus = bleus if all(map(finite, bleus)) else ()
-    vocab = result.get("vocab_size") or config.get("tokenizer", {}).get("vocab_size") or 0
-    return Curve(
-        size,
-        int(config.get("seed", 0)),
-        folder.name,
-        steps,
-        seconds,
-        losses,
-        result,
-        int(vocab),
-        bleus,
-    )
-
-
-def _read_metrics(path: Path) -> list[Mapping[str, Any]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a kill; the resumed run wrote the row again
-    return rows
-
-
-def finite(value: Any) -> bool:
-    """Whether this is a number that can be computed with."""
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""The kinds of model that a study trains: how each is scored, where its numbers stand, and the words for it."""
+"""The kinds of model that a study trains: which score each has, and the words for it."""
 
 from __future__ import annotations
 
@@ -7,34 +7,55 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A number that is shown beside the score."""
+    """A number shown beside the score.
 
-    field: str  # of results.jsonl or result.json
+    Attributes:
+      field: its name in results.jsonl or result.json.
+      heading: heading of its column.
+      form: format of its values.
+    """
+
+    field: str
     heading: str
     form: str
 
 
 @dataclasses.dataclass(frozen=True, order=True)  # ordered, because sizes are
 class Kind:
-    """A kind of model. Scores are fractions, 0 to 1, wherever they are computed with, and times 100 where shown."""
+    """A kind of model. Scores are fractions in computations, and times 100 where shown.
 
-    name: str  # in the column `kind` of results.jsonl
-    models: str  # several of them
-    topic: str  # opens titles and claims; none: encoders, which everything was about first
-    job: str  # what the names of its training jobs start with
-    training: str  # what that training is called
-    field: str  # the column of its score
-    full: float  # the highest score in that column
+    Attributes:
+      name: value of the column `kind` of results.jsonl.
+      models: plural noun.
+      topic: opening of titles and claims; empty for encoders.
+      job: prefix of the names of its training jobs.
+      training: noun for that training.
+      field: column of its score in results.jsonl.
+      full: highest score in that column.
+      score, heading, unit: noun for the score, heading of its column, unit after a value.
+      points: unit of differences between scores, times 100.
+      loss_unit: unit of the validation loss.
+      beside: other scores of an evaluated model.
+      trained: scores that its training jobs leave in result.json.
+    """
+
+    name: str
+    models: str
+    topic: str
+    job: str
+    training: str
+    field: str
+    full: float
     score: str
-    heading: str  # of a column of scores
-    unit: str  # after a score
-    points: str  # what differences of scores, times 100, are counted in
+    heading: str
+    unit: str
+    points: str
     loss_unit: str
-    beside: tuple[Column, ...] = ()  # other scores of an evaluated model
-    trained: tuple[Column, ...] = ()  # scores that its training jobs leave in result.json
+    beside: tuple[Column, ...] = ()
+    trained: tuple[Column, ...] = ()
 
     def titled(self, text: str) -> str:
-        """A title or a claim, opened by the topic."""
+        """A title or claim, after the topic."""
         return f"{self.topic}: {text[:1].lower()}{text[1:]}" if self.topic else text
 
 
@@ -68,7 +89,7 @@ TRANSLATOR = Kind(
     unit="BLEU",
     points="points",
     loss_unit="nats per target token",
-    beside=(_CHRF, Column("bleu_tokenized", "tokenised BLEU", ".1f"), _APPROX_BLEU),
+    beside=(_CHRF, Column("bleu_tokenized", "tokenized BLEU", ".1f"), _APPROX_BLEU),
     trained=(_APPROX_BLEU, Column("bleu", "BLEU", ".1f"), _CHRF),
 )
 KINDS = {kind.name: kind for kind in (ENCODER, TRANSLATOR)}
@@ -78,11 +99,15 @@ Shape = tuple[int, int, Kind]  # layers, hidden, kind
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Size:
-    """A shape of one kind of model; ordered by parameters, as every figure and table is."""
+    """A shape of one kind of model; sizes are ordered by parameters.
 
-    params: (
-        int  # of the finetuned classifier, or of the pretraining model where nothing was finetuned
-    )
+    Attributes:
+      params: parameters of the finetuned classifier, or of the pretraining model where nothing was
+        finetuned.
+      layers, hidden, kind: depth, width of the residual stream, kind of model.
+    """
+
+    params: int
     layers: int
     hidden: int
     kind: Kind = ENCODER

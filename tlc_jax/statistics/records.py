@@ -1,69 +1,70 @@
-"""What a study left on disk, read once into plain objects: evaluated models, training curves, job states.
-
-Only finished jobs count. A torn last line (the study was killed while writing it) is skipped; any other bad line is
-the user's to know about.
-"""
+"""The results of a study as plain objects: evaluated models, learning curves, analyses."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.core.errors import InputError
-from tlc_jax.statistics.curves import Curve, finite, read_curve
-from tlc_jax.statistics.frontier import Summary, group, summarise
+from tlc_jax.statistics.curves import Curve
+from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 
-_REQUIRED = (
-    "layers",
-    "hidden",
-    "params",
-    "task",
-    "recipe",
-    "bytes_artifact",
-    "nonzero",
-    "job",
-)  # and the kind's score
+Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """One size under one recipe on one task, over all its seeds."""
+    """One size under one recipe on one task, over all its seeds.
+
+    Attributes:
+      scores: fractions by (pretraining seed, finetuning seed).
+      megabytes: 10^6 bytes of the largest artifact among the seeds, so that every seed's fits.
+      nonzero, sparsity: means over the seeds.
+      rows: the row of results.jsonl of each seed.
+    """
 
     task: str
     size: Size
     pretrained: bool
     recipe: str
-    scores: Mapping[tuple[int, int], float]  # 0 to 1, by (pretraining seed, finetuning seed)
-    megabytes: (
-        float  # 10^6 bytes of the largest artifact among the seeds, so that every seed's fits
-    )
+    scores: Mapping[tuple[int, int], float]
+    megabytes: float
     nonzero: float
     sparsity: float
     bits: float
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
 
     @property
     def score(self) -> Summary:
-        return summarise(self.scores.values())
+        return summarize(self.scores.values())
 
     @property
     def jobs(self) -> tuple[str, ...]:
         return tuple(str(row["job"]) for row in self.rows)
 
+    def mean(self, field: str) -> float | None:
+        """The mean over seeds of a field that rows may lack."""
+        values = [row[field] for row in self.rows if row.get(field) is not None]
+        return summarize(values).mean if values else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What `tlc analyze` found about one pretrained encoder under one recipe."""
+    """The result of `tlc analyze` on one pretrained encoder under one recipe.
+
+    Attributes:
+      job, size, seed: of the encoder.
+      result: the job's result.json.
+      folder: folder of its figures.
+    """
 
     job: str
     size: Size
     seed: int
-    result: Mapping[str, Any]
-    folder: Path  # of its figures
+    result: Row
+    folder: Path
 
     @property
     def recipe(self) -> str:
@@ -72,18 +73,27 @@ class Analysis:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Everything a report is made of."""
+    """All results of a study.
+
+    Attributes:
+      analyses: ordered by recipe, then by size.
+      jobs: number, name, state and error of each job.
+      recorded: the rest of study.json, such as the command.
+      configs: resolved config of each job.
+      results: result.json of each finished job.
+      notes: rows that were left out, and why.
+    """
 
     name: str
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
     models: tuple[Model, ...]
     curves: tuple[Curve, ...]
-    analyses: tuple[Analysis, ...]  # by recipe, then by size
-    jobs: tuple[Mapping[str, Any], ...]  # number, name, state, error
-    recorded: Mapping[str, Any]  # what else study.json says, such as the command
-    configs: Mapping[str, Mapping[str, Any]]  # resolved config of each job
-    results: Mapping[str, Mapping[str, Any]]  # result.json of each finished job
-    notes: tuple[str, ...]  # what was left out, and why
+    analyses: tuple[Analysis, ...]
+    jobs: tuple[Row, ...]
+    recorded: Row
+    configs: Mapping[str, Row]
+    results: Mapping[str, Row]
+    notes: tuple[str, ...]
 
     @property
     def kinds(self) -> list[Kind]:
@@ -92,15 +102,15 @@ class Study:
 
     @property
     def kind(self) -> Kind:
-        """The kind of a study that has one, as `of` makes it."""
+        """The kind of a study that has a single one, as `of` makes it."""
         (kind,) = self.kinds
         return kind
 
     def of(self, kind: Kind) -> Study:
-        """The part about one kind of model. Whatever compares sizes looks at one part at a time."""
+        """The part about one kind of model. Sizes are compared within one part alone."""
         return dataclasses.replace(
             self,
-            rows=tuple(row for row in self.rows if _kind(row) == kind),
+            rows=tuple(row for row in self.rows if kind_of(row) == kind),
             models=tuple(model for model in self.models if model.size.kind == kind),
             curves=tuple(curve for curve in self.curves if curve.size.kind == kind),
         )
@@ -113,15 +123,19 @@ class Study:
     def tasks(self) -> list[str]:
         return list(dict.fromkeys(model.task for model in self.models))
 
+    def by_size(
+        self, task: str, recipe: str = "dense", pretrained: bool = True
+    ) -> dict[Size, Model]:
+        """The models of a task under one recipe, the smallest size first."""
+        wanted = (task, recipe, pretrained)
+        models = (m for m in self.models if (m.task, m.recipe, m.pretrained) == wanted)
+        return {model.size: model for model in models}
+
     @property
     def synthetic(self) -> bool:
         """Whether any data of any job came from the toy generator."""
-        sources = [
-            str(config.get("data", {}).get(name, ""))
-            for config in self.configs.values()
-            for name in _SOURCES
-        ]
-        return any("toy:" in source for source in sources)
+        data = [config.get("data", {}) for config in self.configs.values()]
+        return any("toy:" in str(part.get(name, "")) for part in data for name in _SOURCES)
 
     def signatures(self, score: str) -> list[str]:
         """The different sacreBLEU signatures of "bleu" or "chrf" in this study."""
@@ -132,194 +146,67 @@ class Study:
 _SOURCES = ("train", "valid")
 
 
-def load(workdir: Path) -> Study:
-    """Reads `results.jsonl`, `study.json` and `jobs/*/` of a study's workdir.
-
-    Raises:
-      InputError: there are no results yet, or a file is damaged.
-    """
-    path = workdir / "results.jsonl"
-    notes: list[str] = []
-    rows = _latest(_read_rows(path, notes))
-    usable = [row for row in rows if finite(row[_kind(row).field])]
-    for kind in KINDS.values():
-        read, left = (sum(_kind(row) == kind for row in some) for some in (rows, usable))
-        if left < read:
-            notes.append(
-                f"{read - left} of {read} rows have no finite {kind.score} and are left out"
-            )
-    if not usable:
-        raise InputError(
-            f"{path} holds no evaluated model yet: run `tlc study` on this workdir first"
-        )
-    signatures = {str(row["bleu_signature"]) for row in usable if row.get("bleu_signature")}
-    if len(signatures) > 1:
-        notes.append(
-            f"BLEU was computed in several ways, which must not be compared: {', '.join(sorted(signatures))}"
-        )
-    configs = {folder.name: _read_json(folder / "config.json") for folder in _job_folders(workdir)}
-    results = {
-        folder.name: _read_json(folder / "result.json")
-        for folder in _job_folders(workdir)
-        if (folder / "result.json").exists()
-    }
-    sizes = _sizes(usable)
-    curves = [
-        curve
-        for kind in KINDS.values()
-        for folder in _job_folders(workdir)
-        if folder.name.startswith(f"{kind.job}-") and folder.name in results
-        if (curve := read_curve(kind, folder, configs[folder.name], results[folder.name], sizes))
-    ]
-    recorded = _read_json(workdir / "study.json", default={})
-    recorded = {"jobs": recorded} if isinstance(recorded, list) else dict(recorded)
-    return Study(
-        name=workdir.resolve().name,
-        rows=tuple(usable),
-        models=_models(usable, sizes, notes),
-        curves=tuple(curves),
-        analyses=_analyses(workdir, configs, results, sizes),
-        jobs=tuple(recorded.pop("jobs", ())),
-        recorded=recorded,
-        configs=configs,
-        results=results,
-        notes=tuple(notes),
-    )
+def kind_of(row: Row) -> Kind:
+    """The kind of model of a row of results.jsonl; rows of older studies name none."""
+    return KINDS[str(row.get("kind") or ENCODER.name)]
 
 
-def _read_rows(path: Path, notes: list[str]) -> list[Mapping[str, Any]]:
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist: give the workdir of a study, or run `tlc study` there first"
-        )
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                notes.append(f"the last line of {path.name} is cut short and left out")
-                continue
-            raise InputError(
-                f"{path} line {number} is not JSON ({error}): remove it and run the study again"
-            ) from None
-        row = row if isinstance(row, dict) else {}
-        if str(row.get("kind") or ENCODER.name) not in KINDS:
-            raise InputError(
-                f"{path} line {number} has kind {row['kind']!r}; known: {', '.join(KINDS)}"
-            )
-        missing = [name for name in (*_REQUIRED, _kind(row).field) if name not in row]
-        if missing:
-            raise InputError(
-                f"{path} line {number} lacks {', '.join(missing)}: is this the results file of a study?"
-            )
-        rows.append(row)
-    return rows
+def shape_of(row: Row) -> Shape:
+    """The shape of the model of a row of results.jsonl."""
+    return int(row["layers"]), int(row["hidden"]), kind_of(row)
 
 
-def _kind(row: Mapping[str, Any]) -> Kind:
-    return KINDS[str(row.get("kind") or ENCODER.name)]  # results of older studies name none
+def sizes_of(rows: Sequence[Row]) -> dict[Shape, Size]:
+    """One `Size` per shape, with the parameters of the whole model.
 
-
-def _latest(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """One row per evaluated model: a job that ran again replaces what it wrote before."""
-    return list({(row["job"], row["task"], row["recipe"]): row for row in rows}.values())
-
-
-def _job_folders(workdir: Path) -> list[Path]:
-    return sorted(path.parent for path in workdir.glob("jobs/*/config.json"))
-
-
-def _read_json(path: Path, default: Any = None) -> Any:
-    if default is not None and not path.exists():
-        return default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not JSON ({error}): remove that job's folder and run the study again"
-        ) from None
-
-
-def _shape(row: Mapping[str, Any]) -> Shape:
-    return int(row["layers"]), int(row["hidden"]), _kind(row)
-
-
-def _sizes(rows: Sequence[Mapping[str, Any]]) -> dict[Shape, Size]:
-    """One `Size` per shape, with the parameters of the whole model, from which recipes may have removed some.
-
-    Tasks differ in their heads by a few parameters: the smallest count stands for all.
+    Recipes may remove parameters, so the largest count of a task is that of the whole model. Tasks
+    differ in their heads by a few parameters: the smallest count stands for all.
     """
     sizes = {}
-    for shape, members in group(rows, _shape).items():
+    for shape, members in group(rows, shape_of).items():
         tasks = group(members, lambda row: row["task"]).values()
         sizes[shape] = Size(min(max(int(row["params"]) for row in task) for task in tasks), *shape)
     return sizes
 
 
-def _analyses(
-    workdir: Path,
-    configs: Mapping[str, Mapping[str, Any]],
-    results: Mapping[str, Mapping[str, Any]],
-    sizes: Mapping[Shape, Size],
-) -> tuple[Analysis, ...]:
-    found = []
-    for job, result in results.items():
-        if result.get("stage") in ("analyze", "analyse"):  # the second in older studies
-            shape = int(result["layers"]), int(result["hidden"]), ENCODER
-            size, seed = (
-                sizes.get(shape) or Size(int(result["params"]), *shape),
-                int(configs[job].get("seed", 0)),
-            )
-            found.append(Analysis(job, size, seed, result, workdir / "jobs" / job / "report"))
-    recipes = list(dict.fromkeys(analysis.recipe for analysis in found))
-    return tuple(sorted(found, key=lambda one: (recipes.index(one.recipe), one.size, one.seed)))
+def models_of(rows: Sequence[Row], sizes: Mapping[Shape, Size], notes: list[str]) -> list[Model]:
+    """The evaluated models, by task, size, and falling megabytes.
 
+    Args:
+      rows: rows of results.jsonl with a finite score.
+      sizes: see `sizes_of`.
+      notes: gets a line for each model of which several jobs have the same seeds.
+    """
 
-def _models(
-    rows: Sequence[Mapping[str, Any]], sizes: Mapping[Shape, Size], notes: list[str]
-) -> tuple[Model, ...]:
-    def key(row: Mapping[str, Any]) -> tuple[str, Size, bool, str]:
-        return (
-            str(row["task"]),
-            sizes[_shape(row)],
-            row.get("init", "pretrained") != "scratch",
-            str(row["recipe"]),
-        )
+    def key(row: Row) -> tuple[str, Size, bool, str]:
+        pretrained = row.get("init", "pretrained") != "scratch"
+        return str(row["task"]), sizes[shape_of(row)], pretrained, str(row["recipe"])
+
+    def seeds(row: Row) -> tuple[int, int]:
+        return int(row.get("pretrain_seed") or 0), int(row.get("seed") or 0)
 
     models = []
-    for (task, size, pretrained, recipe), all_members in group(rows, key).items():
-        members = list({_seeds(row): row for row in all_members}.values())
-        if len(members) < len(all_members):
+    for (task, size, pretrained, recipe), members in group(rows, key).items():
+        by_seed = {seeds(row): row for row in members}
+        if len(by_seed) < len(members):
             notes.append(
-                f"{size}, {recipe} on {task}: several jobs have the same seeds, and only the last one counts"
+                f"{size}, {recipe} on {task}: several jobs have the same seeds, "
+                "and only the last one counts"
             )
-        models.append(
-            Model(
-                task=task,
-                size=size,
-                pretrained=pretrained,
-                recipe=recipe,
-                scores={
-                    _seeds(row): float(row[size.kind.field]) / size.kind.full for row in members
-                },
-                megabytes=max(row["bytes_artifact"] for row in members) / 1e6,
-                nonzero=summarise(row["nonzero"] for row in members).mean,
-                sparsity=summarise(row.get("sparsity") or 0.0 for row in members).mean,
-                bits=float(members[0].get("bits") or 32),
-                rows=tuple(members),
-            )
+        kept = list(by_seed.values())
+        model = Model(
+            task=task,
+            size=size,
+            pretrained=pretrained,
+            recipe=recipe,
+            scores={
+                seed: float(row[size.kind.field]) / size.kind.full for seed, row in by_seed.items()
+            },
+            megabytes=max(row["bytes_artifact"] for row in kept) / 1e6,
+            nonzero=summarize(row["nonzero"] for row in kept).mean,
+            sparsity=summarize(row.get("sparsity") or 0.0 for row in kept).mean,
+            bits=float(kept[0].get("bits") or 32),
+            rows=tuple(kept),
         )
-    return tuple(
-        sorted(
-            models,
-            key=lambda model: (model.task, model.size, not model.pretrained, -model.megabytes),
-        )
-    )
-
-
-def _seeds(row: Mapping[str, Any]) -> tuple[int, int]:
-    return int(row.get("pretrain_seed") or 0), int(row.get("seed") or 0)
+        models.append(model)
+    return sorted(models, key=lambda m: (m.task, m.size, not m.pretrained, -m.megabytes))

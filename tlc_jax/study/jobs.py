@@ -71,6 +71,17 @@ def needed_first(job: Job, jobs: list[Job]) -> list[Job]:
     return [*(jobs[n] for n in job.ancestors(jobs)), job]
 
 
+def state(job: Job, jobs: list[Job]) -> str:
+    """done, failed, running, waiting (for other jobs) or ready."""
+    if job.done:
+        return "done"
+    if job.running:
+        return "running"
+    if job.error_file.exists():
+        return "failed"
+    return "ready" if all(jobs[needed].done for needed in job.needs) else "waiting"
+
+
 def expand(config: Config, workdir: Path) -> list[Job]:
     """All jobs of a study, each after those that it needs.
 

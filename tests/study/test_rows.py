@@ -4,7 +4,7 @@ import pytest
 
 from tlc_jax.core.errors import InputError
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
-from tlc_jax.statistics.records import load
+from tlc_jax.study.rows import load
 
 
 def _append(path, text):

@@ -1,0 +1,254 @@
+"""The files of a study: results.jsonl and study.json written from its jobs, and a study read back.
+
+Reading needs no JAX, so reports can be made anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import Lock, read_json, write_json, write_text
+from tlc_jax.statistics.curves import Curve
+from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
+from tlc_jax.statistics.records import Analysis, Row, Study, kind_of, models_of, sizes_of
+from tlc_jax.study.jobs import Job, state
+
+_MEASURED = (
+    "layers hidden params params_nonembedding recipe sparsity sparsity_all bits nonzero "
+    "bytes_ideal bytes_paper bytes_artifact bytes_checkpoint accuracy accuracy_by_split "
+    "valid_loss when"
+).split()
+_TRANSLATOR_SCORES = (
+    "bleu bleu_signature chrf chrf_signature bleu_tokenized approx_bleu token_accuracy sentences "
+    "cut"
+).split()
+_REQUIRED = "layers hidden params task recipe bytes_artifact nonzero job".split()
+
+
+def write(jobs: list[Job], workdir: Path, provenance: Mapping[str, Any]) -> None:
+    """Writes study.json and results.jsonl from the files of the jobs.
+
+    Both are made from scratch each time, so they cannot disagree with the jobs.
+
+    Args:
+      jobs: all jobs of the study.
+      workdir: folder of the study.
+      provenance: command, machine and versions, for study.json.
+    """
+    # One process at a time, or one that read early and wrote late would drop a row of another.
+    with Lock(workdir / ".write-down.lock"):
+        states = [
+            {
+                "number": job.number,
+                "name": job.name,
+                "state": state(job, jobs),
+                "error": job.error_file.read_text().strip() if job.error_file.exists() else None,
+            }
+            for job in jobs
+        ]
+        write_json(workdir / "study.json", {**provenance, "jobs": states})
+        rows = [_row(job, jobs) for job in jobs if job.stage == "compress" and job.done]
+        write_text(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
+    """The line of results.jsonl of a compressed model."""
+    result = read_json(job.workdir / "result.json")
+    ancestors = [jobs[number] for number in job.ancestors(jobs)]
+    # None for an encoder that was trained elsewhere, in a way unknown here.
+    trained = next((one for one in ancestors if one.stage in ("pretrain", "translate")), None)
+    translator = trained is not None and trained.stage == "translate"
+    names = _MEASURED + (_TRANSLATOR_SCORES if translator else [])
+    row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
+    row |= {name: result.get(name) for name in names}
+    row |= {name: value for name, value in result.items() if name.startswith("latency_ms_")}
+    if timed := result.get("latency"):
+        row |= {f"latency_{name}": timed[name] for name in ("length", "computes", "device")}
+    # The recipe of the job, not of the result: reports group by it.
+    row["recipe"] = job.config.recipe
+    if trained is None:
+        return row | dict.fromkeys(("budget_seconds", "steps", "train_seconds"))
+    if job.labels["init"] != "pretrained":
+        return row | dict.fromkeys(("budget_seconds", "steps", "train_seconds"), 0)
+    training = read_json(trained.workdir / "result.json")
+    return row | {
+        "budget_seconds": trained.config.budget.seconds,
+        "steps": training["steps"],
+        "train_seconds": training["train_seconds"],
+        "pretrain_valid_loss": training["valid_loss"],
+        "pretrain_valid_perplexity": training["valid_perplexity"],
+    }
+
+
+def load(workdir: Path) -> Study:
+    """Reads `results.jsonl`, `study.json` and `jobs/*/` of a study; only finished jobs count.
+
+    Raises:
+      InputError: there are no results yet, or a file is damaged.
+    """
+    path = workdir / "results.jsonl"
+    notes: list[str] = []
+    # A job that ran again replaces the row that it wrote before.
+    rows = {(row["job"], row["task"], row["recipe"]): row for row in _read_results(path, notes)}
+    usable = [row for row in rows.values() if _finite(row[kind_of(row).field])]
+    for kind in KINDS.values():
+        read, left = (sum(kind_of(row) == kind for row in some) for some in (rows.values(), usable))
+        if left < read:
+            notes.append(
+                f"{read - left} of {read} rows have no finite {kind.score} and are left out"
+            )
+    if not usable:
+        raise InputError(
+            f"{path} holds no evaluated model yet: run `tlc study` on this workdir first"
+        )
+    signatures = sorted({str(row["bleu_signature"]) for row in usable if row.get("bleu_signature")})
+    if len(signatures) > 1:
+        notes.append(
+            "BLEU was computed in several ways, which must not be compared: "
+            + ", ".join(signatures)
+        )
+    configs, results = {}, {}
+    for config in sorted(workdir.glob("jobs/*/config.json")):
+        configs[config.parent.name] = _read(config)
+        if (result := config.with_name("result.json")).exists():
+            results[config.parent.name] = _read(result)
+    sizes = sizes_of(usable)
+    recorded = _read(workdir / "study.json") if (workdir / "study.json").exists() else {}
+    # The first versions wrote the list of jobs alone.
+    recorded = {"jobs": recorded} if isinstance(recorded, list) else recorded
+    models = models_of(usable, sizes, notes)
+    folders = [(workdir / "jobs" / job, configs[job], results[job]) for job in results]
+    curves = (_read_curve(kind, *job, sizes) for kind in KINDS.values() for job in folders)
+    return Study(
+        name=workdir.resolve().name,
+        rows=tuple(usable),
+        models=tuple(models),
+        curves=tuple(curve for curve in curves if curve),
+        analyses=_analyses(workdir, configs, results, sizes),
+        jobs=tuple(recorded.pop("jobs", ())),
+        recorded=recorded,
+        configs=configs,
+        results=results,
+        notes=tuple(notes),
+    )
+
+
+def _read_results(path: Path, notes: list[str]) -> list[Row]:
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist: give the workdir of a study, or run `tlc study` there first"
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            # A kill can tear the last line. The job of that row is not marked done, so nothing is
+            # lost. Any other bad line is for the user to know about.
+            if number == len(lines):
+                notes.append(f"the last line of {path.name} is cut short and left out")
+                continue
+            raise InputError(
+                f"{path} line {number} is not JSON ({error}): remove it and run the study again"
+            ) from None
+        row = row if isinstance(row, dict) else {}
+        if str(row.get("kind") or ENCODER.name) not in KINDS:
+            raise InputError(
+                f"{path} line {number} has kind {row['kind']!r}; known: {', '.join(KINDS)}"
+            )
+        missing = [name for name in (*_REQUIRED, kind_of(row).field) if name not in row]
+        if missing:
+            raise InputError(
+                f"{path} line {number} lacks {', '.join(missing)}: "
+                "is this the results file of a study?"
+            )
+        rows.append(row)
+    return rows
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}: remove that job's folder and run the study again") from None
+
+
+def _size(shape: Shape, sizes: Mapping[Shape, Size], result: Row) -> Size:
+    return sizes.get(shape) or Size(int(result.get("params", 0)), *shape)
+
+
+def _read_curve(
+    kind: Kind, folder: Path, config: Row, result: Row, sizes: Mapping[Shape, Size]
+) -> Curve | None:
+    """The curve of a training job of a kind; None for other jobs and without evaluations."""
+    if not folder.name.startswith(f"{kind.job}-"):
+        return None
+    # The last evaluation, on the whole split, is in the result. It replaces one on a part of the
+    # split at the same step.
+    final = {"event": "eval", "step": result.get("steps"), **result}
+    points: list[tuple[int, float, float, Any]] = []
+    for row in [*_read_metrics(folder / "metrics.jsonl"), final]:
+        numbers = [row.get(field) for field in ("step", "train_seconds", "valid_loss")]
+        if row.get("event") != "eval" or not all(map(_finite, numbers)):
+            continue
+        # A resumed run writes the steps since its checkpoint again.
+        while points and points[-1][0] >= row["step"]:
+            points.pop()
+        step, seconds, loss = map(float, numbers)
+        points.append((int(step), seconds, loss, row.get("approx_bleu")))
+    points = [point for point in points if point[0] > 0 and point[1] > 0]  # axes are logarithmic
+    if not points:
+        return None
+    steps, all_seconds, losses, bleus = zip(*points, strict=True)
+    model = config.get("model", {})
+    shape = int(model.get("layers", 0)), int(model.get("hidden", 0)), kind
+    vocab = result.get("vocab_size") or config.get("tokenizer", {}).get("vocab_size") or 0
+    return Curve(
+        size=_size(shape, sizes, result),
+        seed=int(config.get("seed", 0)),
+        job=folder.name,
+        steps=steps,
+        seconds=all_seconds,
+        losses=losses,
+        result=result,
+        vocab_size=int(vocab),
+        approx_bleus=bleus if all(map(_finite, bleus)) else (),
+    )
+
+
+def _read_metrics(path: Path) -> list[Row]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # torn by a kill; the resumed run wrote the row again
+    return rows
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _analyses(
+    workdir: Path,
+    configs: Mapping[str, Row],
+    results: Mapping[str, Row],
+    sizes: Mapping[Shape, Size],
+) -> tuple[Analysis, ...]:
+    found = []
+    for job, result in results.items():
+        if result.get("stage") in ("analyze", "analyse"):  # the second in older studies
+            size = _size((int(result["layers"]), int(result["hidden"]), ENCODER), sizes, result)
+            seed = int(configs[job].get("seed", 0))
+            found.append(Analysis(job, size, seed, result, workdir / "jobs" / job / "report"))
+    recipes = list(dict.fromkeys(analysis.recipe for analysis in found))
+    return tuple(sorted(found, key=lambda one: (recipes.index(one.recipe), one.size, one.seed)))
