@@ -196,7 +196,7 @@ def _read_curve(
     final = {"event": "eval", "step": result.get("steps"), **result}
     points: list[tuple[int, float, float, Any]] = []
     for row in [*_read_metrics(folder / "metrics.jsonl"), final]:
-        numbers = [row.get(field) for field in ("step", "train_seconds", "valid_loss")]
+        numbers: list[Any] = [row.get(name) for name in ("step", "train_seconds", "valid_loss")]
         if row.get("event") != "eval" or not all(map(_finite, numbers)):
             continue
         # A resumed run writes the steps since its checkpoint again.
