@@ -1,94 +1,157 @@
-"""README and docs: commands parse, marked blocks run, links resolve, and the README stays short."""
+"""README and docs/: code blocks marked runnable run, every command parses, every link resolves.
+
+A block is runnable if the line before it is `<!-- runnable -->`; `<!-- runnable: slow -->` leaves
+it to `pytest -m slow`. The blocks run in the order of PAGES in one temporary folder, in which
+configs/ is the repository's, so later pages use the models that the README trains.
+"""
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tlc_jax.cli import flags
+from tlc_jax.cli.flags import parse
+from tlc_jax.cli.main import main
 from tlc_jax.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "launch" / "README.md"]
-BLOCK = re.compile(r"(<!-- runnable -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
-NEEDS_FILES = ("no config.json in or above", "does not exist", "cannot read config file")
+PAGES = [ROOT / "README.md", ROOT / "launch" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(
+    r"^(?:<!-- (?P<marker>runnable(?:: slow)?) -->\n)?(?P<fence>```+)(?P<language>\w*)[^\n]*\n"
+    r"(?P<code>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
+_INLINE = re.compile(r"`(tlc [^`\n]*)`")
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
-def blocks(page: Path, runnable: bool = False) -> list[str]:
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [text for mark, _, text in found if mark or not runnable]
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block of code.
+
+    Attributes:
+      marker: "", "runnable" or "runnable: slow".
+      language: the word after the fence.
+      code: the lines between the fences.
+    """
+
+    marker: str
+    language: str
+    code: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of the shell, continued ones joined, without comments and empty ones."""
+        joined = self.code.replace("\\\n", " ")
+        return [line for line in joined.splitlines() if shlex.split(line, comments=True)]
 
 
-def commands(page: Path) -> list[list[str]]:
-    """Arguments of every `tlc` command in the code blocks of a page."""
-    lines = "\n".join(blocks(page)).replace("\\\n", " ").splitlines()
-    starts = [line.strip() for line in lines if line.strip().startswith("tlc ")]
-    return [shlex.split(line, comments=True)[1:] for line in starts]
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(found["marker"] or "", found["language"], found["code"])
+        for found in _BLOCK.finditer(text)
+    ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_parse(page, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    for arguments in commands(page):
-        # DIR, ENCODER and the like stand for the reader's own files.
-        try:
-            flags.parse(arguments)
-        except InputError as error:
-            placeholder = any(text in str(error) for text in NEEDS_FILES)
-            assert placeholder, f"tlc {shlex.join(arguments)}: {error}"
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-def test_a_wrong_setting_in_a_command_would_be_found(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(InputError, match="unknown config field"):
-        flags.parse(
-            ["pretrain", "--config=configs/mlm.py", "--workdir=x", "--config.modle.layers=1"]
-        )
+def commands(page: Path) -> list[str]:
+    """Every `tlc` command of a page that is written out, in blocks and in inline code."""
+    text = page.read_text(encoding="utf-8")
+    in_blocks = [
+        line
+        for block in blocks(page)
+        if block.language in ("", "bash", "sh")
+        if "tlc " in block.code
+        for line in block.lines
+        if line.startswith("tlc ")
+    ]
+    inline = _INLINE.findall(_BLOCK.sub("", text))
+    # In running text `tlc plan` names a command without calling it; "..." leaves out a part.
+    called = [line for line in inline if "--" in line and "..." not in line]
+    return [line for line in in_blocks + called if "--help" not in line]
 
 
-def test_marked_blocks_run(tmp_path):
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "bin").mkdir()
-    # The `tlc` of this checkout, whatever is installed.
-    tlc = tmp_path / "bin" / "tlc"
-    tlc.write_text(f'#!/bin/sh\nexec {sys.executable} -m tlc_jax "$@"\n')
-    tlc.chmod(0o755)
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), XLA_FLAGS="")
-    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
-    ran = 0
+def run_pages(markers: set[str], folder: Path) -> None:
+    (folder / "configs").symlink_to(ROOT / "configs")
     for page in PAGES:
-        for text in blocks(page, runnable=True):
-            done = subprocess.run(
-                ["bash", "-euc", text],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stderr}"
-            ran += 1
-    assert ran >= 3
+        names: dict[str, object] = {}
+        for block in blocks(page):
+            if block.marker not in markers:
+                continue
+            if block.language == "python":
+                exec(compile(block.code, name_of(page), "exec"), names)
+                continue
+            for line in block.lines:
+                words = shlex.split(line, comments=True)
+                if words[0] == "tlc":
+                    # In this process: JAX is imported once, and compiled programs are shared.
+                    assert main(words[1:]) == 0, f"{name_of(page)}: {line}"
+                else:
+                    subprocess.run(["bash", "-ec", line], check=True, cwd=folder)
+
+
+def test_runnable_blocks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_pages({"runnable"}, tmp_path)
     assert (tmp_path / "labels.tsv").read_text().startswith("label\t")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_resolve(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.slow
+def test_slow_runnable_blocks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_pages({"runnable: slow"}, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_parse(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for line in commands(page):
+        words = shlex.split(line, comments=True)[1:]
+        if not any(word.startswith("--config=") for word in words):
+            # The command would read the config of a run that does not exist here.
+            words.append("--config=configs/mnli.py")
+        try:
+            parse(words)
+        except InputError as error:
+            pytest.fail(f"{line}\n{error}")
+
+
+def test_wrong_setting_would_be_found(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match="unknown config field"):
+        parse(["pretrain", "--config=configs/mlm.py", "--workdir=x", "--config.modle.layers=1"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_resolve(page):
+    text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for link in _LINK.findall(text):
+        target, _, _ = link.partition("#")
+        if target and "://" not in target:
+            assert (page.parent / target).exists(), f"{name_of(page)}: {link}"
 
 
 def test_readme_is_short():
-    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 180
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
 
 
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").rglob("*.md"):
         assert str(page.relative_to(ROOT / "docs")) in navigation
+
+
+def test_commands_are_found_in_pages():
+    """Guards the search itself: an expression that matches nothing would pass every test above."""
+    assert len(commands(ROOT / "README.md")) >= 12
+    assert sum(block.marker == "runnable" for page in PAGES for block in blocks(page)) >= 8
