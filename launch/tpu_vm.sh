@@ -107,7 +107,7 @@ ready() { # returns once the slice can be used; makes it anew where it is gone a
 
 make_anew() { # state
   [[ -n ${CREATE:-} ]] || {
-    say "the slice $TPU is $1: make it anew (or set CREATE) and run the same command again"
+    say "the slice $TPU is $1: create it again (or set CREATE) and run the same command again"
     exit 75
   }
   say "the slice $TPU is $1: queueing for another"

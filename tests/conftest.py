@@ -26,7 +26,7 @@ if _OWN_CACHE:
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="tlc-jax-test-cache-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
-# A busy machine is no failure, and a small suite looks at fewer examples than Hypothesis's hundred.
+# A busy machine is not a failure, and a small suite looks at fewer examples than Hypothesis's hundred.
 settings.register_profile("tlc", deadline=None, max_examples=50)
 settings.load_profile("tlc")
 
@@ -35,7 +35,7 @@ _GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--update-golden", action="store_true", help="write tests/golden/ anew instead of comparing"
+        "--update-golden", action="store_true", help="rewrite tests/golden/ instead of comparing"
     )
 
 
@@ -46,7 +46,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
-    """`golden("name.json", content)` returns what tests/golden/ holds, first written anew with --update-golden."""
+    """`golden("name.json", content)` returns what tests/golden/ holds, rewritten first with --update-golden."""
 
     def load(name: str, content: Any) -> Any:
         path = _GOLDEN / name

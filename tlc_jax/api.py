@@ -36,7 +36,7 @@ from tlc_jax.core.files import write_json
 from tlc_jax.core.params import flatten
 from tlc_jax.data.examples import Examples
 from tlc_jax.runs import saved_model, session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.runs.workdir import config_of_run, read_config
 from tlc_jax.study import rows
 from tlc_jax.tasks.base import task_of
@@ -77,7 +77,7 @@ class Model:
     """
 
     config: Config
-    start: StartingPoint
+    start: SavedModel
     packed: Compressed | None = None
     artifact_bytes: int | None = None
 

@@ -326,10 +326,10 @@ def test_python_m_and_a_reader_that_leaves():
     assert done.returncode == 1
 
 
-def test_a_config_file_may_import_its_neighbours(folder):
-    Path("neighbour_of_it.py").write_text("LAYERS = 5\n")
+def test_a_config_file_may_import_its_neighbors(folder):
+    Path("neighbor_of_it.py").write_text("LAYERS = 5\n")
     Path("it.py").write_text(
-        "from neighbour_of_it import LAYERS\n" + FILE.replace("int(layers)", "LAYERS")
+        "from neighbor_of_it import LAYERS\n" + FILE.replace("int(layers)", "LAYERS")
     )
     before = list(sys.path)
     command = command_line.parse(["pretrain", "--config=it.py", "--workdir=w"])

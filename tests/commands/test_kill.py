@@ -45,7 +45,7 @@ def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) 
 
 @pytest.mark.slow
 def test_killed_translators_end_with_the_same_bits(pairs, translated, tmp_path) -> None:
-    del translated  # only so that the pairs are tokenised already
+    del translated  # only so that the pairs are tokenized already
     whole, broken = run_and_kill(functools.partial(start, translate_arguments, pairs), tmp_path, 10)
     assert bits_of(broken) == bits_of(whole)
     check_books(whole, broken)
@@ -60,7 +60,7 @@ def translate_arguments(pairs: Path, workdir: Path, *more: str) -> list[str]:
 def run_and_kill(
     start: Callable[[Path], list[Process]], tmp_path: Path, kills: int
 ) -> tuple[Path, Path]:
-    """The workdirs of a run that nothing disturbs, and of one that is killed again and again and started anew."""
+    """The workdirs of a run that nothing disturbs, and of one that is killed and restarted again and again."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole))
     rng = random.Random(kills)

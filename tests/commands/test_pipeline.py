@@ -14,7 +14,7 @@ from tests.commands.conftest import finetune_arguments, pretrain_arguments, resu
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl, Model
 from tlc_jax.core.params import flatten
-from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import saved_model
 from tlc_jax.tasks import latency
 from tlc_jax.training.checkpoint import complete_steps
 
@@ -77,7 +77,7 @@ def test_predictions_are_saved_for_every_instance_in_order(finetuned, world) -> 
 def test_what_was_evaluated_is_what_the_artifact_and_the_checkpoint_hold(compressed) -> None:
     packed = flatten(load_artifact(compressed / "artifact" / "model.safetensors").params)
     from_checkpoint = flatten(
-        starting_point.load(str(compressed / "compressed" / "0"), Impl()).params
+        saved_model.load(str(compressed / "compressed" / "0"), Impl()).params
     )
     assert packed.keys() == from_checkpoint.keys()
     for path, leaf in packed.items():
@@ -155,7 +155,7 @@ def test_an_artifact_can_be_moved_away_from_its_run(compressed, world, tmp_path,
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_compressing_before_finetuning_holds_the_mask_and_quantises_anew(
+def test_compressing_before_finetuning_holds_the_mask_and_quantizes_again(
     world, pretrained, tmp_path
 ) -> None:
     more = (
@@ -178,7 +178,7 @@ def test_compressing_before_finetuning_holds_the_mask_and_quantises_anew(
 def _trained_params(workdir):
     """What training left, before it was packed."""
     (step, *_) = complete_steps(workdir / "checkpoints")
-    params = starting_point.load(str(workdir / "checkpoints" / str(step)), Impl()).params
+    params = saved_model.load(str(workdir / "checkpoints" / str(step)), Impl()).params
     return {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
 
 
@@ -280,4 +280,4 @@ def test_a_model_that_was_saved_before_its_newest_settings_existed_has_their_def
         "vocab_size": 300,
         "labels": [],
     }
-    assert starting_point.network_of(meta, Impl()).model == model
+    assert saved_model.network_of(meta, Impl()).model == model

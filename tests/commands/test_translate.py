@@ -13,7 +13,7 @@ from tlc_jax.cli.main import main
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Impl
 from tlc_jax.core.params import flatten
-from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import saved_model
 
 
 def test_training_reports_what_the_design_promises(pairs, translated) -> None:
@@ -65,7 +65,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(pairs, translated, tmp_path) -> 
     bits = [
         {
             path: np.asarray(leaf).tobytes()
-            for path, leaf in flatten(starting_point.load(str(run), Impl()).params).items()
+            for path, leaf in flatten(saved_model.load(str(run), Impl()).params).items()
         }
         for run in (translated, tmp_path)
     ]
@@ -82,9 +82,9 @@ def test_averaging_takes_the_mean_of_the_last_checkpoints(pairs, tmp_path) -> No
     assert tlc(*pairs_arguments("translate", pairs, tmp_path, *more)) == 0
     result = result_of(tmp_path)
     assert result["averaged_steps"] == [12, 8] and "valid_loss_last" in result
-    mean = flatten(starting_point.load(str(tmp_path), Impl()).params)
+    mean = flatten(saved_model.load(str(tmp_path), Impl()).params)
     parts = [
-        flatten(starting_point.load(str(tmp_path / f"checkpoints/{step}"), Impl()).params)
+        flatten(saved_model.load(str(tmp_path / f"checkpoints/{step}"), Impl()).params)
         for step in (8, 12)
     ]
     for path, leaf in mean.items():

@@ -149,7 +149,7 @@ def test_foreign_safetensors_are_refused(
 def test_other_files_and_missing_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such artifact"):
         load_artifact(tmp_path / "model.safetensors")
-    (tmp_path / "notes.txt").write_text("hello, world: this is no artifact")
+    (tmp_path / "notes.txt").write_text("hello, world: not an artifact")
     with pytest.raises(InputError, match="not an artifact"):
         load_artifact(tmp_path / "notes.txt")
 

@@ -128,8 +128,8 @@ def test_own_rules_come_first() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("embedding/token", "is no rule; write PATTERN=AXES"),
-        ("embedding/token=-,model", "is no rule"),
+        ("embedding/token", "is not a rule; write PATTERN=AXES"),
+        ("embedding/token=-,model", "is not a rule"),
         ("embedding/token=fsdp,fsdp", "each axis once"),
         ("embedding/(=fsdp", "no regular expression"),
         ("embeddings/token=fsdp", "matches no parameter"),

@@ -53,7 +53,7 @@ def test_a_pattern_must_match_the_whole_path():
     }
 
 
-def test_a_shadowed_rule_is_no_error():
+def test_shadowed_rule_is_accepted():
     # The second rule matches a path, though the first one decides it.
     assert select([(".*", 1), ("a", 2)], ["a"]) == {"a": 1}
 

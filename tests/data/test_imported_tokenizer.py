@@ -129,7 +129,7 @@ def test_masking_takes_its_mask_and_leaves_its_special_pieces_alone() -> None:
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     for content in (b"", b"{}", b"\xff\xfe", json.dumps({"model": {}}).encode()):
-        with pytest.raises(InputError, match="is no tokenizer.json, or was cut short"):
+        with pytest.raises(InputError, match="is not a tokenizer.json, or was cut short"):
             ImportedTokenizer(content)
     made = json.loads(public.byte_pairs().to_str())
     del made["model"]["vocab"]["<mask>"]

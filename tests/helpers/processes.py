@@ -15,7 +15,7 @@ import numpy as np
 
 from tlc_jax.config import Impl
 from tlc_jax.core.params import flatten
-from tlc_jax.runs import saved_model as starting_point
+from tlc_jax.runs import saved_model
 
 Process = subprocess.Popen[bytes]
 ENDS_WITHIN = 120.0
@@ -66,7 +66,7 @@ def finish(started: Sequence[Process]) -> None:
 
 
 def rows_of(workdir: Path) -> list[dict]:
-    """The complete rows of a metrics.jsonl that may be being written; none where there is no such file."""
+    """The complete rows of a metrics.jsonl that may be being written; none if the file does not exist."""
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
@@ -85,5 +85,5 @@ def wait_for_step(started: Sequence[Process], workdir: Path, step: int, rows_bef
 
 def bits_of(workdir: Path) -> dict[str, bytes]:
     """The bytes of every parameter of a run."""
-    params = starting_point.load(str(workdir), Impl()).params
+    params = saved_model.load(str(workdir), Impl()).params
     return {path: np.asarray(leaf).tobytes() for path, leaf in flatten(params).items()}

@@ -275,7 +275,7 @@ def test_a_slice_that_is_gone_is_said_or_made_anew(cloud) -> None:
     (Path(cloud["CLOUD"]) / "state").write_text("PREEMPTED")
     ended = train(cloud)
     assert ended.returncode == 75
-    assert "the slice slice is PREEMPTED: make it anew" in ended.stderr
+    assert "the slice slice is PREEMPTED: create it again" in ended.stderr
     ended = train({**cloud, "CREATE": "--accelerator-type=v5litepod-16 --spot"})
     assert ended.returncode == 0, ended.stderr
     calls = (Path(cloud["CLOUD"]) / "calls").read_text()

@@ -16,7 +16,7 @@ VOCAB, BATCH, LENGTH, POSITIONS, CLASSES = 8192, 2, 64, 10, 3
 
 
 def _counted_by_xla(function, *shapes, compiled=False):
-    """XLA's count before its optimisations, which takes no compilation, or after them."""
+    """XLA's count before its optimizations, which takes no compilation, or after them."""
     lowered = jax.jit(function).lower(*shapes)
     return (lowered.compile() if compiled else lowered).cost_analysis()["flops"]
 

@@ -81,7 +81,7 @@ def test_dropout_keeps_the_expectation(generator) -> None:
     dropped = np.asarray(jax.jit(lambda key, x: dropout(key, x, 0.1))(key, x))
     assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(3.0) / np.float32(0.9)}
     assert np.mean(dropped == 0) == pytest.approx(0.1, abs=0.005)
-    # Neighbours, which share a draw of 32 bits, are dropped independently.
+    # Neighbors, which share a draw of 32 bits, are dropped independently.
     both = (dropped[:, :-1] == 0) & (dropped[:, 1:] == 0)
     assert np.mean(both) == pytest.approx(0.01, abs=0.002)
     np.testing.assert_array_equal(dropped, dropout(key, x, 0.1))

@@ -56,7 +56,7 @@ def test_seconds_follow_from_the_chip() -> None:
     assert seconds == pytest.approx({"compute": 2.0, "collectives": 0.005, "uncounted": 0.001})
 
 
-def test_a_loop_of_unknown_length_is_no_estimate() -> None:
+def test_loop_of_unknown_length_gives_no_estimate() -> None:
     with pytest.raises(ValueError, match="a loop of unknown length"):
         program_cost(PROGRAM.replace("constant(6)", "parameter(1)"))
 

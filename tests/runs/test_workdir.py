@@ -97,7 +97,7 @@ def test_a_foreign_config_json_is_refused(tmp_path, content, message):
         claim(tmp_path, CONFIG)
 
 
-def test_a_file_is_no_workdir(tmp_path):
+def test_file_is_refused_as_workdir(tmp_path):
     (tmp_path / "w").write_text("")
     with pytest.raises(InputError, match="is a file"):
         claim(tmp_path / "w", CONFIG)

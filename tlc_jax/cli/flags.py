@@ -94,7 +94,7 @@ def _current_section(override: str) -> str:
 
 
 def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
-    """Refuses what is no setting, an unknown setting, and a setting that this stage would ignore."""
+    """Refuses arguments that are not settings, unknown settings, and settings that the command ignores."""
     known = [setting for setting, _, _ in configs.describe()]
     free = tuple(
         f"{setting}." for setting, default, _ in configs.describe() if isinstance(default, Mapping)

@@ -30,7 +30,7 @@ SHARED_SECTIONS: tuple[str, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A flag of one stage that is no setting: it says what to do now, not what the run is."""
+    """A flag of one command that is not a setting: it says what to do now, not what the run is."""
 
     name: str
     kind: type[bool] | type[int] | type[str]
@@ -101,7 +101,7 @@ STAGES: dict[str, Stage] = {
                 "pairs",
                 bool,
                 False,
-                "tokenise sentence pairs for translation instead of packing text",
+                "tokenize sentence pairs for translation instead of packing text",
             ),
         ),
     ),

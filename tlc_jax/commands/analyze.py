@@ -38,7 +38,7 @@ from tlc_jax.report import compression_figures as figures
 from tlc_jax.report import style
 from tlc_jax.report.labels import recipe_labels
 from tlc_jax.runs import saved_model, session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import task_of
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params
 
@@ -102,7 +102,7 @@ _METRICS = {
 class _Analysis:
     """One model under one recipe."""
 
-    def __init__(self, config: Config, start: StartingPoint, workdir: Path):
+    def __init__(self, config: Config, start: SavedModel, workdir: Path):
         self.config, self.start, self.workdir = config, start, workdir
         self.folder = workdir / "report"
         self.metric, self.recipe = _METRICS[start.kind], parse_one_shot(config.recipe)

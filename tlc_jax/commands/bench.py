@@ -48,7 +48,7 @@ HUGGING_FACE = "Hugging Face, all logits, float32"
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures, prints a table, and writes result.json anew.
+    """Measures, prints a table, and writes result.json again.
 
     Raises:
       InputError: --peers without the packages that it needs; sentences to decode longer than the model allows.

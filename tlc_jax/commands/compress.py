@@ -41,7 +41,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.models.network import Params
 from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model, session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks import latency
 from tlc_jax.tasks.base import TaskRun, task_of
 from tlc_jax.tasks.masked_lm import require_head
@@ -137,7 +137,7 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _finetune(config: Config, workdir: Path, dense: StartingPoint, recipe: Recipe) -> _Prepared:
+def _finetune(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) -> _Prepared:
     """Applies the operations before `finetune` at once, then trains with pruned weights at zero."""
     kinds = ("mlm", "encoder", *(["classifier"] if config.compress.when == "after" else []))
     if dense.kind not in kinds:
@@ -170,7 +170,7 @@ def _finetune(config: Config, workdir: Path, dense: StartingPoint, recipe: Recip
     )
 
 
-def _open_trained(config: Config, workdir: Path, dense: StartingPoint, recipe: Recipe) -> _Prepared:
+def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) -> _Prepared:
     """The model with its data, and its metric before anything is removed or pruned."""
     require_head(dense)
     trains, iterative = _trains(config, recipe), dense.kind != "mlm"
@@ -181,7 +181,7 @@ def _open_trained(config: Config, workdir: Path, dense: StartingPoint, recipe: R
             "or compress.when=before to finetune what is left of it"
         )
 
-    def task_of_model(start: StartingPoint) -> TaskRun:
+    def task_of_model(start: SavedModel) -> TaskRun:
         adopted = session.adopt_model(config, start.model, start.path)
         placement = session.open_devices(adopted, trains)
         task = task_of(start.kind).of_saved(adopted, start, workdir, placement, train=iterative)
@@ -205,7 +205,7 @@ def _open_trained(config: Config, workdir: Path, dense: StartingPoint, recipe: R
     return _Prepared(task, start.params, {}, recipe.operations, numbers, metric, origin)
 
 
-def _without_structures(start: StartingPoint, recipe: Recipe) -> StartingPoint:
+def _without_structures(start: SavedModel, recipe: Recipe) -> SavedModel:
     """The smaller model."""
     params, model = remove_all(start.params, start.model, recipe.removes)
     meta = {**start.meta, "model": dataclasses.asdict(model)}

@@ -17,8 +17,7 @@ from tlc_jax.compression.size import directory_bytes, measure
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.sources import check_sources
-from tlc_jax.runs import saved_model as starting_point
-from tlc_jax.runs import session
+from tlc_jax.runs import saved_model, session
 from tlc_jax.tasks import latency as latencies
 from tlc_jax.tasks.base import task_of
 
@@ -30,7 +29,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         raise InputError(
             "nothing to evaluate: name a run, a checkpoint or an artifact with --init=DIR"
         )
-    starting_point.find(config.init.source)
+    saved_model.find(config.init.source)
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)
     result = session.run_once(workdir, config, lambda: _evaluate(config, workdir))
@@ -39,7 +38,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
-    start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
     config = session.adopt_model(config, start.model, start.path)
     run = task_of(start.kind).of_saved(config, start, workdir, session.open_devices(config))
     numbers = run.evaluate(start.params, True)

@@ -28,7 +28,7 @@ from tlc_jax.interop import huggingface_export, onnx_export
 from tlc_jax.interop.tokenizer_json import tokenizer_files
 from tlc_jax.models.network import Network
 from tlc_jax.runs import saved_model, session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.masked_lm import require_head
 
 _FOLDERS = {"hf": "huggingface", "onnx": "onnx"}
@@ -109,7 +109,7 @@ def _write_whole(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[
     return facts
 
 
-def _write_huggingface(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
+def _write_huggingface(folder: Path, start: SavedModel, network: Network) -> dict[str, Any]:
     weights = huggingface_export.tensors(network, start.params)
     save_safetensors(folder / "model.safetensors", weights, {"format": "pt"})
     content = huggingface_export.config_json(network, start.labels, start.tokenizer.special)
@@ -118,7 +118,7 @@ def _write_huggingface(folder: Path, start: StartingPoint, network: Network) -> 
     return {"architecture": content["architectures"][0], "types": {"float32": len(weights)}}
 
 
-def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[str, Any]:
+def _write_onnx(folder: Path, start: SavedModel, network: Network) -> dict[str, Any]:
     quantized = load_artifact(start.path).quantized if start.path.is_file() else {}
     metadata = {**start.meta, "recipe": start.recipe}
     types = onnx_export.write(folder / "model.onnx", network, start.params, quantized, metadata)
@@ -130,7 +130,7 @@ def _write_onnx(folder: Path, start: StartingPoint, network: Network) -> dict[st
     return {"opset": onnx_export.OPSET, "types": types}
 
 
-def _write_tokenizer(folder: Path, start: StartingPoint) -> None:
+def _write_tokenizer(folder: Path, start: SavedModel) -> None:
     files = tokenizer_files(start.tokenizer, start.model.max_length, start.model.token_types)
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -1,9 +1,10 @@
 """Finetune a classifier on labelled texts or pairs: from a pretrained encoder, a public one (hf:FOLDER) or scratch.
 
-With init.from only parameters are taken from the earlier run, never its optimizer state, and the log says which were.
-The architecture is that run's. A pruned encoder keeps its zeros: its mask is held as the last transform of the
-optimizer, and at the end the recipe's quantisation is applied anew. With `seeds`, one run per seed in seed-K/ and a
-summary. Predictions for every instance of every validation split go to predictions/.
+With init.from the run takes parameters and architecture of the earlier run, never its optimizer
+state; the log says which parameters it took. A pruned encoder keeps its zeros: the mask is the last
+transform of the optimizer. A quantized one is quantized again at the end, by the same recipe. With
+`seeds` there is one run per seed in seed-K/, and a summary. Predictions for every example of every
+validation split go to predictions/.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from tlc_jax.data.sources import check_sources, examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params, classifier
 from tlc_jax.planning import fit
-from tlc_jax.runs import saved_model as starting_point
-from tlc_jax.runs import session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs import saved_model, session
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks import latency as latencies
 from tlc_jax.tasks.classification import ClassifierRun, load_data
 from tlc_jax.training.loop import train
@@ -41,7 +41,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)
     if config.init.source:
-        starting_point.find(config.init.source)
+        saved_model.find(config.init.source)
     if not config.seeds:
         return session.run_once(
             workdir, config, lambda: finetune(config, workdir) | latencies.of_run(config, workdir)
@@ -87,9 +87,10 @@ class Trained:
 
     Attributes:
       run: the network with its data.
-      params: float32, whole on every host.
-      masks: what training held at zero; what gradual pruning added is zero in `params`.
-      numbers: what result.json says.
+      params: parameters, float32, whole on every host.
+      masks: masks of the weights that training kept at zero; weights that gradual pruning added are
+        zero in `params`.
+      numbers: fields of result.json.
     """
 
     run: ClassifierRun
@@ -99,21 +100,22 @@ class Trained:
 
 
 def finetune(config: Config, workdir: Path) -> dict[str, Any]:
-    """One finetuning run, of a compressed model to a compressed one."""
+    """One finetuning run; a compressed start gives a compressed result."""
     start = None
     if config.init.source:
-        start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+        start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
     trained = train_classifier(config, workdir, start)
     result, run = trained.numbers, trained.run
     recipe = parse_recipe(start.recipe if start else "dense")
     if recipe.operations:
         meta = {**run.meta, "recipe": result["recipe"]}
-        # What was quantised is quantised anew; what was rounded while the start was trained is now, too.
-        anew = Recipe(
+        # Training moved the weights off their grid, so they are rounded again. Rounding that was
+        # aware of training before is plain rounding now.
+        again = Recipe(
             tuple(dataclasses.replace(operation, aware=False) for operation in recipe.quantizes)
         )
         result |= write_compressed(
-            trained.params, anew, trained.masks, meta, run.tokenizer, workdir, run.evaluate
+            trained.params, again, trained.masks, meta, run.tokenizer, workdir, run.evaluate
         )
     run.save_predictions(workdir)
     return result
@@ -122,18 +124,18 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
 def train_classifier(
     config: Config,
     workdir: Path,
-    start: StartingPoint | None,
+    start: SavedModel | None,
     gradual: tuple[Prune, ...] = (),
     aware: tuple[Quantize, ...] = (),
 ) -> Trained:
     """Trains a classifier under `budget`.
 
     Args:
-      config: resolved.
-      workdir: claimed by the caller.
-      start: the model to start from, whose pruned weights stay zero; None: from scratch.
-      gradual: pruning on the way.
-      aware: quantisation that the forward pass sees.
+      config: resolved config.
+      workdir: folder of the run, claimed by the caller.
+      start: model to start from, whose pruned weights stay zero; None: random weights.
+      gradual: pruning operations during training.
+      aware: quantize operations that the forward pass applies.
     """
     if start is not None:
         config = session.adopt_model(config, start.model, start.path)
@@ -154,7 +156,7 @@ def train_classifier(
     masks: dict[str, Any] = {}
     if start is not None:
         masks = restrict_masks(start.masks, init)
-        init = starting_point.grafted(init, start)
+        init = saved_model.initialized_from(init, start)
     outcome = train(
         run.task(lambda: init, DuringTraining(masks, gradual, aware)), config, workdir, placement
     )

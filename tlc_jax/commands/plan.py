@@ -45,7 +45,7 @@ from tlc_jax.runs import session
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Plans, prints the plan, and writes result.json anew.
+    """Plans, prints the plan, and writes result.json again.
 
     Raises:
       InputError: no such slice, the TPU compiler is missing, or a batch or a mesh does not fit the devices.

@@ -25,8 +25,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.data import text_files as files
 from tlc_jax.data.examples import Examples
 from tlc_jax.data.progress import Bar
-from tlc_jax.runs import saved_model as starting_point
-from tlc_jax.runs import session
+from tlc_jax.runs import saved_model, session
 from tlc_jax.tasks.base import task_of
 
 _ROWS = 4096  # texts of a block: enough of them to sort by length, few enough to hold
@@ -43,8 +42,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         raise InputError("no input: set --config.predict.input=FILE")
     files.check(source, any_ending=True)
     _check_output(output)
-    starting_point.find(config.init.source)
-    start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+    saved_model.find(config.init.source)
+    start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
     config = session.adopt_model(config, start.model, start.path)
     placement = session.open_devices(config)
     answers = task_of(start.kind).predictor(config, start, placement)

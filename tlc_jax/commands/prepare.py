@@ -1,6 +1,6 @@
 """Train the tokenizer and pack the training data, once, for all runs that share the cache.
 
-Text is packed into rows for pretraining; with --pairs sentence pairs are tokenised for translation.
+Text is packed into rows for pretraining; with --pairs sentence pairs are tokenized for translation.
 """
 
 from __future__ import annotations

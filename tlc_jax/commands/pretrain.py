@@ -20,8 +20,7 @@ from tlc_jax.data.packing import prepare
 from tlc_jax.data.sources import check_sources
 from tlc_jax.models.network import Params, masked_language_model
 from tlc_jax.planning import fit
-from tlc_jax.runs import saved_model as starting_point
-from tlc_jax.runs import session
+from tlc_jax.runs import saved_model, session
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
 from tlc_jax.training.loop import train
 
@@ -32,18 +31,18 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     require_budget(config)
     check_sources(config.data.train, "data.train", config.data)
     if config.init.source:
-        starting_point.find(config.init.source)
+        saved_model.find(config.init.source)
     return session.run_once(workdir, config, lambda: _pretrain(config, workdir))
 
 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     start = (
-        starting_point.load(config.init.source, config.impl, config.tokenizer.path)
+        saved_model.load(config.init.source, config.impl, config.tokenizer.path)
         if config.init.source
         else None
     )
     if start is not None:
-        starting_point.require_dense(start, ("mlm", "encoder"))
+        saved_model.require_dense(start, ("mlm", "encoder"))
         config = session.adopt_model(config, start.model, start.path)
     data = prepare(
         config,
@@ -67,7 +66,7 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
 
     def init() -> Params:
         fresh = network.init(jax.random.key(config.seed))
-        return starting_point.grafted(fresh, start) if start else fresh
+        return saved_model.initialized_from(fresh, start) if start else fresh
 
     outcome = train(run.task(init), config, workdir, placement)
     return {

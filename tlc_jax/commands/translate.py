@@ -21,9 +21,8 @@ from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.data.sources import check_sources
 from tlc_jax.models.network import Network, Params, translator
 from tlc_jax.planning import fit
-from tlc_jax.runs import saved_model as starting_point
-from tlc_jax.runs import session
-from tlc_jax.runs.saved_model import AVERAGED, StartingPoint
+from tlc_jax.runs import saved_model, session
+from tlc_jax.runs.saved_model import AVERAGED, SavedModel
 from tlc_jax.tasks.translation import TranslatorRun
 from tlc_jax.training.checkpoint import complete_steps, read_params, save_params
 from tlc_jax.training.loop import train
@@ -38,15 +37,15 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)
     if config.init.source:
-        starting_point.find(config.init.source)
+        saved_model.find(config.init.source)
     return session.run_once(workdir, config, lambda: _translate(config, workdir))
 
 
 def _translate(config: Config, workdir: Path) -> dict[str, Any]:
-    start: StartingPoint | None = None
+    start: SavedModel | None = None
     if config.init.source:
-        start = starting_point.load(config.init.source, config.impl, config.tokenizer.path)
-        starting_point.require_dense(start, ("translator",))
+        start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
+        saved_model.require_dense(start, ("translator",))
         config = session.adopt_model(config, start.model, start.path)
         config = dataclasses.replace(
             config, tokenizer=dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
@@ -59,9 +58,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
             f"{facts['too_long']:,} longer than {config.data.length} tokens, {facts['unequal']:,} of unequal lengths"
         )
     placement = session.open_devices(config)
-    config = fit.of_translation(
-        config, data.tokenizer.vocab_size, data.train, placement, workdir
-    )
+    config = fit.of_translation(config, data.tokenizer.vocab_size, data.train, placement, workdir)
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
     run = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
     padding = run.own_batches.padding()

@@ -45,7 +45,7 @@ class Matrix:
       name: name among the matrices of its layer, such as "query" or "FFN in".
       layer: number of its layer, from 1; None for a matrix outside of the layers or shared by all
         of them.
-      index: its index in a stack of layers; None where there is no stack.
+      index: its index in a stack of layers; None for a matrix outside a stack.
     """
 
     path: str

@@ -29,7 +29,7 @@ def load_file(argument: str) -> ConfigDict:
     module = types.ModuleType("tlc_config_file")
     module.__file__ = path
     folder = str(Path(path).parent.absolute())
-    sys.path.insert(0, folder)  # a config file may import its neighbours, as a script may
+    sys.path.insert(0, folder)  # a config file may import its neighbors, as a script may
     try:
         exec(compile(source, path, "exec"), module.__dict__)
         if not callable(getattr(module, "get_config", None)):

@@ -23,4 +23,4 @@ class StoppedEarly(Ending):
 
 
 class TrainingFailed(Ending):
-    """Training cannot go on (its loss is no number, say). What was saved before stays usable (exit 1)."""
+    """Training cannot go on (its loss is not finite, say). What was saved before stays usable (exit 1)."""

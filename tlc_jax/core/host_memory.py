@@ -10,7 +10,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc
 def keep_freed_memory() -> bool:
     """Makes malloc keep what a step frees, for the next step; returns whether it could (glibc only).
 
-    XLA's CPU backend allocates the hundreds of megabytes of a step's intermediate arrays anew for every step. glibc
+    XLA's CPU backend allocates the hundreds of megabytes of a step's intermediate arrays again for every step. glibc
     maps such blocks from the kernel and returns them at once, so that each page is zeroed and faulted in again: a
     quarter to a third of a small model's training time. The price is that memory once used stays with the process.
 

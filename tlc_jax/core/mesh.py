@@ -77,7 +77,7 @@ def parse_rules(texts: Sequence[str]) -> tuple[Rule, ...]:
         axes = [axis for part in parts for axis in part]
         if not (pattern and equals) or not set(axes) <= set(AXES) or len(axes) > len(set(axes)):
             raise InputError(
-                f"impl.sharding: {text!r} is no rule; write PATTERN=AXES with -, {', '.join(AXES)} (or several joined "
+                f"impl.sharding: {text!r} is not a rule; write PATTERN=AXES with -, {', '.join(AXES)} (or several joined "
                 "by +) for each dimension, each axis once"
             )
         rules.append(
@@ -257,7 +257,7 @@ class Placement:
 
 
 def _matches(rule: Rule, leaves: dict[str, Any]) -> bool:
-    """Our own rules cover every kind of model, so one that finds nothing in this one is no mistake."""
+    """Our own rules cover every kind of model, so one that finds nothing here is not a mistake."""
     try:
         select([rule], leaves)
     except InputError:

@@ -49,14 +49,14 @@ def select(rules: Sequence[Rule], paths: Iterable[str], default: Any = None) -> 
     """The value of the first rule that matches each path, `default` where none does.
 
     Raises:
-      InputError: a pattern is no regular expression, or matches none of the paths (then it is most likely misspelt).
+      InputError: a pattern is not a regular expression, or matches none of the paths (then it is most likely misspelt).
     """
     compiled = []
     for text, value in rules:
         try:
             compiled.append((re.compile(text), value))
         except re.error as error:
-            raise InputError(f"selector {text!r} is no regular expression: {error}") from error
+            raise InputError(f"selector {text!r} is not a regular expression: {error}") from error
     matched_anything = [False] * len(compiled)
     selected: dict[str, Any] = {}
     for path in (paths := list(paths)):

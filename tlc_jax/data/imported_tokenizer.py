@@ -37,11 +37,11 @@ class ImportedTokenizer(Tokenizer):
     file_name: ClassVar[str] = "tokenizer.json"
 
     def __init__(self, model: bytes, where: str = "tokenizer") -> None:
-        """Raises InputError if `model` is no tokenizer.json with all the special pieces; `where` names it."""
+        """Raises InputError if `model` is not a tokenizer.json with all the special pieces; `where` names it."""
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(model)
         except Exception as error:  # the library raises nothing narrower
-            raise InputError(f"{where} is no tokenizer.json, or was cut short ({error})") from None
+            raise InputError(f"{where} is not a tokenizer.json, or was cut short ({error})") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True

@@ -41,7 +41,7 @@ class MaskedLanguageHead(nnx.Module):
     """Vectors to logits over the vocabulary, through the tied token embedding."""
 
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
-        # Logits are never rounded to bfloat16: neighbouring tokens of a large vocabulary would tie.
+        # Logits are never rounded to bfloat16: neighboring tokens of a large vocabulary would tie.
         self.matmul = "float32" if shape.matmul == "float32" else "mix"
         self.activation = shape.activation
         self.dense = Dense(shape.hidden, shape.hidden, shape, rngs)

@@ -138,7 +138,7 @@ def peak_flops(device_kind: str, matmul: str) -> float | None:
 def mfu(
     flops_per_step: float, seconds_per_step: float, peak: float | None, devices: int = 1
 ) -> float | None:
-    """Model FLOPs utilisation: the share of `devices` times `peak` FLOP/s that the formula's operations make up."""
+    """Model FLOPs utilization: the share of `devices` times `peak` FLOP/s that the formula's operations make up."""
     if peak is None or seconds_per_step <= 0:
         return None
     return flops_per_step / seconds_per_step / (peak * devices)

@@ -1,4 +1,4 @@
-"""Transformer blocks: attention and feed-forward layers, each normalised at its input (pre-norm) or after its sum.
+"""Transformer blocks: attention and feed-forward layers, each normalized at its input (pre-norm) or after its sum.
 
 Shapes in names: B batch, L positions, D hidden width, F feed-forward width, H heads, E head size, A = H x E attention's
 inner width, N layers, V vocabulary, K predicted positions, C classes, I and O any input and output width.
@@ -74,7 +74,7 @@ class Shape:
 
 
 def kernel_init(shape: Shape) -> Callable[..., jax.Array]:
-    """The initialiser of kernels: BERT's fixed 0.02, or one that keeps activations' scale in narrow models."""
+    """The initializer of kernels: BERT's fixed 0.02, or one that keeps activations' scale in narrow models."""
     if shape.init == "normal":
         return nnx.initializers.truncated_normal(stddev=0.02)
     return nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -93,7 +93,7 @@ class Dense(nnx.Module):
 
 
 def layer_norm(shape: Shape, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer normalisation over the last axis, computed in float32 whatever comes in."""
+    """Layer normalization over the last axis, computed in float32 whatever comes in."""
     return nnx.LayerNorm(shape.hidden, epsilon=shape.norm_epsilon, dtype=jnp.float32, rngs=rngs)
 
 
@@ -105,12 +105,12 @@ def sinusoids(length: int, width: int) -> jax.Array:
 
 
 class Embedding(nnx.Module):
-    """Token, learned position and, where a model has them, token-type embeddings, summed and normalised.
+    """Token, learned position and, where a model has them, token-type embeddings, summed and normalized.
 
     A row's tokens are of type 0 up to and including the first separator and of type 1 from there on, as BERT's
     tokenizers number the two texts of a pair.
 
-    With `init="fan_in"` positions start as sinusoids instead of noise (and are learned from there): neighbours are then
+    With `init="fan_in"` positions start as sinusoids instead of noise (and are learned from there): neighbors are then
     told apart from the first step, and small models under small budgets leave the plateau of context-free prediction
     much sooner.
     """

@@ -100,7 +100,7 @@ def _parameter_gradients_on_cpu(x_TxI: jax.Array, g_TxO: jax.Array) -> tuple[jax
 
 
 def _transposed(x: jax.Array) -> jax.Array:
-    """The transpose, laid out anew in memory: that is what the detour over a flat array is for."""
+    """The transpose, laid out again in memory, which is why it takes the detour over a flat array."""
     return lax.optimization_barrier(x.T.reshape(-1)).reshape(x.shape[1], x.shape[0])
 
 

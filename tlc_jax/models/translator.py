@@ -1,7 +1,7 @@
 """The pre-norm encoder-decoder Transformer for translation, and how it decodes one token at a time.
 
 The blocks are the encoder's. Source embedding, target embedding and output projection are one table, as in
-tensor2tensor. Where that differs from our encoder, the encoder's choice stands: learned positions, GELU, normalised
+tensor2tensor. Where that differs from our encoder, the encoder's choice stands: learned positions, GELU, normalized
 embeddings, no dropout on attention probabilities.
 
 Shapes are named as in `blocks.py`, with S source positions, T target positions, K hypotheses (beams), and P for
@@ -104,7 +104,7 @@ class Translator(nnx.Module):
 
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
         self.shape = shape
-        # Logits are never rounded to bfloat16: neighbouring tokens of a large vocabulary would tie.
+        # Logits are never rounded to bfloat16: neighboring tokens of a large vocabulary would tie.
         self.output_matmul = "float32" if shape.matmul == "float32" else "mix"
         self.embedding = Embedding(vocab_size, shape, rngs)
         self.encoder = Stack(shape, rngs)

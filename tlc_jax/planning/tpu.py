@@ -21,7 +21,7 @@ from tlc_jax.core.errors import InputError
 
 GIB = 2**30
 
-# The compiler alone is wanted: no search for a TPU or its neighbours, no lock against other users of the library, and
+# The compiler alone is wanted: no search for a TPU or its neighbors, no lock against other users of the library, and
 # no log of what it could not find.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -43,7 +43,7 @@ class Chip:
       clock: cycles per second.
       memory: bytes that the compiler gives to a program; the data sheet's less what the system keeps.
       memory_rate: bytes per second to and from that memory.
-      link_rate: bytes per second that a chip can send to its neighbours over all links together.
+      link_rate: bytes per second that a chip can send to its neighbors over all links together.
       dimensions: of the networks that slices are cut from.
       config: the compiler's name for using both cores of a chip as one device; empty: it has one.
     """
@@ -57,7 +57,7 @@ class Chip:
     config: str = ""
 
 
-# Memory rates and link rates (one way) are those of Google's pages on each chip. The clocks are no official figures,
+# Memory rates and link rates (one way) are those of Google's pages on each chip. The clocks are not official figures,
 # but with them the sheets' peak rates are whole numbers of multiply-adds a cycle (4 or 8 units of 128 x 128; v6e: 4 of
 # 256 x 256 halves). Memory is what the compiler says is available when it refuses a program.
 CHIPS: dict[str, Chip] = {

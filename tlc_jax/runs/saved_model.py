@@ -28,7 +28,7 @@ AVERAGED = "averaged"
 
 
 @dataclasses.dataclass(frozen=True)
-class StartingPoint:
+class SavedModel:
     """A saved model.
 
     Attributes:
@@ -107,7 +107,7 @@ def find(source: str) -> Path:
     return directory / str(steps[0])
 
 
-def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingPoint:
+def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> SavedModel:
     """Reads the model that `init.from` names.
 
     Args:
@@ -140,10 +140,10 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> StartingP
             f"the tokenizer {where} is not the one that {path} was trained with: "
             f"leave tokenizer.path empty, or point it at that run's {beside.name}"
         )
-    return StartingPoint(path, meta, params, masks, tokenizer, where)
+    return SavedModel(path, meta, params, masks, tokenizer, where)
 
 
-def _import(folder: Path, tokenizer_path: str) -> StartingPoint:
+def _import(folder: Path, tokenizer_path: str) -> SavedModel:
     if tokenizer_path:
         raise InputError(
             f"tokenizer.path={tokenizer_path}: {folder} has a tokenizer of its own; leave it empty"
@@ -152,9 +152,7 @@ def _import(folder: Path, tokenizer_path: str) -> StartingPoint:
     if model.unused:
         session.say(f"{folder}: tensors that have no place here: {', '.join(model.unused)}")
     params, pooler = jax.tree.map(jnp.asarray, (model.params, model.pooler))
-    return StartingPoint(
-        folder, model.meta, params, {}, model.tokenizer, model.tokenizer_path, pooler
-    )
+    return SavedModel(folder, model.meta, params, {}, model.tokenizer, model.tokenizer_path, pooler)
 
 
 def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, Any], Params]:
@@ -171,10 +169,10 @@ def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, An
         if first_error is not None:
             log.warning("%s; using the one of step %d", first_error, step)
         return path.parent / str(step), meta, params
-    raise first_error or InputError(f"{path} is no checkpoint of tlc")
+    raise first_error or InputError(f"{path} is not a readable tlc checkpoint")
 
 
-def require_dense(start: StartingPoint, kinds: tuple[str, ...] = ()) -> None:
+def require_dense(start: SavedModel, kinds: tuple[str, ...] = ()) -> None:
     """Refuses compressed models, and where `kinds` are given models of others."""
     if kinds and start.kind not in kinds:
         raise InputError(
@@ -187,13 +185,13 @@ def require_dense(start: StartingPoint, kinds: tuple[str, ...] = ()) -> None:
         )
 
 
-def grafted(fresh: Params, start: StartingPoint) -> Params:
-    """`graft` of a starting point, its pooler too, saying what came from where.
+def initialized_from(fresh: Params, start: SavedModel) -> Params:
+    """Fresh parameters with those of a saved model, its pooler too, put in; the log says which.
 
     Raises:
       InputError: nothing did.
     """
-    params, restored, kept = graft(fresh, {**start.params, **start.pooler})
+    params, restored, kept = copy_matching(fresh, {**start.params, **start.pooler})
     if not restored:
         raise InputError(f"nothing in {start.path} fits this model")
     session.say(
@@ -203,7 +201,7 @@ def grafted(fresh: Params, start: StartingPoint) -> Params:
     return params
 
 
-def graft(fresh: Params, saved: Params) -> tuple[Params, list[str], list[str]]:
+def copy_matching(fresh: Params, saved: Params) -> tuple[Params, list[str], list[str]]:
     """Fresh parameters with every saved one of the same path and shape put in.
 
     Returns:

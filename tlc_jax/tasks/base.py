@@ -23,7 +23,7 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.data.examples import Examples
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.training.loop import Task
 from tlc_jax.training.loss import Batch, Objective
 from tlc_jax.training.optimizer import adamw
@@ -53,7 +53,7 @@ class TaskRun(ABC):
     def of_saved(
         cls,
         config: Config,
-        start: StartingPoint,
+        start: SavedModel,
         workdir: Path,
         placement: Placement,
         train: bool = False,
@@ -102,7 +102,7 @@ class TaskRun(ABC):
         del workdir
 
     @classmethod
-    def predictor(cls, config: Config, start: StartingPoint, placement: Placement) -> Predictor:
+    def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
         """What `tlc predict` writes for texts."""
         raise InputError(f"{start.path} is a pretrained encoder: predict needs a finetuned one")
 

@@ -25,7 +25,7 @@ from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.predictions import Predictions
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import Predictor, TaskRun, require_data
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
@@ -103,7 +103,7 @@ class ClassifierRun(TaskRun):
     def of_saved(
         cls,
         config: Config,
-        start: StartingPoint,
+        start: SavedModel,
         workdir: Path,
         placement: Placement,
         train: bool = False,
@@ -156,7 +156,7 @@ class ClassifierRun(TaskRun):
             predictions.save(workdir / "predictions" / f"{name}.npz")
 
     @classmethod
-    def predictor(cls, config: Config, start: StartingPoint, placement: Placement) -> Predictor:
+    def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
         return LabelPredictor(config, start, placement)
 
 
@@ -255,7 +255,7 @@ def summarize(predictions: dict[str, Predictions]) -> dict[str, Any]:
 class LabelPredictor(Predictor):
     """Writes one row per example: its label and the probability of each class."""
 
-    def __init__(self, config: Config, start: StartingPoint, placement: Placement):
+    def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._start = config, start
         network = start.network(config.impl)
         batch_size = config.eval.batch_size or config.optimizer.batch_size

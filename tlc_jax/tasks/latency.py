@@ -18,7 +18,7 @@ from tlc_jax.core import distributed as processes
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import saved_model, session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.masked_lm import predicted_positions
 
 _WARM_UP = 3  # calls, the first of which compiles
@@ -29,8 +29,8 @@ COMPUTES = {
     "mix": "bfloat16 products with float32 sums, dense",
     "bfloat16": "bfloat16, dense",
 }
-"""What a forward pass computes, by impl.matmul. There are no sparse and no low-bit products here: pruned weights are
-multiplied as zeros, quantised ones as the values they stand for, put together once when the model is read. So such a
+"""What a forward pass computes, by impl.matmul. Products here are neither sparse nor low-bit: pruned weights are
+multiplied as zeros, quantized ones as the values they stand for, put together once when the model is read. So such a
 model takes the time of the dense one, and only a model of smaller matrices takes less."""
 
 
@@ -143,7 +143,7 @@ def _inputs(
     return tokens_BxL, np.tile(positions_K.astype(np.int32), (batch_size, 1))
 
 
-def of_model(config: Config, start: StartingPoint) -> dict[str, Any]:
+def of_model(config: Config, start: SavedModel) -> dict[str, Any]:
     """The numbers of `measure` for a saved model at data.length; empty if eval.latency is empty.
 
     Of several processes the first one measures, on one of its devices.

@@ -28,7 +28,7 @@ from tlc_jax.data.packing import Packed, prepare
 from tlc_jax.data.vocabulary import OURS, SpecialIds
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import TaskRun, require_data
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
@@ -57,7 +57,7 @@ class MaskedLanguageRun(TaskRun):
     def of_saved(
         cls,
         config: Config,
-        start: StartingPoint,
+        start: SavedModel,
         workdir: Path,
         placement: Placement,
         train: bool = False,
@@ -103,7 +103,7 @@ class MaskedLanguageRun(TaskRun):
         return self._evaluator(params, 0 if final else self.config.eval.examples)
 
 
-def require_head(start: StartingPoint) -> None:
+def require_head(start: SavedModel) -> None:
     """Refuses an imported encoder that has no head to predict with.
 
     Raises:

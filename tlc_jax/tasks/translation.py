@@ -32,7 +32,7 @@ from tlc_jax.decoding.beam_search import Hypotheses, beam_search
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
-from tlc_jax.runs.saved_model import StartingPoint
+from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import Predictor, TaskRun, require_data
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
@@ -71,7 +71,7 @@ class TranslatorRun(TaskRun):
     def of_saved(
         cls,
         config: Config,
-        start: StartingPoint,
+        start: SavedModel,
         workdir: Path,
         placement: Placement,
         train: bool = False,
@@ -160,7 +160,7 @@ class TranslatorRun(TaskRun):
         ]
 
     @classmethod
-    def predictor(cls, config: Config, start: StartingPoint, placement: Placement) -> Predictor:
+    def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
         return TranslationPredictor(config, start, placement)
 
 
@@ -362,7 +362,7 @@ def _by_split(numbers: dict[str, dict[str, Any]]) -> dict[str, Any]:
 class TranslationPredictor(Predictor):
     """Writes one translation a line, or with decode.nbest above 1 a row for each translation."""
 
-    def __init__(self, config: Config, start: StartingPoint, placement: Placement):
+    def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._tokenizer = config, start.tokenizer
         network, buckets = start.network(config.impl), config.data.buckets
         self._decoder = Decoder(network, config.decode, buckets, start.tokenizer, placement)
