@@ -67,7 +67,7 @@ def test_select_tree_keeps_the_nesting():
 
 
 def test_a_broken_expression_is_refused():
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="is not a regular expression"):
         select([("(", 1)], ["a"])
 
 
