@@ -131,7 +131,7 @@ def test_own_rules_come_first() -> None:
         ("embedding/token", "is not a rule; write PATTERN=AXES"),
         ("embedding/token=-,model", "is not a rule"),
         ("embedding/token=fsdp,fsdp", "each axis once"),
-        ("embedding/(=fsdp", "no regular expression"),
+        ("embedding/(=fsdp", "is not a regular expression"),
         ("embeddings/token=fsdp", "matches no parameter"),
         ("embedding/token=-,-,fsdp", "embedding/token has 2 dimensions and its rule names 3"),
         ("final_norm/scale=fsdp+tensor+data", ""),

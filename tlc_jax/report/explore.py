@@ -22,7 +22,7 @@ def charts(study: Study) -> dict[str, Any]:
     sizes, drawn = [], []
     for kind in study.kinds:
         part = study.of(kind)
-        colors = style.size_colours(part.sizes)
+        colors = style.size_colors(part.sizes)
         prefix = "" if len(study.kinds) == 1 else f"{kind.models}: "
         names = {size: f"{prefix}{size}" for size in part.sizes}
         sizes += [{"name": names[s], "color": to_hex(colors[s])} for s in part.sizes]
