@@ -25,7 +25,7 @@ format: $(STAMP)
 docs: $(STAMP)
 	@$(BIN)/python -c 'import material' 2>/dev/null || \
 	  $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "the documentation is site/index.html"
 
 clean:
