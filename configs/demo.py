@@ -7,7 +7,7 @@ or, in two commands:
     tlc study  --config=configs/demo.py --workdir=runs/demo
     tlc report --workdir=runs/demo
 
-The text and the sentence pairs are generated (tlc_jax/data/toy); no figure of this study says anything about English.
+The text and the sentence pairs are generated (tlc_jax/synthetic); no figure of this study says anything about English.
 """
 
 from ml_collections import ConfigDict
@@ -64,12 +64,12 @@ def get_config() -> ConfigDict:
             "eval": {"batch_size": 128},
         }
     )
-    # Two small translators of the toy world's English into French, for a fifth of the time.
+    # Two small translators of the synthetic world's English into its second language, for a fifth of the time.
     config.study.translation = ConfigDict(
         {
             "data": {
-                "train": "toy:enfr:train",
-                "valid": "toy:enfr:valid",
+                "train": "toy:translation:train",
+                "valid": "toy:translation:valid",
                 "length": 32,
                 "buckets": 1,
             },

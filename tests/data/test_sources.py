@@ -119,14 +119,26 @@ def test_a_fingerprint_changes_with_the_file_and_with_the_columns(tmp_path: Path
 
 
 def test_the_toy_world_has_translations() -> None:
-    (source,) = sources.check_sources("toy:enfr:valid", "data.valid", DATA)
-    english, french = next(sources.pairs(source, DATA))
-    assert english and french and english != french
+    (source,) = sources.check_sources("toy:translation:valid", "data.valid", DATA)
+    english, other = next(sources.pairs(source, DATA))
+    assert english and other and english != other
     assert next(iter(sources.lines(source, DATA))) == english
     assert sources.fingerprint(source, DATA) != sources.fingerprint(
         sources.parse_sources("toy:nli:valid")[0], DATA
     )
-    with pytest.raises(InputError, match="toy:enfr has"):
+    with pytest.raises(InputError, match="toy:translation has"):
         next(sources.pairs(sources.parse_sources("toy:nli")[0], DATA))
     with pytest.raises(InputError, match="no labels"):
         sources.examples(source, DATA)
+
+
+def test_the_old_name_of_the_toy_translations_is_understood_with_one_warning(caplog) -> None:
+    sources._warn_of_old_name.cache_clear()
+    (old,) = parse_sources("toy:enfr:valid")
+    (new,) = parse_sources("toy:translation:valid")
+    parse_sources("toy:enfr:train")
+    assert (old.location, old.split, old.name) == (new.location, new.split, new.name)
+    assert sources.fingerprint(old, DATA) == sources.fingerprint(new, DATA)
+    assert next(sources.pairs(old, DATA)) == next(sources.pairs(new, DATA))
+    (warning,) = caplog.messages
+    assert "toy:enfr is now toy:translation" in warning and "\n" not in warning

@@ -6,13 +6,15 @@
     files:A+B                          two line-aligned text files, pairs of translations
     toy:KIND[:SPLIT]                   embedded and synthetic (split: train)
 
-This module knows the grammar and who answers; reading is done by `files`, `tfds_source` and `toy`, which are imported
-when they are needed.
+This module knows the grammar and who answers; reading is done by `files`, `tfds_source` and
+`synthetic`, which are imported when they are needed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,8 @@ from tlc_jax import config
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean
 from tlc_jax.data.examples import Examples
+
+log = logging.getLogger(__name__)
 
 KINDS = ("tfds", "files", "toy")
 _TOY_SEED = 0  # the toy world is one world, whatever the seed of a run
@@ -130,10 +134,9 @@ def pairs(source: Source, data: config.Data) -> Iterator[tuple[str, str]]:
 def fingerprint(source: Source, data: config.Data) -> str:
     """Changes whenever the text of the source may have changed. Cheap: no text is read."""
     if source.kind == "toy":
-        from tlc_jax.data import toy
+        from tlc_jax import synthetic
 
-        content = toy.translations_fingerprint() if source.location == "enfr" else toy.fingerprint()
-        return f"toy:{source.location}:{source.split}:{content}"
+        return f"toy:{source.location}:{source.split}:{synthetic.fingerprint()}"
     columns = f"text={data.text} pair={data.pair}"
     if source.kind == "files":
         from tlc_jax.data import text_files as files
@@ -173,7 +176,15 @@ def _parse(part: str, spec: str) -> Source:
     if kind != "files":
         location, _, split = location.partition(":")
         split = split or "train"
+    if (kind, location) == ("toy", "enfr"):
+        _warn_of_old_name()
+        location = "translation"
     return Source(kind, location, split, name, weight, part)
+
+
+@functools.cache  # one line, however often a spec is parsed
+def _warn_of_old_name() -> None:
+    log.warning("toy:enfr is now toy:translation; the old name goes with the next release")
 
 
 def _split_weight(location: str, part: str, kind: str) -> tuple[str, float]:
@@ -237,56 +248,50 @@ def _check(source: Source, data: config.Data) -> None:
 
 
 def _check_toy(source: Source) -> None:
-    from tlc_jax.data import toy
+    from tlc_jax import synthetic
 
-    if source.location not in toy.KINDS:
+    kind, split = source.location, source.split
+    if kind not in synthetic.KINDS:
+        raise InputError(f"unknown toy data set {kind!r}{did_you_mean(kind, synthetic.KINDS)}")
+    if split not in synthetic.SPLITS:
         raise InputError(
-            f"unknown toy data set {source.location!r}{did_you_mean(source.location, toy.KINDS)}"
-        )
-    if source.split not in toy.SPLITS:
-        raise InputError(
-            f"toy:{source.location} has no split {source.split!r}{did_you_mean(source.split, toy.SPLITS)}"
+            f"toy:{kind} has no split {split!r}{did_you_mean(split, synthetic.SPLITS)}"
         )
 
 
 def _toy_lines(source: Source) -> Iterator[str]:
-    from tlc_jax.data import toy
+    from tlc_jax import synthetic
 
     _check_toy(source)
     if source.location == "text":
-        yield from toy.lines(source.split, _TOY_SEED)
-        return
-    if source.location == "enfr":
-        for english, french in toy.translations(source.split, _TOY_SEED):
-            yield from (english, french, "")
-        return
-    for pair in toy.pairs(source.split, _TOY_SEED):
-        yield from (pair.text, pair.pair, "")
+        yield from synthetic.lines(source.split, _TOY_SEED)
+    elif source.location == "translation":
+        for sentence, translation in synthetic.translations(source.split, _TOY_SEED):
+            yield from (sentence, translation, "")
+    else:
+        for premise, hypothesis, _ in synthetic.pairs(source.split, _TOY_SEED):
+            yield from (premise, hypothesis, "")
 
 
 def _toy_pairs(source: Source) -> Iterator[tuple[str, str]]:
-    from tlc_jax.data import toy
+    from tlc_jax import synthetic
 
     _check_toy(source)
-    if source.location != "enfr":
-        raise InputError(f"{source.spec} has no translations: toy:enfr has")
-    yield from toy.translations(source.split, _TOY_SEED)
+    if source.location != "translation":
+        raise InputError(f"{source.spec} has no translations: toy:translation has")
+    yield from synthetic.translations(source.split, _TOY_SEED)
 
 
 def _toy_examples(source: Source) -> Examples:
-    from tlc_jax.data import toy
+    from tlc_jax import synthetic
 
     _check_toy(source)
-    if source.location == "enfr":
+    if source.location == "translation":
         raise InputError(f"{source.spec} has translations and no labels")
     if source.location == "text":
-        texts = [line for line in toy.lines(source.split, _TOY_SEED) if line]
+        texts = [line for line in synthetic.lines(source.split, _TOY_SEED) if line]
         return Examples(texts, None, None, None, list(range(len(texts))))
-    pairs = list(toy.pairs(source.split, _TOY_SEED))
-    return Examples(
-        texts=[pair.text for pair in pairs],
-        pairs=[pair.pair for pair in pairs],
-        labels=[pair.label for pair in pairs],
-        label_names=toy.LABELS,
-        ids=list(range(len(pairs))),
-    )
+    drawn = synthetic.pairs(source.split, _TOY_SEED)
+    premises, hypotheses, labels = (list(column) for column in zip(*drawn, strict=True))
+    ids = list(range(len(labels)))
+    return Examples(premises, hypotheses, labels, synthetic.LABELS, ids)
