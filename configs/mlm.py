@@ -1,17 +1,18 @@
-"""Masked-language pretraining with the recipe of Train Large, Then Compress, one size at a time.
+"""Masked-language pretraining with the settings of Train Large, Then Compress, one size at a time.
 
     tlc prepare  --config=configs/mlm.py --workdir=runs/prepared --config.data.cache=runs/cache
-    tlc pretrain --config=configs/mlm.py:12x768 --workdir=runs/mlm-12x768 --config.data.cache=runs/cache
+    tlc pretrain --config=configs/mlm.py:12x768 --workdir=runs/mlm --config.data.cache=runs/cache
 
 The argument is LAYERSxHIDDEN; the paper's nine sizes are in GRID.
-Expected: by the paper's figures, 12x768 reaches perplexity 4.52 and 24x768 4.28 after 1,000,000 training seconds on one
-V100 (about 91,000 and 50,000 steps).
-Not run here yet: it needs an accelerator for days. Smaller budgets: --config.budget.seconds=3600.
+Expected time: budget.seconds, 1,000,000 training seconds; not run here yet, because it needs an
+accelerator for days. A smaller budget: --config.budget.seconds=3600.
+Expected result: by the paper's figures, 12x768 reaches perplexity 4.52 and 24x768 4.28 after
+1,000,000 training seconds on one V100 (about 91,000 and 50,000 steps).
 """
 
 from ml_collections import ConfigDict
 
-from tlc_jax.config import default_config, parse_size
+from configs.common import sized
 
 DEPTHS = tuple(f"{layers}x768" for layers in (3, 6, 12, 18, 24))
 WIDTHS = tuple(f"12x{hidden}" for hidden in (256, 512, 1024, 1536))
@@ -19,11 +20,10 @@ GRID = DEPTHS + WIDTHS
 
 
 def get_config(size: str = "12x768") -> ConfigDict:
-    config = default_config()
-    config.model.layers, config.model.hidden = parse_size(size)
+    config = sized(size)
 
-    # The paper: BookCorpus and a Wikipedia dump, concatenated, 3.4 billion words; 0.5 % held out at random.
-    # BookCorpus is not in TFDS. With a copy of such books as text files, both are mixed by
+    # The paper: BookCorpus and a Wikipedia dump, concatenated, 3.4 billion words; 0.5 % held out at
+    # random. BookCorpus is not in TFDS. With a copy of such books as text files, both are mixed by
     #   --config.data.train="tfds:wikipedia/20230601.en@0.75,files:books/*.txt@0.25"
     # (BookCorpus has about a quarter of the words).
     config.data.train = "tfds:wikipedia/20230601.en"
@@ -35,10 +35,11 @@ def get_config(size: str = "12x768") -> ConfigDict:
     config.tokenizer.vocab_size = 32768
     config.tokenizer.train_bytes = 200_000_000
 
-    # Stated: batch 8192, one set of hyper-parameters for all sizes. Not stated, so taken from the RoBERTa recipe of
-    # fairseq at that time: Adam (0.9, 0.98), epsilon 1e-6, decay 0.01, no clipping, dropout 0.1, linear decay to zero,
-    # peak 7e-4 at batch 8192 (fairseq calls it conservative), warm-up 10,000 of 125,000 updates = 8 %.
-    # Departure: no dropout on attention probabilities (fairseq: 0.1), which fused attention does not offer.
+    # Stated: batch 8192, one set of hyper-parameters for all sizes. Not stated, so taken from the
+    # RoBERTa recipe of fairseq at that time: Adam (0.9, 0.98), epsilon 1e-6, decay 0.01, no
+    # clipping, dropout 0.1, linear decay to zero, peak 7e-4 at batch 8192 (fairseq calls it
+    # conservative), warm-up 10,000 of 125,000 updates = 8 %. Departure: no dropout on attention
+    # probabilities (fairseq: 0.1), which fused attention does not offer.
     config.optimizer.batch_size = 8192
     config.optimizer.learning_rate = 7e-4
     config.optimizer.warmup = 0.08
@@ -50,19 +51,21 @@ def get_config(size: str = "12x768") -> ConfigDict:
     config.model.dropout = 0.1
     config.objective.mask_rate = 0.15
 
-    # The paper's clock: time 100 steps once, then count steps, so a run is exactly repeatable. Its learning rate
-    # presumably decayed over a fixed number of updates; ours decays over the budget, so that every size finishes.
+    # The paper's clock: time 100 steps once, then count steps, so a run can be repeated exactly.
+    # Its learning rate presumably decayed over a fixed number of updates; ours decays over the
+    # budget, so that every size finishes.
     config.budget.seconds = 1_000_000.0
     config.budget.clock = "benchmark"
 
-    # 200 points on the curve; 16,384 rows fix the loss to about 0.01 at a small part of the cost of all held-out rows.
+    # 200 points on the curve; 16,384 rows fix the loss to about 0.01 at a small part of the cost of
+    # all held-out rows.
     config.eval.every_seconds = 5000.0
     config.eval.examples = 16384
     config.eval.batch_size = 512
     config.checkpoint.every_seconds = 1800.0
 
-    # Speed and memory only. 256 rows of 128 tokens leave room on a 16 GB device for every size of the grid once the
-    # activations of the two widest are recomputed.
+    # Speed and memory only. 256 rows of 128 tokens leave room on a 16 GB device for every size of
+    # the grid once the activations of the two widest are recomputed.
     config.impl.microbatch = 256
     config.impl.matmul = "bfloat16"
     config.impl.layer_loop = "unrolled"

@@ -1,16 +1,19 @@
-"""The paper's translation study on pairs of your own: widths and depths under one budget, then compression.
+"""The paper's translation study on your own pairs: widths and depths, one budget, then compression.
 
     tlc study  --config=configs/study_enfr.py:DIR --workdir=runs/enfr
     tlc report --workdir=runs/enfr
 
-DIR holds train.en.gz and train.fr.gz, line by line translations of each other, and valid.en and valid.fr. The grid is a
-scaled-down one for a laptop: a base, one model that is deeper and one that is wider; the paper's own is
---config.study.translators="('2x128', '2x256', '6x512', '6x1024', '8x2048')" with the settings of configs/wmt14_enfr.py.
-Time on two cores: about an hour. What it showed is in the README.
+DIR holds train.en.gz and train.fr.gz, line by line translations of each other, and valid.en and
+valid.fr. The grid is scaled down for a laptop: a base, a deeper and a wider model. The paper's own
+is --config.study.translators="('2x128', '2x256', '6x512', '6x1024', '8x2048')" with the settings of
+configs/wmt14_enfr.py.
+Expected time: about an hour on two cores.
+Expected result: docs/results/study_enfr.md.
 """
 
 from ml_collections import ConfigDict
 
+from configs.common import recover_briefly, run_on_a_laptop
 from tlc_jax.config import default_config
 
 
@@ -26,8 +29,8 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.tokenizer.vocab_size = 8192
     config.tokenizer.train_bytes = 20_000_000
 
-    # tensor2tensor's optimizer with a budget of minutes in mind: small batches, a higher peak, a longer warm-up, and a
-    # rate that falls to zero with the budget, for nobody trains on from here.
+    # tensor2tensor's optimizer for a budget of minutes: small batches, a higher peak, a longer
+    # warm-up, and a rate that falls to zero with the budget, because no run continues from here.
     config.objective.label_smoothing = 0.1
     config.optimizer.batch_size = 1024
     config.optimizer.learning_rate = 3e-3
@@ -41,9 +44,7 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.budget.clock = "benchmark"
     config.eval.every_seconds = 60.0
     config.eval.examples = 512
-    config.impl.matmul = "mix"
-    config.impl.layer_loop = "unrolled"
-    config.impl.compilation_cache = "runs/compilation-cache"
+    run_on_a_laptop(config)
 
     config.study.translators = ("2x128", "6x128", "2x256")
     config.study.recipes = (
@@ -53,7 +54,5 @@ def get_config(folder: str = "data") -> ConfigDict:
         "prune:0.6",
         "prune:0.6+quantize:8",
     )
-    config.compress.step = 0.3
-    config.compress.recover_epochs = 0.25
-    config.compress.recover_evals = 4
+    recover_briefly(config, evaluations=4)
     return config

@@ -28,8 +28,10 @@ def load_file(argument: str) -> ConfigDict:
         raise InputError(f"cannot read config file {path}: {reason}") from error
     module = types.ModuleType("tlc_config_file")
     module.__file__ = path
-    folder = str(Path(path).parent.absolute())
-    sys.path.insert(0, folder)  # a config file may import its neighbors, as a script may
+    # A config file may import its neighbors, as a script may, or `configs.common` as of a package.
+    folder = Path(path).parent.absolute()
+    places = [str(folder), str(folder.parent)]
+    sys.path[:0] = places
     try:
         exec(compile(source, path, "exec"), module.__dict__)
         if not callable(getattr(module, "get_config", None)):
@@ -40,7 +42,8 @@ def load_file(argument: str) -> ConfigDict:
     except Exception as error:
         raise InputError(_blame(path, error)) from error
     finally:
-        sys.path.remove(folder)
+        for place in places:
+            sys.path.remove(place)
     if not isinstance(settings, ConfigDict):
         raise InputError(
             f"get_config of {path} must return a ConfigDict, such as one from config.default_config()"
