@@ -178,7 +178,7 @@ class Model:
     @property
     def sizes(self) -> dict[str, int | None]:
         """Parameters, nonzero parameters, and bytes by each definition of `tlc compress`."""
-        packed = self.packed or Compressed(self.start.params, {}, self.start.masks)
+        packed = self.packed or Compressed(self.start.params, {}, dict(self.start.masks))
         return {**dataclasses.asdict(measure(packed)), "bytes_artifact": self.artifact_bytes}
 
     def parameters(self) -> pd.DataFrame:

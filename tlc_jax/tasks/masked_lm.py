@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ class MaskedLanguageRun(TaskRun):
         self,
         config: Config,
         network: Network,
-        train: list[Packed],
+        train: Sequence[Packed],
         valid: dict[str, Packed],
         placement: Placement,
         meta: dict[str, Any],
