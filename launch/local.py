@@ -1,9 +1,9 @@
-"""Runs one `tlc` stage in N processes on this machine, again and again until it is done.
+"""Runs one `tlc` command in N processes on this machine, again and again until it is done.
 
     python launch/local.py 2 -- pretrain --config=configs/mlm.py:12x768 --workdir=runs/mlm
 
-All processes get the same command and find each other on a free port. An attempt that was stopped early or killed is
-followed by another with the same command, which goes on from the last checkpoint. See launch/README.md.
+All processes get the same command and find each other on a free port. After an attempt that was
+stopped early or killed, another one continues from the last checkpoint. See launch/README.md.
 """
 
 from __future__ import annotations
@@ -23,36 +23,31 @@ DONE, WRONG_INPUT, STOPPED_EARLY = 0, 2, 75
 SETTING = "--config.impl.processes="
 
 Command = Callable[[str], Sequence[str]]
-"""From the value of impl.processes to a process's command."""
+"""The value of impl.processes -> the command of a process."""
 
 
 class Launcher:
     """Starts the processes of a run, passes signals on to them, and judges how they ended.
 
     Args:
-      command: gives each process's command.
-      count: of processes.
-      retries: attempts at most after the first.
-      patience: seconds that the others have to leave once one has ended badly. They watch each other and leave by
-        themselves; a process that is still waiting for a lost one to come does not.
-      pause: seconds before the first retry, twice as many before each further one, up to a minute.
+      command: function from the value of impl.processes to the command of a process.
+      count: number of processes.
+      retries: maximal number of attempts after the first.
+      patience: seconds that the others have to exit after one has failed. They watch each other and
+        exit by themselves, unless they still wait for the lost process to connect.
+      pause: seconds before the first retry; doubled before each further one, up to a minute.
     """
 
     def __init__(
         self, command: Command, count: int, retries: int, patience: float = 60.0, pause: float = 1.0
     ) -> None:
-        self.command, self.count, self.retries, self.patience, self.pause = (
-            command,
-            count,
-            retries,
-            patience,
-            pause,
-        )
+        self.command, self.count, self.retries = command, count, retries
+        self.patience, self.pause = patience, pause
         self.stopping = False
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def run(self) -> int:
-        """The exit status of the whole: of an attempt that ended well or hopelessly, else 75."""
+        """Returns the exit status of the last attempt: done, hopeless, or 75 if retries ran out."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._forward)
         for attempt in range(self.retries + 1):
@@ -64,14 +59,14 @@ class Launcher:
                 self._wait_after(attempt)
             if self.stopping:
                 return STOPPED_EARLY
-        _say(f"stopped early {self.retries + 1} times; run the same command again to go on")
+        _say(f"stopped early {self.retries + 1} times; run the same command again")
         return STOPPED_EARLY
 
     def _attempt(self) -> list[int]:
         address = f"127.0.0.1:{_free_port()}"
         readers = []
         for index in range(self.count):
-            # In sessions of their own, so that Ctrl-C at the terminal reaches them once and not twice.
+            # In a session of its own: otherwise Ctrl-C at the terminal would reach it twice.
             process = subprocess.Popen(
                 self.command(f"{address},{self.count},{index}"),
                 stdout=subprocess.PIPE,
@@ -84,16 +79,16 @@ class Launcher:
                 threading.Thread(target=_repeat, args=(process.stdout, f"[{index}] "), daemon=True)
             )
             readers[-1].start()
-        if self.stopping:  # the signal came while they were being started
+        if self.stopping:  # the signal came while they started
             self._send(signal.SIGTERM)
         statuses = self._wait()
         for reader in readers:
-            reader.join(timeout=5.0)  # a grandchild that holds the pipe must not hold us
+            reader.join(timeout=5.0)  # a grandchild may keep the pipe open
         self._processes = []
         return statuses
 
     def _wait(self) -> list[int]:
-        """Everyone's exit status; kills those that outstay their time after one that ended badly."""
+        """Returns all exit statuses; kills processes that outlast `patience` after a failure."""
         deadline = None
         while any(process.poll() is None for process in self._processes):
             if deadline is None and any(process.returncode for process in self._processes):
@@ -120,7 +115,7 @@ class Launcher:
 
 
 def verdict(statuses: Sequence[int]) -> int:
-    """One exit status for all: what no retry can mend comes first, then stopped early (or killed), then done."""
+    """One status for all: a hopeless one first, then stopped early or killed, then done."""
     if hopeless := [status for status in statuses if status > 0 and status != STOPPED_EARLY]:
         return hopeless[0]
     return STOPPED_EARLY if any(statuses) else DONE
@@ -150,21 +145,21 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     parser = _Parser(
         prog="launch/local.py",
-        usage="local.py N [--retries=R] -- STAGE --config=FILE.py --workdir=DIR ...",
+        usage="local.py N [--retries=R] -- COMMAND --config=FILE.py --workdir=DIR ...",
     )
     parser.add_argument("count", metavar="N", type=int, help="processes")
     parser.add_argument(
         "--retries", metavar="R", type=int, default=10, help="after an early stop (default 10)"
     )
-    parser.add_argument("stage", nargs="*", help="what follows `tlc`")
+    parser.add_argument("command", nargs="*", help="what follows `tlc`")
     options = parser.parse_args(arguments)
     if options.count < 1 or options.retries < 0:
         parser.error(f"N={options.count} must be 1 or more, R={options.retries} must be 0 or more")
-    if not options.stage or "--" not in arguments:
-        parser.error("the stage to run is missing")
-    if any(argument.startswith(SETTING) for argument in options.stage):
+    if not options.command or "--" not in arguments:
+        parser.error("the command to run is missing")
+    if any(argument.startswith(SETTING) for argument in options.command):
         parser.error(f"{SETTING} is this launcher's to set: leave it out")
-    command = [sys.executable, "-m", "tlc_jax", *options.stage]
+    command = [sys.executable, "-m", "tlc_jax", *options.command]
     return Launcher(lambda where: [*command, SETTING + where], options.count, options.retries).run()
 
 

@@ -4,16 +4,16 @@
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 #
-# A study on a SLURM cluster: an array element for each job of the study, and the report at the end.
+# Runs a study on a SLURM cluster: an array element for each job of the study, and the report at the end.
 #
 #   launch/slurm_study.sh submit --config=configs/study_mnli.py --workdir=/shared/runs/study [--config.a.b=value ...]
 #
-# Submits what is not done yet, so that the same command goes on with a study in which something failed.
+# Submits the jobs that are not done yet, so the same command continues a study in which a job failed.
 #
 #   SBATCH_FLAGS   an element's resources: "--partition=gpu --gres=gpu:1 --cpus-per-task=8 --time=8:00:00"
-#   REPORT_FLAGS   those of the report, which needs no accelerator (default: SBATCH_FLAGS)
-#   TLC            the command, where `tlc` is not on PATH: /shared/tlc_jax/.venv/bin/tlc
-#   RETRIES        how often an element is requeued at most (default: 50)
+#   REPORT_FLAGS   resources of the report, which needs no accelerator (default: SBATCH_FLAGS)
+#   TLC            the command, if `tlc` is not on PATH: /shared/tlc_jax/.venv/bin/tlc
+#   RETRIES        maximal number of times that an element is requeued (default: 50)
 set -euo pipefail
 
 read -ra tlc <<<"${TLC:-tlc}"
@@ -34,7 +34,7 @@ submit() { # the study's flags
   list=$("${tlc[@]}" study "$@" --list)
   mkdir -p "$log"
 
-  # A dependency belongs to an array and not to its elements: jobs that need the same ones make one array.
+  # A dependency belongs to an array and not to its elements, so jobs with the same dependencies form one array.
   while IFS=$'\t' read -r number state name needs; do
     [[ $state != "done" ]] || continue
     waits[$number]=yes
@@ -48,14 +48,14 @@ submit() { # the study's flags
     echo "job $number: $name"
   done <<<"$list"
 
-  # The list has every job after those that it needs, so their arrays are there already.
+  # The list has every job after those that it needs, so their arrays were submitted already.
   for key in "${groups[@]}"; do
     local -a dependency=()
     open=""
     for needed in ${key#after}; do
       open+=":${array_of[$needed]}_$needed"
     done
-    # Without the second flag, those that need a job that failed would stay in the queue for ever.
+    # Without the second flag, jobs that need a failed job would stay in the queue forever.
     [[ -z $open ]] || dependency=("--dependency=afterok$open" --kill-on-invalid-dep=yes)
     id=$(sbatch --parsable --array="${members[$key]}" --output="$log/%A-%a.log" "${dependency[@]}" "${flags[@]}" \
       "$0" element "$@")
@@ -71,14 +71,14 @@ submit() { # the study's flags
   echo "report ${id%%;*}: when all have ended"
 }
 
-# One job, and whatever it needs that is not done. Status 75 (or death by a signal) means that it goes on next time.
+# Runs one job and the jobs that it needs. After status 75 (or death by a signal) the next attempt continues.
 element() { # the study's flags
   local status=0 me="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
-  # srun does not take over --cpus-per-task by itself; and it, not this script, passes signals on.
+  # srun does not inherit --cpus-per-task; it, not this script, passes signals on.
   SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} \
     srun --ntasks=1 "${tlc[@]}" study "$@" --job="$SLURM_ARRAY_TASK_ID" || status=$?
   if ((status == 75 || status > 128)); then
-    # No longer running: SLURM is requeueing it already, or a person cancelled it.
+    # If it is no longer running, SLURM is requeueing it already, or a person canceled it.
     if [[ $(squeue --noheader --jobs="$me" --format=%T) == RUNNING ]]; then
       if ((${SLURM_RESTART_COUNT:-0} < ${RETRIES:-50})); then
         echo "slurm_study: element $me stopped early and is requeued"

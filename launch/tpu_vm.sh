@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# One `tlc` command on all hosts of a Cloud TPU slice, until it is done; then its results are copied here.
+# Runs one `tlc` command on all hosts of a Cloud TPU slice until it is done, then copies its results here.
 #
 #   TPU=my-slice ZONE=us-west4-a launch/tpu_vm.sh pretrain --config=configs/mlm.py:24x1024 --workdir=/mnt/runs/mlm ...
-#   TPU=my-slice ZONE=us-west4-a launch/tpu_vm.sh stop      # saves and stops; the command above goes on later
+#   TPU=my-slice ZONE=us-west4-a launch/tpu_vm.sh stop      # saves and stops; the command above continues later
 #
 # --workdir must be on storage that all hosts share (Filestore or another NFS, or a mounted bucket).
 #
-#   PROJECT   the project, where it is not gcloud's default
+#   PROJECT   the project, if it is not gcloud's default
 #   SETUP     command run on each host before installing, such as one that mounts that storage
 #   PYTHON    Python 3.11 or newer on the hosts (default: python3)
-#   CREATE    flags of `gcloud compute tpus queued-resources create`, to make a slice that is gone (a spot slice that was
-#             taken away) anew: "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --spot".
+#   CREATE    flags of `gcloud compute tpus queued-resources create`, to replace a slice that is gone (a spot slice
+#             that was taken away): "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --spot".
 #             Without it a slice that is gone ends this command with status 75.
 #   RESULTS   local directory for the results (default: results/NAME-OF-WORKDIR)
-#   RETRIES   attempts at most after the first (default: 50)
+#   RETRIES   maximal number of attempts after the first (default: 50)
 set -euo pipefail
 
 say() { echo "tpu_vm: $1" >&2; }
@@ -22,14 +22,14 @@ fail() {
   exit 2
 }
 
-# ---- on a host: the stage runs in the background, so that a lost connection does not stop it ----
+# ---- on a host: the command runs in the background, so that a lost connection does not stop it ----
 
 here=$HOME/tlc_jax
 pid_file=$here/run.pid
 
 alive() { [[ -s $pid_file ]] && grep -qsz tlc "/proc/$(<"$pid_file")/cmdline"; }
 
-worker() { # stage flags...: starts it, or finds it running; follows it, and says how it ended
+worker() { # command flags...: starts the command or finds it running, follows its log, prints its exit status
   cd "$here"
   if ! alive; then
     rm -f run.status "$pid_file"
@@ -93,19 +93,19 @@ state() {
   fi
 }
 
-ready() { # returns once the slice can be used; makes it anew where it is gone and CREATE says how
+ready() { # returns once the slice can be used; replaces a slice that is gone if CREATE is set
   local now
   while true; do
     now=$(state) || exit
     case $now in
       READY) return ;;
       CREATING | STARTING | RESTARTING | REPAIRING) sleep "$poll" ;;
-      *) make_anew "$now" ;;
+      *) replace_slice "$now" ;;
     esac
   done
 }
 
-make_anew() { # state
+replace_slice() { # state
   [[ -n ${CREATE:-} ]] || {
     say "the slice $TPU is $1: create it again (or set CREATE) and run the same command again"
     exit 75
@@ -114,18 +114,18 @@ make_anew() { # state
   local -a create
   read -ra create <<<"$CREATE"
   tpus queued-resources delete "$TPU" --force --quiet >/dev/null 2>&1 || true
-  tpus tpu-vm delete "$TPU" --quiet >/dev/null 2>&1 || true # one that was not made by a queued resource
+  tpus tpu-vm delete "$TPU" --quiet >/dev/null 2>&1 || true # if no queued resource made it
   tpus queued-resources create "$TPU" --node-id="$TPU" "${create[@]}"
   until [[ $(tpus queued-resources describe "$TPU" --format='value(state.state)') =~ ACTIVE|FAILED|SUSPENDED ]]; do
     sleep "$poll"
   done
 }
 
-prepare() { # archive: copies the commit that is checked out here to all hosts and installs it where it is not
+prepare() { # archive: copies the commit that is checked out here to all hosts and installs it if needed
   local revision
   revision=$(git rev-parse HEAD)
   git diff --quiet HEAD || say "changes that are not committed stay here"
-  # Joined by &&, for `set -e` does not hold where the caller asks how this ended.
+  # Joined by &&: `set -e` has no effect where the caller tests the exit status.
   git archive --format=tar.gz --output="$1" HEAD &&
     { [[ -z ${SETUP:-} ]] || tpus tpu-vm ssh "$TPU" --worker=all --command="$SETUP"; } &&
     tpus tpu-vm scp "$1" "$TPU:tlc_jax.tar.gz" --worker=all &&
@@ -133,10 +133,10 @@ prepare() { # archive: copies the commit that is checked out here to all hosts a
     on all bash tpu_vm.sh install_commit "$revision" "${PYTHON:-python3}"
 }
 
-attempt() { # log stage flags...: 75 where it was stopped early or lost, else the status of the stage
+attempt() { # log command flags...: 75 if it was stopped early or lost, else the status of the command
   local log=$1 status
   shift
-  # In the background, for a signal is heard while waiting, and not while something runs in front.
+  # In the background: bash handles a signal while it waits, but not while a command runs in front.
   on all bash tpu_vm.sh worker "$@" > >(tee "$log") 2>&1 &
   wait $! || say "gcloud reports a failure, or lost a host"
   status=$(grep -o 'tlc_exit_status=[0-9]*' "$log" | cut -d= -f2 | sort -rn | awk '
@@ -156,7 +156,7 @@ collect() { # workdir
   say "results are in $results"
 }
 
-main() { # stage flags...
+main() { # command flags...
   local workdir="" argument try status temporary unprepared=0
   for argument in "$@"; do
     [[ $argument != --workdir=* ]] || workdir=${argument#--workdir=}
@@ -164,7 +164,7 @@ main() { # stage flags...
   [[ $workdir == /* ]] || fail "--workdir=DIR must be an absolute path on storage that all hosts share"
   cd "$(dirname "$0")/.."
   temporary=$(mktemp -d)
-  # shellcheck disable=SC2064 # the folder's name is to be put in now
+  # shellcheck disable=SC2064 # the folder's name must be expanded now
   trap "rm -rf '$temporary'" EXIT
   trap 'trap "" INT TERM; say "stopping"; on all bash tpu_vm.sh stop_worker; wait; exit 75' INT TERM
   for ((try = 0; try <= ${RETRIES:-50}; try++)); do
@@ -185,7 +185,7 @@ main() { # stage flags...
   exit "$status"
 }
 
-usage="write TPU=NAME ZONE=ZONE launch/tpu_vm.sh STAGE --config=FILE.py --workdir=DIR ..."
+usage="write TPU=NAME ZONE=ZONE launch/tpu_vm.sh COMMAND --config=FILE.py --workdir=DIR ..."
 (($# >= 1)) || fail "$usage"
 case $1 in
   worker | stop_worker | install_commit | pack) "$@" ;;

@@ -145,7 +145,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_processes_twice() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["2"], "the stage to run is missing"),
+        (["2"], "the command to run is missing"),
         (["two", "--", "pretrain"], "invalid int value: 'two'"),
         (["0", "--", "pretrain"], "N=0 must be 1 or more"),
         (["2", "--", "pretrain", "--config.impl.processes=one"], "leave it out"),
