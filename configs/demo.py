@@ -1,4 +1,4 @@
-"""The whole system in minutes on two CPU cores, on a synthetic world: train large, then compress, in small.
+"""The whole system in minutes on two CPU cores and synthetic data: train large, then compress.
 
     make demo
 
@@ -7,11 +7,15 @@ or, in two commands:
     tlc study  --config=configs/demo.py --workdir=runs/demo
     tlc report --workdir=runs/demo
 
-The text and the sentence pairs are generated (tlc_jax/synthetic); no figure of this study says anything about English.
+The text, the sentence pairs and the translations are generated (tlc_jax/synthetic), so the numbers
+of this study say nothing about English.
+Expected time: 12 minutes on two cores.
+Expected result: docs/results/demo.md.
 """
 
 from ml_collections import ConfigDict
 
+from configs.common import run_on_a_laptop
 from tlc_jax.config import default_config
 
 
@@ -23,8 +27,9 @@ def get_config() -> ConfigDict:
     config.model.max_length = 64
     config.tokenizer.vocab_size = 2048
     config.tokenizer.train_bytes = 2_000_000
-    # No dropout in less than one pass over the text; fan-in initialisation with sinusoidal positions, small batches and
-    # a mask rate of a quarter leave the plateau of context-free prediction within seconds.
+    # No dropout in less than one pass over the text. Fan-in initialization with sinusoidal
+    # positions, small batches and a mask rate of a quarter leave the plateau of context-free
+    # prediction within seconds.
     config.model.dropout = 0.0
     config.model.init = "fan_in"
     config.objective.mask_rate = 0.25
@@ -36,9 +41,7 @@ def get_config() -> ConfigDict:
     config.eval.examples = 256
     config.eval.batch_size = 64
     config.checkpoint.every_seconds = 20.0
-    config.impl.matmul = "mix"
-    config.impl.layer_loop = "unrolled"
-    config.impl.compilation_cache = "runs/compilation-cache"
+    run_on_a_laptop(config)
 
     config.study.sizes = ("1x64", "2x64", "2x128")
     config.study.translators = ("1x64", "1x128")
@@ -53,7 +56,7 @@ def get_config() -> ConfigDict:
         "prune:0.6+quantize:4",
     )
     config.study.analyses = ("quantize:4",)
-    # Fewer and shorter rounds of pruning than in the paper (15 %, an epoch), so that a recipe takes seconds.
+    # Fewer and shorter rounds than the paper's 15 % and an epoch: a recipe takes seconds.
     config.compress.step = 0.3
     config.compress.recover_epochs = 0.2
     config.compress.recover_evals = 4
@@ -64,7 +67,7 @@ def get_config() -> ConfigDict:
             "eval": {"batch_size": 128},
         }
     )
-    # Two small translators of the synthetic world's English into its second language, for a fifth of the time.
+    # Two small translators into the synthetic world's second language, for a fifth of the time.
     config.study.translation = ConfigDict(
         {
             "data": {
