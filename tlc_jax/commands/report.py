@@ -1,8 +1,9 @@
-"""Write the tables and figures of a study: one HTML file, PNGs and CSV.
+"""Write the tables and figures of a study: one HTML page that can be explored, PNGs and CSV.
 
-Reads what `tlc study` left in --workdir, finished or not, and writes report/ there: loss of every size against training
-seconds and steps, accuracy (of translators BLEU) against megabytes and non-zero parameters with the Pareto frontier,
-the best model under each budget of study.megabytes, and the paper's claims with the numbers found and a verdict.
+Reads the results that `tlc study` left in --workdir, finished or not, and writes report/ there:
+loss of every size against training seconds and steps, accuracy (BLEU of translators) against
+megabytes and non-zero parameters with the Pareto frontier, the best model under each budget of
+study.megabytes, and the paper's claims with the numbers found and a verdict.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.config import Config
+from tlc_jax.core.text import table
 from tlc_jax.report import figures, page, tables
 from tlc_jax.report.labels import model_label, recipe_labels
 from tlc_jax.statistics import claims as claims_of
@@ -25,9 +27,10 @@ from tlc_jax.study.rows import load
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes `workdir/report/` from the results of the study in `workdir` and prints a summary of one screen.
+    """Writes `workdir/report/` from the results in `workdir` and prints one screen of summary.
 
-    Returns the paths written and the best model under each budget of megabytes.
+    Returns:
+      The paths written, the best model under each budget of megabytes, and the verdicts.
 
     Raises:
       InputError: the workdir holds no results, or they are damaged.
@@ -55,9 +58,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _best(choice: tables.Choice) -> dict[str, Any]:
-    model = choice.model
     best = {"task": choice.task, "megabytes": choice.megabytes}
-    if model is None:
+    if (model := choice.model) is None:
         return best
     score = choice.kind.full * model.score.mean
     return best | {"size": str(model.size), "recipe": model.recipe, choice.kind.field: score}
@@ -69,7 +71,7 @@ def summary(
     claims: Sequence[Claim],
     chosen: Sequence[tables.Choice],
 ) -> list[str]:
-    """The report in one screen of text: what was evaluated, the best models, the regimes, the verdicts."""
+    """The report in one screen of text: coverage, the best models, the regimes, the verdicts."""
     lines = [f"{study.name}: {page.coverage(study)}", ""]
     for kind, options in group(chosen, lambda choice: choice.kind).items():
         lines += [*_best_models(study.of(kind), options), ""]
@@ -78,22 +80,21 @@ def summary(
     for verdict in (HOLDS, FAILS, UNTESTED):
         numbers = [claim.number for claim in claims if claim.verdict == verdict]
         lines.append(f"claims: {verdict:<14} {', '.join(numbers) or '-'}")
-    lines += page.unfinished(study)
-    return lines
+    return lines + page.unfinished(study)
 
 
 def _best_models(study: Study, chosen: Sequence[tables.Choice]) -> list[str]:
-    """The choices among one kind of models, of which `study` is the part."""
+    """The choices among the models of one kind, of which `study` is the part."""
     labels = recipe_labels(model.recipe for model in study.models)
-    headings = tables.score_headings(study.kind)
+    headings = list(tables.scores(study.models[0]))
     rows = [["task", "budget MB", "best model", *headings, "MB"]]
     for choice in chosen:
-        model = choice.model
         cells = ["nothing fits", *[""] * len(headings), ""]
-        if model:
-            cells = [model_label(model, labels), *tables.scores(model), f"{model.megabytes:.3g}"]
+        if model := choice.model:
+            scores = tables.scores(model).values()
+            cells = [model_label(model, labels), *scores, f"{model.megabytes:.3g}"]
         rows.append([choice.task, f"{choice.megabytes:g}", *cells])
-    lines = tables.align(rows)
+    lines = table(rows).splitlines()
     if study.kind == TRANSLATOR:
         lines.append(f"BLEU signature: {', '.join(study.signatures('bleu')) or 'unknown'}")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tlc_jax.compression.recipe import (
     Operation,
@@ -20,8 +20,14 @@ from tlc_jax.statistics.kinds import Size
 from tlc_jax.statistics.records import Model
 
 
+def recipes_of(models: Sequence[Model]) -> list[str]:
+    """Recipes from the lightest to the heaviest: dense, then by the bits left per parameter."""
+    left = {model.recipe: (1 - model.sparsity) * model.bits for model in models}
+    return sorted(left, key=lambda recipe: (recipe != "dense", -left[recipe], recipe))
+
+
 def recipe_labels(recipes: Iterable[str]) -> dict[str, str]:
-    """A short label per recipe string, options named only where two recipes would share a label without them."""
+    """A short label per recipe; options are named only where two labels would be equal without."""
     unique = list(dict.fromkeys(recipes))
     short = {recipe: _label(recipe, options=False) for recipe in unique}
     count = Counter(short.values())
@@ -56,12 +62,12 @@ def _operation(operation: Operation, *, options: bool) -> str:
 
 
 def count_label(count: float) -> str:
-    """A number of parameters with three digits: 612 k, 5.43 M."""
-    count = float(f"{count:.3g}")
+    """A number with three digits: 0.25, 612 k, 5.43 M."""
+    count = float(f"{count:.3g}")  # first, so that 999,999 becomes 1 M and not 1000 k
     for unit, divisor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= divisor:
             return f"{count / divisor:.3g} {unit}"
-    return f"{count:.0f}"
+    return f"{count:.3g}"
 
 
 def size_label(size: Size) -> str:

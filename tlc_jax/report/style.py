@@ -6,18 +6,25 @@ Figures are drawn on Agg without pyplot, so they need no display and leave no gl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Affine2D
 
+from tlc_jax.report.labels import count_label
 from tlc_jax.statistics.kinds import Size
 
+INK, _SOFT_INK = "#2b323b", "#5b6470"
 RC: Any = {
     "font.family": "DejaVu Sans",  # bundled with matplotlib, so figures are the same everywhere
     "font.size": 9.5,
@@ -26,45 +33,36 @@ RC: Any = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#5b6470",
-    "axes.labelcolor": "#2b323b",
+    "axes.edgecolor": _SOFT_INK,
+    "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e4e7eb",
     "grid.linewidth": 0.8,
-    "xtick.color": "#5b6470",
-    "ytick.color": "#5b6470",
+    "xtick.color": _SOFT_INK,
+    "ytick.color": _SOFT_INK,
     "legend.frameon": False,
     "legend.title_fontsize": 9.5,
     "legend.fontsize": 9,
     "figure.dpi": 150,
     "savefig.dpi": 150,
 }
-INK = "#2b323b"
-MARKERS: tuple[str, ...] = (
-    "o",
-    "s",
-    "^",
-    "D",
-    "v",
-    "P",
-    "X",
-    "<",
-    ">",
-    "p",
-    "h",
-    "*",
-    "d",
-    "8",
-    "H",
-)
+MARKERS = "os^DvPX<>ph*d8H"
+
+Name = TypeVar("Name", bound=Hashable)
 
 
-def size_colors(sizes: Sequence[Size]) -> dict[Size, Any]:
-    """Dark to light along viridis by parameters; its pale end is left out, which white paper swallows."""
-    colors = matplotlib.colormaps["viridis"]
-    last = max(1, len(sizes) - 1)
-    return {size: colors(0.02 + 0.80 * place / last) for place, size in enumerate(sorted(sizes))}
+def colors(names: Sequence[Name]) -> dict[Name, str]:
+    """Dark to light along viridis in the order given."""
+    # The last fifth of viridis is a pale yellow that cannot be seen on white paper.
+    shades = matplotlib.colormaps["viridis"]
+    last = max(1, len(names) - 1)
+    return {name: to_hex(shades(0.02 + 0.80 * place / last)) for place, name in enumerate(names)}
+
+
+def size_colors(sizes: Sequence[Size]) -> dict[Size, str]:
+    """Dark to light by parameters."""
+    return colors(sorted(sizes))
 
 
 def recipe_markers(recipes: Sequence[str]) -> dict[str, str]:
@@ -72,8 +70,31 @@ def recipe_markers(recipes: Sequence[str]) -> dict[str, str]:
     return {recipe: MARKERS[place % len(MARKERS)] for place, recipe in enumerate(recipes)}
 
 
+def marker_outline(marker: str) -> str:
+    """A marker of matplotlib as the path of an SVG, around the origin and about 12 units wide."""
+    # to_polygons flattens curves at the scale of the path: enlarged first, a circle stays round.
+    style = MarkerStyle(marker)
+    path = style.get_path().transformed(style.get_transform() + Affine2D().scale(11, -11))
+    outlines = [np.asarray(outline) for outline in path.to_polygons()]
+    texts = (" ".join(f"{x:.2f},{y:.2f}" for x, y in outline) for outline in outlines)
+    return "".join(f"M{text}Z" for text in texts)
+
+
+def handle(label: str, marker: str = "o", color: str = INK, face: str | None = None) -> Line2D:
+    """An entry of a legend: a marker, filled with its color unless `face` is given."""
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker=marker,
+        color=color,
+        markerfacecolor=face or color,
+        label=label,
+    )
+
+
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of one pair of axes, in inches."""
+    """A figure with one pair of axes; width and height are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
@@ -86,35 +107,23 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    """A logarithmic axis over a range, ticked at round numbers that are written out, never as powers of ten."""
+    """Makes the "x" or "y" axis logarithmic over a range, with round numbers written in full."""
     low, high = low / 1.12, high * 1.12
     axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     axis.set_major_locator(FixedLocator(round_ticks(low, high)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+    # Powers of ten, the default, are hard to read as seconds, megabytes and parameters.
+    axis.set_major_formatter(FuncFormatter(lambda value, _: count_label(value)))
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """Between about four and ten round numbers inside a range that spans less or more than a decade."""
-    choices: list[list[float]] = []
-    for mantissas in (
-        (1.0,),
-        (1.0, 3.0),
-        (1.0, 2.0, 5.0),
-        (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
-    ):
-        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-        ticks = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
-        choices.append([tick for tick in ticks if low <= tick <= high])
-    return next((ticks for ticks in choices if len(ticks) >= 4), choices[-1])
-
-
-def plain_number(value: float) -> str:
-    """12,000 as 12k, 0.25 as 0.25: at most three digits."""
-    value = float(f"{value:.3g}")  # so that 999.9 becomes 1k, not 1e+03
-    for unit, divisor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= divisor:
-            return f"{value / divisor:.3g}{unit}"
-    return f"{value:.3g}"
+    """Round numbers inside a range, between about four and ten."""
+    decades = math.log10(high / low)
+    mantissas: tuple[float, ...] = (1,)
+    if decades < 4:
+        mantissas = (1, 3) if decades > 1.9 else (1, 2, 5)
+    if decades <= 1.05:
+        mantissas = (1, 1.5, 2, 3, 4, 5, 6, 8)
+    ticks = LogLocator(subs=mantissas, numticks=100).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
