@@ -7,7 +7,6 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tlc_jax.core.errors import InputError
 from tlc_jax.synthetic.documents import Writer
@@ -50,7 +49,7 @@ def translations(split: str, seed: int = 0) -> Iterator[tuple[str, str]]:
     return itertools.islice(_distinct(drawn, split), TRANSLATIONS[split])
 
 
-def _distinct(drawn: Iterable[Any], split: str) -> Iterator[Any]:
+def _distinct(drawn: Iterable[tuple], split: str) -> Iterator[tuple]:
     """The examples of one split, each of them once."""
     seen = set()
     for example in drawn:

@@ -46,8 +46,9 @@ class Writer:
         return Phrase(name, determiner, many), untold
 
     def sentence(self) -> Sentence:
-        """A sentence that can stand alone."""
-        return self.event(self.someone()) if self.dice.roll() < 0.5 else self.tell(*self.topic())
+        """A sentence that can stand alone. An event is told only once."""
+        event = self.event(self.someone())._replace(second=None)
+        return event if self.dice.roll() < 0.5 else self.tell(*self.topic())
 
     def tell(self, subject: Phrase, untold: list[str]) -> Sentence:
         """A true sentence about one or two of the relations in `untold`, which loses them."""

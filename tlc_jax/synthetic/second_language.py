@@ -18,8 +18,8 @@ def stems() -> dict[str, str]:
     for wording in (way for row in world.RELATIONS.values() for way in row[2].split(", ")):
         clause = grammar.tell(Phrase("king"), wording, "king")
         english += [clause.verb, clause.object.noun]
-    english = list(dict.fromkeys(english))
-    return dict(zip(english, world.Dice(2021).coin(len(english), "ab el ir os un"), strict=True))
+    coined = world.Dice(2021).coin(len(english), world.ONSETS, "aeiou", "bdgklmnprstvz")
+    return dict(zip(english, coined, strict=True))
 
 
 class SecondLanguage(English):

@@ -78,9 +78,9 @@ class Dice:
     def shuffled(self, items: Sequence[Any]) -> list[Any]:
         return sorted(items, key=lambda _: self.roll())
 
-    def coin(self, count: int, endings: str) -> list[str]:
-        """New words, all different, with these endings."""
-        parts, words = (ONSETS, "aeiou", CODAS, ONSETS, endings.split()), dict[str, None]()
+    def coin(self, count: int, *parts: Sequence[str]) -> list[str]:
+        """New words, all different, with one of each of these parts."""
+        words = dict[str, None]()
         while len(words) < count:
             words["".join(map(self.pick, parts))] = None
         return list(words)
@@ -103,7 +103,7 @@ def build() -> World:
         words[sort] += narrow.split()
         wider |= dict.fromkeys(narrow.split(), above)
     for sort, (count, endings) in COINED.items():
-        coined = dice.coin(count, endings)
+        coined = dice.coin(count, ONSETS, "aeiou", CODAS, ONSETS, endings.split())
         words[sort] = coined if sort == "kind" else [*map(str.title, coined)]
     words["person"] = dice.shuffled(words["woman"] + words["man"])
     facts = {
