@@ -109,6 +109,17 @@ def test_pronouns_point_at_someone_named_before_of_whom_the_fact_is_true(train):
     assert min(checked["He"], checked["She"]) > 100
 
 
+def test_a_paragraph_is_about_one_woman_and_one_man_at_most(train):
+    counts = Counter()
+    for line in train[:20_000]:
+        # "Basek was helped by Matine" names somebody whom the paragraph is not about.
+        names = {name for name, predicate in predicates(line) if not predicate.startswith("was ")}
+        people = Counter(pronoun(name) for name in names if name in build().facts["trade"])
+        assert people["she"] <= 1 and people["he"] <= 1, line
+        counts[people["she"] + people["he"]] += 1
+    assert min(counts[1], counts[2]) > 1000
+
+
 KING, BAKERS = Phrase("king", "the"), Phrase("baker", "some", True, "old")
 
 
