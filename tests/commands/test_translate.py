@@ -162,8 +162,8 @@ def test_predict_translates_a_file_in_its_order(compressed, pairs, tmp_path) -> 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--config.decode.nbest=5", "decode.nbest=5 must be 1 to decode.beams=2"),
-        ("--config.decode.alpha=-1.0", "decode.alpha=-1.0 must not be negative"),
+        ("--config.decode.nbest=5", "decode.nbest=5 is more than decode.beams=2"),
+        ("--config.decode.alpha=-1.0", "decode.alpha=-1.0 must be >= 0"),
         ("--config.optimizer.warmup=0.0", "optimizer.schedule=rsqrt"),
         ("--config.checkpoint.average=9", "checkpoint.average=9 is more than checkpoint.keep=8"),
         ("--config.data.train=files:a.en+b.fr+c.de", "not two line-aligned text files"),
