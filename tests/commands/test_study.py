@@ -113,10 +113,10 @@ def test_what_a_study_times_its_tasks_time_too(world, tmp_path) -> None:
 
 def test_a_mistake_in_a_task_names_the_job(world, tmp_path) -> None:
     settings = study_settings(world)
-    settings["study"]["finetune"]["optimizer"] = {"batch_size": 0}
+    settings["study"]["finetune"]["optimiser"] = {"batch_size": 4}
     with pytest.raises(
         InputError,
-        match="settings of job finetune-1x64-p0-words-s0: config.optimizer.batch_size=0 must be >= 1",
+        match="settings of job finetune-1x64-p0-words-s0: unknown config field optimiser",
     ):
         expand(configs.resolve(settings), tmp_path)
 
