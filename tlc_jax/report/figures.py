@@ -137,29 +137,18 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     recipes = recipes_of(study.models)
     colors, markers = style.size_colors(study.sizes), style.recipe_markers(recipes)
     for model in models:
-        color = colors[model.size]
-        axes.errorbar(
-            getattr(model, cost),
-            100 * model.score.mean,
-            yerr=100 * model.score.std if model.score.n > 1 else None,
-            fmt=markers[model.recipe],
-            color=color,
-            markerfacecolor=color if model.pretrained else "white",
-            markersize=6.5,
-            markeredgewidth=1.2,
-            elinewidth=1,
-            capsize=2.5,
-            alpha=0.92,
-            zorder=3,
-        )
+        color, score = colors[model.size], model.score
+        look = {"fmt": markers[model.recipe], "mfc": color if model.pretrained else "white"}
+        yerr = 100 * score.std if score.n > 1 else None
+        x, y = getattr(model, cost), 100 * score.mean
+        style.mark(axes, x, y, color, **look, yerr=yerr, ms=6.5, alpha=0.92)
     costs = [getattr(model, cost) for model in models]
     values = [100 * model.score.mean for model in models]
     style.log_axis(axes, "x", min(costs), max(costs))
-    frontier = pareto(costs, values)
-    x, y = [costs[index] for index in frontier], [values[index] for index in frontier]
-    ends = [*x, axes.get_xlim()[1]], [*y, y[-1]]
-    axes.step(*ends, where="post", color=style.INK, linewidth=1, linestyle=_DASHES, zorder=2)
-    axes.plot(x, y, "o", color=style.INK, markersize=13, markerfacecolor="none", zorder=4)
+    frontier = [(costs[index], values[index]) for index in pareto(costs, values)]
+    ends = [*frontier, (axes.get_xlim()[1], frontier[-1][1])]
+    axes.step(*zip(*ends, strict=True), where="post", color=style.INK, lw=1, ls=_DASHES, zorder=2)
+    axes.plot(*zip(*frontier, strict=True), "o", color=style.INK, ms=13, mfc="none", zorder=4)
     unit = "packed artifact (MB = 10⁶ bytes, log)"
     axes.set_xlabel(unit if cost == "megabytes" else "non-zero parameters (log)")
     axes.set_ylabel(study.kind.heading)
@@ -174,7 +163,7 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     entries.append(style.handle("", **heading))
     if any(not model.pretrained for model in models):
         entries.append(style.handle("from scratch", face="white"))
-    line = Line2D([], [], color=style.INK, linewidth=1, linestyle=_DASHES, label="Pareto frontier")
+    line = Line2D([], [], color=style.INK, lw=1, ls=_DASHES, label="Pareto frontier")
     legend = figure.legend(handles=[*entries, line], loc="outside right upper")
     for text in legend.get_texts():
         if text.get_text().strip() in ("size (parameters)", "recipe"):
@@ -199,16 +188,8 @@ def score_lost(study: Study, task: str) -> Figure:
             continue
         found = summarize(drops)
         offset = 0.6 * ((sizes.index(model.size) + 0.5) / len(sizes) - 0.5)
-        axes.errorbar(
-            found.mean,
-            recipes.index(model.recipe) + offset,
-            xerr=found.std if found.n > 1 else None,
-            fmt="o",
-            color=colors[model.size],
-            markersize=5.5,
-            elinewidth=1,
-            capsize=2,
-        )
+        row, xerr = recipes.index(model.recipe) + offset, found.std if found.n > 1 else None
+        style.mark(axes, found.mean, row, colors[model.size], xerr=xerr, ms=5.5)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     _name_rows(axes, [labels[recipe] for recipe in recipes])
     axes.set_xlabel(f"{study.kind.score} lost ({study.kind.points})")
@@ -236,18 +217,9 @@ def pretrained_and_scratch(study: Study, task: str) -> Figure:
         ends = [100 * model.score.mean for model in models]
         axes.plot(ends, [place, place], color=colors[size], linewidth=1.2)
         for model, face in zip(models, (colors[size], "white"), strict=True):
-            axes.errorbar(
-                100 * model.score.mean,
-                place,
-                xerr=100 * model.score.std if model.score.n > 1 else None,
-                fmt="o",
-                color=colors[size],
-                markerfacecolor=face,
-                markersize=7,
-                elinewidth=1,
-                capsize=3,
-                zorder=3,
-            )
+            xerr = 100 * model.score.std if model.score.n > 1 else None
+            x = 100 * model.score.mean
+            style.mark(axes, x, place, colors[size], mfc=face, xerr=xerr, ms=7)
     _name_rows(axes, [size_label(size) for size, *_ in twins])
     axes.set_xlabel(study.kind.heading)
     handles = [style.handle("pretrained"), style.handle("from scratch", face="white")]

@@ -82,15 +82,13 @@ def marker_outline(marker: str) -> str:
 
 def handle(label: str, marker: str = "o", color: str = INK, face: str | None = None) -> Line2D:
     """An entry of a legend: a marker, filled with its color unless `face` is given."""
-    return Line2D(
-        [],
-        [],
-        linestyle="none",
-        marker=marker,
-        color=color,
-        markerfacecolor=face or color,
-        label=label,
-    )
+    return Line2D([], [], ls="none", marker=marker, color=color, mfc=face or color, label=label)
+
+
+def mark(axes: Axes, x: float, y: float, color: str, **options: Any) -> None:
+    """Draws a point; `fmt`, `mfc`, `ms`, `xerr` and `yerr` are options of `Axes.errorbar`."""
+    look: dict[str, Any] = {"fmt": "o", "mew": 1.2, "elinewidth": 1, "capsize": 2.5, "zorder": 3}
+    axes.errorbar(x, y, color=color, **look | options)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,10 +1,11 @@
-"""The jobs of a study: what a grid expands to, what each needs, and where it stands."""
+"""The jobs of a study: the runs that a grid expands to, the jobs that each needs, and its state."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import is_locked
 from tlc_jax.data.tokenizer import file_name
 
+Settings = dict[str, Any]
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of a stage.
+    """One run of a command.
 
     Attributes:
-      number: its place in the study; stable as long as the study's config is.
-      name: also the name of its workdir under jobs/.
+      number: its place in the study; the same as long as the study's config is.
+      name: name of its workdir under jobs/.
+      stage: name of the command.
       needs: numbers of the jobs that must be done first.
-      labels: the columns that place its result in the grid.
+      labels: columns of results.jsonl that place its result in the grid.
     """
 
     number: int
@@ -49,25 +53,15 @@ class Job:
         return is_locked(self.workdir / ".lock")
 
     def ancestors(self, jobs: list[Job]) -> list[int]:
-        """Numbers of all jobs that it needs, directly or not, in the order in which they can be run."""
+        """Numbers of all jobs that it needs, directly or not, each after those that it needs."""
         found: list[int] = []
         for needed in self.needs:
             found += [n for n in [*jobs[needed].ancestors(jobs), needed] if n not in found]
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class _Origin:
-    """Where finetuning jobs start: a name for them, their settings and labels for it, and the jobs they need."""
-
-    name: str
-    settings: dict[str, Any]
-    labels: dict[str, Any]
-    needs: tuple[int, ...] = ()
-
-
 def needed_first(job: Job, jobs: list[Job]) -> list[Job]:
-    """The job after all that it needs."""
+    """All jobs that a job needs, then the job."""
     return [*(jobs[n] for n in job.ancestors(jobs)), job]
 
 
@@ -85,195 +79,176 @@ def state(job: Job, jobs: list[Job]) -> str:
 def expand(config: Config, workdir: Path) -> list[Job]:
     """All jobs of a study, each after those that it needs.
 
-    Pretraining jobs have the study's own settings, translation jobs these and study.translation. Finetuning jobs have
-    the defaults, `data.dir`, `eval.latency`, `compress`, `impl` and the model of the study, then study.finetune, then
-    what their task sets.
+    Pretraining jobs have the study's own settings; translation jobs have these and
+    study.translation. Finetuning jobs have the defaults, then `data.dir`, `data.length`,
+    `eval.latency`, `compress`, `impl` and the model of the study, then study.finetune, then the
+    settings of their task.
 
     Raises:
       InputError: the grid is empty, or the settings of a task are wrong.
     """
+    study = config.study
+    if not (study.sizes or study.encoders or study.translators):
+        raise InputError(
+            "study.sizes, study.encoders and study.translators are empty: name something to run"
+        )
+    if config.init.source:
+        raise InputError("init.from is for single runs: name the models in study.encoders")
+    for field in ("pretrain_seeds", "recipes", *(("seeds",) if study.tasks else ())):
+        if not getattr(study, field):
+            raise InputError(f"study.{field} is empty: name at least one")
+    if study.sizes:
+        require_budget(config)
     return _Grid(config, workdir).expand()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """A starting point of finetuning jobs.
+
+    Attributes:
+      name: its part of their names.
+      settings, labels: settings and labels that they get from it.
+      needs: numbers of the jobs that must be done first.
+    """
+
+    name: str
+    settings: Settings
+    labels: dict[str, Any]
+    needs: tuple[int, ...] = ()
 
 
 class _Grid:
     def __init__(self, config: Config, workdir: Path):
-        if not (config.study.sizes or config.study.encoders or config.study.translators):
-            raise InputError(
-                "study.sizes, study.encoders and study.translators are empty: there is nothing to run"
-            )
-        if config.init.source:
-            raise InputError(
-                "init.from is for single runs: name what a study starts from in study.encoders"
-            )
-        for field in ("pretrain_seeds", "recipes"):
-            if not getattr(config.study, field):
-                raise InputError(f"study.{field} is empty: there is nothing to run")
-        if config.study.tasks and not config.study.seeds:
-            raise InputError("study.seeds is empty: there is nothing to finetune with")
-        if config.study.sizes:
-            require_budget(config)
         self.config, self.study, self.workdir = config, config.study, workdir
         self.jobs: list[Job] = []
         self.base = to_dict(config)
         self.base["study"] = to_dict(Study())
         self.base["data"]["cache"] = config.data.cache or str(workdir / "data")
-        self.recipes, self.translator_recipes = (
-            [format_recipe(parse_recipe(text)) for text in recipes]
-            for recipes in (self.study.recipes, self.study.translator_recipes or self.study.recipes)
-        )
-        self.analyses = [format_recipe(parse_one_shot(text)) for text in self.study.analyses]
 
     def expand(self) -> list[Job]:
-        pretrained = {
-            (size, seed): self._pretrain(size, seed)
-            for size in self.study.sizes
-            for seed in self.study.pretrain_seeds
-        }
-        origins = [
-            *(
-                self._origin(f"{size}-p{seed}", number)
-                for (size, seed), number in pretrained.items()
-            ),
-            *(
-                _Origin(
-                    f"encoder{index}",
-                    {"init": {"from": source}},
-                    {"pretrain_seed": 0, "init": "pretrained"},
-                )
-                for index, source in enumerate(self.study.encoders)
-            ),
+        # The order gives jobs their numbers, which array jobs of a scheduler name: a study that
+        # was started by an older version must keep it.
+        study = self.study
+        grid = list(product(study.sizes, study.pretrain_seeds))
+        pretrained = {point: self._train("pretrain", *point) for point in grid}
+        starts = [
+            self._pretrained(f"{size}-p{seed}", pretrained[size, seed]) for size, seed in grid
         ]
-        scratch = [
-            self._scratch(size, pretrained[size, self.study.pretrain_seeds[0]])
-            for size in self.study.scratch
-        ]
+        labels = {"pretrain_seed": 0, "init": "pretrained"}
+        for index, source in enumerate(study.encoders):
+            starts.append(_Start(f"encoder{index}", {"init": {"from": source}}, labels))
+        first_seed = study.pretrain_seeds[0]
+        scratch = [self._scratch(size, pretrained[size, first_seed]) for size in study.scratch]
         finetuned, twins = (
-            [
-                self._finetune(origin, task, seed)
-                for origin in some
-                for task in self.study.tasks
-                for seed in self.study.seeds
-            ]
-            for some in (origins, scratch)
+            [self._finetune(*point) for point in product(some, study.tasks, study.seeds)]
+            for some in (starts, scratch)
         )
-        for recipe in self.recipes:
-            for number in finetuned:
-                self._compress(number, recipe)
+        recipes, translator_recipes = (
+            [format_recipe(parse_recipe(text)) for text in texts]
+            for texts in (study.recipes, study.translator_recipes or study.recipes)
+        )
+        for recipe, number in product(recipes, finetuned):
+            self._compress(number, recipe)
         for number in twins:
             self._compress(number, "dense")
         translators = [
-            self._translate(size, seed)
-            for size in self.study.translators
-            for seed in self.study.pretrain_seeds
+            self._train("translate", *point)
+            for point in product(study.translators, study.pretrain_seeds)
         ]
-        for recipe in self.translator_recipes:
-            for number in translators:
-                self._compress(number, recipe)
-        for recipe in self.analyses:
-            for number in pretrained.values():
-                self._analyze(number, recipe)
+        for recipe, number in product(translator_recipes, translators):
+            self._compress(number, recipe)
+        analyses = [format_recipe(parse_one_shot(text)) for text in study.analyses]
+        for recipe, number in product(analyses, pretrained.values()):
+            self._analyze(number, recipe)
         return self.jobs
 
     def _add(
-        self, name: str, stage: str, settings: dict[str, Any], needs: tuple[int, ...], **labels: Any
+        self, name: str, stage: str, settings: Settings, needs: tuple[int, ...], **labels: Any
     ) -> int:
         number = len(self.jobs)
         try:
             config = resolve(settings)
         except InputError as error:
             raise InputError(f"settings of job {name}: {error}") from error
-        self.jobs.append(
-            Job(number, name, stage, config, self.workdir / "jobs" / name, needs, labels)
-        )
+        if stage in ("translate", "finetune"):
+            require_budget(config)
+        job = Job(number, name, stage, config, self.workdir / "jobs" / name, needs, labels)
+        self.jobs.append(job)
         return number
 
-    def _pretrain(self, size: str, seed: int) -> int:
-        layers, hidden = parse_size(size)
-        settings = merge(self.base, {"seed": seed, "model": {"layers": layers, "hidden": hidden}})
-        return self._add(f"pretrain-{size}-p{seed}", "pretrain", settings, (), pretrain_seed=seed)
-
-    def _translate(self, size: str, seed: int) -> int:
+    def _train(self, stage: str, size: str, seed: int) -> int:
+        """A pretraining or a translation job."""
         layers, hidden = parse_size(size)
         chosen = {"seed": seed, "model": {"layers": layers, "hidden": hidden}}
-        labels = {"task": "translation", "seed": seed, "pretrain_seed": seed, "init": "pretrained"}
-        settings = merge(self.base, self.study.translation, chosen)
-        number = self._add(f"translate-{size}-p{seed}", "translate", settings, (), **labels)
-        require_budget(self.jobs[number].config)
-        return number
+        labels: dict[str, Any] = {"pretrain_seed": seed}
+        settings = merge(self.base, chosen)
+        if stage == "translate":
+            labels |= {"task": "translation", "seed": seed, "init": "pretrained"}
+            settings = merge(self.base, self.study.translation, chosen)
+        return self._add(f"{stage}-{size}-p{seed}", stage, settings, (), **labels)
 
-    def _origin(self, name: str, pretrained: int) -> _Origin:
-        """Finetuning of what a pretraining job leaves."""
-        source = self.jobs[pretrained]
-        settings = {"model": to_dict(source.config.model), "init": {"from": str(source.workdir)}}
-        labels = {"pretrain_seed": source.labels["pretrain_seed"], "init": "pretrained"}
-        return _Origin(name, settings, labels, (pretrained,))
+    def _pretrained(self, name: str, number: int) -> _Start:
+        """Finetuning of the encoder of a pretraining job."""
+        job = self.jobs[number]
+        settings = {"model": to_dict(job.config.model), "init": {"from": str(job.workdir)}}
+        return _Start(name, settings, job.labels | {"init": "pretrained"}, (number,))
 
-    def _scratch(self, size: str, pretrained: int) -> _Origin:
-        """Finetuning of random weights of the size, with the tokenizer of a pretraining job."""
-        source = self.jobs[pretrained]
-        kept = source.workdir / file_name(source.config.tokenizer.path)
-        settings = {"model": to_dict(source.config.model), "tokenizer": {"path": str(kept)}}
-        labels = {"pretrain_seed": source.labels["pretrain_seed"], "init": "scratch"}
-        return _Origin(f"{size}-scratch", settings, labels, (pretrained,))
+    def _scratch(self, size: str, number: int) -> _Start:
+        """Finetuning of random weights, with the tokenizer of a pretraining job."""
+        job = self.jobs[number]
+        tokenizer = str(job.workdir / file_name(job.config.tokenizer.path))
+        settings = {"model": to_dict(job.config.model), "tokenizer": {"path": tokenizer}}
+        return _Start(f"{size}-scratch", settings, job.labels | {"init": "scratch"}, (number,))
 
-    def _finetune(self, origin: _Origin, task: str, seed: int) -> int:
+    def _finetune(self, start: _Start, task: str, seed: int) -> int:
+        data = self.config.data
         settings = merge(
             to_dict(Config()),
             {"impl": self.base["impl"], "compress": self.base["compress"]},
-            {"data": {"dir": self.config.data.dir, "length": self.config.data.length}},
+            {"data": {"dir": data.dir, "length": data.length}},
             {"eval": {"latency": self.config.eval.latency}},
-            {"model": origin.settings.get("model", {})},
+            {"model": start.settings.get("model", {})},
             self.study.finetune,
             self.study.tasks[task],
             {"seed": seed},
-            {name: value for name, value in origin.settings.items() if name != "model"},
+            # A task may change the model's dropout, but not the weights that it starts from.
+            {name: value for name, value in start.settings.items() if name != "model"},
         )
-        labels = {"task": task, "seed": seed, **origin.labels}
-        number = self._add(
-            f"finetune-{origin.name}-{task}-s{seed}", "finetune", settings, origin.needs, **labels
-        )
-        require_budget(self.jobs[number].config)
-        return number
+        labels = {"task": task, "seed": seed, **start.labels}
+        name = f"finetune-{start.name}-{task}-s{seed}"
+        return self._add(name, "finetune", settings, start.needs, **labels)
 
-    def _compress(self, finetuned: int, recipe: str) -> None:
-        source = self.jobs[finetuned]
-        # What finetunes as a part of compressing starts where finetuning started.
+    def _compress(self, trained: int, recipe: str) -> None:
+        source = self.jobs[trained]
+        # A job that finetunes as a part of compressing starts where finetuning started.
         when = source.config.compress.when if source.labels["init"] == "pretrained" else "after"
         finetunes = parse_recipe(recipe).finetunes
-        before = source.stage == "finetune" and (finetunes or when == "before")
-        start, needs = (
-            (source.config.init.source, source.needs)
-            if before
-            else (str(source.workdir), (finetuned,))
-        )
-        settings = merge(
-            to_dict(source.config),
-            {
-                "init": {"from": start},
-                "tokenizer": {"path": ""},
-                "recipe": recipe,
-                "compress": {
-                    "cache": str(self.workdir / "rounds"),
-                    "when": "after" if finetunes else when,
-                },
-            },
-        )
+        again = source.stage == "finetune" and (finetunes or when == "before")
+        start = source.config.init.source if again else str(source.workdir)
+        needs = source.needs if again else (trained,)
+        rounds = str(self.workdir / "rounds")
+        changes = {"compress": {"cache": rounds, "when": "after" if finetunes else when}}
         kind = "-translator" if source.stage == "translate" else ""
-        name = f"{re.sub('^(finetune|translate)', f'compress{kind}', source.name)}-{_file_name(recipe)}"
-        self._add(name, "compress", settings, needs, **source.labels)
+        name = re.sub("^(finetune|translate)", f"compress{kind}", source.name)
+        settings = merge(_starting_from(source, start, recipe), changes)
+        self._add(f"{name}-{_file_name(recipe)}", "compress", settings, needs, **source.labels)
 
     def _analyze(self, pretrained: int, recipe: str) -> None:
         source = self.jobs[pretrained]
-        settings = merge(
-            to_dict(source.config),
-            {"init": {"from": str(source.workdir)}, "tokenizer": {"path": ""}, "recipe": recipe},
-        )
         name = f"{source.name.replace('pretrain', 'analyze', 1)}-{_file_name(recipe)}"
         # An analysis that finished under the name of older versions is not run again.
         old = name.replace("analyze", "analyse", 1)
         if (self.workdir / "jobs" / old / "result.json").exists():
             name = old
+        settings = _starting_from(source, str(source.workdir), recipe)
         self._add(name, "analyze", settings, (pretrained,), **source.labels)
+
+
+def _starting_from(source: Job, start: str, recipe: str) -> Settings:
+    # The tokenizer comes with the model, whatever path it was first read from.
+    changes = {"init": {"from": start}, "tokenizer": {"path": ""}, "recipe": recipe}
+    return merge(to_dict(source.config), changes)
 
 
 def _file_name(recipe: str) -> str:

@@ -18,16 +18,14 @@ from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 from tlc_jax.statistics.records import Analysis, Row, Study, kind_of, models_of, sizes_of
 from tlc_jax.study.jobs import Job, state
 
-_MEASURED = (
-    "layers hidden params params_nonembedding recipe sparsity sparsity_all bits nonzero "
-    "bytes_ideal bytes_paper bytes_artifact bytes_checkpoint accuracy accuracy_by_split "
-    "valid_loss when"
-).split()
-_TRANSLATOR_SCORES = (
-    "bleu bleu_signature chrf chrf_signature bleu_tokenized approx_bleu token_accuracy sentences "
-    "cut"
-).split()
-_REQUIRED = "layers hidden params task recipe bytes_artifact nonzero job".split()
+_MEASURED = """
+    layers hidden params params_nonembedding recipe sparsity sparsity_all bits nonzero bytes_ideal
+    bytes_paper bytes_artifact bytes_checkpoint accuracy accuracy_by_split valid_loss when
+"""
+_TRANSLATOR_SCORES = """
+    bleu bleu_signature chrf chrf_signature bleu_tokenized approx_bleu token_accuracy sentences cut
+"""
+_REQUIRED = ("layers", "hidden", "params", "task", "recipe", "bytes_artifact", "nonzero", "job")
 
 
 def write(jobs: list[Job], workdir: Path, provenance: Mapping[str, Any]) -> None:
@@ -63,9 +61,9 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     # None for an encoder that was trained elsewhere, in a way unknown here.
     trained = next((one for one in ancestors if one.stage in ("pretrain", "translate")), None)
     translator = trained is not None and trained.stage == "translate"
-    names = _MEASURED + (_TRANSLATOR_SCORES if translator else [])
+    names = _MEASURED + (_TRANSLATOR_SCORES if translator else "")
     row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
-    row |= {name: result.get(name) for name in names}
+    row |= {name: result.get(name) for name in names.split()}
     row |= {name: value for name, value in result.items() if name.startswith("latency_ms_")}
     if timed := result.get("latency"):
         row |= {f"latency_{name}": timed[name] for name in ("length", "computes", "device")}
