@@ -1,4 +1,4 @@
-"""The Python door: load, predict, evaluate and compress models, read studies, and train, from Python.
+"""The Python interface: load, predict, evaluate and compress models, read studies, and train.
 
     import tlc_jax
 
@@ -39,7 +39,7 @@ from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.runs.workdir import config_of_run, read_config
 from tlc_jax.study import rows
-from tlc_jax.tasks.base import task_of
+from tlc_jax.tasks.base import open_saved, task_of
 from tlc_jax.training.checkpoint import save_params
 
 
@@ -141,7 +141,7 @@ class Model:
             config = resolve(merge(to_dict(config), {"data": {"valid": source}}))
         with tempfile.TemporaryDirectory() as folder:
             placement = session.open_devices(config)
-            run = task_of(self.kind).of_saved(config, self.start, Path(folder), placement)
+            run = open_saved(config, self.start, Path(folder), placement)
             return run.evaluate(self.start.params, True)
 
     def compress(self, recipe: str, save_to: str | Path | None = None) -> Model:
@@ -224,7 +224,7 @@ class Study:
         return pd.read_json(path, lines=True)
 
     def curves(self) -> pd.DataFrame:
-        """Learning curves, a row for each evaluation: job, layers, hidden, seed, step, seconds, loss."""
+        """Learning curves: job, layers, hidden, seed, step, seconds and loss of each evaluation."""
         evaluations = [
             {
                 "job": curve.job,

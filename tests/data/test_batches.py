@@ -90,7 +90,7 @@ def test_seeds_order_rows_differently() -> None:
 
 def test_labelled_batches_are_as_wide_as_they_must_be() -> None:
     batches = LabelledBatches(labelled([5, 16, 17, 40], [0, 1, 0, 1]), batch_size=1, seed=0)
-    assert batches.examples_per_epoch == 4 and batches.widths == (16, 32, 40)
+    assert batches.rows_per_epoch == 4 and batches.widths == (16, 32, 40)
     widths = {}
     for step in range(4):
         tokens, labels = batches(step)["tokens"], batches(step)["labels"]
@@ -104,7 +104,7 @@ def test_labelled_batches_are_as_wide_as_they_must_be() -> None:
 
 def test_unlabelled_examples_are_never_trained_on() -> None:
     batches = LabelledBatches(labelled([3, 4, 5, 6], [0, -1, 1, -1]), batch_size=2, seed=0)
-    assert batches.examples_per_epoch == 2
+    assert batches.rows_per_epoch == 2
     seen = {int(row[0]) for step in range(5) for row in batches(step)["tokens"]}
     assert seen == {100, 102}
 

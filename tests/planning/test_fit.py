@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tlc_jax.core.errors import InputError
 from tlc_jax.planning import fit as fitting
-from tlc_jax.planning.compile import Footprint, _bytes_asked_for, divisors
+from tlc_jax.planning.compile import Footprint, _bytes_asked_for
 from tlc_jax.planning.fit import MemoryLimit, largest, memory_at_hand
+from tlc_jax.tasks.base import divisors
 
 SIZES = [8 * 2**i for i in range(11)]  # 8 to 8192
 

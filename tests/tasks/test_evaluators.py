@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from tlc_jax.config import Impl, Model, Objective
+from tlc_jax.config import Config, Eval, Impl, Model, Objective
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.packing import Packed
-from tlc_jax.models.network import classifier, masked_language_model
+from tlc_jax.models.network import Network, classifier, masked_language_model
 from tlc_jax.tasks.classification import ClassificationEvaluator, summarize
 from tlc_jax.tasks.masked_lm import PerplexityEvaluator, masked_language, unigram_loss
 
@@ -37,14 +37,17 @@ def labelled(name: str = "dev", count: int = 21) -> Labelled:
     )
 
 
+def evaluator(network: Network, batch_size: int, placement) -> ClassificationEvaluator:
+    return ClassificationEvaluator(Config(eval=Eval(batch_size=batch_size)), network, placement)
+
+
 def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(
     placement, tmp_path
 ) -> None:
     network = classifier(MODEL, V, 3, Impl())
     params = network.init(jax.random.key(0))
     split = labelled()
-    evaluators = (ClassificationEvaluator(network, [split], size, placement) for size in (8, 32))
-    small, large = (evaluator.predict(params, split) for evaluator in evaluators)
+    small, large = (evaluator(network, size, placement)(params, split) for size in (8, 32))
     np.testing.assert_allclose(small.probabilities, large.probabilities, atol=1e-5)
     np.testing.assert_array_equal(small.ids, split.ids)
     for row in (0, 7, 20):
@@ -62,10 +65,9 @@ def test_the_first_labelled_split_decides(placement) -> None:
     network = classifier(MODEL, V, 3, Impl())
     unlabelled = labelled("hidden")
     unlabelled.labels[:] = -1
-    evaluator = ClassificationEvaluator(
-        network, [unlabelled, labelled("x"), labelled("y", 10)], 16, placement
-    )
-    numbers = evaluator(network.init(jax.random.key(0)))
+    predict, params = evaluator(network, 16, placement), network.init(jax.random.key(0))
+    splits = [unlabelled, labelled("x"), labelled("y", 10)]
+    numbers = summarize({split.name: predict(params, split) for split in splits})
     assert list(numbers["accuracy_by_split"]) == ["x", "y"]
     assert numbers["accuracy"] == numbers["accuracy_by_split"]["x"]
     assert summarize({}) == {"accuracy": None, "valid_loss": None, "accuracy_by_split": {}}

@@ -23,7 +23,6 @@ from tlc_jax.models.network import Network, register_module
 from tlc_jax.runs import session
 from tlc_jax.tasks import base
 from tlc_jax.tasks.classification import ClassifierRun, LabelledData
-from tlc_jax.training.loop import train
 from tlc_jax.training.loss import Batch, Objective, Sums
 
 # --- the task: what would be tlc_jax/tasks/rating.py -------------------------------------------
@@ -99,13 +98,12 @@ def test_a_fourth_task_trains_and_is_evaluated_by_the_command(registered, config
     labels = train_data[0].label_names
     network = Network("rating", config.model, tokenizer.vocab_size, len(labels), config.impl)
     run = RatingRun(config, network, tokenizer, LabelledData(train_data, valid_data), placement)
-    run.meta["kind"] = "rating"
     fresh = network.init(jax.random.key(0))
     before = run.evaluate(fresh, True)["negative_squared_error"]
 
     def work() -> dict:
         session.keep_tokenizer(tokenizer, tmp_path / "run")
-        return train(run.task(lambda: fresh), config, tmp_path / "run", placement).numbers
+        return run.train(tmp_path / "run", None).numbers
 
     after = session.run_once(tmp_path / "run", config, work)["negative_squared_error"]
     assert before < -1.0 and after > -0.5

@@ -32,14 +32,13 @@ from tlc_jax.core import distributed
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.progress import Bar
-from tlc_jax.data.sources import check_sources
 from tlc_jax.models.network import Params
 from tlc_jax.report import compression_figures as figures
 from tlc_jax.report import style
 from tlc_jax.report.labels import recipe_labels
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import task_of
+from tlc_jax.tasks.base import open_saved
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params
 
 Rows = list[dict[str, Any]]
@@ -51,9 +50,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if not config.init.source:
         raise InputError("nothing to analyze: name a run or a checkpoint with --init=DIR")
     parse_one_shot(config.recipe)
-    saved_model.find(config.init.source)
-    if config.data.valid:
-        check_sources(config.data.valid, "data.valid", config.data)
+    saved_model.check_inputs(config)
     return session.run_once(workdir, config, lambda: _analyze(config, workdir))
 
 
@@ -130,8 +127,7 @@ class _Analysis:
             result["error"] = self._error()
         if {"sensitivity", "convergence"} & set(parts):
             self.placement = session.open_devices(self.config)
-            task = task_of(self.start.kind)
-            self.task = task.of_saved(self.config, self.start, self.workdir, self.placement)
+            self.task = open_saved(self.config, self.start, self.workdir, self.placement)
             dense = self._evaluate(self.params)
             if dense[self.metric.name] is None:
                 raise InputError(f"data.valid has no labels: {self.metric.name} cannot be measured")

@@ -35,11 +35,12 @@ from tlc_jax.core.files import write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
+from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.planning import fit
 from tlc_jax.runs import session
-from tlc_jax.tasks.masked_lm import MaskedLanguageRun, cost_per_step
+from tlc_jax.tasks.masked_lm import MaskedLanguageRun
 from tlc_jax.training.loop import Task, train
 from tlc_jax.training.step import init_state, step_key
 
@@ -81,11 +82,10 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         result["compression"] = bench_compressing.measure(config)
         lines = bench_compressing.describe(result["compression"])
     else:
-        config = fit.of_pretraining(config, config.tokenizer.vocab_size, placement, workdir)
-        result |= {
-            "microbatch": config.microbatch,
-            **_pretraining(config, placement, with_peers),
-        }
+        packed = _random_rows(config)
+        config = fit.of_run(_masked_language_run(config, placement, packed), workdir)
+        result |= {"microbatch": config.microbatch}
+        result |= _pretraining(config, placement, packed, with_peers)
         lines = _describe(result)
     write_json(workdir / "result.json", result)
     print(
@@ -96,12 +96,15 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     return result
 
 
-def _pretraining(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:
-    vocab_size = config.tokenizer.vocab_size
-    rows = np.random.default_rng(0).integers(
-        FIRST_ORDINARY, vocab_size, (_ROWS, config.data.length)
-    )
-    packed = Packed(rows.astype(np.uint16 if vocab_size <= 65536 else np.uint32), "random")
+def _random_rows(config: Config) -> Packed:
+    vocab_size, shape = config.tokenizer.vocab_size, (_ROWS, config.data.length)
+    rows = np.random.default_rng(0).integers(FIRST_ORDINARY, vocab_size, shape)
+    return Packed(rows.astype(dtype_for(vocab_size)), "random")
+
+
+def _pretraining(
+    config: Config, placement: Placement, packed: Packed, with_peers: bool
+) -> dict[str, Any]:
     return {
         "compile": _compilation(config, placement, packed),
         "training": _training(config, placement, packed),
@@ -128,18 +131,24 @@ def _step(config: Config, placement: Placement, packed: Packed) -> Variant:
     return one
 
 
-def _task(config: Config, placement: Placement, packed: Packed) -> Task:
-    """Masked-language training on random rows; evaluations measure nothing."""
+def _masked_language_run(config: Config, placement: Placement, packed: Packed) -> MaskedLanguageRun:
+    """Masked-language training on random rows."""
     network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
-    run = MaskedLanguageRun(config, network, [packed], {}, placement, {})
-    task = run.task(lambda: network.init(jax.random.key(config.seed)))
+    return MaskedLanguageRun(config, network, [packed], {}, placement, {})
+
+
+def _task(config: Config, placement: Placement, packed: Packed) -> Task:
+    """The training run; evaluations measure nothing."""
+    run = _masked_language_run(config, placement, packed)
+    task = run.task(lambda: run.network.init(jax.random.key(config.seed)))
     return dataclasses.replace(task, evaluate=lambda params, final: {})
 
 
 def _training(config: Config, placement: Placement, packed: Packed) -> dict[str, Any]:
     step = _step(config, placement, packed)
     seconds = alternate({"tlc": step}, config.bench.rounds, config.bench.steps)["tlc"]
-    cost = cost_per_step(config, config.tokenizer.vocab_size, _ROWS)
+    task = _task(config, placement, packed)
+    cost = task.cost(task.batch(0))
     median = statistics.median(seconds)
     peak = session.peak(config)
     return {

@@ -43,7 +43,7 @@ from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks import latency
-from tlc_jax.tasks.base import TaskRun, task_of
+from tlc_jax.tasks.base import TaskRun, open_saved
 from tlc_jax.tasks.masked_lm import require_head
 
 
@@ -184,7 +184,7 @@ def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Reci
     def task_of_model(start: SavedModel) -> TaskRun:
         adopted = session.adopt_model(config, start.model, start.path)
         placement = session.open_devices(adopted, trains)
-        task = task_of(start.kind).of_saved(adopted, start, workdir, placement, train=iterative)
+        task = open_saved(adopted, start, workdir, placement, train=iterative)
         if iterative:
             task.config = fit.of_run(task, workdir)
         return task

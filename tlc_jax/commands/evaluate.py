@@ -1,7 +1,7 @@
 """Measure a saved model: perplexity, accuracy or BLEU on data.valid, and its size.
 
---init names a workdir, a checkpoint or an artifact; without --config the settings of the run it belongs to are used.
-Predictions for every instance go to predictions/.
+--init names a workdir, a checkpoint or an artifact; without --config the settings of the run it
+belongs to are used. Predictions for every instance go to predictions/.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.compression.size import directory_bytes, measure
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.sources import check_sources
 from tlc_jax.runs import saved_model, session
-from tlc_jax.tasks import latency as latencies
-from tlc_jax.tasks.base import task_of
+from tlc_jax.tasks import latency
+from tlc_jax.tasks.base import open_saved
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,18 +28,15 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         raise InputError(
             "nothing to evaluate: name a run, a checkpoint or an artifact with --init=DIR"
         )
-    saved_model.find(config.init.source)
-    if config.data.valid:
-        check_sources(config.data.valid, "data.valid", config.data)
+    saved_model.check_inputs(config)
     result = session.run_once(workdir, config, lambda: _evaluate(config, workdir))
     print(json.dumps(result, indent=2))
     return result
 
 
 def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
-    start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
-    config = session.adopt_model(config, start.model, start.path)
-    run = task_of(start.kind).of_saved(config, start, workdir, session.open_devices(config))
+    start, config = saved_model.load_start(config)
+    run = open_saved(config, start, workdir, session.open_devices(config))
     numbers = run.evaluate(start.params, True)
     run.save_predictions(workdir)
     return {
@@ -51,13 +47,13 @@ def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
         **session.size_numbers(start.network(config.impl)),
         **_size(start.path),
         **numbers,
-        **latencies.of_model(config, start),
+        **latency.of_model(config, start),
         **session.provenance(),
     }
 
 
 def _size(path: Path) -> dict[str, Any]:
-    """Bytes of what was read: every definition for an artifact, the parameters' folder for a checkpoint of ours."""
+    """Bytes of an artifact by every definition, or of the parameters' folder of a checkpoint."""
     if path.is_dir():
         ours = path / "params"
         return {"bytes_checkpoint": directory_bytes(ours)} if ours.is_dir() else {}

@@ -1,5 +1,6 @@
-"""Finetune a classifier on labelled texts or pairs: from a pretrained encoder, a public one (hf:FOLDER) or scratch.
+"""Finetune a classifier on labelled texts or pairs.
 
+Starts from a pretrained encoder, a public one (hf:FOLDER), or from scratch.
 With init.from the run takes parameters and architecture of the earlier run, never its optimizer
 state; the log says which parameters it took. A pruned encoder keeps its zeros: the mask is the last
 transform of the optimizer. A quantized one is quantized again at the end, by the same recipe. With
@@ -15,69 +16,55 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from tlc_jax.compression.apply import write_compressed
 from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config
 from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
-from tlc_jax.data.sources import check_sources, examples, parse_sources
+from tlc_jax.data.sources import examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params, classifier
 from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks import latency as latencies
+from tlc_jax.tasks import latency
 from tlc_jax.tasks.classification import ClassifierRun, load_data
-from tlc_jax.training.loop import train
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Finetunes in `workdir`; returns what result.json says."""
     del options
-    check_sources(config.data.train, "data.train", config.data)
-    if config.data.valid:
-        check_sources(config.data.valid, "data.valid", config.data)
-    if config.init.source:
-        saved_model.find(config.init.source)
-    if not config.seeds:
-        return session.run_once(
-            workdir, config, lambda: finetune(config, workdir) | latencies.of_run(config, workdir)
-        )
+    saved_model.check_inputs(config, train=True)
+    if config.seeds:
+        return session.run_once(workdir, config, lambda: _sweep(config, workdir))
 
-    def sweep() -> dict[str, Any]:
-        results = {}
-        for seed in config.seeds:
-            one = dataclasses.replace(config, seed=seed, seeds=())
-            results[seed] = run(one, workdir / f"seed-{seed}", {})
-        return _summary(results)
+    def work() -> dict[str, Any]:
+        return finetune(config, workdir) | latency.of_run(config, workdir)
 
-    return session.run_once(workdir, config, sweep)
+    return session.run_once(workdir, config, work)
 
 
-def _summary(results: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation of the accuracies over seeds."""
+def _sweep(config: Config, workdir: Path) -> dict[str, Any]:
+    """A run for each seed, and mean and sample standard deviation of the accuracies over seeds."""
+    results = {}
+    for seed in config.seeds:
+        one = dataclasses.replace(config, seed=seed, seeds=())
+        results[f"seed-{seed}"] = run(one, workdir / f"seed-{seed}", {})
 
     def spread(values: list[float]) -> dict[str, Any]:
-        return {
-            "mean": statistics.fmean(values),
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-            "values": values,
-        }
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return {"mean": statistics.fmean(values), "std": deviation, "values": values}
 
-    splits = next(iter(results.values()))["accuracy_by_split"]
+    over_seeds = spread([result["accuracy"] for result in results.values()])
+    splits = [result["accuracy_by_split"] for result in results.values()]
     return {
         "stage": "finetune",
-        "seeds": list(results),
-        "accuracy": statistics.fmean(r["accuracy"] for r in results.values()),
-        "accuracy_over_seeds": spread([r["accuracy"] for r in results.values()]),
-        "accuracy_by_split": {
-            name: spread([r["accuracy_by_split"][name] for r in results.values()])
-            for name in splits
-        },
-        "runs": {str(seed): f"seed-{seed}" for seed in results},
+        "seeds": list(config.seeds),
+        "accuracy": over_seeds["mean"],
+        "accuracy_over_seeds": over_seeds,
+        "accuracy_by_split": {name: spread([one[name] for one in splits]) for name in splits[0]},
+        "runs": {str(seed): f"seed-{seed}" for seed in config.seeds},
     }
 
 
@@ -111,12 +98,10 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
         meta = {**run.meta, "recipe": result["recipe"]}
         # Training moved the weights off their grid, so they are rounded again. Rounding that was
         # aware of training before is plain rounding now.
-        again = Recipe(
-            tuple(dataclasses.replace(operation, aware=False) for operation in recipe.quantizes)
-        )
-        result |= write_compressed(
-            trained.params, again, trained.masks, meta, run.tokenizer, workdir, run.evaluate
-        )
+        plain = [dataclasses.replace(operation, aware=False) for operation in recipe.quantizes]
+        params, masks, again = trained.params, trained.masks, Recipe(tuple(plain))
+        packed = write_compressed(params, again, masks, meta, run.tokenizer, workdir, run.evaluate)
+        result |= packed
     run.save_predictions(workdir)
     return result
 
@@ -143,29 +128,16 @@ def train_classifier(
     if start is None:
         session.check_special_ids(config.model, tokenizer)
     session.keep_tokenizer(tokenizer, workdir)
-    data = load_data(
-        config, tokenizer, start.labels if start and start.kind == "classifier" else None
-    )
+    labels = start.labels if start and start.kind == "classifier" else None
+    data = load_data(config, tokenizer, labels)
     placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
-    config = fit.of_finetuning(config, network, placement, workdir)
     run = ClassifierRun(config, network, tokenizer, data, placement)
-    session.write_parameter_table(config, network.abstract(), placement, workdir)
-
-    init = network.init(jax.random.key(config.seed))
-    masks: dict[str, Any] = {}
-    if start is not None:
-        masks = restrict_masks(start.masks, init)
-        init = saved_model.initialized_from(init, start)
-    outcome = train(
-        run.task(lambda: init, DuringTraining(masks, gradual, aware)), config, workdir, placement
-    )
+    run.config = fit.of_run(run, workdir)
+    masks = restrict_masks(start.masks, network.abstract()) if start else {}
+    outcome = run.train(workdir, start, DuringTraining(masks, gradual, aware))
     numbers = {
         "stage": "finetune",
-        **session.size_numbers(network),
-        "seed": config.seed,
-        "microbatch": config.microbatch,
-        "init": str(start.path) if start else "scratch",
         "labels": list(data.labels),
         "recipe": start.recipe if start else "dense",
         "truncated": {part.name: part.truncated for part in [*data.train, *data.valid]},

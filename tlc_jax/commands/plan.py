@@ -25,11 +25,11 @@ from tlc_jax.config.durations import UNITS
 from tlc_jax.core import distributed
 from tlc_jax.core.files import write_json
 from tlc_jax.core.mesh import Placement
-from tlc_jax.data.length_buckets import rows_of
 from tlc_jax.data.packing import rows_prepared
 from tlc_jax.models import flops
-from tlc_jax.planning import compile, plan_text
-from tlc_jax.planning.compile import Compiler, Footprint, Workload, versions
+from tlc_jax.models.network import Network
+from tlc_jax.planning import plan_text
+from tlc_jax.planning.compile import Compiler, Footprint, Program, program_of, versions
 from tlc_jax.planning.fit import (
     COMPILATIONS,
     Fit,
@@ -42,6 +42,8 @@ from tlc_jax.planning.fit import (
 from tlc_jax.planning.step_time import StepTime, estimate, measure
 from tlc_jax.planning.tpu import CHIPS, Chip, devices_of, parse_topology, prepare_for, program_cost
 from tlc_jax.runs import session
+from tlc_jax.runs.workdir import data_cache
+from tlc_jax.tasks.base import Workload, task_of
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,16 +66,16 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _sizes(config: Config) -> list[tuple[str, Config]]:
-    """("encoder" or "translator", its config) of each model to plan for."""
+    """The kind of each model to plan for, and its config."""
     base, study = to_dict(config), config.study
 
     def sized(size: str, *partials: Mapping[str, Any]) -> Config:
         layers, hidden = parse_size(size)
         return resolve(merge(base, *partials, {"model": {"layers": layers, "hidden": hidden}}))
 
-    encoders = [("encoder", sized(size)) for size in study.sizes]
+    encoders = [("mlm", sized(size)) for size in study.sizes]
     translators = [("translator", sized(size, study.translation)) for size in study.translators]
-    return [*encoders, *translators] or [("encoder", config)]
+    return [*encoders, *translators] or [("mlm", config)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,27 +146,32 @@ def _programs_kept(target: _Target, workdir: Path) -> Iterator[None]:
 
 def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str, Any]:
     """The plan of one size."""
-    work, rows_per_epoch = _work(kind, config, target.place, workdir)
+    network = Network(kind, config.model, config.tokenizer.vocab_size, 0, config.impl)
+    work = task_of(kind).workload(config, network, target.place.batch_shards)
     limit = dataclasses.replace(target.limit, state_copies=state_copies(config))
     compiler = Compiler(
         target.place, workdir / COMPILATIONS, _tpu_facts if target.chip else lambda text: {}
     )
+    batch_size = config.optimizer.batch_size
+
+    def program(size: int) -> Program:
+        return program_of(config, network, work, size)
 
     def footprint(size: int) -> Footprint:
         session.say(
-            f"{config.model.layers}x{config.model.hidden}: microbatch {size} of {work.batch_size} {work.unit}"
+            f"{config.model.layers}x{config.model.hidden}: microbatch {size} of {batch_size} {work.unit}"
         )
-        return compiler.footprint(work.program(size))
+        return compiler.footprint(program(size))
 
     fit = largest(work.microbatches, footprint, limit)
     if distributed.several() and (chosen := agreed(fit)):
-        fit = Fit(chosen, {chosen: compiler.footprint(work.program(chosen)), **fit.footprints})
+        fit = Fit(chosen, {chosen: compiler.footprint(program(chosen)), **fit.footprints})
     plan = {
-        "kind": kind,
-        **session.size_numbers(work.network),
-        "vocab_size": work.network.vocab_size,
+        "kind": "encoder" if kind == "mlm" else kind,
+        **session.size_numbers(network),
+        "vocab_size": network.vocab_size,
         "unit": work.unit,
-        "batch_size": work.batch_size,
+        "batch_size": batch_size,
         "tokens_per_step": work.cost.tokens,
         "flops_per_step": work.cost.flops,
         "fits": fit.microbatch is not None,
@@ -174,25 +181,20 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
         },
         "programs_compiled": compiler.compiled,
     }
-    time = _time(config, work, fit, target)
-    return {
-        **plan,
-        "step": dataclasses.asdict(time),
-        **_speed(config, work, time, rows_per_epoch, target),
-    }
-
-
-def _work(
-    kind: str, config: Config, place: Placement, workdir: Path
-) -> tuple[Workload, float | None]:
-    """What is trained, and the rows of an epoch where they are known."""
-    vocab_size = config.tokenizer.vocab_size
-    if kind == "encoder":
-        rows = rows_prepared(config, Path(config.data.cache or workdir / "data"))
-        return compile.pretraining(config, vocab_size, place), rows
-    width = config.data.length
-    shape = (rows_of(config.optimizer.batch_size, width), width)
-    return compile.translating(config, vocab_size, [shape], place), None
+    if fit.microbatch is None:
+        time = StepTime(None, "nothing fits")
+    elif target.chip is None:
+        seconds = config.plan.seconds
+        time = measure(program(fit.microbatch), target.place, network.vocab_size, seconds)
+    else:
+        peak = flops.peak_flops(target.kind, config.impl.matmul)
+        facts = fit.footprints[fit.microbatch].facts
+        time = estimate(facts, target.chip, work.cost.flops, peak, target.devices)
+    # Translators are planned before their pairs are read, so their epochs are not known.
+    cache = data_cache(config, workdir)
+    rows_per_epoch = rows_prepared(config, cache) if kind == "mlm" else None
+    speed = _speed(config, work, time, rows_per_epoch, target)
+    return {**plan, "step": dataclasses.asdict(time), **speed}
 
 
 def _tpu_facts(text: str) -> dict[str, Any]:
@@ -212,19 +214,6 @@ def _memory(found: Footprint, limit: MemoryLimit) -> dict[str, Any]:
         "refusal": found.refusal,
         "compile_seconds": found.compile_seconds,
     }
-
-
-def _time(config: Config, work: Workload, fit: Fit, target: _Target) -> StepTime:
-    if fit.microbatch is None:
-        return StepTime(None, "nothing fits")
-    if target.chip is None:
-        return measure(
-            work.program(fit.microbatch), target.place, work.network.vocab_size, config.plan.seconds
-        )
-    peak = flops.peak_flops(target.kind, config.impl.matmul)
-    return estimate(
-        fit.footprints[fit.microbatch].facts, target.chip, work.cost.flops, peak, target.devices
-    )
 
 
 def _speed(

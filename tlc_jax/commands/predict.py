@@ -1,20 +1,19 @@
 """Label or translate the texts of a file with a trained model, from a checkpoint or an artifact.
 
-Reads predict.input: .tsv, .csv or .jsonl with the usual or configured columns, or a file of any other
-ending with one text a line; each also .gz. `-` reads text from standard input. Writes to
-predict.output, or to standard output, in the order of the file. A classifier writes a TSV: a header,
-then a row for each text with the label and the probability of each class. A translator writes a
-translation a line; with decode.nbest above 1 a TSV of the text's number, the translation's rank, its
-score and the translation.
+Reads predict.input: .tsv, .csv or .jsonl with the usual or configured columns, or a file of any
+other ending with one text a line; each also .gz. `-` reads text from standard input. Writes to
+predict.output, or to standard output, in the order of the file. A classifier writes a TSV: a
+header, then a row for each text with the label and the probability of each class. A translator
+writes a translation a line; with decode.nbest above 1 a TSV of the text's number, the translation's
+rank, its score and the translation.
 
-The file is read and answered block by block, so it may be larger than memory. predict.output appears when it is whole;
-until then it is called predict.output.part.
+The file is read and answered block by block, so it may be larger than memory. predict.output
+appears when it is whole.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, TextIO
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import atomic
 from tlc_jax.data import text_files as files
 from tlc_jax.data.examples import Examples
 from tlc_jax.data.progress import Bar
@@ -42,19 +42,15 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         raise InputError("no input: set --config.predict.input=FILE")
     files.check(source, any_ending=True)
     _check_output(output)
-    saved_model.find(config.init.source)
-    start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
-    config = session.adopt_model(config, start.model, start.path)
+    start, config = saved_model.load_start(config)
     placement = session.open_devices(config)
     answers = task_of(start.kind).predictor(config, start, placement)
     params = placement.put_params(start.params)
     count = 0
     with _written(output) as out:
         out.write(answers.header)
-        for block in _with_progress(
-            files.example_blocks(source, config.data, _ROWS, any_ending=True),
-            files.size_hint(source, any_ending=True),
-        ):
+        blocks = files.example_blocks(source, config.data, _ROWS, any_ending=True)
+        for block in _with_progress(blocks, files.size_hint(source, any_ending=True)):
             out.writelines(f"{row}\n" for row in answers(params, block))
             out.flush()
             count += len(block)
@@ -66,7 +62,12 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _with_progress(blocks: Iterator[Examples], size: int) -> Iterator[Examples]:
-    """The blocks; where there are several, with a bar. `size`: about how many bytes all of their texts have."""
+    """The blocks, with a progress bar if there are several.
+
+    Args:
+      blocks: texts to answer.
+      size: about how many bytes the texts of all blocks have; 0: unknown.
+    """
     bar = Bar("predicting", "texts")
     number = texts = characters = 0
     for number, block in enumerate(blocks):
@@ -89,22 +90,13 @@ def _check_output(output: str) -> None:
 
 @contextlib.contextmanager
 def _written(output: str) -> Iterator[TextIO]:
-    """Standard output, a pipe or device that is there, or a file that gets its name when all of it is on disk."""
+    """Standard output, a pipe or a device, or a file that gets its name when it is whole."""
     if not output:
         yield sys.stdout
         return
     path = Path(output).expanduser().resolve()
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
-            yield stream
-        return
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    # A pipe is written straight: a whole file that takes its name would replace it.
+    straight = path.exists() and not path.is_file()
+    target = contextlib.nullcontext(path) if straight else atomic(path)
+    with target as place, place.open("w", encoding="utf-8") as stream:
+        yield stream

@@ -31,6 +31,7 @@ class RowBatches:
         )
         self._length = packed[0].length
         self.rows_per_epoch = self._mixture.rows
+        self.steps_per_epoch = self.rows_per_epoch / batch_size
 
     def __call__(self, step: int, places: np.ndarray | None = None) -> Batch:
         """The batch of a step, or of its rows those at `places` alone: the others are not read."""
@@ -61,7 +62,8 @@ class LabelledBatches:
             [len(part) for part in self._parts], [part.weight for part in parts], seed
         )
         self.widths = bucket_widths(max(part.length for part in parts))
-        self.examples_per_epoch = self._mixture.rows
+        self.rows_per_epoch = self._mixture.rows
+        self.steps_per_epoch = self.rows_per_epoch / batch_size
 
     def __call__(self, step: int) -> Batch:
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)

@@ -16,15 +16,9 @@ import numpy as np
 from tlc_jax.config import Config
 from tlc_jax.core import distributed
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.mesh import Placement
-from tlc_jax.data.length_buckets import PairBatches
-from tlc_jax.data.pairs import Pairs
-from tlc_jax.models.network import Network
-from tlc_jax.planning import compile
-from tlc_jax.planning.compile import Compiler, Footprint, Workload
+from tlc_jax.planning.compile import Compiler, Footprint, program_of
 from tlc_jax.runs import session
 from tlc_jax.tasks.base import TaskRun
-from tlc_jax.tasks.translation import TranslatorRun
 
 _DEVICE_SHARE = 0.95
 _HOST_SHARE = 0.8
@@ -135,57 +129,30 @@ def agreed(fit: Fit) -> int:
 
 
 def of_run(run: TaskRun, workdir: Path) -> Config:
-    """The config of a saved model's further training with impl.microbatch a number.
+    """The config of a training run with impl.microbatch a number; the same config if it is one.
 
     Raises:
       InputError: auto, and nothing fits.
     """
-    config, network, place = run.config, run.network, run.placement
-    if isinstance(run, TranslatorRun):
-        return of_translation(config, network.vocab_size, run.train, place, workdir)
-    return of_finetuning(config, network, place, workdir)
-
-
-def of_pretraining(config: Config, vocab_size: int, place: Placement, workdir: Path) -> Config:
-    """The config of a pretraining run with impl.microbatch a number; the same if it is one.
-
-    Raises:
-      InputError: auto, and nothing fits.
-    """
+    config, network = run.config, run.network
     if config.impl.microbatch != "auto":
         return config
-    return _settled(config, compile.pretraining(config, vocab_size, place), place, workdir)
-
-
-def of_finetuning(config: Config, network: Network, place: Placement, workdir: Path) -> Config:
-    """As `of_pretraining`, of a classifier."""
-    if config.impl.microbatch != "auto":
-        return config
-    return _settled(config, compile.finetuning(config, network, place), place, workdir)
-
-
-def of_translation(
-    config: Config, vocab_size: int, pairs: Sequence[Pairs], place: Placement, workdir: Path
-) -> Config:
-    """As `of_pretraining`, of a translator; its batches have the widths that `pairs` ask for."""
-    if config.impl.microbatch != "auto":
-        return config
-    shapes = PairBatches(
-        pairs, config.optimizer.batch_size, config.seed, config.data.buckets
-    ).shapes
-    return _settled(config, compile.translating(config, vocab_size, shapes, place), place, workdir)
-
-
-def _settled(config: Config, work: Workload, place: Placement, workdir: Path) -> Config:
-    compiler = Compiler(place, workdir / COMPILATIONS)
+    work = run.own_workload()
+    compiler = Compiler(run.placement, workdir / COMPILATIONS)
     limit = memory_at_hand(state_copies(config))
-    fit = largest(work.microbatches, lambda size: compiler.footprint(work.program(size)), limit)
+
+    def footprint(size: int) -> Footprint:
+        return compiler.footprint(program_of(config, network, work, size))
+
+    fit = largest(work.microbatches, footprint, limit)
+    batch = f"{config.optimizer.batch_size} {work.unit}"
     if not (chosen := agreed(fit)):
         smallest = work.microbatches[0]
         need = limit.need(fit.footprints[smallest]) / 2**30 if smallest in fit.footprints else 0.0
         raise InputError(
-            f"impl.microbatch=auto: not even {smallest} of {work.batch_size} {work.unit} fit ({need:.2f} GiB on each "
-            "device): split the parameters with impl.mesh=fsdp=-1, set impl.remat=True, or take a smaller model"
+            f"impl.microbatch=auto: not even {smallest} of {batch} fit ({need:.2f} GiB on each "
+            "device): split the parameters with impl.mesh=fsdp=-1, set impl.remat=True, or take a "
+            "smaller model"
         )
-    session.say(f"impl.microbatch=auto: {chosen} of {work.batch_size} {work.unit}")
+    session.say(f"impl.microbatch=auto: {chosen} of {batch}")
     return config.with_microbatch(chosen)

@@ -1,21 +1,23 @@
-"""What `init.from` names: a workdir, a checkpoint, an artifact or an imported model, read with its tokenizer."""
+"""What `init.from` names: a workdir, checkpoint, artifact or imported model, with its tokenizer."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tlc_jax import config as configs
 from tlc_jax.compression.artifact import ARTIFACT, load_artifact
 from tlc_jax.compression.prune import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
+from tlc_jax.config import Config, Impl, Model
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
+from tlc_jax.data.sources import check_sources
 from tlc_jax.data.tokenizer import Tokenizer, kept_in
 from tlc_jax.interop import huggingface_import as importing
 from tlc_jax.models.network import Network, Params
@@ -33,10 +35,13 @@ class SavedModel:
 
     Attributes:
       path: the checkpoint, artifact or folder of an imported model that was read.
-      meta: what was saved about it: kind, model, length, labels, vocab_size, tokenizer_hash, and recipe if compressed.
-      params: float32 parameters; of an artifact, exactly what it stands for.
+      meta: what was saved about it: kind, model, length, labels, vocab_size, tokenizer_hash, and
+        recipe if compressed.
+      params: float32 parameters; those of an artifact are dequantized, exactly.
       masks: which weights of the pruned leaves are kept; empty where nothing is pruned.
-      pooler: the first layer of a classification head that an imported encoder has beside its own network.
+      tokenizer: tokenizer that the model was trained with.
+      tokenizer_path: file that the tokenizer was read from.
+      pooler: first layer of a classification head, which an imported encoder may bring along.
     """
 
     path: Path
@@ -60,26 +65,24 @@ class SavedModel:
         return str(self.meta.get("recipe", "dense"))
 
     @property
-    def model(self) -> configs.Model:
-        return configs.Model(**self.meta["model"])
+    def model(self) -> Model:
+        return Model(**self.meta["model"])
 
-    def network(self, impl: configs.Impl) -> Network:
+    def network(self, impl: Impl) -> Network:
         return network_of(self.meta, impl)
 
 
-def network_of(meta: dict[str, Any], impl: configs.Impl) -> Network:
+def network_of(meta: dict[str, Any], impl: Impl) -> Network:
     """The network that a checkpoint's meta describes."""
-    return Network(
-        meta["kind"], configs.Model(**meta["model"]), meta["vocab_size"], len(meta["labels"]), impl
-    )
+    model, classes = Model(**meta["model"]), len(meta["labels"])
+    return Network(meta["kind"], model, meta["vocab_size"], classes, impl)
 
 
 def find(source: str) -> Path:
-    """The artifact file, checkpoint folder (`.../checkpoints/STEP`) or folder of a public model that `init.from` means.
+    """The artifact, checkpoint folder (`.../checkpoints/STEP`) or imported folder of `init.from`.
 
-    Nothing is read yet but the settings of a public model (`hf:FOLDER`, see `importing`).
-    A workdir means its artifact or averaged checkpoint where it has one, since that is what was evaluated, and else its
-    newest checkpoint.
+    A workdir means its artifact or averaged checkpoint where it has one, since that is what was
+    evaluated, and otherwise its newest checkpoint. No weights are read yet.
 
     Raises:
       InputError: there is nothing of the kind.
@@ -89,7 +92,8 @@ def find(source: str) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(
-            f"init.from={source} does not exist: name a workdir, a checkpoint, an artifact or hf:FOLDER"
+            f"init.from={source} does not exist: name a workdir, a checkpoint, an artifact or "
+            "hf:FOLDER"
         )
     if path.is_file():
         return path
@@ -107,7 +111,31 @@ def find(source: str) -> Path:
     return directory / str(steps[0])
 
 
-def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> SavedModel:
+def check_inputs(config: Config, train: bool = False) -> None:
+    """Refuses sources of data and models that are missing, before anything slow begins.
+
+    Raises:
+      InputError: data.valid or init.from names nothing; with `train` data.train.
+    """
+    if train:
+        check_sources(config.data.train, "data.train", config.data)
+    if config.data.valid:
+        check_sources(config.data.valid, "data.valid", config.data)
+    if config.init.source:
+        find(config.init.source)
+
+
+def load_start(config: Config) -> tuple[SavedModel, Config]:
+    """The model that init.from names, and the config with its architecture.
+
+    Raises:
+      InputError: as `load`; or data.length is beyond the model's positions.
+    """
+    start = load(config.init.source, config.impl, config.tokenizer.path)
+    return start, session.adopt_model(config, start.model, start.path)
+
+
+def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
     """Reads the model that `init.from` names.
 
     Args:
@@ -116,21 +144,20 @@ def load(source: str, impl: configs.Impl, tokenizer_path: str = "") -> SavedMode
       tokenizer_path: `tokenizer.path`; empty: the tokenizer that lies beside the model.
 
     Raises:
-      InputError: nothing readable is there, or the tokenizer is not the one that the model was trained with.
+      InputError: nothing readable is there, or the tokenizer is not the one that the model was
+        trained with.
     """
     path = find(source)
     if source.startswith(importing.PREFIX):
         return _import(path, tokenizer_path)
     if path.is_file():
         artifact = load_artifact(path)
-        meta, params, masks = (
-            dict(artifact.metadata),
-            jax.tree.map(jnp.asarray, artifact.params),
-            artifact.masks,
-        )
+        meta, masks = dict(artifact.metadata), artifact.masks
+        params = jax.tree.map(jnp.asarray, artifact.params)
         beside = kept_in(path.parent)
     else:
         path, meta, params = _read_checkpoint(path, impl)
+        # A checkpoint stores no masks: the leaves that the recipe prunes are kept where not zero.
         masks = masks_from_zeros(params, parse_recipe(meta.get("recipe", "dense")).prunes)
         beside = kept_in(path.parent.parent)
     where = Path(tokenizer_path or beside)
@@ -155,7 +182,7 @@ def _import(folder: Path, tokenizer_path: str) -> SavedModel:
     return SavedModel(folder, model.meta, params, {}, model.tokenizer, model.tokenizer_path, pooler)
 
 
-def _read_checkpoint(path: Path, impl: configs.Impl) -> tuple[Path, dict[str, Any], Params]:
+def _read_checkpoint(path: Path, impl: Impl) -> tuple[Path, dict[str, Any], Params]:
     """The checkpoint, or where it is damaged the newest older one beside it that is whole."""
     steps = [s for s in checkpoint.complete_steps(path.parent) if s <= int(path.name)]
     first_error: InputError | None = None
@@ -185,20 +212,29 @@ def require_dense(start: SavedModel, kinds: tuple[str, ...] = ()) -> None:
         )
 
 
-def initialized_from(fresh: Params, start: SavedModel) -> Params:
-    """Fresh parameters with those of a saved model, its pooler too, put in; the log says which.
+def initializer(network: Network, seed: int, start: SavedModel | None) -> Callable[[], Params]:
+    """What training starts from: random parameters, with those of a saved model put in.
+
+    The pooler of an imported encoder counts as its parameters too. The log says what was taken.
 
     Raises:
-      InputError: nothing did.
+      InputError: nothing in the saved model fits the network.
     """
-    params, restored, kept = copy_matching(fresh, {**start.params, **start.pooler})
-    if not restored:
-        raise InputError(f"nothing in {start.path} fits this model")
-    session.say(
-        f"from {start.path}: {len(restored)} parameters restored; not restored, so from the seed: "
-        f"{', '.join(kept) or 'none'}; no optimizer state is taken"
-    )
-    return params
+    saved = {**start.params, **start.pooler} if start else {}
+    if start:
+        _, restored, kept = copy_matching(network.abstract(), saved)
+        if not restored:
+            raise InputError(f"nothing in {start.path} fits this model")
+        session.say(
+            f"from {start.path}: {len(restored)} parameters restored; not restored, so from the "
+            f"seed: {', '.join(kept) or 'none'}; no optimizer state is taken"
+        )
+
+    # Computed when it is called, so that no second copy of the parameters lives through training.
+    def init() -> Params:
+        return copy_matching(network.init(jax.random.key(seed)), saved)[0]
+
+    return init
 
 
 def copy_matching(fresh: Params, saved: Params) -> tuple[Params, list[str], list[str]]:
@@ -208,8 +244,10 @@ def copy_matching(fresh: Params, saved: Params) -> tuple[Params, list[str], list
       the parameters; paths that were restored; paths that keep their fresh values.
     """
     target, source = flatten(fresh), flatten(saved)
-    restored = [p for p, leaf in target.items() if p in source and source[p].shape == leaf.shape]
-    merged = {
-        path: source[path] if path in set(restored) else leaf for path, leaf in target.items()
+    restored = {
+        path: source[path]
+        for path, leaf in target.items()
+        if path in source and source[path].shape == leaf.shape
     }
-    return unflatten(merged), restored, [path for path in target if path not in set(restored)]
+    kept = [path for path in target if path not in restored]
+    return unflatten({**target, **restored}), list(restored), kept

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tlc_jax import config as configs
+from tlc_jax.config import Config, differences, resolve, to_dict
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, LockedError, read_json, write_json
 
-# Settings that may differ between two runs of one workdir: they change how a run goes, not what it is.
+# Settings that may differ between two runs of one workdir: they change how a run goes, not what it
+# computes.
 MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict")
 
 
@@ -17,16 +18,18 @@ class InUse(InputError):
     """Another process works in the workdir."""
 
 
-def claim(workdir: Path, config: configs.Config, ignore: Iterable[str] = MAY_DIFFER) -> Lock:
+def claim(workdir: Path, config: Config, ignore: Iterable[str] = MAY_DIFFER) -> Lock:
     """Takes `workdir` for a run of `config`: makes it, locks it, and writes `config.json`.
 
     Args:
-      workdir: directory, made where it does not exist.
-      config: the resolved config of this run.
-      ignore: settings or whole sections that may differ from those of an earlier run in the same workdir.
+      workdir: folder of the run, made where it does not exist.
+      config: the resolved config of the run.
+      ignore: settings or whole sections that may differ from those of an earlier run in the same
+        workdir.
 
     Raises:
-      InputError: another process uses the workdir, or it holds a run of another config; the message names the fields.
+      InputError: another process uses the workdir, or it holds a run of another config; the message
+        names the fields.
     """
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir} is a file: name a directory")
@@ -46,12 +49,17 @@ def claim(workdir: Path, config: configs.Config, ignore: Iterable[str] = MAY_DIF
     return lock
 
 
-def _settle_config(path: Path, config: configs.Config, ignore: tuple[str, ...]) -> None:
-    new = configs.to_dict(config)
+def _settle_config(path: Path, config: Config, ignore: tuple[str, ...]) -> None:
+    """Writes the config, unless the workdir holds a run of another one."""
+    new = to_dict(config)
     if path.exists():
-        old = configs.to_dict(read_config(path))
-        rows = configs.differences(old, new)
-        differing = [row for row in rows if not _covered(row.partition(": ")[0], ignore)]
+        rows = differences(to_dict(read_config(path)), new)
+        names = [row.partition(": ")[0] for row in rows]
+        differing = [
+            row
+            for row, name in zip(rows, names, strict=True)
+            if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in ignore)
+        ]
         if differing:
             raise InputError(
                 f"{path.parent} holds a run of another config ({'; '.join(differing)}): "
@@ -62,9 +70,9 @@ def _settle_config(path: Path, config: configs.Config, ignore: tuple[str, ...]) 
     write_json(path, new)
 
 
-def _covered(name: str, prefixes: Iterable[str]) -> bool:
-    """Whether a dotted name is one of `prefixes` or lies inside one."""
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+def data_cache(config: Config, workdir: Path) -> Path:
+    """The folder for packed and tokenized data: data.cache, or data/ in the workdir."""
+    return Path(config.data.cache or workdir / "data")
 
 
 def config_of_run(source: str) -> Path:
@@ -78,7 +86,8 @@ def config_of_run(source: str) -> Path:
     path = Path(source).absolute()
     if not path.exists():
         raise InputError(f"--init={source} does not exist")
-    # A checkpoint is WORKDIR/checkpoints/STEP, an artifact WORKDIR/artifact/model.safetensors: never deeper.
+    # A checkpoint is WORKDIR/checkpoints/STEP, an artifact WORKDIR/artifact/model.safetensors:
+    # never deeper.
     for folder in (path, *path.parents[:2]):
         if (candidate := folder / "config.json").is_file():
             return candidate
@@ -87,14 +96,14 @@ def config_of_run(source: str) -> Path:
     )
 
 
-def read_config(path: Path) -> configs.Config:
+def read_config(path: Path) -> Config:
     """The resolved config stored in a `config.json`.
 
     Raises:
-      InputError: the file is missing, cut short, or no config of this version.
+      InputError: the file is missing, cut short, or not a config of this version.
     """
     stored = read_json(path)
     try:
-        return configs.resolve(stored)
+        return resolve(stored)
     except InputError as error:
         raise InputError(f"{path} is not a config of this version of tlc_jax ({error})") from error

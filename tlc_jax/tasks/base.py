@@ -1,19 +1,23 @@
-"""What all tasks share: a network with its data, how both become a training run, and the registry.
+"""What all tasks share: how a network and its data become a training run, and the registry.
 
-A task is one file of this folder. It says what is learned (the objective), from which batches, at
-which cost, how parameters are evaluated, and what `predict` writes. `register` makes it known under
-the kind of model that it trains; nothing else branches on that kind.
+A task is one class in one file of this folder. It says what is learned (the objective), from which
+batches, at which cost, how parameters are evaluated, and what `predict` writes. `register` makes it
+known under the kind of model that it trains; nothing else branches on that kind.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
+import numpy as np
 
 from tlc_jax.compression.during_training import DENSE, DuringTraining
 from tlc_jax.config import Config
@@ -23,11 +27,43 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.data.examples import Examples
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
-from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.training.loop import Task
+from tlc_jax.runs.saved_model import SavedModel, initializer
+from tlc_jax.runs.workdir import data_cache
+from tlc_jax.training.loop import Outcome, Task, train
 from tlc_jax.training.loss import Batch, Objective
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import TrainState, make_train_step
+
+
+class Batches(Protocol):
+    """Training batches on the host, as a pure function of the step number."""
+
+    @property
+    def rows_per_epoch(self) -> float: ...
+
+    @property
+    def steps_per_epoch(self) -> float: ...
+
+    def __call__(self, step: int) -> dict[str, np.ndarray]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A training step before there is data, for compiling it ahead of time.
+
+    Attributes:
+      objective: the loss.
+      unit: what optimizer.batch_size and impl.microbatch count, for people.
+      batch: shape of each int32 array of the widest batch, rows first.
+      microbatches: possible microbatches in `unit`, ascending.
+      cost: what the step spends, without seconds and epochs.
+    """
+
+    objective: Objective
+    unit: str
+    batch: Mapping[str, tuple[int, ...]]
+    microbatches: Sequence[int]
+    cost: Amounts
 
 
 class TaskRun(ABC):
@@ -35,6 +71,7 @@ class TaskRun(ABC):
 
     Attributes:
       goal: name of the metric that decides: pruning recovers it, and studies compare it.
+      counted: name of the array of a batch, [rows, width], whose tokens are counted.
       config: resolved config of the run.
       network: the model as pure functions.
       placement: mesh and sharding rules that arrays follow.
@@ -42,6 +79,7 @@ class TaskRun(ABC):
     """
 
     goal: ClassVar[str]
+    counted: ClassVar[str] = "tokens"
 
     def __init__(
         self, config: Config, network: Network, placement: Placement, meta: dict[str, Any]
@@ -51,19 +89,14 @@ class TaskRun(ABC):
     @classmethod
     @abstractmethod
     def of_saved(
-        cls,
-        config: Config,
-        start: SavedModel,
-        workdir: Path,
-        placement: Placement,
-        train: bool = False,
+        cls, config: Config, start: SavedModel, cache: Path, placement: Placement, train: bool
     ) -> TaskRun:
         """The task of a saved model, with the splits of data.valid.
 
         Args:
           config: resolved, with the model of `start`.
           start: the saved model.
-          workdir: where prepared data is cached if data.cache is empty.
+          cache: folder for prepared data.
           placement: mesh and sharding rules.
           train: also read data.train, so that the model can be trained on.
 
@@ -75,18 +108,53 @@ class TaskRun(ABC):
     def objective(self) -> Objective:
         """The loss that training minimizes."""
 
+    @classmethod
     @abstractmethod
-    def batches(self, seed: int) -> Callable[[int], Batch]:
-        """The function from a step number to its batch, placed on the devices."""
+    def workload(cls, config: Config, network: Network, shards: int) -> Workload:
+        """The training step of a config, without its data.
+
+        Args:
+          config: resolved.
+          network: the model.
+          shards: devices that the rows of a batch are split over.
+
+        Raises:
+          InputError: the batch does not divide among the devices.
+        """
+
+    def own_workload(self) -> Workload:
+        """As `workload`, with the batches that this task's data makes."""
+        return self.workload(self.config, self.network, self.placement.batch_shards)
+
+    @classmethod
+    @abstractmethod
+    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
+        """Floating-point operations of a training step on [rows, width] tokens, by formula."""
+
+    @abstractmethod
+    def host_batches(self, seed: int) -> Batches:
+        """The training batches in the order of a seed."""
+
+    @functools.cached_property
+    def own_batches(self) -> Batches:
+        """The training batches in the order of the config's seed."""
+        return self.host_batches(self.config.seed)
 
     @property
-    @abstractmethod
     def steps_per_epoch(self) -> float:
         """Optimizer steps in one pass over the training data."""
+        return self.own_batches.steps_per_epoch
 
-    @abstractmethod
+    def batches(self, seed: int) -> Callable[[int], Batch]:
+        """The function from a step number to its batch, placed on the devices."""
+        batches = self.host_batches(seed)
+        return lambda step: self.placement.put_batch(batches(step))
+
     def cost(self, batch: Batch) -> Amounts:
         """What training on a batch spends: steps, examples, tokens, epochs and FLOPs."""
+        rows, width = batch[self.counted].shape
+        operations = self.train_flops(self.config, self.network, rows, width)
+        return step_cost(rows, width, operations, self.own_batches.rows_per_epoch)
 
     @abstractmethod
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
@@ -98,13 +166,21 @@ class TaskRun(ABC):
         """
 
     def save_predictions(self, workdir: Path) -> None:
-        """Writes the predictions of the last final evaluation to predictions/, if the task has any."""
+        """Writes the predictions of the last final evaluation to predictions/, if there are any."""
         del workdir
 
     @classmethod
     def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
         """What `tlc predict` writes for texts."""
         raise InputError(f"{start.path} is a pretrained encoder: predict needs a finetuned one")
+
+    @classmethod
+    def forward_inputs(cls, config: Config, tokens_BxL: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Arguments of `network.apply` for full rows of tokens, which eval.latency times.
+
+        Empty for a network whose forward pass says little about its use: it is not timed.
+        """
+        return ()
 
     def task(
         self,
@@ -126,27 +202,61 @@ class TaskRun(ABC):
         forward_params = during_training.forward_params
         # Rounding is worth compiling; without it, jit would only copy the parameters.
         evaluated = jax.jit(forward_params) if during_training.aware else forward_params
+        step = make_train_step(
+            self.objective(),
+            optimizer,
+            config.microbatches,
+            config.impl.dropout_keys,
+            during_training.mask_gradient,
+            forward_params,
+        )
+
+        def advance(state: TrainState, level: int) -> TrainState:
+            return TrainState(*during_training.prune_to(state.params, state.optimizer, level))
+
         return Task(
             init=init,
             optimizer=optimizer,
-            step=make_train_step(
-                self.objective(),
-                optimizer,
-                config.microbatches,
-                config.impl.dropout_keys,
-                during_training.mask_gradient,
-                forward_params,
-            ),
+            step=step,
             batch=self.batches(config.seed if seed is None else seed),
             cost=self.cost,
             evaluate=lambda params, final: self.evaluate(evaluated(params), final),
             meta=self.meta,
             stage=during_training.pruning_level,
-            advance=lambda state, level: TrainState(
-                *during_training.prune_to(state.params, state.optimizer, level)
-            ),
+            advance=advance,
             peak_flops=session.peak(config),
         )
+
+    def train(
+        self,
+        workdir: Path,
+        start: SavedModel | None,
+        during_training: DuringTraining = DENSE,
+        evaluate: Callable[[Params, bool], dict[str, Any]] | None = None,
+    ) -> Outcome:
+        """Trains under the config's budget, as the command of a task does.
+
+        Args:
+          workdir: folder of the run, claimed by the caller.
+          start: model whose parameters training starts from; None: random parameters.
+          during_training: what compression does while the model trains.
+          evaluate: replaces the task's own evaluation during training.
+
+        Returns:
+          The parameters, and the fields of result.json that all training commands share.
+        """
+        config, network = self.config, self.network
+        session.write_parameter_table(config, network.abstract(), self.placement, workdir)
+        size = session.size_numbers(network)
+        name, params = f"{size['layers']}x{size['hidden']}", size["params"]
+        session.say(f"{name}: {params:,} parameters, table in parameters.txt")
+        task = self.task(initializer(network, config.seed, start), during_training)
+        if evaluate:
+            task = dataclasses.replace(task, evaluate=evaluate)
+        outcome = train(task, config, workdir, self.placement)
+        common = {"seed": config.seed, "microbatch": config.microbatch}
+        origin = {"init": str(start.path) if start else "scratch"}
+        return dataclasses.replace(outcome, numbers={**size, **common, **origin, **outcome.numbers})
 
 
 class Predictor(ABC):
@@ -163,6 +273,48 @@ class Predictor(ABC):
     @abstractmethod
     def __call__(self, params: Params, block: Examples) -> Iterator[str]:
         """Lines of the output for the examples of a block, in their order."""
+
+
+def step_cost(
+    rows: int, width: int, operations: float, rows_per_epoch: float = math.inf
+) -> Amounts:
+    """What a training step on [rows, width] tokens spends; without an epoch's rows, no epochs."""
+    tokens, epochs = rows * width, rows / rows_per_epoch
+    return Amounts(steps=1, examples=rows, tokens=tokens, epochs=epochs, flops=operations)
+
+
+def divisors(rows: int, shards: int) -> list[int]:
+    """Microbatches that a batch divides into and that divide among the devices, ascending.
+
+    Args:
+      rows: rows of the batch.
+      shards: devices that the rows are split over.
+
+    Raises:
+      InputError: there are none.
+    """
+    found = [size for size in range(shards, rows + 1, shards) if rows % size == 0]
+    if not found:
+        raise InputError(
+            f"a batch of {rows} rows does not divide among {shards} devices: change the batch size"
+        )
+    return found
+
+
+def loss_numbers(sums: np.ndarray, accuracy: str) -> dict[str, float]:
+    """`valid_loss` (nats), `valid_perplexity` and an accuracy from (loss, weight, correct) sums."""
+    loss, weight, correct = sums
+    # The largest float64 is about e to the 709: a diverged model has a finite perplexity.
+    perplexity = math.exp(min(loss / weight, 700.0))
+    return {"valid_loss": loss / weight, "valid_perplexity": perplexity, accuracy: correct / weight}
+
+
+def with_splits(overall: dict[str, Any], splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The overall numbers; with several splits also the numbers of each, with `_SPLIT` appended."""
+    result = dict(overall)
+    for split, numbers in splits.items() if len(splits) > 1 else ():
+        result |= {f"{name}_{split}": value for name, value in numbers.items()}
+    return result
 
 
 _TASKS: dict[str, str | type[TaskRun]] = {
@@ -201,11 +353,15 @@ def task_of(kind: str) -> type[TaskRun]:
     return found
 
 
-def require_data(config: Config) -> None:
-    """Refuses a config that names nothing to evaluate on.
+def open_saved(
+    config: Config, start: SavedModel, workdir: Path, placement: Placement, train: bool = False
+) -> TaskRun:
+    """The task of a saved model, with its data; see `TaskRun.of_saved`.
 
     Raises:
-      InputError: data.valid and data.train are both empty.
+      InputError: the config names nothing to evaluate on, or a source of data is wrong.
     """
     if not (config.data.valid or config.data.train):
         raise InputError("data.valid is empty: name what to evaluate on")
+    cache = data_cache(config, workdir)
+    return task_of(start.kind).of_saved(config, start, cache, placement, train)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlc_jax.config import Config
-from tlc_jax.config.durations import Amounts
 from tlc_jax.core import distributed as processes
+from tlc_jax.core.files import atomic
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import LabelledBatches, evaluation_batches
 from tlc_jax.data.examples import Examples
@@ -24,9 +23,8 @@ from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
-from tlc_jax.runs.predictions import Predictions
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import Predictor, TaskRun, require_data
+from tlc_jax.tasks.base import Predictor, TaskRun, Workload, divisors, step_cost
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 
@@ -43,36 +41,59 @@ class LabelledData:
 
 
 def load_data(
-    config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | None = None
+    config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | None, train: bool = True
 ) -> LabelledData:
     """Reads data.train and data.valid.
 
     Args:
       config: without data.valid, the share data.holdout of each training source is held out.
-      tokenizer: of the model.
-      labels: the classes of a model that is trained already; None: those of the training data.
+      tokenizer: tokenizer of the model.
+      labels: classes of a model that is trained already; None: those of the training data.
+      train: read data.train also where data.valid is given.
 
     Raises:
       InputError: a source is wrong, or holds labels that `labels` does not.
     """
-    train = load_labelled(
-        config.data.train, config.data, tokenizer, labels, config.seed, config.impl.threads
-    )
-    if config.data.valid:
-        return LabelledData(train, load_validation(config, tokenizer, train[0].label_names))
-    train, held_out = hold_out(train, config.data.holdout)
-    return LabelledData(train, held_out)
+
+    def load(spec: str, names: tuple[str, ...] | None) -> list[Labelled]:
+        data, threads = config.data, config.impl.threads
+        return load_labelled(spec, data, tokenizer, names, config.seed, threads)
+
+    if not config.data.valid:
+        return LabelledData(*hold_out(load(config.data.train, labels), config.data.holdout))
+    training = load(config.data.train, labels) if train else []
+    names = training[0].label_names if training else labels
+    return LabelledData(training, load(config.data.valid, names))
 
 
-def load_validation(
-    config: Config, tokenizer: Tokenizer, labels: tuple[str, ...]
-) -> list[Labelled]:
-    """The splits of data.valid, or what `load_data` holds out of data.train where that is empty."""
-    spec = config.data.valid or config.data.train
-    splits = load_labelled(spec, config.data, tokenizer, labels, config.seed, config.impl.threads)
-    if config.data.valid:
-        return splits
-    return hold_out(splits, config.data.holdout)[1]
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """A classifier's answers on one split of N examples over C classes, in the split's own order.
+
+    Attributes:
+      ids: [N] ids of the examples in their source.
+      labels: int32 [N], -1 where unlabelled.
+      probabilities: float32 [N, C].
+      loss: mean cross-entropy (nats) over labelled examples.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of labelled examples whose most probable class is right."""
+        known = self.labels >= 0
+        return float(np.mean(self.probabilities[known].argmax(-1) == self.labels[known]))
+
+    def save(self, path: Path) -> None:
+        """Writes `ids`, `labels` and `probabilities` as an .npz."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {name: getattr(self, name) for name in ("ids", "labels", "probabilities")}
+        with atomic(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
 
 
 class ClassifierRun(TaskRun):
@@ -92,163 +113,127 @@ class ClassifierRun(TaskRun):
         data: LabelledData,
         placement: Placement,
     ):
-        meta = session.model_meta("classifier", config, tokenizer, data.labels)
+        meta = session.model_meta(network.kind, config, tokenizer, data.labels)
         super().__init__(config, network, placement, meta)
         self.tokenizer, self.data = tokenizer, data
-        batch_size = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = ClassificationEvaluator(network, data.valid, batch_size, placement)
+        self._evaluator = ClassificationEvaluator(config, network, placement)
         self.predictions: dict[str, Predictions] = {}
 
     @classmethod
     def of_saved(
-        cls,
-        config: Config,
-        start: SavedModel,
-        workdir: Path,
-        placement: Placement,
-        train: bool = False,
+        cls, config: Config, start: SavedModel, cache: Path, placement: Placement, train: bool
     ) -> ClassifierRun:
-        require_data(config)
-        if train:
-            data = load_data(config, start.tokenizer, start.labels)
-        else:
-            data = LabelledData([], load_validation(config, start.tokenizer, start.labels))
+        data = load_data(config, start.tokenizer, start.labels, train)
         return cls(config, start.network(config.impl), start.tokenizer, data, placement)
 
     def objective(self) -> Objective:
         return classification(self.network)
 
-    def batches(self, seed: int) -> Callable[[int], Batch]:
-        batches = LabelledBatches(self.data.train, self.config.optimizer.batch_size, seed)
-        return lambda step: self.placement.put_batch(batches(step))
+    @classmethod
+    def workload(cls, config: Config, network: Network, shards: int) -> Workload:
+        rows, length = config.optimizer.batch_size, config.data.length
+        shapes = {"tokens": (rows, length), "labels": (rows,)}
+        cost = step_cost(rows, length, cls.train_flops(config, network, rows, length))
+        objective = classification(network)
+        return Workload(objective, "examples", shapes, divisors(rows, shards), cost)
 
-    @functools.cached_property
-    def _examples_per_epoch(self) -> float:
-        batch_size = self.config.optimizer.batch_size
-        return LabelledBatches(self.data.train, batch_size, 0).examples_per_epoch
+    @classmethod
+    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
+        return flops.classifier_train_flops_per_step(config.model, network.classes, rows, width)
 
-    @property
-    def steps_per_epoch(self) -> float:
-        return self._examples_per_epoch / self.config.optimizer.batch_size
-
-    def cost(self, batch: Batch) -> Amounts:
-        rows, width = batch["tokens"].shape
-        classes = len(self.data.labels)
-        return Amounts(
-            steps=1,
-            examples=rows,
-            tokens=rows * width,
-            epochs=rows / self._examples_per_epoch,
-            flops=flops.classifier_train_flops_per_step(self.config.model, classes, rows, width),
-        )
+    def host_batches(self, seed: int) -> LabelledBatches:
+        return LabelledBatches(self.data.train, self.config.optimizer.batch_size, seed)
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
-        predictions = self._evaluator.predictions(params, 0 if final else self.config.eval.examples)
+        limit = 0 if final else self.config.eval.examples
+        params = self.placement.put_params(params)
+        found = {split.name: self._evaluator(params, split, limit) for split in self.data.valid}
         if final:
-            self.predictions = predictions
-        return summarize(predictions)
+            self.predictions = found
+        return summarize(found)
 
     def save_predictions(self, workdir: Path) -> None:
         """Writes predictions/SPLIT.npz."""
-        if not processes.first():
-            return
-        for name, predictions in self.predictions.items():
+        for name, predictions in self.predictions.items() if processes.first() else ():
             predictions.save(workdir / "predictions" / f"{name}.npz")
 
     @classmethod
     def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
         return LabelPredictor(config, start, placement)
 
+    @classmethod
+    def forward_inputs(cls, config: Config, tokens_BxL: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tokens_BxL, np.ones(tokens_BxL.shape, bool)
+
 
 def classification(network: Network) -> Objective:
-    """Predict `batch["labels"]` of the padded rows `batch["tokens"]`."""
+    """Predict `batch["labels"]` of the padded rows `batch["tokens"]`; labels of -1 do not count."""
 
     def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        del key  # nothing is random but dropout
+        del key  # only dropout is random, and it has a key of its own
         return batch
 
     def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
-        logits_BxC = network.apply(
-            params, batch["tokens"], batch["tokens"] != network.model.padding, key=key
-        )
-        labels_B = batch["labels"]
-        weights_B: Any = batch.get("weights", jnp.ones(labels_B.shape, jnp.float32))
-        return weighted_sums(
-            logits_BxC, jnp.maximum(labels_B, 0), weights_B * (labels_B >= 0)
-        ), logits_BxC
+        tokens_BxL, labels_B = batch["tokens"], batch["labels"]
+        mask_BxL = tokens_BxL != network.model.padding
+        logits_BxC = network.apply(params, tokens_BxL, mask_BxL, key=key)
+        weights_B = (labels_B >= 0).astype(jnp.float32)
+        # Class 0 stands in for -1, which no gather could read; its weight is 0.
+        return weighted_sums(logits_BxC, jnp.maximum(labels_B, 0), weights_B), logits_BxC
 
     return Objective(corrupt, sums)
 
 
 class ClassificationEvaluator:
-    """Predicts named splits; compiles once per width of batch."""
+    """Predicts the classes of whole splits; compiles once per width of batch."""
 
-    def __init__(
-        self, network: Network, splits: Iterable[Labelled], batch_size: int, placement: Placement
-    ):
-        self._splits, self._batch_size, self._placement = list(splits), batch_size, placement
+    def __init__(self, config: Config, network: Network, placement: Placement):
+        self._batch_size = config.eval.batch_size or config.optimizer.batch_size
+        self._placement, self._classes = placement, network.classes
 
         @placement.jit
         def log_probabilities(params: Params, tokens_BxL: jax.Array) -> jax.Array:
-            return jax.nn.log_softmax(
-                network.apply(params, tokens_BxL, tokens_BxL != network.model.padding)
-            )
+            mask_BxL = tokens_BxL != network.model.padding
+            return jax.nn.log_softmax(network.apply(params, tokens_BxL, mask_BxL))
 
         self._log_probabilities = log_probabilities
 
-    def predict(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
-        """The predictions of one split, in its order. `limit`: examples at most."""
+    def __call__(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
+        """The predictions of one split, in its order.
+
+        Args:
+          params: parameters of the network.
+          split: examples; they may be unlabelled.
+          limit: examples at most, the first ones; 0: all.
+        """
         params = self._placement.put_params(params)
-        count = min(limit, len(split)) if limit else len(split)
-        log_p_NxC: np.ndarray | None = None
-        for index, rows_BxC in self._rows(
-            params, evaluation_batches(split, self._batch_size, limit)
-        ):
-            if log_p_NxC is None:
-                log_p_NxC = np.zeros((count, rows_BxC.shape[-1]), np.float32)
-            log_p_NxC[index] = rows_BxC
-        assert log_p_NxC is not None, "an empty split is refused when it is read"
+        count = min(limit or len(split), len(split))
+        log_p_NxC = np.zeros((count, self._classes), np.float32)
+        for batch in evaluation_batches(split, self._batch_size, limit):
+            placed = self._placement.put_batch({"tokens": batch["tokens"]})
+            rows_BxC = np.asarray(self._log_probabilities(params, placed["tokens"]))
+            real = batch["weights"] > 0
+            log_p_NxC[batch["index"][real]] = rows_BxC[real]
         labels_N = np.asarray(split.labels[:count])
         known = labels_N >= 0
-        loss = (
-            float(-np.mean(log_p_NxC[known, labels_N[known]], dtype=np.float64))
-            if known.any()
-            else float("nan")
-        )
+        # In float64, so that a long split keeps its digits.
+        losses = -log_p_NxC[known, labels_N[known]].astype(np.float64)
+        loss = float(losses.mean()) if known.any() else float("nan")
         return Predictions(np.asarray(split.ids[:count]), labels_N, np.exp(log_p_NxC), loss)
-
-    def _rows(
-        self, params: Params, batches: Iterator[dict[str, np.ndarray]]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for batch in batches:
-            rows = self._log_probabilities(
-                params, self._placement.put_batch({"tokens": batch["tokens"]})["tokens"]
-            )
-            real = batch["weights"] > 0
-            yield batch["index"][real], np.asarray(rows)[real]
-
-    def predictions(self, params: Params, limit: int = 0) -> dict[str, Predictions]:
-        """`predict` for every split, by name."""
-        return {split.name: self.predict(params, split, limit) for split in self._splits}
-
-    def __call__(self, params: Params, limit: int = 0) -> dict[str, Any]:
-        """The numbers of `summarize` for every split."""
-        return summarize(self.predictions(params, limit))
 
 
 def summarize(predictions: dict[str, Predictions]) -> dict[str, Any]:
-    """`accuracy` and `valid_loss` of the first labelled split, and of every split in `accuracy_by_split`.
+    """`accuracy` and `valid_loss` of the first labelled split, and `accuracy_by_split` of them all.
 
-    The first is the one that decides, e.g. MNLI matched; an average over splits of different kinds would mean little.
+    The first split decides, such as MNLI matched: an average over different kinds of splits would
+    mean little.
     """
-    labelled = {name: p for name, p in predictions.items() if (p.labels >= 0).any()}
-    if not labelled:
-        return {"accuracy": None, "valid_loss": None, "accuracy_by_split": {}}
-    first = next(iter(labelled.values()))
+    labelled = [name for name, found in predictions.items() if (found.labels >= 0).any()]
+    first = predictions[labelled[0]] if labelled else None
     return {
-        "accuracy": first.accuracy,
-        "valid_loss": first.loss,
-        "accuracy_by_split": {name: p.accuracy for name, p in labelled.items()},
+        "accuracy": first and first.accuracy,
+        "valid_loss": first and first.loss,
+        "accuracy_by_split": {name: predictions[name].accuracy for name in labelled},
     }
 
 
@@ -258,8 +243,7 @@ class LabelPredictor(Predictor):
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._start = config, start
         network = start.network(config.impl)
-        batch_size = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = ClassificationEvaluator(network, [], batch_size, placement)
+        self._evaluator = ClassificationEvaluator(config, network, placement)
         self._source = Source("files", config.predict.input, "", "input", 0.0, config.predict.input)
         self.header = "\t".join(["label", *start.labels]) + "\n"
 
@@ -270,6 +254,6 @@ class LabelPredictor(Predictor):
         length, threads = self._config.data.length, self._config.impl.threads
         split = encode_examples(self._source, texts, length, tokenizer, labels, threads)
         self.cut += split.truncated
-        for row in self._evaluator.predict(params, split).probabilities:
+        for row in self._evaluator(params, split).probabilities:
             probabilities = (f"{probability:.6f}" for probability in row)
             yield "\t".join([labels[int(row.argmax())], *probabilities])

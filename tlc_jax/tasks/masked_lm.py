@@ -1,4 +1,4 @@
-"""Masked-language modeling: corruption, objective, evaluation and cost of the task that pretrains encoders.
+"""Masked-language modeling, which pretrains encoders: corruption, objective, evaluation, cost.
 
 A fixed number of positions of every row is corrupted, so that all shapes are static; logits are
 computed at these positions alone.
@@ -20,7 +20,6 @@ import numpy as np
 
 from tlc_jax.config import Config
 from tlc_jax.config import Objective as MaskingSettings
-from tlc_jax.config.durations import Amounts
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import RowBatches, evaluation_batches
@@ -29,8 +28,13 @@ from tlc_jax.data.vocabulary import OURS, SpecialIds
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import TaskRun, require_data
+from tlc_jax.tasks.base import TaskRun, Workload, divisors, loss_numbers, step_cost, with_splits
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
+
+_MASKS_SEED = 20200211
+"""Every model, whatever its seed, is evaluated on the same tokens at the same positions."""
+
+_COUNTED_ROWS = 200_000
 
 
 class MaskedLanguageRun(TaskRun):
@@ -55,20 +59,12 @@ class MaskedLanguageRun(TaskRun):
 
     @classmethod
     def of_saved(
-        cls,
-        config: Config,
-        start: SavedModel,
-        workdir: Path,
-        placement: Placement,
-        train: bool = False,
+        cls, config: Config, start: SavedModel, cache: Path, placement: Placement, train: bool
     ) -> MaskedLanguageRun:
-        """See `TaskRun.of_saved`; only evaluation is supported, since recovery needs labels."""
         require_head(start)
-        require_data(config)
         # Validation text of its own is packed alone; a held-out part needs the text it came from.
         source = config.data.train if train else config.data.valid or config.data.train
         settings = dataclasses.replace(config, data=dataclasses.replace(config.data, train=source))
-        cache = Path(config.data.cache or workdir / "data")
         data = prepare(settings, cache, tokenizer=start.tokenizer)
         network, special = start.network(config.impl), start.tokenizer.special
         return cls(config, network, data.train, data.valid, placement, start.meta, special)
@@ -76,31 +72,38 @@ class MaskedLanguageRun(TaskRun):
     def objective(self) -> Objective:
         return masked_language(self.network, self.config.objective, self._special)
 
+    @classmethod
+    def workload(cls, config: Config, network: Network, shards: int) -> Workload:
+        rows, length = config.optimizer.batch_size, config.data.length
+        cost = step_cost(rows, length, cls.train_flops(config, network, rows, length))
+        objective = masked_language(network, config.objective)
+        shapes = {"tokens": (rows, length)}
+        return Workload(objective, "sequences", shapes, divisors(rows, shards), cost)
+
+    @classmethod
+    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
+        predicted = predicted_positions(width, config.objective.mask_rate)
+        return flops.train_flops_per_step(config.model, network.vocab_size, rows, width, predicted)
+
+    def host_batches(self, seed: int) -> RowBatches:
+        return RowBatches(self._train, self.config.optimizer.batch_size, seed)
+
     def batches(self, seed: int) -> Callable[[int], Batch]:
-        rows = self.config.optimizer.batch_size
-        batches = RowBatches(self._train, rows, seed)
-        # Each process reads the rows of its own devices only.
+        batches, rows = self.host_batches(seed), self.config.optimizer.batch_size
+        # Each process reads the rows of its own devices only: text may lie on slow shared storage.
         own_rows = self.placement.own_rows(rows)
         return lambda step: self.placement.put_batch(batches(step, own_rows), rows)
 
-    @functools.cached_property
-    def _rows_per_epoch(self) -> float:
-        return RowBatches(self._train, self.config.optimizer.batch_size, 0).rows_per_epoch
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return self._rows_per_epoch / self.config.optimizer.batch_size
-
-    @functools.cached_property
-    def _cost(self) -> Amounts:
-        return cost_per_step(self.config, self.network.vocab_size, self._rows_per_epoch)
-
-    def cost(self, batch: Batch) -> Amounts:
-        del batch  # all batches have the same shape
-        return self._cost
-
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         return self._evaluator(params, 0 if final else self.config.eval.examples)
+
+    @classmethod
+    def forward_inputs(cls, config: Config, tokens_BxL: np.ndarray) -> tuple[np.ndarray, ...]:
+        rows, length = tokens_BxL.shape
+        # Logits are computed at predicted positions alone, so as many of them are timed.
+        count = predicted_positions(length, config.objective.mask_rate)
+        positions_K = np.sort(np.random.default_rng(0).permutation(length)[:count])
+        return tokens_BxL, np.tile(positions_K.astype(np.int32), (rows, 1))
 
 
 def require_head(start: SavedModel) -> None:
@@ -116,23 +119,13 @@ def require_head(start: SavedModel) -> None:
         )
 
 
-def cost_per_step(config: Config, vocab_size: int, rows_per_epoch: float) -> Amounts:
-    """What one training step spends, seconds left out."""
-    rows, length = config.optimizer.batch_size, config.data.length
-    predicted = predicted_positions(length, config.objective.mask_rate)
-    return Amounts(
-        steps=1,
-        examples=rows,
-        tokens=rows * length,
-        epochs=rows / rows_per_epoch,
-        flops=flops.train_flops_per_step(config.model, vocab_size, rows, length, predicted),
-    )
-
-
 def masked_language(
     network: Network, settings: MaskingSettings, special: SpecialIds = OURS
 ) -> Objective:
-    """Predict the corrupted tokens of `batch["tokens"]`; rows weigh `batch["weights"]` where that is given."""
+    """Predict the corrupted tokens of `batch["tokens"]`.
+
+    Evaluation batches also have `batch["weights"]`, 0 for rows that only fill up the batch.
+    """
 
     def corrupt(key: jax.Array, batch: Batch) -> Batch:
         masked = mask_tokens(key, batch["tokens"], settings, network.vocab_size, special)
@@ -176,51 +169,47 @@ def mask_tokens(
 ) -> Masked:
     """Selects K positions of each row without replacement and corrupts them.
 
-    The last of the K is weighted by the fractional part of `mask_rate * L`, so that the expected weight is exactly
-    that share of the row. Special tokens are never selected: where a row has too few others, the weight is 0.
-    Of the selected, `objective.mask_token` become <mask>, `objective.random_token` a random ordinary token, and the
-    rest stay as they are.
+    Of the selected, `objective.mask_token` become <mask>, `objective.random_token` a random
+    ordinary token, and the rest stay as they are.
+
+    Args:
+      key: decides all draws.
+      tokens_BxL: int32 [B, L] rows of text.
+      objective: mask_rate and the shares of the three fates.
+      vocab_size: number of tokens, special ones included.
+      special: ids that are never selected; where a row has too few others, the weight is 0.
     """
     B, L = tokens_BxL.shape
     K = predicted_positions(L, objective.mask_rate)
     key_choice, key_action, key_token = jax.random.split(key, 3)
-    priority_BxL = jnp.where(
-        _ordinary(tokens_BxL, special), jax.random.uniform(key_choice, (B, L)), -1.0
-    )
+    draws_BxL = jax.random.uniform(key_choice, (B, L))
+    priority_BxL = jnp.where(_ordinary(tokens_BxL, special), draws_BxL, -1.0)
     _, positions_BxK = jax.lax.top_k(priority_BxL, K)
     targets_BxK = jnp.take_along_axis(tokens_BxL, positions_BxK, axis=1)
-    last = objective.mask_rate * L - (K - 1)
-    weights_BxK = jnp.where(jnp.arange(K) < K - 1, 1.0, min(1.0, last)) * _ordinary(
-        targets_BxK, special
-    )
+    # K is rounded up, so the last position has the weight of the fraction that is left: the
+    # expected weight is exactly mask_rate of the row.
+    last = min(1.0, objective.mask_rate * L - (K - 1))
+    weights_K = jnp.where(jnp.arange(K) < K - 1, 1.0, last)
+    weights_BxK = weights_K * _ordinary(targets_BxK, special)
 
     action_BxK = jax.random.uniform(key_action, (B, K))
-    random_BxK = jax.random.randint(
-        key_token, (B, K), 0, vocab_size - len(special.all), tokens_BxL.dtype
-    )
+    ordinary = vocab_size - len(special.all)
+    random_BxK = jax.random.randint(key_token, (B, K), 0, ordinary, tokens_BxL.dtype)
     for id in special.all:  # ascending, so that each moves the rest up by one
         random_BxK += random_BxK >= id
-    corrupted_BxK = jnp.where(
-        action_BxK < objective.mask_token,
-        jnp.asarray(special.mask, tokens_BxL.dtype),
-        jnp.where(
-            action_BxK < objective.mask_token + objective.random_token, random_BxK, targets_BxK
-        ),
-    )
+    changed = objective.mask_token + objective.random_token
+    mask = jnp.asarray(special.mask, tokens_BxL.dtype)
+    other_BxK = jnp.where(action_BxK < changed, random_BxK, targets_BxK)
+    corrupted_BxK = jnp.where(action_BxK < objective.mask_token, mask, other_BxK)
     corrupted_BxK = jnp.where(weights_BxK > 0, corrupted_BxK, targets_BxK)
-    inputs_BxL = jax.vmap(lambda row, where, what: row.at[where].set(what))(
-        tokens_BxL, positions_BxK, corrupted_BxK
-    )
+    write = jax.vmap(lambda row, where, what: row.at[where].set(what))
+    inputs_BxL = write(tokens_BxL, positions_BxK, corrupted_BxK)
     return Masked(inputs_BxL, positions_BxK, targets_BxK, weights_BxK)
 
 
 def _ordinary(tokens: jax.Array, special: SpecialIds) -> jax.Array:
     """Where there is text."""
     return functools.reduce(operator.and_, [tokens != id for id in special.all])
-
-
-_MASKS_SEED = 20200211
-"""Every model, whatever its seed, predicts the same tokens at the same positions."""
 
 
 class PerplexityEvaluator:
@@ -239,43 +228,38 @@ class PerplexityEvaluator:
         self._sums: Callable[..., Sums] = sums
 
     def __call__(self, params: Params, limit: int = 0) -> dict[str, Any]:
-        """`valid_loss` (nats per predicted token), `valid_perplexity` and `valid_masked_accuracy` over all sets.
+        """`valid_loss` (nats per predicted token), `valid_perplexity` and `valid_masked_accuracy`.
 
-        With several sets each also has its own loss and perplexity, `..._NAME`. `limit`: rows at most of each set.
+        Over all sets together; with several sets also over each, as `..._NAME`.
+
+        Args:
+          params: parameters of the network.
+          limit: rows of each set at most; 0: all.
         """
         params = self._placement.put_params(params)
         totals = {name: self._total(params, packed, limit) for name, packed in self._sets.items()}
-        overall = functools.reduce(np.add, totals.values())
-        numbers = _numbers(overall)
-        if len(totals) > 1:
-            for name, total in totals.items():
-                numbers |= {f"{key}_{name}": value for key, value in _numbers(total).items()}
-        return numbers
+        sets = {name: _numbers(total) for name, total in totals.items()}
+        return with_splits(_numbers(functools.reduce(np.add, totals.values())), sets)
 
     def _total(self, params: Params, packed: Packed, limit: int) -> np.ndarray:
-        batches = evaluation_batches(packed, self._batch_size, limit)
-        results = [
-            self._sums(
-                params,
-                self._placement.put_batch({name: batch[name] for name in ("tokens", "weights")}),
-                np.int32(i),
-            )
-            for i, batch in enumerate(batches)
-        ]
-        # Added in float64 on the host: a long evaluation keeps its digits.
+        results = []
+        for index, batch in enumerate(evaluation_batches(packed, self._batch_size, limit)):
+            chosen = {name: batch[name] for name in ("tokens", "weights")}
+            placed = self._placement.put_batch(chosen)
+            results.append(self._sums(params, placed, np.int32(index)))
+        # Read after the loop, because reading one result would wait for it. In float64, so that a
+        # long evaluation keeps its digits.
         return np.array([[float(x) for x in sums] for sums in results], np.float64).sum(axis=0)
-
-
-_COUNTED_ROWS = 200_000
 
 
 def unigram_loss(
     train: Iterable[Packed], valid: Iterable[Packed], vocab_size: int, special: SpecialIds = OURS
 ) -> float:
-    """Nats per token of a model that knows how often each token occurs in training and nothing else.
+    """Nats per token of a model that knows only how often each token occurs in training.
 
-    A masked-language model starts on a plateau near this value, and leaves it once it uses context. Frequencies are
-    those of at most 200,000 training rows, with one added to each; special tokens are left out, as in masking.
+    A masked-language model starts on a plateau near this value, and leaves it once it uses context.
+    Frequencies are those of at most 200,000 rows of each source, with one added to each; special
+    tokens are left out, as in masking.
     """
     counts = 1.0 + np.delete(_count(train, vocab_size), special.all)
     targets = np.delete(_count(valid, vocab_size), special.all)
@@ -290,11 +274,5 @@ def _count(sets: Iterable[Packed], vocab_size: int) -> np.ndarray:
     return counts
 
 
-def _numbers(total: np.ndarray) -> dict[str, Any]:
-    loss, weight, correct = total
-    mean = loss / weight
-    return {
-        "valid_loss": mean,
-        "valid_perplexity": math.exp(min(mean, 700.0)),
-        "valid_masked_accuracy": correct / weight,
-    }
+def _numbers(sums: np.ndarray) -> dict[str, float]:
+    return loss_numbers(sums, "valid_masked_accuracy")

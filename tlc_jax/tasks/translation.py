@@ -1,11 +1,10 @@
-"""Translation: objective, cost, batches, teacher-forced metrics, beam search with BLEU, and predictions."""
+"""Translation: objective, batches, cost, teacher-forced metrics, beam search, and predictions."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlc_jax.config import Config, Decode
-from tlc_jax.config.durations import Amounts
 from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.examples import Examples
 from tlc_jax.data.length_buckets import (
     PairBatches,
     best_widths,
     evaluation_batch,
+    rows_of,
     sentence_batches,
 )
 from tlc_jax.data.pairs import Pairs, Split, encode_split, load_splits, prepare_pairs
@@ -33,7 +33,7 @@ from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import Predictor, TaskRun, require_data
+from tlc_jax.tasks.base import Predictor, TaskRun, Workload, loss_numbers, step_cost, with_splits
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 _SAMPLES = 10
@@ -43,10 +43,13 @@ class TranslatorRun(TaskRun):
     """A translator with its sentence pairs.
 
     Attributes:
+      train_pairs: pairs of each training source.
+      valid: splits to evaluate on; the first one decides.
       translations: translations of the last final evaluation, by split.
     """
 
     goal = "token_accuracy"
+    counted = "target"
 
     def __init__(
         self,
@@ -57,87 +60,139 @@ class TranslatorRun(TaskRun):
         valid: list[Split],
         placement: Placement,
     ):
-        super().__init__(
-            config, network, placement, session.model_meta("translator", config, tokenizer)
-        )
-        self.train, self.valid = train, valid
-        batch_tokens = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = TranslationEvaluator(
-            network, valid, batch_tokens, config.decode, config.data.buckets, tokenizer, placement
-        )
+        meta = session.model_meta(network.kind, config, tokenizer)
+        super().__init__(config, network, placement, meta)
+        self.train_pairs, self.valid = train, valid
+        best_only = dataclasses.replace(config.decode, nbest=1)
+        buckets = config.data.buckets
+        self._decoder = Decoder(network, best_only, buckets, tokenizer, placement)
+        # Without smoothing, so that the loss is the negative log-likelihood.
+        objective = translation(network, 0.0)
+
+        @placement.jit
+        def forced(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            sums, logits_BxTxV = objective.sums(params, batch, None)
+            return jnp.stack(sums), jnp.argmax(logits_BxTxV, axis=-1)
+
+        self._forced = forced
         self.translations: dict[str, Translations] = {}
 
     @classmethod
     def of_saved(
-        cls,
-        config: Config,
-        start: SavedModel,
-        workdir: Path,
-        placement: Placement,
-        train: bool = False,
+        cls, config: Config, start: SavedModel, cache: Path, placement: Placement, train: bool
     ) -> TranslatorRun:
-        require_data(config)
-        tokenizer = start.tokenizer
+        network, tokenizer = start.network(config.impl), start.tokenizer
         if config.data.valid and not train:
-            training, valid = [], load_splits(config, tokenizer)
-        else:
-            path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
-            cache = Path(config.data.cache or workdir / "data")
-            data = prepare_pairs(dataclasses.replace(config, tokenizer=path), cache)
-            training, valid = data.train, data.valid
-        return cls(config, start.network(config.impl), tokenizer, training, valid, placement)
+            return cls(config, network, tokenizer, [], load_splits(config, tokenizer), placement)
+        path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
+        data = prepare_pairs(dataclasses.replace(config, tokenizer=path), cache)
+        return cls(config, network, tokenizer, data.train, data.valid, placement)
 
     def objective(self) -> Objective:
         return translation(self.network, self.config.objective.label_smoothing)
 
-    def pair_batches(self, seed: int) -> PairBatches:
-        """Batches of sentence pairs, by step."""
+    @classmethod
+    def workload(
+        cls,
+        config: Config,
+        network: Network,
+        shards: int,
+        shapes: Sequence[tuple[int, int]] = (),
+    ) -> Workload:
+        """See `TaskRun.workload`.
+
+        Args:
+          config: resolved.
+          network: the model.
+          shards: devices that the rows of a batch are split over.
+          shapes: (rows, width) of each kind of batch; empty: batches as wide as data.length.
+        """
+        tokens, length = config.optimizer.batch_size, config.data.length
+        shapes = shapes or [(rows_of(tokens, length), length)]
+        # A number of parts must suit every width that training compiles a step for.
+        parts = [
+            n
+            for n in range(1, tokens + 1)
+            if tokens % n == 0 and all(rows % (n * shards) == 0 for rows, _ in shapes)
+        ]
+        if not parts:
+            counts = ", ".join(str(rows) for rows, _ in shapes)
+            raise InputError(
+                f"batches of {counts} pairs do not divide among {shards} devices: "
+                "change the batch size"
+            )
+        rows, width = max(shapes, key=lambda shape: shape[1])
+        batch = {"source": (rows, width), "target": (rows, width)}
+        cost = step_cost(rows, width, cls.train_flops(config, network, rows, width))
+        objective = translation(network, config.objective.label_smoothing)
+        microbatches = sorted(tokens // n for n in parts)
+        return Workload(objective, "target tokens", batch, microbatches, cost)
+
+    def own_workload(self) -> Workload:
         config = self.config
-        return PairBatches(
-            self.train, config.optimizer.batch_size, seed, config.data.buckets, config.microbatches
+        # With one part a step, because impl.microbatch may still be auto.
+        tokens, buckets = config.optimizer.batch_size, config.data.buckets
+        shapes = PairBatches(self.train_pairs, tokens, config.seed, buckets).shapes
+        return self.workload(config, self.network, self.placement.batch_shards, shapes)
+
+    @classmethod
+    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
+        return flops.translator_train_flops_per_step(
+            config.model, network.vocab_size, rows, width, width
         )
 
-    def batches(self, seed: int) -> Callable[[int], Batch]:
-        batches = self.pair_batches(seed)
-        return lambda step: self.placement.put_batch(batches(step))
+    def host_batches(self, seed: int) -> PairBatches:
+        config = self.config
+        tokens, buckets = config.optimizer.batch_size, config.data.buckets
+        return PairBatches(self.train_pairs, tokens, seed, buckets, config.microbatches)
 
     @functools.cached_property
     def own_batches(self) -> PairBatches:
-        """The batches of the config's seed."""
-        return self.pair_batches(self.config.seed)
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.own_batches.steps_per_epoch
-
-    def cost(self, batch: Batch) -> Amounts:
-        rows, width = batch["target"].shape
-        return Amounts(
-            steps=1,
-            examples=rows,
-            tokens=rows * width,
-            epochs=rows / self.own_batches.rows_per_epoch,
-            flops=flops.translator_train_flops_per_step(
-                self.config.model, self.network.vocab_size, rows, width, width
-            ),
-        )
+        return self.host_batches(self.config.seed)
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """Teacher-forced loss and accuracy; if `final`, also BLEU of every sentence."""
+        numbers = self.loss(params, final)
         if not final:
-            return self._evaluator.loss(params, self.config.eval.examples)
-        numbers, self.translations = self._evaluator(params)
-        return numbers
+            return numbers
+        scores = {}
+        for split in self.valid:
+            self.translations[split.name] = found = self._decoder(params, split)
+            score = bleu.score(found.best, split.references)
+            scores[split.name] = {**score, "sentences": len(split.texts), "cut": split.cut}
+        return numbers | _of_first(scores)
 
     def loss(self, params: Params, final: bool) -> dict[str, Any]:
-        """As `evaluate`, without decoding."""
-        return self._evaluator.loss(params, 0 if final else self.config.eval.examples)
+        """`valid_loss`, `valid_perplexity`, `token_accuracy` and `approx_bleu`, without decoding.
+
+        All given the true target so far. The loss is in nats per target token, </s> included.
+        """
+        params = self.placement.put_params(params)
+        limit = 0 if final else self.config.eval.examples
+        return _of_first({split.name: self._loss(params, split, limit) for split in self.valid})
+
+    def _loss(self, params: Params, split: Split, limit: int) -> dict[str, Any]:
+        pairs, config, shards = split.pairs, self.config, self.placement.batch_shards
+        longer = pairs.lengths.max(axis=1)
+        widths = best_widths(longer, config.data.buckets)
+        count = min(limit or len(pairs), len(pairs))
+        total = np.zeros(3)
+        predicted: list[Any] = [()] * count
+        tokens = config.eval.batch_size or config.optimizer.batch_size
+        batch_size = max(shards, tokens // widths[-1] // shards * shards)
+        for width, rows in sentence_batches(longer, widths, batch_size, limit):
+            batch = self.placement.put_batch(evaluation_batch(pairs, rows, width, batch_size))
+            sums, argmax_BxT = jax.device_get(self._forced(params, batch))
+            total += sums.astype(np.float64)
+            for place, row in enumerate(rows):
+                predicted[row] = argmax_BxT[place, : pairs.lengths[row, 1] - 1]
+        references = [pairs.side(row, 1).tolist() for row in range(count)]
+        approx_bleu = bleu.approx_bleu(predicted, references)
+        return {**loss_numbers(total, "token_accuracy"), "approx_bleu": approx_bleu}
 
     def save_predictions(self, workdir: Path) -> None:
         """Writes predictions/SPLIT.txt, one translation a line in the order of the split."""
-        if not processes.first():
-            return
-        for name, found in self.translations.items():
+        for name, found in self.translations.items() if processes.first() else ():
             path = workdir / "predictions" / f"{name}.txt"
             path.parent.mkdir(exist_ok=True)
             text = "".join(f"{single_line(text)}\n" for text in found.best)
@@ -146,22 +201,20 @@ class TranslatorRun(TaskRun):
     def samples(self) -> list[dict[str, str]]:
         """Sentences of the first split, drawn by the seed, with references and translations."""
         split = self.valid[0]
-        count = len(split.texts)
+        count, best = len(split.texts), self.translations[split.name].best
         rng = np.random.default_rng(self.config.seed)
-        rows = rng.choice(count, min(_SAMPLES, count), replace=False)
-        best = self.translations[split.name].best
-        return [
-            {
-                "source": split.texts[row],
-                "reference": split.references[row],
-                "translation": best[row],
-            }
-            for row in sorted(rows)
-        ]
+        rows = sorted(rng.choice(count, min(_SAMPLES, count), replace=False))
+        columns = {"source": split.texts, "reference": split.references, "translation": best}
+        return [{name: texts[row] for name, texts in columns.items()} for row in rows]
 
     @classmethod
     def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
         return TranslationPredictor(config, start, placement)
+
+
+def _of_first(splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of the first split, which decides, and with several splits those of each."""
+    return with_splits(next(iter(splits.values())), splits)
 
 
 def single_line(text: str) -> str:
@@ -172,11 +225,13 @@ def single_line(text: str) -> str:
 def translation(network: Network, smoothing: float) -> Objective:
     """Predict `batch["target"]` token by token from `batch["source"]` and the target before it.
 
-    `smoothing`: of labels. Evaluations leave it at 0, so that their loss is the negative log-likelihood.
+    Args:
+      network: the translator.
+      smoothing: share of each target's weight that is spread over the vocabulary.
     """
 
     def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        del key  # nothing is random but dropout
+        del key  # only dropout is random, and it has a key of its own
         return batch
 
     def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
@@ -195,13 +250,11 @@ class Translations:
 
     Attributes:
       texts: [sentences][n best], best first.
-      scores: float32 [sentences, n best]: log-probability over the length penalty.
-      tokens: tokens generated for the best translations, </s> included.
+      scores: float32 [sentences, n best] log-probability over the length penalty.
     """
 
     texts: list[list[str]]
     scores: np.ndarray
-    tokens: int
 
     @property
     def best(self) -> list[str]:
@@ -209,7 +262,7 @@ class Translations:
 
 
 class Decoder:
-    """Beam search with one network; compiles once per width of sources, of which there are `buckets` at most."""
+    """Beam search with one network; compiles once per width of sources, at most `buckets` times."""
 
     def __init__(
         self,
@@ -219,45 +272,36 @@ class Decoder:
         tokenizer: Tokenizer,
         placement: Placement,
     ):
-        self._settings, self._buckets, self._tokenizer, self._placement = (
-            settings,
-            buckets,
-            tokenizer,
-            placement,
-        )
+        self._settings, self._buckets = settings, buckets
+        self._tokenizer, self._placement = tokenizer, placement
         self._search = placement.jit(functools.partial(search, network, settings))
 
     def __call__(
-        self, params: Params, split: Split, limit: int = 0, widths: Sequence[int] | None = None
+        self, params: Params, split: Split, widths: Sequence[int] | None = None
     ) -> Translations:
         """Translates the sources of a split.
 
         Args:
-          params: the translator's.
-          split: its references are not looked at.
-          limit: sentences at most, the first ones; 0: all.
-          widths: of batches, ascending, the last holding the longest source; None: those that leave the least padding.
+          params: parameters of the translator.
+          split: sentences; their references are not read.
+          widths: widths of batches, ascending, the last holding the longest source; None: those
+            that leave the least padding.
         """
-        settings = self._settings
+        nbest, batch_size = self._settings.nbest, self._settings.batch_size
         params = self._placement.put_params(params)
         lengths = split.pairs.lengths[:, 0]
-        count = min(limit, len(lengths)) if limit else len(lengths)
-        texts: list[list[str]] = [[] for _ in range(count)]
-        scores = np.zeros((count, settings.nbest), np.float32)
-        tokens = 0
+        texts: list[list[str]] = [[] for _ in lengths]
+        scores = np.zeros((len(lengths), nbest), np.float32)
         widths = widths or best_widths(lengths, self._buckets)
-        for width, rows in sentence_batches(lengths, widths, settings.batch_size, limit):
-            batch = evaluation_batch(split.pairs, rows, width, settings.batch_size)
+        for width, rows in sentence_batches(lengths, widths, batch_size):
+            batch = evaluation_batch(split.pairs, rows, width, batch_size)
             source = self._placement.put_batch({"source": batch["source"]})["source"]
             found = jax.device_get(self._search(params, source))
             for place, row in enumerate(rows):
-                texts[row] = [
-                    self._tokenizer.decode(ids)
-                    for ids in found.tokens_BxKxT[place, : settings.nbest]
-                ]
-                scores[row] = found.scores_BxK[place, : settings.nbest]
-                tokens += int(found.lengths_BxK[place, 0])
-        return Translations(texts, scores, tokens)
+                best_KxT = found.tokens_BxKxT[place, :nbest]
+                texts[row] = [self._tokenizer.decode(ids) for ids in best_KxT]
+                scores[row] = found.scores_BxK[place, :nbest]
+        return Translations(texts, scores)
 
 
 def search(network: Network, settings: Decode, params: Params, source_BxS: jax.Array) -> Hypotheses:
@@ -275,88 +319,6 @@ def search(network: Network, settings: Decode, params: Params, source_BxS: jax.A
         vocab_size=network.vocab_size,
         alpha=settings.alpha,
     )
-
-
-class TranslationEvaluator:
-    """Teacher-forced loss and accuracy, and with beam search BLEU and chrF, over named splits."""
-
-    def __init__(
-        self,
-        network: Network,
-        splits: Iterable[Split],
-        batch_tokens: int,
-        decode: Decode,
-        buckets: int,
-        tokenizer: Tokenizer,
-        placement: Placement,
-    ):
-        self.splits, self._placement = list(splits), placement
-        self._batch_tokens, self._buckets = batch_tokens, buckets
-        self._decoder = Decoder(
-            network, dataclasses.replace(decode, nbest=1), buckets, tokenizer, placement
-        )
-        objective = translation(network, 0.0)
-
-        @placement.jit
-        def forced(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            sums, logits_BxTxV = objective.sums(params, batch, None)
-            return jnp.stack(sums), jnp.argmax(logits_BxTxV, axis=-1)
-
-        self._forced = forced
-
-    def loss(self, params: Params, limit: int = 0) -> dict[str, Any]:
-        """`valid_loss` (nats per target token, </s> included), `valid_perplexity`, `token_accuracy`, `approx_bleu`.
-
-        All given the true target so far, of the first split; with several, also `..._NAME` of each.
-        """
-        params = self._placement.put_params(params)
-        return _by_split({split.name: self._loss(params, split, limit) for split in self.splits})
-
-    def __call__(self, params: Params) -> tuple[dict[str, Any], dict[str, Translations]]:
-        """`loss`, and the scores of beam search over every sentence; the translations of each split."""
-        numbers, found = {}, {}
-        for split in self.splits:
-            found[split.name] = self._decoder(params, split)
-            numbers[split.name] = {
-                **bleu.score(found[split.name].best, split.references),
-                "sentences": len(split.texts),
-                "cut": split.cut,
-            }
-        return {**self.loss(params), **_by_split(numbers)}, found
-
-    def _loss(self, params: Params, split: Split, limit: int) -> dict[str, Any]:
-        pairs = split.pairs
-        longer = pairs.lengths.max(axis=1)
-        widths = best_widths(longer, self._buckets)
-        total = np.zeros(3)
-        count = min(limit, len(pairs)) if limit else len(pairs)
-        predicted: list[Any] = [()] * count
-        parts = self._placement.batch_shards
-        rows_of_batch = max(parts, self._batch_tokens // widths[-1] // parts * parts)
-        for width, rows in sentence_batches(longer, widths, rows_of_batch, limit):
-            batch = self._placement.put_batch(evaluation_batch(pairs, rows, width, rows_of_batch))
-            sums, argmax_BxT = jax.device_get(self._forced(params, batch))
-            total += sums.astype(np.float64)
-            for place, row in enumerate(rows):
-                predicted[row] = argmax_BxT[place, : pairs.lengths[row, 1] - 1]
-        mean = total[0] / total[1]
-        return {
-            "valid_loss": mean,
-            "valid_perplexity": math.exp(min(mean, 700.0)),
-            "token_accuracy": total[2] / total[1],
-            "approx_bleu": bleu.approx_bleu(
-                predicted, [pairs.side(row, 1).tolist() for row in range(count)]
-            ),
-        }
-
-
-def _by_split(numbers: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The first split's numbers under their own names, and with several splits every split's under `..._NAME`."""
-    result = dict(next(iter(numbers.values())))
-    if len(numbers) > 1:
-        for name, values in numbers.items():
-            result |= {f"{key}_{name}": value for key, value in values.items()}
-    return result
 
 
 class TranslationPredictor(Predictor):
