@@ -69,7 +69,6 @@ def test_every_folder_is_a_room_with_a_level():
     assert rooms <= set(LEVEL)
 
 
-@pytest.mark.xfail(reason="the move is under way")
 def test_file_names_are_unique():
     counts = collections.Counter(
         path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"
@@ -77,7 +76,6 @@ def test_file_names_are_unique():
     assert [name for name, count in counts.items() if count > 1] == []
 
 
-@pytest.mark.xfail(reason="the move is under way")
 def test_no_file_is_longer_than_a_sitting():
     lengths = {path: path.read_text("utf-8").count("\n") for path in PACKAGE.rglob("*.py")}
     assert {str(path): lines for path, lines in lengths.items() if lines > 450} == {}

@@ -245,7 +245,7 @@ def load_study(workdir: str | Path) -> Study:
     """Opens a study that `tlc study` ran.
 
     Raises:
-      InputError: there is no study in the folder.
+      InputError: the folder holds no study.
     """
     workdir = Path(workdir)
     if not (workdir / "study.json").exists():

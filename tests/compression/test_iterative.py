@@ -53,7 +53,7 @@ class Run:
 class Task:
     init: Any
     masks: Any
-    enough: Any = None
+    reached_target: Any = None
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def train(task: Task, config: Config, workdir: Path, placement: Any) -> Outcome:
         run.trained += 1
-        assert not task.enough({"accuracy": 0.99}) and task.enough({"accuracy": 0.995})
+        assert not task.reached_target({"accuracy": 0.99}) and task.reached_target(
+            {"accuracy": 0.995}
+        )
         numbers = {"accuracy": 1.0, "steps": 8, "stopped_by": "target", "seconds": {"train": 1.0}}
         return Outcome(task.init(), numbers)
 

@@ -17,8 +17,8 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.data.batches import LabelledBatches, evaluation_batches
 from tlc_jax.data.imported_tokenizer import ImportedTokenizer
 from tlc_jax.data.labelled import load_labelled
+from tlc_jax.data.packing import pack
 from tlc_jax.data.pairs import prepare_pairs
-from tlc_jax.data.rows import pack
 from tlc_jax.data.tokenizer import Tokenizer, file_name, kept_in
 from tlc_jax.data.vocabulary import SpecialIds
 from tlc_jax.tasks.masked_lm import mask_tokens

@@ -80,13 +80,16 @@ def commands(page: Path) -> list[str]:
     return [line for line in in_blocks + called if "--help" not in line]
 
 
-def run_pages(markers: set[str], folder: Path) -> None:
+def run_pages(markers: set[str], folder: Path) -> int:
+    """Runs the marked blocks of all pages in a folder; returns how many there were."""
+    ran = 0
     (folder / "configs").symlink_to(ROOT / "configs")
     for page in PAGES:
         names: dict[str, object] = {}
         for block in blocks(page):
             if block.marker not in markers:
                 continue
+            ran += 1
             if block.language == "python":
                 exec(compile(block.code, name_of(page), "exec"), names)
                 continue
@@ -97,18 +100,19 @@ def run_pages(markers: set[str], folder: Path) -> None:
                     assert main(words[1:]) == 0, f"{name_of(page)}: {line}"
                 else:
                     subprocess.run(["bash", "-ec", line], check=True, cwd=folder)
+    return ran
 
 
 def test_runnable_blocks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_pages({"runnable"}, tmp_path)
+    assert run_pages({"runnable"}, tmp_path) >= 5
     assert (tmp_path / "labels.tsv").read_text().startswith("label\t")
 
 
 @pytest.mark.slow
 def test_slow_runnable_blocks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_pages({"runnable: slow"}, tmp_path)
+    assert run_pages({"runnable: slow"}, tmp_path) >= 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -121,9 +125,10 @@ def test_commands_parse(page, tmp_path, monkeypatch):
             # The command would read the config of a run that does not exist here.
             words.append("--config=configs/mnli.py")
         try:
-            parse(words)
+            parsed = parse(words)
         except InputError as error:
             pytest.fail(f"{line}\n{error}")
+        assert parsed.stage == words[0], line
 
 
 def test_wrong_setting_would_be_found(monkeypatch):

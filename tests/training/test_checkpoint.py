@@ -65,7 +65,7 @@ def test_every_so_many_steps_a_checkpoint_is_kept_for_good(tmp_path) -> None:
     assert complete_steps(checkpointer.directory) == [8, 7, 6, 3]
 
 
-def test_no_checkpoint_is_no_error(checkpointer) -> None:
+def test_restore_without_checkpoint_returns_none(checkpointer) -> None:
     assert checkpointer.restore(jax.eval_shape(lambda: state_of(0.0))) is None
 
 
@@ -100,14 +100,14 @@ def test_parameters_alone_are_read_without_the_optimizer(checkpointer) -> None:
 
 def test_parameters_of_another_shape_are_refused(tmp_path) -> None:
     save_params(tmp_path, 0, {"final_norm": {"scale": jnp.zeros(6)}}, {})
-    with pytest.raises(InputError, match="is no readable checkpoint of tlc"):
+    with pytest.raises(InputError, match="is not a readable tlc checkpoint"):
         read_params(tmp_path, 0, {"final_norm": {"scale": jax.ShapeDtypeStruct((7,), jnp.float32)}})
 
 
 def test_a_foreign_folder_is_refused(tmp_path) -> None:
     (tmp_path / "5" / "params").mkdir(parents=True)
     (tmp_path / "5" / "meta").write_text("hello")
-    with pytest.raises(InputError, match="is no readable checkpoint of tlc"):
+    with pytest.raises(InputError, match="is not a readable tlc checkpoint"):
         read_meta(tmp_path, 5)
 
 

@@ -207,8 +207,8 @@ def make_gradual_task(**overrides) -> Task:
         optimizer=optimizer,
         step=step,
         evaluate=lambda params, final: {},
-        stage=during_training.pruning_level,
-        advance=lambda state, stage: TrainState(
+        pruning_level=during_training.pruning_level,
+        prune_to=lambda state, stage: TrainState(
             *during_training.prune_to(state.params, state.optimizer, stage)
         ),
         **overrides,
@@ -258,7 +258,7 @@ def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, placement) -> None
     assert again.numbers["steps"] == 30
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+def test_non_finite_loss_stops_and_keeps_last_checkpoint(
     tmp_path, placement
 ) -> None:
     def batch(index):
@@ -273,7 +273,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
 
 
 def test_training_ends_where_an_evaluation_is_good_enough(tmp_path, placement) -> None:
-    task = make_task(enough=lambda metrics: metrics["w"] > 1.0)
+    task = make_task(reached_target=lambda metrics: metrics["w"] > 1.0)
     outcome = train(
         task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement
     )

@@ -25,7 +25,7 @@ def test_rows_of_lost_steps_and_half_rows_are_dropped_on_resume(tmp_path) -> Non
     ]
 
 
-def test_what_is_no_number_becomes_null(tmp_path) -> None:
+def test_non_finite_values_become_null(tmp_path) -> None:
     writer = MetricsWriter(tmp_path)
     writer.write("train", 1, loss=float("nan"), mfu=None)
     writer.close()

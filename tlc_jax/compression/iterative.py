@@ -150,7 +150,7 @@ class IterativePruning:
         )
         task = dataclasses.replace(
             self.run.task(lambda: params, DuringTraining(masks), config.seed),
-            enough=lambda metrics: metrics[name] >= self.target,
+            reached_target=lambda metrics: metrics[name] >= self.target,
         )
         workdir.mkdir(parents=True, exist_ok=True)
         outcome = train(task, config, workdir, self.run.placement)

@@ -76,9 +76,12 @@ def choose_columns(names: Sequence[str], data: config.Data, where: str) -> Colum
     label = _configured(data.label, "data.label", names, where) or _first((LABEL_NAME,), names)
     return Columns(text, None if pair in ("-", "", text) else pair, label or None)
 
+
 def _configured(name: str, field: str, names: Sequence[str], where: str) -> str:
     if name and name not in names and not (field == "data.pair" and name == "-"):
-        raise InputError(f"{where} has no column {name!r} (config.{field}){did_you_mean(name, names)}")
+        raise InputError(
+            f"{where} has no column {name!r} (config.{field}){did_you_mean(name, names)}"
+        )
     return name
 
 

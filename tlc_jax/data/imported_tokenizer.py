@@ -41,7 +41,9 @@ class ImportedTokenizer(Tokenizer):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(model)
         except Exception as error:  # the library raises nothing narrower
-            raise InputError(f"{where} is not a tokenizer.json, or was cut short ({error})") from None
+            raise InputError(
+                f"{where} is not a tokenizer.json, or was cut short ({error})"
+            ) from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
@@ -134,7 +136,7 @@ def from_byte_pairs(vocabulary: Path, merges: Path, prefix_space: bool) -> bytes
         tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # the library raises nothing narrower
         raise InputError(
-            f"{vocabulary} and {merges} are no byte-pair vocabulary ({error})"
+            f"{vocabulary} and {merges} do not hold a byte-pair vocabulary ({error})"
         ) from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()

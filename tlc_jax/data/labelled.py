@@ -13,10 +13,9 @@ from tlc_jax.core.text import did_you_mean
 from tlc_jax.data import sources as sources_lib
 from tlc_jax.data.examples import Examples
 from tlc_jax.data.order import held_out_rows, subset
-from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import PAD
+from tlc_jax.data.vocabulary import PAD, dtype_for
 
 _BLOCK = 8192  # texts tokenised at once
 
@@ -97,7 +96,7 @@ def load_labelled(
       threads: tokenising threads; 0: one per core.
 
     Raises:
-      InputError: the data cannot be read, a label is unknown, or (without label_names) there are no labels.
+      InputError: the data cannot be read, a label is unknown, or the data has no labels while label_names is None.
     """
     read = [
         (source, sources_lib.examples(source, data)) for source in sources_lib.parse_sources(spec)

@@ -1,15 +1,24 @@
-"""Pretraining data: a tokenizer and packed rows, made once and kept in a cache directory."""
+"""Pretraining data: a tokenizer and packed rows, made once and kept in a cache directory.
+
+Packing is a stream, so memory stays bounded whatever the size of the text. The stream is the tokens
+of every document, each closed by </s>. A row is <s> and the next length - 1 tokens of the stream,
+whatever documents they come from (RoBERTa's full sentences). An incomplete last row is left out.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,10 +28,10 @@ from tlc_jax.data import sources as sources_lib
 from tlc_jax.data.cache import Facts, NotMade, cached
 from tlc_jax.data.order import held_out_rows, subset
 from tlc_jax.data.progress import Bar
-from tlc_jax.data.rows import Counts, dtype_for, pack
 from tlc_jax.data.sentencepiece_tokenizer import sample_lines, train_tokenizer
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
+from tlc_jax.data.vocabulary import dtype_for
 
 _FORMAT = 1  # raise it when the same text would be packed or tokenised differently
 
@@ -260,3 +269,86 @@ def _subsample(part: Packed, fraction: float, seed: int) -> Packed:
 def digest(value: Any) -> str:
     """A short hash of plain JSON values, for the names of files in the cache."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_CHUNK = 1 << 19  # characters tokenized at once
+
+
+@dataclasses.dataclass
+class Counts:
+    """What has been packed so far: rows, tokens of the stream, documents, and characters of text."""
+
+    rows: int = 0
+    tokens: int = 0
+    documents: int = 0
+    characters: int = 0
+
+
+def pack(
+    lines: Iterable[str], tokenizer: Tokenizer, length: int, out: IO[bytes], threads: int = 0
+) -> Iterator[Counts]:
+    """Writes the rows of `lines` ("" ends a document) to `out`, yielding the counts after each chunk.
+
+    Args:
+      lines: text; read in the calling thread while others tokenize.
+      tokenizer: gives the ids.
+      length: tokens per row.
+      out: binary file; rows [n, length] of `dtype_for(vocab_size)`, in order.
+      threads: tokenizing threads; 0: one per core.
+    """
+    dtype = dtype_for(tokenizer.vocab_size)
+    counts = Counts()
+    rest = np.empty(0, np.int32)
+    for chunk, tokens in _encoded(_chunks(lines), tokenizer, threads or os.cpu_count() or 1):
+        stream = np.concatenate([rest, *tokens])
+        full = len(stream) // (length - 1)
+        rows = np.empty((full, length), dtype)
+        rows[:, 0] = tokenizer.special.start
+        rows[:, 1:] = stream[: full * (length - 1)].reshape(full, length - 1)
+        out.write(rows.data)
+        counts.rows += full
+        counts.tokens += len(stream) - len(rest)
+        counts.documents += chunk.count("")
+        counts.characters += sum(map(len, chunk))
+        rest = stream[full * (length - 1) :]
+        yield counts
+
+
+def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of lines worth a call of the tokenizer; one "" after every document that has text."""
+    chunk: list[str] = []
+    size, open_document = 0, False
+    for line in lines:
+        if not line and not open_document:
+            continue
+        open_document = bool(line)
+        chunk.append(line)
+        size += len(line)
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if open_document:
+        chunk.append("")
+    if chunk:
+        yield chunk
+
+
+def _encoded(
+    chunks: Iterable[list[str]], tokenizer: Tokenizer, threads: int
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Each chunk with the ids of its lines, in order, several chunks being tokenized at the same time."""
+    end = np.array([tokenizer.special.end], np.int32)
+
+    def encode(chunk: list[str]) -> list[np.ndarray]:
+        ids = tokenizer.encode_arrays(chunk, threads=1)
+        return [tokens if line else end for line, tokens in zip(chunk, ids, strict=True)]
+
+    pending: collections.deque[tuple[list[str], Future[list[np.ndarray]]]] = collections.deque()
+    with ThreadPoolExecutor(threads, "tokenize") as pool:
+        for chunk in chunks:
+            pending.append((chunk, pool.submit(encode, chunk)))
+            if len(pending) > 2 * threads:
+                done, future = pending.popleft()
+                yield done, future.result()
+        for done, future in pending:
+            yield done, future.result()

@@ -22,10 +22,9 @@ from tlc_jax.data.cache import Facts, cached
 from tlc_jax.data.order import held_out_rows, subset
 from tlc_jax.data.packing import digest, tokenizer_for
 from tlc_jax.data.progress import Bar
-from tlc_jax.data.rows import dtype_for
 from tlc_jax.data.sources import Source
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import EOS, OURS, PAD
+from tlc_jax.data.vocabulary import EOS, OURS, PAD, dtype_for
 
 _FORMAT = 1  # raise it when the same pairs would be tokenised or chosen differently
 _BLOCK = 8192  # pairs tokenised at once

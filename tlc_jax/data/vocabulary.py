@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 PAD, UNK, BOS, EOS, MASK = range(5)
 FIRST_ORDINARY = 5
 """All ids from here on are text (byte pieces included); those below are never predicted nor drawn."""
@@ -32,3 +34,8 @@ class SpecialIds:
 
 OURS = SpecialIds(PAD, BOS, (EOS,), EOS, MASK, tuple(range(FIRST_ORDINARY)))
 """Those of the tokenizers trained here."""
+
+
+def dtype_for(vocab_size: int) -> np.dtype:
+    """The narrowest of uint16 and uint32 that holds every id."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)

@@ -211,7 +211,7 @@ class TaskRun(ABC):
             forward_params,
         )
 
-        def advance(state: TrainState, level: int) -> TrainState:
+        def prune_to(state: TrainState, level: int) -> TrainState:
             return TrainState(*during_training.prune_to(state.params, state.optimizer, level))
 
         return Task(
@@ -222,8 +222,8 @@ class TaskRun(ABC):
             cost=self.cost,
             evaluate=lambda params, final: self.evaluate(evaluated(params), final),
             meta=self.meta,
-            stage=during_training.pruning_level,
-            advance=advance,
+            pruning_level=during_training.pruning_level,
+            prune_to=prune_to,
             peak_flops=session.peak(config),
         )
 

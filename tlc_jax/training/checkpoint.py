@@ -213,7 +213,7 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
         with _alone(ocp.JsonCheckpointHandler()) as reader:
             return cast(dict[str, Any], dict(reader.restore((path / "meta").absolute())))
     except Exception as error:
-        raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
+        raise InputError(f"{path} is not a readable tlc checkpoint ({_line(error)})") from error
 
 
 def read_params(
@@ -236,7 +236,7 @@ def read_params(
                 reader.restore((path / "params").absolute(), args=ocp.args.StandardRestore(target)),
             )
     except Exception as error:
-        raise InputError(f"{path} is no readable checkpoint of tlc ({_line(error)})") from error
+        raise InputError(f"{path} is not a readable tlc checkpoint ({_line(error)})") from error
 
 
 def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]) -> Path:

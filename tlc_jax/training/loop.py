@@ -15,7 +15,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,9 +64,9 @@ class Task:
       cost: batch -> what training on it spends (all but seconds).
       evaluate: (parameters, whether training is over) -> metrics.
       meta: what every checkpoint says about the model.
-      stage: fraction of the budget used -> how far what changes the state between steps has come; 0: there is nothing.
-      advance: (state, stage) -> the state changed so. Twice is as good as once: after a restart it is done again.
-      enough: metrics of an evaluation -> whether to stop there, whatever is left of the budget.
+      pruning_level: fraction of the budget used -> the pruning level reached there; 0 before the first.
+      prune_to: (state, level) -> the pruned state. Idempotent: applied again after a restart.
+      reached_target: metrics of an evaluation -> whether training stops there.
       peak_flops: of all devices together, FLOP/s; None where unknown.
     """
 
@@ -77,9 +77,9 @@ class Task:
     cost: Callable[[Batch], Amounts]
     evaluate: Callable[[Params, bool], dict[str, Any]]
     meta: dict[str, Any]
-    stage: Callable[[float], int] = lambda fraction: 0
-    advance: Callable[[TrainState, int], TrainState] = lambda state, stage: state
-    enough: Callable[[dict[str, Any]], bool] = lambda metrics: False
+    pruning_level: Callable[[float], int] = lambda fraction: 0
+    prune_to: Callable[[TrainState, int], TrainState] = lambda state, level: state
+    reached_target: Callable[[dict[str, Any]], bool] = lambda metrics: False
     peak_flops: float | None = None
 
 
@@ -114,7 +114,7 @@ def train(
 
     Raises:
       StoppedEarly: SIGINT or SIGTERM came, and everything is saved.
-      TrainingFailed: the loss or the gradient is no number.
+      TrainingFailed: the loss or the gradient is not finite.
       InputError: a checkpoint, the mesh or the batch size do not fit.
     """
     with contextlib.closing(Checkpointer(workdir, settings.checkpoint)) as checkpointer:
@@ -133,14 +133,8 @@ class _Run:
         clock: Clock,
         checkpointer: Checkpointer,
     ):
-        self.task, self.settings, self.placement, self.clock, self.checkpointer = (
-            task,
-            settings,
-            placement,
-            clock,
-            checkpointer,
-        )
-        self.workdir = workdir
+        self.task, self.settings, self.workdir = task, settings, workdir
+        self.placement, self.clock, self.checkpointer = placement, clock, checkpointer
         self.ledger = Ledger(clock)
         self.attended = self.ledger.spent
         self.stopped_by = ""
@@ -150,11 +144,10 @@ class _Run:
         self.flights: deque[_Flight] = deque()
         self.results: deque[tuple[int, StepMetrics, Any]] = deque()
         self.costs: deque[tuple[int, Amounts]] = deque()
-        self.last_result = -math.inf
-        self.last_step_seconds = 0.0
+        self.last_result, self.last_step_seconds = -math.inf, 0.0
         self.saved_step = self.step if self.step else -1
         self.compiled: dict[tuple[Any, ...], CompiledStep] = {}
-        self.stage = 0
+        self.pruning_level = 0
         self.stop = StopRequest()
         self.messenger = Messenger(placement)
         self.notes: list[Note] = [self._note()]
@@ -180,18 +173,17 @@ class _Run:
             return step, state
         params = self.placement.put_params(self.task.init())
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        return 0, jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)(
-            params
-        )
+        fresh = jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)
+        return 0, fresh(params)
 
     def to_the_end(self) -> Outcome:
         """Trains, saves, and sums up."""
-        with self.stop, contextlib.closing(self._batches()) as batches:
+        ahead = load_ahead(self.task.batch, self.step, self.settings.impl.prefetch)
+        with self.stop, contextlib.closing(ahead) as batches:
             if self.settings.budget.converts_seconds:
                 self.seconds_per_step = self._benchmarked_step()
-                self.budget = self.budget.in_steps(
-                    max(1, round(self.settings.budget.seconds / self.seconds_per_step))
-                )
+                steps = round(self.settings.budget.seconds / self.seconds_per_step)
+                self.budget = self.budget.in_steps(max(1, steps))
             with contextlib.suppress(Interrupted):
                 if self.attended.steps < self.ledger.spent.steps:
                     self._attend()  # the evaluation that an earlier session was stopped in
@@ -212,19 +204,12 @@ class _Run:
             )
         with self.ledger.booked("eval"):
             final = self.task.evaluate(self.state.params, True)
-        numbers = {
-            **self.journal.numbers(),
-            "stopped_by": self.stopped_by,
-            **self._waits(),
-            **final,
-        }
-        self.journal.row("stop", self.step, stopped_by=self.stopped_by, **final)
+        stop = {"stopped_by": self.stopped_by}
+        numbers = {**self.journal.numbers(), **stop, **self._waits(), **final}
+        self.journal.row("stop", self.step, **stop, **final)
         return Outcome(self.state.params, self.step, numbers)
 
     # One step -------------------------------------------------------------------------------------------------------
-
-    def _batches(self) -> Generator[Batch, None, None]:
-        return load_ahead(self.task.batch, self.step, self.settings.impl.prefetch)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         """The next batch. Seconds in which the device had to wait for it are input, not training."""
@@ -240,7 +225,7 @@ class _Run:
     def _dispatch(self, batch: Batch) -> None:
         run_step = self._compiled(batch)
         fraction = np.float32(min(1.0, self.budget.used(self._agreed(), self._in_flight())[0]))
-        self._advance(float(fraction))
+        self._prune(float(fraction))
         notes = self.messenger.send(self._note())
         started = self.clock()
         self.state, metrics, notes = run_step(
@@ -251,16 +236,16 @@ class _Run:
         self.flights.append(_Flight(self.step, cost, metrics, notes, started))
         self.costs.append((self.step, cost))
 
-    def _advance(self, fraction: float) -> None:
-        """Changes the state between two steps where the task says so; that is training, too."""
-        stage = self.task.stage(fraction)
-        if stage == self.stage:
+    def _prune(self, fraction: float) -> None:
+        """Prunes between two steps where the next level is reached; its time is training time."""
+        level = self.task.pruning_level(fraction)
+        if level == self.pruning_level:
             return
         self._settle()
         started = self.clock()
-        self.state = jax.block_until_ready(self.task.advance(self.state, stage))
+        self.state = jax.block_until_ready(self.task.prune_to(self.state, level))
         self.ledger.finish_steps(Amounts(), self.clock() - started, self.seconds_per_step and 0.0)
-        self.stage = stage
+        self.pruning_level = level
 
     def _compiled(self, batch: Batch) -> CompiledStep:
         shapes = tuple((name, value.shape) for name, value in batch.items())
@@ -317,11 +302,9 @@ class _Run:
         with contextlib.suppress(StorageFailed):
             self.checkpointer.wait()
         self.journal.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
-        kept = (
-            f"the checkpoint of step {self.saved_step} is kept"
-            if self.saved_step >= 0
-            else "nothing was saved yet"
-        )
+        kept = "nothing was saved yet"
+        if self.saved_step >= 0:
+            kept = f"the checkpoint of step {self.saved_step} is kept"
         raise TrainingFailed(
             f"step {step}: loss {metrics.loss}, gradient norm {metrics.gradient_norm}; {kept}. "
             "Lower optimizer.learning_rate or set optimizer.clip_norm",
@@ -342,11 +325,9 @@ class _Run:
         return self.notes[0] if processes.several() else self._note()
 
     def _stopping(self) -> bool:
-        return (
-            any(note.stop for note in self.notes)
-            if processes.several()
-            else self.stop.received is not None
-        )
+        if processes.several():
+            return any(note.stop for note in self.notes)
+        return self.stop.received is not None
 
     def _in_flight(self) -> Amounts:
         """The steps that were begun and are not in the agreed books yet."""
@@ -422,7 +403,7 @@ class _Run:
             self._settle()
             values = self._evaluate()
             self.journal.row("eval", self.step, **values)
-            if self.task.enough(values):
+            if self.task.reached_target(values):
                 self.stopped_by = "target"
         self.attended = now
         regular = Amounts(seconds=checkpoints.every_seconds, steps=checkpoints.every_steps)

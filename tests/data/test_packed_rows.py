@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from tlc_jax.data import rows
+from tlc_jax.data import packing
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS
+from tlc_jax.data.vocabulary import BOS, EOS, dtype_for
 
 documents = st.lists(
     st.lists(st.text("bdfgasn é\u2581", min_size=1, max_size=30), min_size=1, max_size=4),
@@ -20,11 +20,11 @@ documents = st.lists(
 
 def packed(
     lines: list[str], tokenizer: Tokenizer, length: int, threads: int = 2
-) -> tuple[np.ndarray, rows.Counts]:
-    out, counts = io.BytesIO(), rows.Counts()
-    for counts in rows.pack(lines, tokenizer, length, out, threads):  # noqa: B007
+) -> tuple[np.ndarray, packing.Counts]:
+    out, counts = io.BytesIO(), packing.Counts()
+    for counts in packing.pack(lines, tokenizer, length, out, threads):  # noqa: B007
         pass
-    return np.frombuffer(out.getvalue(), rows.dtype_for(tokenizer.vocab_size)).reshape(
+    return np.frombuffer(out.getvalue(), dtype_for(tokenizer.vocab_size)).reshape(
         -1, length
     ), counts
 
@@ -40,7 +40,7 @@ def test_rows_one_after_the_other_are_the_stream(
 ) -> None:
     lines = [""] + [line for document in documents for line in [*document, *[""] * blanks]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "_CHUNK", chunk)
+        patch.setattr(packing, "_CHUNK", chunk)
         table, counts = packed(lines, tokenizer, length)
     stream = [
         id for document in documents for ids in [*tokenizer.encode(document), [EOS]] for id in ids
@@ -64,7 +64,7 @@ def test_a_last_document_without_a_blank_line_is_closed_all_the_same(tokenizer: 
 
 
 def test_threads_change_nothing(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_CHUNK", 50)
+    monkeypatch.setattr(packing, "_CHUNK", 50)
     lines = [f"bas dus {n}" for n in range(300)]
     np.testing.assert_array_equal(
         packed(lines, tokenizer, 16, 1)[0], packed(lines, tokenizer, 16, 4)[0]
@@ -74,7 +74,7 @@ def test_threads_change_nothing(tokenizer: Tokenizer, monkeypatch: pytest.Monkey
 def test_text_is_read_only_a_little_ahead_of_what_is_packed(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_CHUNK", 10)
+    monkeypatch.setattr(packing, "_CHUNK", 10)
     read = 0
 
     def endless() -> Iterator[str]:
@@ -83,12 +83,12 @@ def test_text_is_read_only_a_little_ahead_of_what_is_packed(
             read += 1
             yield "bas dus fin gom"
 
-    packing = rows.pack(endless(), tokenizer, 16, io.BytesIO(), threads=2)
+    counts = packing.pack(endless(), tokenizer, 16, io.BytesIO(), threads=2)
     for _ in range(50):
-        next(packing)
-    packing.close()
+        next(counts)
+    counts.close()
     assert read < 60
 
 
 def test_ids_are_stored_in_two_bytes_where_they_fit() -> None:
-    assert rows.dtype_for(1 << 16) == np.uint16 and rows.dtype_for((1 << 16) + 1) == np.uint32
+    assert dtype_for(1 << 16) == np.uint16 and dtype_for((1 << 16) + 1) == np.uint32
