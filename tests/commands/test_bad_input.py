@@ -129,7 +129,7 @@ def test_where_no_checkpoint_can_be_read(refused, world, pretrained, tmp_path) -
     line = refused(
         *finetune_arguments("finetune", world, tmp_path / "run", f"--config.init.from={run}")
     )
-    assert "no readable checkpoint of tlc" in line
+    assert "not a readable tlc checkpoint" in line
 
 
 def test_a_foreign_folder(refused, world, tmp_path) -> None:
