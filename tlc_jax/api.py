@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from tlc_jax.commands import STAGES
+from tlc_jax.commands import COMMANDS
 from tlc_jax.compression.apply import Compressed, compress_params
 from tlc_jax.compression.artifact import load_artifact, save_artifact
 from tlc_jax.compression.recipe import FLOAT_BITS, parse_one_shot
@@ -267,7 +267,7 @@ def train(command: str, config: Config | ConfigDict, workdir: str | Path) -> dic
     Raises:
       InputError: wrong settings. StoppedEarly, TrainingFailed: as the command.
     """
-    trains = [name for name, entry in STAGES.items() if entry.needs_budget] + ["compress", "study"]
+    trains = [name for name, entry in COMMANDS.items() if entry.needs_budget] + ["compress", "study"]
     if command not in trains:
         raise InputError(f"command {command!r} does not train: use one of {', '.join(trains)}")
     resolved = config if isinstance(config, Config) else resolve(config)

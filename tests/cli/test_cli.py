@@ -13,7 +13,7 @@ from tlc_jax import config
 from tlc_jax.cli import flags as command_line
 from tlc_jax.cli import help as help_text
 from tlc_jax.cli import main as cli
-from tlc_jax.commands import SHARED_SECTIONS, STAGES
+from tlc_jax.commands import COMMANDS, SHARED_SECTIONS
 from tlc_jax.core.errors import InputError, StoppedEarly
 from tlc_jax.core.files import write_json
 from tlc_jax.core.text import note_once
@@ -54,8 +54,8 @@ def stage(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("pretrian", "unknown stage 'pretrian'; did you mean pretrain?"),
-        ("pretrian --help", "unknown stage 'pretrian'; did you mean pretrain?"),
+        ("pretrian", "unknown command 'pretrian'; did you mean pretrain?"),
+        ("pretrian --help", "unknown command 'pretrian'; did you mean pretrain?"),
         ("pretrain --config=c.py", "--workdir=DIR is missing"),
         ("pretrain --workdir=w", "--config=FILE.py[:ARG] is missing"),
         (
@@ -171,7 +171,7 @@ def test_a_stage_gets_config_workdir_and_options(folder, stage):
     assert options == {"list": False, "job": 2}
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_shared_settings_are_never_refused(name, folder, stage):
     """One set of flags can drive a whole pipeline."""
     chosen = [
@@ -275,23 +275,23 @@ def test_a_bug_keeps_its_traceback(folder, stage):
 
 def test_the_overview_names_every_stage():
     text = help_text.overview()
-    for name in STAGES:
+    for name in COMMANDS:
         assert f"\n  {name} " in text
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_stage_names_its_flags_and_every_setting_it_reads(name):
     text = help_text.of_stage(name)
-    for option in STAGES[name].options:
+    for option in COMMANDS[name].options:
         assert f"--{option.name}" in text
     for setting, _, _ in config.describe():
         listed = f"\n  {setting}=" in text
-        assert listed == (setting.partition(".")[0] in STAGES[name].sections), setting
+        assert listed == (setting.partition(".")[0] in COMMANDS[name].sections), setting
 
 
 def test_the_table_of_stages_names_real_sections():
     sections = {setting.partition(".")[0] for setting, _, _ in config.describe()}
-    for stage in STAGES.values():
+    for stage in COMMANDS.values():
         assert {*stage.sections, *SHARED_SECTIONS} <= sections
         assert len(set(stage.sections)) == len(stage.sections)
 

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from tlc_jax import config as configs
-from tlc_jax.commands import SHARED_SECTIONS, STAGES, Stage, find
+from tlc_jax.commands import COMMANDS, SHARED_SECTIONS, CommandSpec, find
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config.checks import require_budget
 from tlc_jax.config.load import load_file, unknown_key
@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str]) -> Command:
     return Command(name, config, workdir, types.MappingProxyType(values))
 
 
-def _parse_flags(stage: Stage, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _parse_flags(stage: CommandSpec, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The values of the plain flags, and the arguments that override settings."""
     plain = flags.FlagValues()
     flags.DEFINE_string("config", None, "config file", flag_values=plain)
@@ -93,7 +93,7 @@ def _current_section(override: str) -> str:
     )
 
 
-def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
+def _check_overrides(name: str, stage: CommandSpec, overrides: Sequence[str]) -> None:
     """Refuses arguments that are not settings, unknown settings, and settings that the command ignores."""
     known = [setting for setting, _, _ in configs.describe()]
     free = tuple(
@@ -116,7 +116,7 @@ def _check_overrides(name: str, stage: Stage, overrides: Sequence[str]) -> None:
         if setting not in known and not setting.startswith(free):
             raise InputError(_unknown_setting(setting, known))
         if (section := setting.partition(".")[0]) not in {*stage.sections, *SHARED_SECTIONS}:
-            readers = ", ".join(other for other in STAGES if section in STAGES[other].sections)
+            readers = ", ".join(other for other in COMMANDS if section in COMMANDS[other].sections)
             raise InputError(
                 f"`tlc {name}` does not read config.{setting} (it is for {readers}): leave it out"
             )
@@ -140,7 +140,7 @@ def _unknown_setting(name: str, known: Sequence[str]) -> str:
 
 
 def _default_settings(
-    name: str, stage: Stage, workdir: Path, values: Mapping[str, Any], overrides: Sequence[str]
+    name: str, stage: CommandSpec, workdir: Path, values: Mapping[str, Any], overrides: Sequence[str]
 ) -> ConfigDict:
     """The config of a stage that may go without --config."""
     if stage.default_config == "workdir":

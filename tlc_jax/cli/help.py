@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from tlc_jax import config as configs
-from tlc_jax.commands import STAGES, find
+from tlc_jax.commands import COMMANDS, find
 
 _COMMANDS_FOLDER = Path(__file__).parents[1] / "commands"
 _NAME_WIDTH = 34
@@ -16,7 +16,7 @@ _NAME_WIDTH = 34
 
 def overview() -> str:
     """The help of `tlc` itself: one line per stage."""
-    rows = [f"  {name:<10} {_docstring(name).splitlines()[0]}" for name in STAGES]
+    rows = [f"  {name:<10} {_docstring(name).splitlines()[0]}" for name in COMMANDS]
     return "\n".join(
         [
             "usage: tlc STAGE --config=FILE.py[:ARG] --workdir=DIR [--config.SECTION.NAME=VALUE ...]",

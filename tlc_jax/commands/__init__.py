@@ -1,8 +1,9 @@
 """One module per command, and the table of what each takes from the command line.
 
-A stage module has a docstring (its first line is the summary in `tlc --help`, the rest is the text of
-`tlc STAGE --help`) and `run(config, workdir, options) -> dict`, the stage's final numbers. Importing one imports JAX;
-this table does not, so that help and refusals come at once.
+The module of a command has a docstring (its first line is the summary in `tlc --help`, the rest is
+the text of `tlc COMMAND --help`) and `run(config, workdir, options) -> dict`, which returns the
+command's final numbers. Importing such a module imports JAX. This table does not, so that help and
+refusals come at once.
 """
 
 from __future__ import annotations
@@ -14,18 +15,12 @@ from tlc_jax.config import current_name
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean
 
-# Settings that a stage accepts even where it does not read them, so that one set of flags can drive a whole pipeline.
-SHARED_SECTIONS: tuple[str, ...] = (
-    "seed",
-    "data",
-    "tokenizer",
-    "model",
-    "optimizer",
-    "budget",
-    "init",
-    "eval",
-    "impl",
-)
+_MODEL = ("seed", "data", "tokenizer", "model")
+_TRAINING = (*_MODEL, "budget", "optimizer", "eval", "checkpoint", "impl")
+_SAVED = (*_MODEL, "init", "eval", "impl")
+
+SHARED_SECTIONS = (*_MODEL, "optimizer", "budget", "init", "eval", "impl")
+"""Settings that every command accepts, read or not, so that one set of flags drives a pipeline."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +34,14 @@ class Option:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """What a stage takes from the command line.
+class CommandSpec:
+    """What a command takes from the command line.
 
     Attributes:
-      sections: the top-level settings and sections that it reads.
+      sections: top-level settings and sections that it reads, in the order of its help.
       options: its flags beside --config and --workdir.
-      default_config: where the config comes from without --config: nowhere, the run named by --init, or the workdir.
+      default_config: source of the config without --config: none, the run that --init names, or
+        the workdir.
       needs_budget: whether it trains under `budget`.
       needs_workdir: whether it keeps files in a workdir.
       several: whether several processes can do it together.
@@ -65,110 +61,63 @@ _INIT = Option(
     None,
     "short form of --config.init.from; without --config, that run's config is the default",
 )
-_LABELLED = ("seed", "data", "tokenizer", "model", "init", "eval", "impl")
-_TRAINING = (
-    "seed",
-    "data",
-    "tokenizer",
-    "model",
-    "budget",
-    "optimizer",
-    "eval",
-    "checkpoint",
-    "impl",
+_PAIRS = Option(
+    "pairs", bool, False, "tokenize sentence pairs for translation instead of packing text"
+)
+_LIST = Option(
+    "list",
+    bool,
+    False,
+    "run nothing; print one job a line: number, state, name, jobs that it needs",
+)
+_JOB = Option(
+    "job", int, None, "run this one job, by its number in --list, and what it needs first"
+)
+_PEERS = Option(
+    "peers", bool, False, "time other systems in alternation and print ratios (extra `peers`)"
 )
 
-STAGES: dict[str, Stage] = {
-    "plan": Stage(
-        (
-            "plan",
-            "seed",
-            "data",
-            "tokenizer",
-            "model",
-            "budget",
-            "optimizer",
-            "objective",
-            "study",
-            "impl",
-        ),
-        several=True,
+COMMANDS: dict[str, CommandSpec] = {
+    "plan": CommandSpec(
+        ("plan", *_MODEL, "budget", "optimizer", "objective", "study", "impl"), several=True
     ),
-    "prepare": Stage(
-        ("seed", "data", "tokenizer", "impl"),
-        (
-            Option(
-                "pairs",
-                bool,
-                False,
-                "tokenize sentence pairs for translation instead of packing text",
-            ),
-        ),
-    ),
-    "pretrain": Stage((*_TRAINING, "init", "objective"), needs_budget=True, several=True),
-    "translate": Stage(
+    "prepare": CommandSpec(("seed", "data", "tokenizer", "impl"), (_PAIRS,)),
+    "pretrain": CommandSpec((*_TRAINING, "init", "objective"), needs_budget=True, several=True),
+    "translate": CommandSpec(
         (*_TRAINING, "init", "objective", "decode"), needs_budget=True, several=True
     ),
-    "finetune": Stage((*_TRAINING, "init", "seeds"), needs_budget=True, several=True),
-    "compress": Stage(
+    "finetune": CommandSpec((*_TRAINING, "init", "seeds"), needs_budget=True, several=True),
+    "compress": CommandSpec(
         (*_TRAINING, "init", "recipe", "compress", "objective", "decode"), several=True
     ),
-    "evaluate": Stage(
-        (*_LABELLED, "objective", "decode"), (_INIT,), default_config="init", several=True
+    "evaluate": CommandSpec((*_SAVED, "objective", "decode"), (_INIT,), "init", several=True),
+    "analyze": CommandSpec(
+        (*_SAVED, "objective", "recipe", "analyze"), (_INIT,), "init", several=True
     ),
-    "analyze": Stage(
-        (*_LABELLED, "objective", "recipe", "analyze"),
-        (_INIT,),
-        default_config="init",
-        several=True,
-    ),
-    "predict": Stage(
+    "predict": CommandSpec(
         ("predict", "init", "data", "eval", "decode", "impl"),
         (_INIT,),
-        default_config="init",
+        "init",
         needs_workdir=False,
     ),
-    "export": Stage(("export", "init", "tokenizer"), (_INIT,), default_config="init"),
-    "study": Stage(
+    "export": CommandSpec(("export", "init", "tokenizer"), (_INIT,), "init"),
+    "study": CommandSpec(
         ("study", *_TRAINING, "objective", "compress", "decode", "analyze"),
-        (
-            Option(
-                "list",
-                bool,
-                False,
-                "run nothing; print one job a line: number, state, name, jobs that it needs",
-            ),
-            Option(
-                "job",
-                int,
-                None,
-                "run this one job, by its number in --list, and what it needs first",
-            ),
-        ),
+        (_LIST, _JOB),
         several=True,
     ),
-    "report": Stage(("study",), default_config="workdir"),
-    "bench": Stage(
-        ("bench", *_TRAINING, "objective", "decode", "recipe"),
-        (
-            Option(
-                "peers",
-                bool,
-                False,
-                "time other systems in alternation and print ratios (extra `peers`)",
-            ),
-        ),
-    ),
+    "report": CommandSpec(("study",), default_config="workdir"),
+    "bench": CommandSpec(("bench", *_TRAINING, "objective", "decode", "recipe"), (_PEERS,)),
 }
 
 
-def find(name: str) -> tuple[str, Stage]:
-    """The stage called `name`, with the name that it has today.
+def find(name: str) -> tuple[str, CommandSpec]:
+    """The command called `name`, with the name that it has today.
 
     Raises:
       InputError: there is none.
     """
     name = current_name(name)
-    if name not in STAGES:
-        raise InputError(f"unknown stage {name!r}{did_you_mean(name, STAGES)}")
-    return name, STAGES[name]
+    if name not in COMMANDS:
+        raise InputError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
+    return name, COMMANDS[name]
