@@ -14,7 +14,7 @@ from tlc_jax import config as configs
 from tlc_jax.core import mesh as meshes
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
-from tlc_jax.core.params import flatten
+from tlc_jax.core.params import describe_parameters, flatten
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.tasks.masked_lm import masked_language
 from tlc_jax.training.optimizer import adamw
@@ -160,7 +160,7 @@ def test_the_table_names_every_parameter_its_place_and_bytes() -> None:
         "embedding/token": 64 * 24 * 4 // 8,
         "final_norm/scale": 32,
     }
-    table = meshes.describe_parameters(PARAMS, **columns, decay={"embedding/token": "yes"})
+    table = describe_parameters(PARAMS, **columns, decay={"embedding/token": "yes"})
     assert "embedding/token" in table
     assert "64x24" in table
     assert "yes" in table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlc_jax.models.flops import peak_flops
+from tlc_jax.core.devices import peak_flops
 from tlc_jax.planning.tpu import CHIPS, ProgramCost, parse_topology, program_cost
 
 # Instructions as the compiler writes them: cycles stand beside those that run, none inside fusions.

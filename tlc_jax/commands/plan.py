@@ -23,6 +23,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from tlc_jax.config import Config, merge, parse_size, resolve, to_dict
 from tlc_jax.config.durations import UNITS
 from tlc_jax.core import distributed
+from tlc_jax.core.devices import peak_flops
 from tlc_jax.core.files import write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.packing import rows_prepared
@@ -187,7 +188,7 @@ def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str
         seconds = config.plan.seconds
         time = measure(program(fit.microbatch), target.place, network.vocab_size, seconds)
     else:
-        peak = flops.peak_flops(target.kind, config.impl.matmul)
+        peak = peak_flops(target.kind, config.impl.matmul)
         facts = fit.footprints[fit.microbatch].facts
         time = estimate(facts, target.chip, work.cost.flops, peak, target.devices)
     # Translators are planned before their pairs are read, so their epochs are not known.
@@ -233,7 +234,7 @@ def _speed(
     known = {unit: limit / per_step[unit] for unit, limit in limits.items() if per_step[unit]}
     steps = min(known.values()) if known else None
     spent = steps * seconds if steps and seconds else None
-    peak = flops.peak_flops(target.kind, config.impl.matmul)
+    peak = peak_flops(target.kind, config.impl.matmul)
     return {
         "tokens_per_second": cost.tokens / seconds if seconds else None,
         "mfu": flops.mfu(cost.flops, seconds, peak, target.devices) if seconds else None,

@@ -17,8 +17,7 @@ from tlc_jax.compression.quantize import QuantizedTensor, dequantize_leaf, quant
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe
 from tlc_jax.compression.size import directory_bytes, leaf_bits, measure
 from tlc_jax.core import distributed
-from tlc_jax.core.mesh import describe_parameters
-from tlc_jax.core.params import drain, flatten, unflatten
+from tlc_jax.core.params import describe_parameters, drain, flatten, unflatten
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params
 from tlc_jax.training.checkpoint import save_params

@@ -1,10 +1,11 @@
-"""Where arrays live: a device mesh, and rules from parameter paths to partition specs."""
+"""Where arrays live: a device mesh, partition specs by parameter path, and rows that are split."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -14,31 +15,66 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tlc_jax.core.batch_sharding import ROW_AXES
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import Params, Rule, flatten, select, unflatten
-from tlc_jax.core.text import table
 
+ROW_AXES = ("data", "fsdp")
+"""The axes of a mesh that the rows of a batch are split over."""
 AXES = (*ROW_AXES, "tensor")
-"""Batches are split over `data` and `fsdp`; parameters over `fsdp` (gathered to be used) and `tensor`."""
+"""Parameters are split over `fsdp` (and gathered for use) and over `tensor`."""
 
-# Over `tensor`, a layer's first matrices are split by their outputs and its last ones by their inputs, so that a device
-# computes whole heads and whole neurons and only their sums travel; the vocabulary is split too.
+# Over `tensor`, a layer's first matrices are split by their outputs and its last ones by their
+# inputs. So a device computes whole heads and whole neurons, and only their sums travel. The
+# vocabulary is split too. The last rule is for vectors, positions and the few columns of a
+# classifier: they are too small to be worth splitting.
 SHARDING_RULES: tuple[Rule, ...] = (
     (r"embedding/token", P(("tensor", "fsdp"), None)),
     (r"(.*/)?blocks/.*/(query|key|value|up)/kernel", P(None, "fsdp", "tensor")),
     (r"(.*/)?blocks/.*/(query|key|value|up)/bias", P(None, "tensor")),
     (r"(.*/)?blocks/.*/kernel", P(None, "tensor", "fsdp")),
     (r"(mlm_head|classifier)/dense/kernel", P("fsdp", None)),
-    (
-        r".*",
-        P(),
-    ),  # vectors, positions and the few columns of a classifier: too small to be worth splitting
+    (r".*", P()),
 )
 
 
+def split_rows(x: jax.Array) -> jax.Array:
+    """Constrains the rows (first axis) of `x` to be split like those of a batch, if a mesh is set.
+
+    On the residual stream, this makes the compiler gather the parameters of a layer. Where
+    parameters are split over all devices, it would sometimes leave them in place otherwise, and
+    gather the activations of all rows.
+    """
+    return jax.lax.with_sharding_constraint(x, P(ROW_AXES)) if _row_shards(x.shape[0]) else x
+
+
+def draw_by_rows(
+    draw: Callable[[jax.Array, tuple[int, ...]], jax.Array], key: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+    """`draw(key, shape)`, where each device draws its own rows from its own key.
+
+    The compiler does not divide the generator rbg: without this, every device would draw the bits
+    of all rows. On a slice of 256 chips that is 256 times the memory and the time.
+    """
+    shards = _row_shards(shape[0])
+    if shards <= 1:
+        return draw(key, shape)
+
+    def draw_own(key: jax.Array) -> jax.Array:
+        own_key = jax.random.fold_in(key, jax.lax.axis_index(ROW_AXES))
+        return draw(own_key, (shape[0] // shards, *shape[1:]))
+
+    return jax.shard_map(draw_own, in_specs=P(), out_specs=P(ROW_AXES))(key)
+
+
+def _row_shards(rows: int) -> int:
+    """Number of parts that the mesh splits this many rows into; 0 without a mesh or a remainder."""
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = 0 if mesh.empty else math.prod(mesh.shape[axis] for axis in ROW_AXES)
+    return shards if shards and rows % shards == 0 else 0
+
+
 def parse_mesh(text: str, devices: int) -> dict[str, int]:
-    """`data=2,fsdp=-1` to sizes of all axes, -1 standing for all devices that are left.
+    """The sizes of all axes in `impl.mesh`, such as `data=2,fsdp=-1`; -1 takes the devices left.
 
     Raises:
       InputError: bad syntax, or sizes that do not multiply to the number of devices.
@@ -53,39 +89,33 @@ def parse_mesh(text: str, devices: int) -> dict[str, int]:
         sizes[axis] = int(size)
     open_axes = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(open_axes) == 1 and fixed > 0 and devices % fixed == 0:
+    if len(open_axes) == 1 and fixed > 0:
         sizes[open_axes[0]] = devices // fixed
-    if any(size < 1 for size in sizes.values()) or math.prod(sizes.values()) != devices:
+    if min(sizes.values()) < 1 or math.prod(sizes.values()) != devices:
         raise InputError(f"impl.mesh={text!r} does not fit the {devices} device(s) at hand")
     return sizes
 
 
 def parse_rules(texts: Sequence[str]) -> tuple[Rule, ...]:
-    """Rules of the user's: `PATTERN=AXES`, an axis (or several joined by +, or - for none) for each dimension.
+    """Sharding rules from the settings: PATTERN=AXES, with the axes of each dimension.
 
-    For example `.*/ffn/up/kernel=-,fsdp,tensor`.
+    A dimension has one axis, several joined by +, or - for none: `.*/ffn/up/kernel=-,fsdp,tensor`.
 
     Raises:
-      InputError: bad syntax, or an axis that a mesh does not have or that a rule names twice.
+      InputError: bad syntax, an axis that a mesh does not have, or an axis that occurs twice.
     """
     rules = []
     for text in texts:
         pattern, equals, dimensions = text.rpartition("=")
-        parts = [
-            [] if part.strip() == "-" else part.strip().split("+") for part in dimensions.split(",")
-        ]
-        axes = [axis for part in parts for axis in part]
+        parts = [part.strip() for part in dimensions.split(",")]
+        spec = P(*(() if part == "-" else tuple(part.split("+")) for part in parts))
+        axes = [axis for part in parts if part != "-" for axis in part.split("+")]
         if not (pattern and equals) or not set(axes) <= set(AXES) or len(axes) > len(set(axes)):
             raise InputError(
-                f"impl.sharding: {text!r} is not a rule; write PATTERN=AXES with -, {', '.join(AXES)} (or several joined "
-                "by +) for each dimension, each axis once"
+                f"impl.sharding: {text!r} is not a rule; write PATTERN=AXES with -, "
+                f"{', '.join(AXES)} (or several joined by +) for each dimension, each axis once"
             )
-        rules.append(
-            (
-                pattern,
-                P(*(tuple(part) if len(part) > 1 else part[0] if part else None for part in parts)),
-            )
-        )
+        rules.append((pattern, spec))
     return tuple(rules)
 
 
@@ -94,8 +124,9 @@ class Placement:
     """Where the arrays of a run live.
 
     Attributes:
-      mesh: of all devices of the run, with axes `AXES`.
-      rules: from parameter paths to partition specs, put before `SHARDING_RULES`; each must match something.
+      mesh: mesh of all devices of the run, with axes `AXES`.
+      rules: rules from parameter paths to partition specs, which come before `SHARDING_RULES`. Each
+        must match a parameter.
     """
 
     mesh: Mesh
@@ -105,7 +136,12 @@ class Placement:
     def parse(
         mesh: str, rules: Sequence[str] = (), devices: Sequence[jax.Device] | None = None
     ) -> Placement:
-        """As `impl.mesh` and `impl.sharding` say, on `devices` (None: all), which may be such as only a compiler knows.
+        """The placement that settings describe.
+
+        Args:
+          mesh: `impl.mesh`.
+          rules: `impl.sharding`.
+          devices: devices of the mesh, also such as only a compiler knows; None: all at hand.
 
         Raises:
           InputError: as `parse_mesh` and `parse_rules`.
@@ -113,33 +149,31 @@ class Placement:
         own = parse_rules(rules)
         sizes = parse_mesh(mesh, jax.device_count() if devices is None else len(devices))
         types = (AxisType.Auto,) * len(sizes)
-        return Placement(
-            jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices),
-            own,
-        )
+        shape, names = tuple(sizes.values()), tuple(sizes)
+        return Placement(jax.make_mesh(shape, names, axis_types=types, devices=devices), own)
 
     @functools.cached_property
     def batch_shards(self) -> int:
-        """Parts that a batch is split into; its rows must divide among them."""
+        """Number of parts that a batch is split into; its rows must divide among them."""
         return math.prod(self.mesh.shape[axis] for axis in ROW_AXES)
 
     @property
     def everywhere(self) -> NamedSharding:
-        """Whole on every device."""
+        """The sharding of an array that is whole on every device."""
         return NamedSharding(self.mesh, P())
 
     @property
     def by_rows(self) -> NamedSharding:
-        """Split as batches are."""
+        """The sharding of batches."""
         return NamedSharding(self.mesh, P(ROW_AXES))
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`jax.jit` for arrays placed here; results are whole on every device, so that any host can read them."""
+        """`jax.jit` with this mesh set, and results that are whole on every device."""
         compiled = jax.jit(function, out_shardings=self.everywhere)
 
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:
-            with jax.set_mesh(self.mesh):  # models ask it how rows are split
+            with jax.set_mesh(self.mesh):  # `split_rows` in the models reads it
                 return compiled(*arguments)
 
         return call
@@ -148,66 +182,67 @@ class Placement:
         """A sharding for every parameter, in the tree's own nesting.
 
         Raises:
-          InputError: a dimension that its axes of the mesh do not divide, or a rule that does not fit.
+          InputError: a dimension that its axes of the mesh do not divide, or a rule that does not
+            fit its parameter or matches none.
         """
         leaves = flatten(params)
-        select(self.rules, leaves)  # refuses a rule of the user's that matches nothing, as ours may
         shardings = {}
-        for path, spec in select(
-            [*self.rules, *(r for r in SHARDING_RULES if _matches(r, leaves))], leaves
-        ).items():
+        for path, spec in select(self.rules, leaves).items():
+            if spec is None:
+                spec = next(spec for rule, spec in SHARDING_RULES if re.fullmatch(rule, path))
             shape = leaves[path].shape
             if len(spec) > len(shape):
                 raise InputError(
-                    f"impl.sharding: {path} has {len(shape)} dimensions and its rule names {len(spec)}"
+                    f"impl.sharding: {path} has {len(shape)} dimensions and its rule names "
+                    f"{len(spec)}"
                 )
             for dimension, axes in zip(shape, spec, strict=False):
                 names = axes if isinstance(axes, tuple) else (axes,) if axes else ()
-                parts = math.prod(self.mesh.shape[axis] for axis in names)
-                if dimension % parts:
-                    sizes = " x ".join(
-                        f"{axis}={self.mesh.shape[axis]}"
-                        for axis in names
-                        if self.mesh.shape[axis] > 1
-                    )
+                sizes = {axis: self.mesh.shape[axis] for axis in names}
+                if dimension % math.prod(sizes.values()):
+                    split = " x ".join(f"{axis}={n}" for axis, n in sizes.items() if n > 1)
                     raise InputError(
-                        f"impl.mesh: {path} has a dimension of {dimension}, which {sizes} does not divide"
+                        f"impl.mesh: {path} has a dimension of {dimension}, which {split} does not "
+                        "divide"
                     )
             shardings[path] = NamedSharding(self.mesh, spec)
         return unflatten(shardings)
 
     def columns(self, params: Params) -> dict[str, dict[str, Any]]:
-        """Each parameter's partition spec and bytes on each device, by path: columns for the table of parameters."""
+        """The partition spec and the bytes on each device of every parameter, by path."""
         leaves, shardings = flatten(params), flatten(self.shardings(params))
+        own_sizes = {
+            path: math.prod(sharding.shard_shape(leaves[path].shape))
+            for path, sharding in shardings.items()
+        }
         return {
             "sharding": {path: sharding.spec for path, sharding in shardings.items()},
             "bytes_per_device": {
-                path: math.prod(sharding.shard_shape(leaves[path].shape))
-                * leaves[path].dtype.itemsize
-                for path, sharding in shardings.items()
+                path: size * leaves[path].dtype.itemsize for path, size in own_sizes.items()
             },
         }
 
     def put_params(self, params: Params) -> Params:
-        """Parameters, from wherever they are, placed by the rules. All processes must hold the same."""
-        return cast(Params, jax.tree.map(self._put, params, self.shardings(params)))
+        """Parameters, from wherever they are, placed by the rules. All processes hold the same."""
 
-    def _put(self, value: Any, sharding: NamedSharding) -> jax.Array:
-        if sharding.is_fully_addressable or not getattr(value, "is_fully_addressable", True):
-            return jax.device_put(value, sharding)
-        value = np.asarray(value)  # every process takes its part of its own copy
-        return jax.make_array_from_callback(value.shape, sharding, lambda part: value[part])
+        def put(value: Any, sharding: NamedSharding) -> jax.Array:
+            if sharding.is_fully_addressable or not getattr(value, "is_fully_addressable", True):
+                return jax.device_put(value, sharding)
+            # device_put would compare the copies of all processes; each takes its part of its own.
+            value = np.asarray(value)
+            return jax.make_array_from_callback(value.shape, sharding, lambda part: value[part])
+
+        return cast(Params, jax.tree.map(put, params, self.shardings(params)))
 
     def gather(self, params: Params) -> Params:
-        """Parameters on one device of this process, for work that is done once and not in a loop."""
-        device = jax.local_devices()[0]
-        if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
-            return jax.tree.map(lambda leaf: jax.device_put(leaf, device), params)
-        whole = self.jit(lambda params: params)(params)
-        return jax.tree.map(lambda leaf: jax.device_put(leaf.addressable_data(0), device), whole)
+        """Parameters on one device of this process; too slow for use in a loop."""
+        if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
+            whole = self.jit(lambda params: params)(params)
+            params = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+        return jax.device_put(params, jax.local_devices()[0])
 
     def optimizer_shardings(self, optimizer: optax.GradientTransformation, params: Params) -> Any:
-        """Shardings of `optimizer.init(params)`: moments lie where their parameters lie, counters everywhere."""
+        """Shardings of `optimizer.init(params)`: moments like their parameters, counters whole."""
         state = jax.eval_shape(optimizer.init, params)
         return optax.tree_utils.tree_map_params(
             optimizer,
@@ -218,15 +253,15 @@ class Placement:
         )
 
     def own_rows(self, rows: int) -> np.ndarray:
-        """Which of a batch's rows the devices of this process hold, ascending.
+        """Indices of the rows of a batch that the devices of this process hold, ascending.
 
         Raises:
           InputError: the rows do not divide among the devices.
         """
-        parts = self.batch_shards
-        if rows % parts:
+        if rows % self.batch_shards:
             raise InputError(
-                f"a batch of {rows} rows does not divide among {parts} devices: change the batch size"
+                f"a batch of {rows} rows does not divide among {self.batch_shards} devices: "
+                "change the batch size"
             )
         places = self.by_rows.addressable_devices_indices_map((rows,)).values()
         return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
@@ -236,44 +271,19 @@ class Placement:
 
         Args:
           batch: all rows, the same on every process; or this process's `own_rows` alone.
-          rows: of the whole batch; 0: those given.
+          rows: number of rows of the whole batch; 0: those given.
 
         Raises:
           InputError: the rows do not divide among the devices.
         """
         given = len(next(iter(batch.values())))
         rows = rows or given
-        if given == rows:
-            own = self.own_rows(rows)
-            batch = (
-                batch if len(own) == rows else {name: value[own] for name, value in batch.items()}
-            )
+        # A selection of all rows would copy the batch.
+        if given == rows and len(own := self.own_rows(rows)) < rows:
+            batch = {name: value[own] for name, value in batch.items()}
         return {
             name: jax.make_array_from_process_local_data(
                 self.by_rows, value, (rows, *value.shape[1:])
             )
             for name, value in batch.items()
         }
-
-
-def _matches(rule: Rule, leaves: dict[str, Any]) -> bool:
-    """Our own rules cover every kind of model, so one that finds nothing here is not a mistake."""
-    try:
-        select([rule], leaves)
-    except InputError:
-        return False
-    return True
-
-
-def describe_parameters(params: Params, **columns: Mapping[str, Any]) -> str:
-    """A table of all parameters: path, shape, and any columns by path (sharding, decay, sparsity, bits)."""
-    header = ["path", "shape", *columns]
-    rows = [
-        [
-            path,
-            "x".join(map(str, leaf.shape)),
-            *(str(column.get(path, "")) for column in columns.values()),
-        ]
-        for path, leaf in flatten(params).items()
-    ]
-    return table([header, *rows]) + "\n"

@@ -1,8 +1,8 @@
 """One language for "which parameters": rules over slash-separated paths, first match wins.
 
-A rule is `(pattern, value)`. The pattern is a regular expression that must match a whole path such as
-`blocks/attention/query/kernel`. Sharding, weight decay, freezing, pruning scope, bits and imports all ask their
-question in this form.
+A rule is `(pattern, value)`. The pattern is a regular expression that must match a whole path such
+as `blocks/attention/query/kernel`. Sharding, weight decay, freezing, pruning scope, bits and
+imports all ask their question in this form.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import table
 
 Rule = tuple[str, Any]
 Params = dict[str, Any]
 """Parameters as nested plain dicts of arrays; layers are stacked on the first axis."""
 
 
+# Not flax.traverse_util.flatten_dict: it keeps insertion order, and the order of artifacts, tables
+# and gathered statistics must not depend on how a tree was made.
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts to `{"a/b/c": leaf}`, in sorted path order; empty dicts vanish."""
     flat: dict[str, Any] = {}
@@ -32,7 +35,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def drain(tree: dict[str, Any]) -> dict[str, Any]:
-    """`flatten`, leaving the tree empty: its leaves live as long as the result holds them."""
+    """`flatten`, and empties the tree: its leaves live only as long as the result holds them."""
     flat = flatten(tree)
     tree.clear()
     return flat
@@ -49,32 +52,23 @@ def select(rules: Sequence[Rule], paths: Iterable[str], default: Any = None) -> 
     """The value of the first rule that matches each path, `default` where none does.
 
     Raises:
-      InputError: a pattern is not a regular expression, or matches none of the paths (then it is most likely misspelt).
+      InputError: a pattern is not a regular expression, or it matches none of the paths, most
+        likely because it is misspelt.
     """
-    compiled = []
-    for text, value in rules:
-        try:
-            compiled.append((re.compile(text), value))
-        except re.error as error:
-            raise InputError(f"selector {text!r} is not a regular expression: {error}") from error
-    matched_anything = [False] * len(compiled)
+    paths = list(paths)
     selected: dict[str, Any] = {}
-    for path in (paths := list(paths)):
-        selected[path] = default
-        found = False
-        for index, (pattern, value) in enumerate(compiled):
-            if pattern.fullmatch(path):
-                matched_anything[index] = True
-                if not found:
-                    selected[path] = value
-                    found = True
-    for (pattern, _), used in zip(compiled, matched_anything, strict=True):
-        if not used:
-            some = ", ".join(paths[:6])
+    for pattern, value in rules:
+        try:
+            matches = list(filter(re.compile(pattern).fullmatch, paths))
+        except re.error as error:
             raise InputError(
-                f"selector {pattern.pattern!r} matches no parameter; paths look like {some}"
-            )
-    return selected
+                f"selector {pattern!r} is not a regular expression: {error}"
+            ) from error
+        if not matches:
+            some = ", ".join(paths[:6])
+            raise InputError(f"selector {pattern!r} matches no parameter; paths look like {some}")
+        selected = dict.fromkeys(matches, value) | selected  # an earlier rule's value stays
+    return {path: selected.get(path, default) for path in paths}
 
 
 def select_tree(
@@ -82,3 +76,12 @@ def select_tree(
 ) -> dict[str, Any]:
     """`select` over the paths of a parameter tree, returned in the tree's own nesting."""
     return unflatten(select(rules, flatten(tree), default))
+
+
+def describe_parameters(params: Params, **columns: Mapping[str, Any]) -> str:
+    """A table of all parameters: path, shape, and further columns, each a value by path."""
+    rows: list[list[object]] = [["path", "shape", *columns]]
+    for path, leaf in flatten(params).items():
+        shape = "x".join(map(str, leaf.shape))
+        rows.append([path, shape, *(column.get(path, "") for column in columns.values())])
+    return table(rows) + "\n"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tlc_jax.core.batch_sharding import split_rows
+from tlc_jax.core.mesh import split_rows
 from tlc_jax.models.layers import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
 from tlc_jax.models.numerics import affine, dropout
 

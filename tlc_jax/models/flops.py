@@ -1,4 +1,4 @@
-"""Floating-point operations of models by formula, and the peak rates of devices.
+"""Floating-point operations of models by formula.
 
 Symbols: T tokens per step, S sequence length, L layers, H hidden, A attention's inner width (heads x head size), F
 feed-forward width, V vocabulary, C classes, B sequences per step. One multiply-add counts as two operations; the
@@ -7,9 +7,6 @@ below two percent of the total.
 """
 
 from __future__ import annotations
-
-import dataclasses
-import re
 
 from tlc_jax.config import Model
 
@@ -83,56 +80,6 @@ def _layers_forward(model: Model, batch: int, length: int) -> float:
     )  # query, key, value, output; up, down
     attention = 4.0 * tokens * length * inner  # scores and weighted values
     return model.layers * (projections + attention)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Peak:
-    """Dense peak rates in FLOP/s of what JAX counts as one device; None where the hardware lacks the mode."""
-
-    bfloat16: float | None
-    float32: float | None
-
-
-# Vendors' data sheets, dense (no structured sparsity), boost clock. First match over `device.device_kind` wins.
-# TPU v2 and v3 chips appear as two JAX devices, so theirs is half of the chip's rate. TPUs multiply float32 in several
-# bfloat16 passes and no sheet gives a rate. For NVIDIA GPUs since Ampere "float32" is the TensorFloat-32 rate, because
-# that is what XLA uses for float32 products unless told otherwise.
-_PEAKS: tuple[tuple[str, _Peak], ...] = (
-    (r"TPU v2", _Peak(22.5e12, None)),
-    (r"TPU v3", _Peak(61.5e12, None)),
-    (r"TPU v4$", _Peak(275e12, None)),
-    (r"TPU v5 ?(lite|e)", _Peak(197e12, None)),
-    (r"TPU v5p?$", _Peak(459e12, None)),
-    (r"TPU v6 ?(lite|e)", _Peak(918e12, None)),
-    (r"H200", _Peak(989e12, 494e12)),
-    (r"H100.*PCIe", _Peak(756e12, 378e12)),
-    (r"H100.*NVL", _Peak(835e12, 417e12)),
-    (r"H100", _Peak(989e12, 494e12)),
-    (r"A100", _Peak(312e12, 156e12)),
-    (r"L40S", _Peak(362e12, 183e12)),
-    (r"\bL4\b", _Peak(121e12, 60e12)),
-    (r"\bA10G\b", _Peak(70e12, 35e12)),
-    (r"\bA10\b", _Peak(125e12, 62.5e12)),
-    (
-        r"V100.*PCIE",
-        _Peak(None, 14e12),
-    ),  # float16 tensor cores only, no bfloat16; no TensorFloat-32
-    (r"V100", _Peak(None, 15.7e12)),
-    (r"\bT4\b", _Peak(None, 8.1e12)),
-)
-
-
-def peak_flops(device_kind: str, matmul: str) -> float | None:
-    """The data-sheet peak of one device in FLOP/s, None where unknown (every CPU, for one).
-
-    Args:
-      device_kind: `jax.Device.device_kind`.
-      matmul: `impl.matmul`: float32, mix or bfloat16.
-    """
-    for pattern, peak in _PEAKS:
-        if re.search(pattern, device_kind, re.IGNORECASE):
-            return peak.float32 if matmul == "float32" else peak.bfloat16
-    return None
 
 
 def mfu(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tlc_jax import config
-from tlc_jax.core.batch_sharding import split_rows
+from tlc_jax.core.mesh import split_rows
 from tlc_jax.models.numerics import affine, dropout
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

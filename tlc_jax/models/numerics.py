@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tlc_jax.core.batch_sharding import draw_by_rows
+from tlc_jax.core.mesh import draw_by_rows
 
 _TYPES = {
     "float32": (jnp.float32, jnp.float32),

@@ -20,12 +20,12 @@ import numpy as np
 
 from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.core import distributed as processes
+from tlc_jax.core.devices import keep_freed_memory, peak_flops
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import read_json, write_json, write_text
-from tlc_jax.core.host_memory import keep_freed_memory
-from tlc_jax.core.mesh import Placement, describe_parameters
+from tlc_jax.core.mesh import Placement
+from tlc_jax.core.params import describe_parameters
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs.workdir import claim
 from tlc_jax.training.optimizer import treatment
@@ -124,7 +124,7 @@ def open_devices(config: Config, trains: bool = True) -> Placement:
 
 def peak(config: Config) -> float | None:
     """FLOP/s that all devices together could reach; None where their kind is unknown."""
-    one = flops.peak_flops(jax.devices()[0].device_kind, config.impl.matmul)
+    one = peak_flops(jax.devices()[0].device_kind, config.impl.matmul)
     return None if one is None else one * jax.device_count()
 
 
