@@ -11,10 +11,10 @@ from tests.helpers.one_of_two import SLOW_SECONDS
 from tests.helpers.processes import free_port
 from tests.training.test_loop import rows_of
 from tlc_jax.config.durations import Amounts
-from tlc_jax.training.agreement import Note
+from tlc_jax.training.agreement import Message
 
 
-def test_a_note_keeps_every_digit() -> None:
+def test_a_message_keeps_every_digit() -> None:
     spent = Amounts(
         seconds=1234567.890123,
         steps=2**40 + 1,
@@ -23,8 +23,8 @@ def test_a_note_keeps_every_digit() -> None:
         epochs=0.1,
         flops=1e21 / 3,
     )
-    note = Note(stop=True, waited=0.1, pace=1e-9, total=2e6 / 3, spent=spent)
-    assert Note.decode(note.encode()) == note
+    message = Message(stop=True, waited=0.1, step_seconds=1e-9, total=2e6 / 3, spent=spent)
+    assert Message.decode(message.encode()) == message
 
 
 def test_hosts_with_other_clocks_and_slow_hosts_decide_as_the_first_process_does(tmp_path) -> None:

@@ -258,9 +258,7 @@ def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, placement) -> None
     assert again.numbers["steps"] == 30
 
 
-def test_non_finite_loss_stops_and_keeps_last_checkpoint(
-    tmp_path, placement
-) -> None:
+def test_non_finite_loss_stops_and_keeps_last_checkpoint(tmp_path, placement) -> None:
     def batch(index):
         x = make_task().batch(index)
         return {"x": x["x"] * np.nan} if index >= 6 else x

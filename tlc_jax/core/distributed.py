@@ -160,6 +160,13 @@ def gather(values: np.ndarray) -> np.ndarray:
     )
 
 
+def of_first(value: float) -> float:
+    """Process 0's value. All must call it."""
+    import numpy as np
+
+    return float(gather(np.array(value, np.float64))[0])
+
+
 def barrier() -> None:
     """Returns once all processes have called it."""
     share("")

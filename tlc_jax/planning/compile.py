@@ -23,9 +23,8 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.core.text import one_line
 from tlc_jax.models.network import Network, Params
 from tlc_jax.tasks.base import Workload
-from tlc_jax.training.compilation import abstract_state, jit_step
 from tlc_jax.training.optimizer import adamw
-from tlc_jax.training.step import TrainStep, make_train_step
+from tlc_jax.training.step import TrainStep, abstract_state, jit_step, make_train_step
 
 _FORMAT = 1  # raise it when `Footprint` or what it is read from changes
 

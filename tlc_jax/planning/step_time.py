@@ -15,8 +15,7 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.data.vocabulary import FIRST_ORDINARY
 from tlc_jax.planning.compile import Program
 from tlc_jax.planning.tpu import Chip, ProgramCost
-from tlc_jax.training.compilation import abstract_state, jit_step
-from tlc_jax.training.step import init_state
+from tlc_jax.training.step import abstract_state, init_state, jit_step
 
 _STEPS = 3
 

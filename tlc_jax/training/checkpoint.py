@@ -73,7 +73,7 @@ class Checkpointer:
                 force=True,
             )
 
-    def keep(self, step: int, state: TrainState, meta: dict[str, Any]) -> bool:
+    def try_to_save(self, step: int, state: TrainState, meta: dict[str, Any]) -> bool:
         """`save`, and whether storage took it. A run can do without one checkpoint, and go on.
 
         Raises:
@@ -88,26 +88,26 @@ class Checkpointer:
             return False
         return True
 
-    def keep_for_good(
-        self, step: int, state: TrainState, meta: dict[str, Any], begun: bool
+    def save_and_wait(
+        self, step: int, state: TrainState, meta: dict[str, Any], started: bool
     ) -> None:
         """Returns once this step is on disk. Storage that fails is given some minutes to come back.
 
         Args:
           step, state, meta: as for `save`.
-          begun: saving this step was started already.
+          started: whether saving this step was started already.
 
         Raises:
           StoppedEarly: storage did not come back, or there are other processes.
         """
         for pause in (*RETRY_SECONDS, None):
             try:
-                if not begun:
+                if not started:
                     self.save(step, state, meta)
                 self.wait()
                 return
             except StorageFailed as error:
-                begun = False
+                started = False
                 if pause is None or processes.several():
                     raise self._given_up(step, error) from error
                 log.warning("step %d is not saved (%s): trying again in %g s", step, error, pause)

@@ -1,10 +1,10 @@
-"""The training loop: one for every stage that trains.
+"""The training loop, one for all commands that train: budget, step, log, evaluate, save.
 
-It keeps one step in flight: while the device works on a step, the host prepares the next and reads the result of the
-one before. A step's training seconds run from its start, or from the result before it where that came later, to its
-result.
+It keeps one step in flight: while the devices work on a step, the host prepares the next one and
+reads the result of the one before. A step's training seconds run from its dispatch, or from the
+result before it if that came later, to its own result.
 
-In a run of several processes all go through the same loop, and decide by what `agreement` made known to all.
+Several processes run the same loop and decide by what `agreement` made known to all of them.
 """
 
 from __future__ import annotations
@@ -31,25 +31,30 @@ from tlc_jax.core.errors import StoppedEarly, TrainingFailed
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import load_ahead
 from tlc_jax.models.network import Params
-from tlc_jax.training.agreement import Messenger, Note
-from tlc_jax.training.budget import (
+from tlc_jax.training.agreement import Agreement, Interrupted, Message, StopRequest
+from tlc_jax.training.checkpoint import Checkpointer, StorageFailed
+from tlc_jax.training.clock import (
     BENCHMARK_STEPS,
+    Accounting,
     Budget,
     Clock,
-    Ledger,
     benchmark_step,
-    keep_benchmark,
-    known_benchmark,
+    measured_once,
 )
-from tlc_jax.training.checkpoint import Checkpointer, StorageFailed
-from tlc_jax.training.compilation import abstract_state, jit_step
-from tlc_jax.training.journal import Journal
 from tlc_jax.training.loss import Batch
+from tlc_jax.training.metrics_log import MetricsLog
 from tlc_jax.training.optimizer import schedule
-from tlc_jax.training.signals import Interrupted, StopRequest
-from tlc_jax.training.step import StepMetrics, TrainState, TrainStep, init_state
+from tlc_jax.training.step import (
+    StepMetrics,
+    TrainState,
+    TrainStep,
+    abstract_state,
+    init_state,
+    jit_step,
+)
 
 CompiledStep = Callable[..., tuple[TrainState, StepMetrics, Any]]
+IsDue = Callable[[Amounts, Amounts], bool]  # (amounts at the last check, amounts now)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +62,18 @@ class Task:
     """What to train.
 
     Attributes:
-      init: () -> fresh or restored parameters to start from.
-      optimizer: its `init` makes the optimizer state.
+      init: () -> new or restored parameters to start from.
+      optimizer: the Optax transform whose `init` makes the optimizer state.
       step: the pure training step.
-      batch: step number -> batch, placed. Called by a thread that works ahead.
-      cost: batch -> what training on it spends (all but seconds).
+      batch: step number -> placed batch. A background thread calls it ahead of time.
+      cost: batch -> the amounts that training on it spends, without seconds.
       evaluate: (parameters, whether training is over) -> metrics.
-      meta: what every checkpoint says about the model.
-      pruning_level: fraction of the budget used -> the pruning level reached there; 0 before the first.
+      meta: the description of the model that every checkpoint carries.
+      pruning_level: fraction of the budget used -> the pruning level reached there; 0 before the
+        first.
       prune_to: (state, level) -> the pruned state. Idempotent: applied again after a restart.
       reached_target: metrics of an evaluation -> whether training stops there.
-      peak_flops: of all devices together, FLOP/s; None where unknown.
+      peak_flops: peak of all devices together, FLOP/s; None where it is unknown.
     """
 
     init: Callable[[], Params]
@@ -85,7 +91,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A finished run: its parameters, and the numbers that every training stage reports."""
+    """A finished run: its parameters, its number of steps, and its entries of result.json."""
 
     params: Params
     steps: int
@@ -93,13 +99,13 @@ class Outcome:
 
 
 @dataclasses.dataclass
-class _Flight:
-    """A step that was dispatched and whose result has not been read."""
+class _StepInFlight:
+    """A dispatched step, and its metrics and messages, whose values are not read yet."""
 
     step: int
     cost: Amounts
     metrics: StepMetrics
-    notes: Any
+    messages: Any
     started: float
 
 
@@ -110,20 +116,20 @@ def train(
     placement: Placement,
     clock: Clock = time.monotonic,
 ) -> Outcome:
-    """Trains until the budget is used up, resuming from the newest checkpoint in `workdir` if there is one.
+    """Trains until the budget is used up, from the newest checkpoint in `workdir` if there is one.
 
     Raises:
       StoppedEarly: SIGINT or SIGTERM came, and everything is saved.
       TrainingFailed: the loss or the gradient is not finite.
-      InputError: a checkpoint, the mesh or the batch size do not fit.
+      InputError: the checkpoint, the mesh or the batch size do not fit.
     """
     with contextlib.closing(Checkpointer(workdir, settings.checkpoint)) as checkpointer:
-        run = _Run(task, settings, workdir, placement, clock, checkpointer)
-        with contextlib.closing(run.journal):
-            return run.to_the_end()
+        trainer = _Trainer(task, settings, workdir, placement, clock, checkpointer)
+        with contextlib.closing(trainer.log):
+            return trainer.run()
 
 
-class _Run:
+class _Trainer:
     def __init__(
         self,
         task: Task,
@@ -135,173 +141,246 @@ class _Run:
     ):
         self.task, self.settings, self.workdir = task, settings, workdir
         self.placement, self.clock, self.checkpointer = placement, clock, checkpointer
-        self.ledger = Ledger(clock)
-        self.attended = self.ledger.spent
+        self.accounting = Accounting(clock)
+        self.last_check = self.accounting.spent  # events due up to here have run
         self.stopped_by = ""
-        self.step, self.state = self._start()
-        self.budget = Budget.of(settings.budget)
-        self.seconds_per_step: float | None = None
-        self.flights: deque[_Flight] = deque()
-        self.results: deque[tuple[int, StepMetrics, Any]] = deque()
-        self.costs: deque[tuple[int, Amounts]] = deque()
-        self.last_result, self.last_step_seconds = -math.inf, 0.0
+        self.step, self.state = self.restore_or_init()
         self.saved_step = self.step if self.step else -1
+        self.budget = Budget.of(settings.budget)
+        self.seconds_per_step: float | None = None  # charged for each step on the benchmark clock
         self.compiled: dict[tuple[Any, ...], CompiledStep] = {}
+        self.in_flight: deque[_StepInFlight] = deque()
+        self.results: deque[tuple[int, StepMetrics, Any]] = deque()  # read, but not acted on
+        self.costs: deque[tuple[int, Amounts]] = deque()  # of steps not in the agreed accounting
+        self.last_result, self.last_step_seconds = -math.inf, 0.0
         self.pruning_level = 0
         self.stop = StopRequest()
-        self.messenger = Messenger(placement)
-        self.notes: list[Note] = [self._note()]
+        self.agreement = Agreement(placement, self.stop, self.message)
         rate = schedule(settings.optimizer, settings.model.hidden)
-        self.journal = Journal(
+        self.log = MetricsLog(
             workdir,
-            self.ledger,
+            self.accounting,
             self.step,
             lambda fraction: float(rate(jnp.float32(fraction))),
             task.peak_flops,
             settings.impl.tensorboard,
         )
+        evals, saves = settings.eval, settings.checkpoint
+        log_due = lambda *_: self.log.unlogged_seconds >= settings.impl.log_seconds  # noqa: E731
+        eval_due = _every(Amounts(evals.every_seconds, evals.every_steps))
+        regular, kept = Amounts(saves.every_seconds, saves.every_steps), saves.keep_every_steps
+        # In this order: a checkpoint saved at a step holds that step's evaluation as done.
+        self.events: list[tuple[IsDue, Callable[[], None]]] = [
+            (log_due, self.write_log),
+            (eval_due, self.evaluate),
+            (_every(regular, Amounts(steps=kept)), self.save),
+        ]
 
-    def _start(self) -> tuple[int, TrainState]:
-        """The newest checkpoint, or a fresh state, placed on the placement."""
+    def restore_or_init(self) -> tuple[int, TrainState]:
+        """The step and state of the newest checkpoint, or those of a new run, on the mesh."""
         abstract = abstract_state(self.task.init, self.task.optimizer, self.placement)
         restored = self.checkpointer.restore(abstract)
         if restored is not None:
             step, state, meta = restored
-            self.ledger = Ledger(self.clock, meta["progress"])
-            self.attended = Amounts(**meta["progress"]["attended"])
-            self.stopped_by = meta["progress"]["stopped_by"]
+            progress = meta["progress"]
+            self.accounting = Accounting(self.clock, progress)
+            # Checkpoints of version 0.1.0 call it `attended`.
+            self.last_check = Amounts(**progress.get("last_check", progress.get("attended")))
+            self.stopped_by = progress["stopped_by"]
             return step, state
         params = self.placement.put_params(self.task.init())
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        fresh = jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)
-        return 0, fresh(params)
+        new = jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)
+        return 0, new(params)
 
-    def to_the_end(self) -> Outcome:
-        """Trains, saves, and sums up."""
+    def run(self) -> Outcome:
+        """Trains, saves, and evaluates at the end."""
         ahead = load_ahead(self.task.batch, self.step, self.settings.impl.prefetch)
         with self.stop, contextlib.closing(ahead) as batches:
             if self.settings.budget.converts_seconds:
-                self.seconds_per_step = self._benchmarked_step()
+                measured = self.workdir / "benchmark.json"
+                self.seconds_per_step = measured_once(measured, self.benchmark)
                 steps = round(self.settings.budget.seconds / self.seconds_per_step)
                 self.budget = self.budget.in_steps(max(1, steps))
             with contextlib.suppress(Interrupted):
-                if self.attended.steps < self.ledger.spent.steps:
-                    self._attend()  # the evaluation that an earlier session was stopped in
-                while not (self._stopping() or self._finished()):
-                    self._dispatch(self._next(batches))
-                    self._collect(leave=1)
-                    self._take_in()
-                    self._attend()
-            self._settle()
-            self._log()
-            self._save(for_good=True)
-        if self._stopping() and not self.stopped_by:
-            self.journal.row("stop", self.step, stopped_by="preemption")
+                if self.last_check.steps < self.accounting.spent.steps:
+                    self.run_due_events()  # the evaluation that stopped an earlier session
+                while not (self.agreement.stopping or self.budget_used_up()):
+                    self.dispatch(self.next_batch(batches))
+                    # The devices are busy with this step while the host reads the one before.
+                    self.read_results(leave=1)
+                    self.act_on_results()
+                    self.run_due_events()
+            self.synchronize()
+            self.write_log()
+            self.save(final=True)
+        if self.agreement.stopping and not self.stopped_by:
+            self.log.row("stop", self.step, stopped_by="preemption")
             raise StoppedEarly(
                 f"{self.stop.received or 'another process was told to stop'} at step {self.step}; "
                 f"all is saved in {self.workdir}: run the same command again",
                 by_all=True,
             )
-        with self.ledger.booked("eval"):
+        with self.accounting.measure("eval"):
             final = self.task.evaluate(self.state.params, True)
         stop = {"stopped_by": self.stopped_by}
-        numbers = {**self.journal.numbers(), **stop, **self._waits(), **final}
-        self.journal.row("stop", self.step, **stop, **final)
+        numbers = {**self.log.numbers(), **stop, **self.agreement.straggler(), **final}
+        self.log.row("stop", self.step, **stop, **final)
         return Outcome(self.state.params, self.step, numbers)
 
-    # One step -------------------------------------------------------------------------------------------------------
+    def budget_used_up(self) -> bool:
+        """Whether a limit is used up. Close to a limit it waits for steps in flight to be sure."""
+        if not self.stopped_by and self.used_by_agreement()[0] >= 1.0:
+            self.synchronize()
+            fraction, unit = self.used_by_agreement()
+            self.stopped_by = unit if fraction >= 1.0 else ""
+        return bool(self.stopped_by)
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch. Seconds in which the device had to wait for it are input, not training."""
+    def used_by_agreement(self) -> tuple[float, str]:
+        """The fraction of the budget used by all steps begun, and its unit; alike everywhere."""
+        agreed, begun = self.agreement.agreed, self.not_in_agreement()
+        return self.budget.used(agreed.spent + begun, agreed.total + begun.seconds)
+
+    def not_in_agreement(self) -> Amounts:
+        """The amounts of the steps that were begun and are not in the agreed accounting yet."""
+        agreed = self.agreement.agreed
+        while self.costs and self.costs[0][0] <= agreed.spent.steps:
+            self.costs.popleft()
+        amounts = Amounts()
+        for _, cost in self.costs:
+            charged = self.seconds_per_step or agreed.step_seconds
+            amounts += dataclasses.replace(cost, seconds=charged)
+        return amounts
+
+    def benchmark(self) -> float:
+        """Seconds per step, measured on a copy of the state."""
+        # Batches of several shapes take different times, so the benchmark runs the mixture of
+        # shapes that training will see, one batch of each.
+        compiled: list[CompiledStep] = []
+        batches: dict[CompiledStep, Batch] = {}
+        for index in range(BENCHMARK_STEPS):
+            batch = self.task.batch(index)
+            compiled.append(self.compiled_step(batch))
+            batches.setdefault(compiled[-1], batch)
+        endless = itertools.cycle(compiled)
+        state = jax.tree.map(lambda x: x + 0, self.state)
+        messages = self.agreement.outgoing()
+
+        def timed_step() -> float:
+            nonlocal state
+            run_step = next(endless)
+            started = self.clock()
+            state, metrics, _ = run_step(
+                state, batches[run_step], np.int32(0), np.float32(0), messages
+            )
+            jax.block_until_ready(metrics)
+            return processes.of_first(self.clock() - started)
+
+        return benchmark_step(timed_step, self.settings.budget.seconds)
+
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch. Seconds that the devices wait for it are input, not training."""
         started = self.clock()
         batch = next(batches)
         waited = self.clock() - started
-        if self.flights and cast(Any, self.flights[-1].metrics.loss).is_ready():
-            self._collect(leave=0, idle_at_most=waited)
-        elif not self.flights:
-            self.ledger.seconds["input"] += waited
+        if self.in_flight and cast(Any, self.in_flight[-1].metrics.loss).is_ready():
+            self.read_results(leave=0, idle_at_most=waited)
+        elif not self.in_flight:
+            self.accounting.seconds["input"] += waited
         return batch
 
-    def _dispatch(self, batch: Batch) -> None:
-        run_step = self._compiled(batch)
-        fraction = np.float32(min(1.0, self.budget.used(self._agreed(), self._in_flight())[0]))
-        self._prune(float(fraction))
-        notes = self.messenger.send(self._note())
+    def dispatch(self, batch: Batch) -> None:
+        """Starts a training step."""
+        run_step = self.compiled_step(batch)
+        fraction = np.float32(min(1.0, self.used_by_agreement()[0]))
+        self.prune(float(fraction))
+        outgoing = self.agreement.outgoing()
         started = self.clock()
-        self.state, metrics, notes = run_step(
-            self.state, batch, np.int32(self.step), fraction, notes
+        # The step carries this process's message to all others and returns everyone's.
+        self.state, metrics, messages = run_step(
+            self.state, batch, np.int32(self.step), fraction, outgoing
         )
         self.step += 1
         cost = self.task.cost(batch)
-        self.flights.append(_Flight(self.step, cost, metrics, notes, started))
+        self.in_flight.append(_StepInFlight(self.step, cost, metrics, messages, started))
         self.costs.append((self.step, cost))
 
-    def _prune(self, fraction: float) -> None:
-        """Prunes between two steps where the next level is reached; its time is training time."""
+    def compiled_step(self, batch: Batch) -> CompiledStep:
+        """The step compiled for the shapes of a batch."""
+        shapes = tuple((name, value.shape) for name, value in batch.items())
+        if shapes not in self.compiled:
+            self.synchronize()
+            with self.accounting.measure("compile"), jax.set_mesh(self.placement.mesh):
+                jitted = jit_step(self.task.step, self.settings.seed, self.state, self.placement)
+                self.compiled[shapes] = jitted.lower(
+                    self.state, batch, np.int32(0), np.float32(0), self.agreement.outgoing()
+                ).compile()
+                # Without it, waiting for a process that still compiles would count as training.
+                processes.barrier()
+            self.log.row("compile", self.step)
+        return self.compiled[shapes]
+
+    def prune(self, fraction: float) -> None:
+        """Prunes between two steps when the next level is reached; charged as training time."""
         level = self.task.pruning_level(fraction)
         if level == self.pruning_level:
             return
-        self._settle()
+        self.synchronize()
         started = self.clock()
         self.state = jax.block_until_ready(self.task.prune_to(self.state, level))
-        self.ledger.finish_steps(Amounts(), self.clock() - started, self.seconds_per_step and 0.0)
+        # On the benchmark clock only steps are charged.
+        charged = None if self.seconds_per_step is None else 0.0
+        self.accounting.add_training(Amounts(), self.clock() - started, charged)
         self.pruning_level = level
 
-    def _compiled(self, batch: Batch) -> CompiledStep:
-        shapes = tuple((name, value.shape) for name, value in batch.items())
-        if shapes not in self.compiled:
-            self._settle()
-            with self.ledger.booked("compile"), jax.set_mesh(self.placement.mesh):
-                jitted = jit_step(self.task.step, self.settings.seed, self.state, self.placement)
-                notes = self.messenger.send(self._note())
-                self.compiled[shapes] = jitted.lower(
-                    self.state, batch, np.int32(0), np.float32(0), notes
-                ).compile()
-                processes.barrier()  # or waiting for a process that still compiles would count as training
-            self.journal.row("compile", self.step)
-        return self.compiled[shapes]
+    def read_results(self, leave: int, idle_at_most: float = 0.0) -> None:
+        """Waits for results until `leave` steps are in flight, and accounts for their seconds.
 
-    def _collect(self, leave: int, idle_at_most: float = 0.0) -> None:
-        """Reads results until `leave` steps are in flight, and books their seconds.
-
-        A step that ended unseen while the host waited `idle_at_most` seconds for input is booked at the pace of the
-        step before it.
+        Args:
+          leave: the number of steps to leave in flight.
+          idle_at_most: seconds that the host just waited for input. A step that ended meanwhile
+            is charged what the step before it took; the rest of its time is input.
         """
-        while len(self.flights) > leave:
-            flight = self.flights.popleft()
-            metrics, notes = jax.device_get((flight.metrics, flight.notes))
+        while len(self.in_flight) > leave:
+            oldest = self.in_flight.popleft()
+            metrics, messages = jax.device_get((oldest.metrics, oldest.messages))
             now = self.clock()
-            seconds = now - max(flight.started, self.last_result)
+            seconds = now - max(oldest.started, self.last_result)
             idle = min(idle_at_most, max(0.0, seconds - self.last_step_seconds))
-            self.ledger.seconds["input"] += idle
-            self.ledger.finish_steps(flight.cost, seconds - idle, self.seconds_per_step)
+            self.accounting.seconds["input"] += idle
+            self.accounting.add_training(oldest.cost, seconds - idle, self.seconds_per_step)
             self.last_result, self.last_step_seconds = now, seconds - idle
-            self.results.append((flight.step, metrics, notes))
+            self.results.append((oldest.step, metrics, messages))
 
-    def _take_in(self) -> None:
-        """Looks at the results that were read, and at what all processes said with them.
+    def act_on_results(self) -> None:
+        """Checks and logs the results that were read, and takes in the messages they carried.
 
-        Called where every process has read the same ones, however early it did so.
+        Processes read results at different times, so they act on them only here, where all have
+        read the same ones.
         """
         while self.results:
-            step, metrics, notes = self.results.popleft()
+            step, metrics, messages = self.results.popleft()
             if not (math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)):
-                self._fail(step, metrics)
-            self.journal.add(metrics)
-            if notes is not None:
-                self.notes = self.messenger.read(notes)
+                self.fail(step, metrics)
+            self.log.add(metrics)
+            self.agreement.receive(messages)
 
-    def _settle(self) -> None:
-        """Waits for all steps in flight, and for all processes to know what each of them knows."""
-        self._collect(leave=0)
-        self._take_in()
-        if processes.several():
-            self.notes = self.messenger.exchange(self._note())
+    def synchronize(self) -> None:
+        """Waits for all steps in flight, and for the newest message of every process."""
+        self.read_results(leave=0)
+        self.act_on_results()
+        self.agreement.exchange()
 
-    def _fail(self, step: int, metrics: StepMetrics) -> None:
+    def message(self) -> Message:
+        """The present state of this process, for the others."""
+        stop, accounting = self.stop.received is not None, self.accounting
+        waited = accounting.seconds["input"]
+        return Message(stop, waited, self.last_step_seconds, accounting.total, accounting.spent)
+
+    def fail(self, step: int, metrics: StepMetrics) -> None:
         with contextlib.suppress(StorageFailed):
             self.checkpointer.wait()
-        self.journal.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
+        self.log.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
         kept = "nothing was saved yet"
         if self.saved_step >= 0:
             kept = f"the checkpoint of step {self.saved_step} is kept"
@@ -311,140 +390,57 @@ class _Run:
             by_all=True,
         )
 
-    # What all processes know ----------------------------------------------------------------------------------------
+    def run_due_events(self) -> None:
+        """Runs the events that became due since the last check."""
+        begun = dataclasses.replace(self.not_in_agreement(), seconds=0.0)
+        before, now = self.last_check, self.agreement.agreed.spent + begun
+        self.last_check = now
+        try:
+            for is_due, run in self.events:
+                if is_due(before, now):
+                    run()
+        except Interrupted:
+            self.last_check = before  # the next session evaluates instead
+            raise
 
-    def _note(self) -> Note:
-        ledger = self.ledger
-        stop = self.stop.received is not None
-        return Note(
-            stop, ledger.seconds["input"], self.last_step_seconds, ledger.total, ledger.spent
-        )
+    def write_log(self) -> None:
+        used = self.budget.used(self.accounting.spent, self.accounting.total)
+        self.log.log(self.step, *used)
 
-    def _agreed(self) -> Note:
-        """What decisions are made by: process 0's word; in a run of one, the present."""
-        return self.notes[0] if processes.several() else self._note()
+    def evaluate(self) -> None:
+        """Evaluates. A stop interrupts it, since it may take longer than the machine has left.
 
-    def _stopping(self) -> bool:
-        if processes.several():
-            return any(note.stop for note in self.notes)
-        return self.stop.received is not None
-
-    def _in_flight(self) -> Amounts:
-        """The steps that were begun and are not in the agreed books yet."""
-        agreed = self._agreed()
-        while self.costs and self.costs[0][0] <= agreed.spent.steps:
-            self.costs.popleft()
-        amounts = Amounts()
-        for _, cost in self.costs:
-            amounts += dataclasses.replace(cost, seconds=self.seconds_per_step or agreed.pace)
-        return amounts
-
-    def _waits(self) -> dict[str, Any]:
-        """Of a run of several processes: who kept the others waiting for its input most, and for how long."""
-        if not processes.several():
-            return {}
-        waits = [note.waited for note in self.notes]
-        slowest = int(np.argmax(waits))
-        return {
-            "straggler": {"process": slowest, "seconds_waited_for": waits[slowest] - min(waits)}
-        }
-
-    # The budget -----------------------------------------------------------------------------------------------------
-
-    def _finished(self) -> bool:
-        """Whether a limit is used up. Near the end of a time limit it waits for steps in flight to be sure."""
-        if not self.stopped_by and self.budget.used(self._agreed(), self._in_flight())[0] >= 1.0:
-            self._settle()
-            fraction, unit = self.budget.used(self._agreed())
-            self.stopped_by = unit if fraction >= 1.0 else ""
-        return bool(self.stopped_by)
-
-    def _benchmarked_step(self) -> float:
-        """Seconds that a step is charged on the benchmark clock, measured on a copy of the state and kept."""
-        path = self.workdir / "benchmark.json"
-        known = _of_first(known_benchmark(path) or 0.0)
-        if not known:
-            # Batches of several shapes cost differently: they are timed in the mixture that training will see.
-            steps = []
-            kept: dict[Any, Batch] = {}
-            for index in range(BENCHMARK_STEPS):
-                batch = self.task.batch(index)
-                run_step = self._compiled(batch)
-                kept.setdefault(run_step, batch)
-                steps.append(run_step)
-            state = [jax.tree.map(lambda x: x + 0, self.state)]
-            endless = itertools.cycle(steps)
-            notes = self.messenger.send(self._note())
-
-            def timed_step() -> float:
-                run_step = next(endless)
-                started = self.clock()
-                state[0], metrics, _ = run_step(
-                    state[0], kept[run_step], np.int32(0), np.float32(0), notes
-                )
-                jax.block_until_ready(metrics)
-                return _of_first(self.clock() - started)
-
-            known = benchmark_step(timed_step, self.settings.budget.seconds)
-            if processes.first():
-                keep_benchmark(path, known)
-        return known
-
-    # Between steps --------------------------------------------------------------------------------------------------
-
-    def _attend(self) -> None:
-        """Logs, evaluates and saves where that is due."""
-        now = self._agreed().spent + dataclasses.replace(self._in_flight(), seconds=0.0)
-        before = self.attended
-        if self.journal.unlogged_seconds >= self.settings.impl.log_seconds:
-            self._log()
-        evals, checkpoints = self.settings.eval, self.settings.checkpoint
-        if due(Amounts(seconds=evals.every_seconds, steps=evals.every_steps), before, now):
-            self._settle()
-            values = self._evaluate()
-            self.journal.row("eval", self.step, **values)
-            if self.task.reached_target(values):
-                self.stopped_by = "target"
-        self.attended = now
-        regular = Amounts(seconds=checkpoints.every_seconds, steps=checkpoints.every_steps)
-        if due(regular, before, now) or due(
-            Amounts(steps=checkpoints.keep_every_steps), before, now
-        ):
-            self._settle()
-            self._save()
-
-    def _evaluate(self) -> dict[str, Any]:
-        """An evaluation, which a stop breaks off: it may take longer than the machine has left.
-
-        Several processes finish theirs, since no one of them can leave the others alone in it.
+        Several processes finish theirs, because none of them can leave the others alone in it.
         """
-        with (
-            self.ledger.booked("eval"),
-            contextlib.nullcontext() if processes.several() else self.stop.interrupting(),
-        ):
-            return self.task.evaluate(self.state.params, False)
+        self.synchronize()
+        interruptible = (
+            contextlib.nullcontext() if processes.several() else self.stop.interrupting()
+        )
+        with self.accounting.measure("eval"), interruptible:
+            metrics = self.task.evaluate(self.state.params, False)
+        self.log.row("eval", self.step, **metrics)
+        if self.task.reached_target(metrics):
+            self.stopped_by = "target"
 
-    def _save(self, for_good: bool = False) -> None:
-        """Starts saving; `for_good`, it is on disk when this returns."""
-        begun = self.saved_step == self.step
-        if begun and not for_good:
+    def save(self, final: bool = False) -> None:
+        """Starts saving this step; if `final`, the checkpoint is on disk when this returns."""
+        self.synchronize()
+        started = self.saved_step == self.step
+        if started and not final:
             return
-        attended = dataclasses.asdict(self.attended)
-        progress = {**self.ledger.save(), "attended": attended, "stopped_by": self.stopped_by}
+        checked = {"last_check": dataclasses.asdict(self.last_check)}
+        progress = {**self.accounting.save(), **checked, "stopped_by": self.stopped_by}
         meta = {**self.task.meta, "progress": progress}
-        with self.ledger.booked("checkpoint"):
-            if for_good:
-                self.checkpointer.keep_for_good(self.step, self.state, meta, begun)
-            elif not self.checkpointer.keep(self.step, self.state, meta):
+        with self.accounting.measure("checkpoint"):
+            if final:
+                self.checkpointer.save_and_wait(self.step, self.state, meta, started)
+            elif not self.checkpointer.try_to_save(self.step, self.state, meta):
                 return
         self.saved_step = self.step
-        if not begun:
-            self.journal.row("checkpoint", self.step)
-
-    def _log(self) -> None:
-        self.journal.log(self.step, *self.budget.used(self.ledger))
+        if not started:
+            self.log.row("checkpoint", self.step)
 
 
-def _of_first(value: float) -> float:
-    """Process 0's value."""
-    return float(processes.gather(np.array(value, np.float64))[0])
+def _every(*periods: Amounts) -> IsDue:
+    """Whether a multiple of any period lies between two amounts."""
+    return lambda before, now: any(due(period, before, now) for period in periods)

@@ -1,4 +1,4 @@
-"""One training step as a pure function of (state, batch, key, fraction): it can be jitted, sharded and mapped."""
+"""One training step: a pure function of (state, batch, key, fraction), and its jitted form."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tlc_jax.core.mesh import Placement
 from tlc_jax.models.network import Params
 from tlc_jax.training.loss import Batch, Objective, Sums
 
 
 class TrainState(NamedTuple):
-    """All that a step changes."""
+    """Everything a step changes."""
 
     params: Params
     optimizer: Any
@@ -41,26 +42,27 @@ def make_train_step(
     parts: int = 1,
     dropout_keys: str = "rbg",
     freeze_gradient: Callable[[Params, Any], Params] = lambda gradient, optimizer_state: gradient,
-    seen: Callable[[Params], Params] = lambda params: params,
+    forward_params: Callable[[Params], Params] = lambda params: params,
 ) -> TrainStep:
-    """The step for an objective.
+    """Returns the training step for an objective.
+
+    The key given to a step decides everything random in it. Masking uses it as it is (threefry
+    draws the same on any mesh); dropout uses a key of a cheaper generator derived from it.
 
     Args:
-      objective: what to minimise.
+      objective: the loss to minimize.
       optimizer: an Optax transform whose update takes `fraction=`.
-      parts: microbatches that a batch is worked through in. Accumulated gradients are those of the whole batch up to
-        rounding (sums are added up and divided once); only dropout draws differ.
-      dropout_keys: random generator for dropout.
-      freeze_gradient: (mean gradient, optimizer state) -> the gradient whose norm is taken and that the optimizer gets,
-        e.g. without what belongs to pruned weights.
-      seen: parameters -> those that the forward pass computes with, e.g. rounded ones.
-
-    The key handed to a step decides everything random in it. Masking uses it as it is (threefry: the same draws on
-    any mesh); dropout uses a key of the cheaper generator derived from it.
+      parts: the number of microbatches that a batch is split into. The accumulated gradient is
+        that of the whole batch up to rounding, because sums are added up and divided once; only
+        dropout draws differ.
+      dropout_keys: the random generator for dropout.
+      freeze_gradient: (mean gradient, optimizer state) -> the gradient whose norm is taken and
+        that the optimizer gets, for example without the entries of pruned weights.
+      forward_params: parameters -> the parameters of the forward pass, for example rounded ones.
     """
 
     def sums_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
-        sums, _ = objective.sums(seen(params), batch, key)
+        sums, _ = objective.sums(forward_params(params), batch, key)
         return sums.loss, sums
 
     gradient_of = jax.grad(sums_of, has_aux=True)
@@ -68,7 +70,7 @@ def make_train_step(
     def accumulate(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
         if parts == 1:
             return gradient_of(params, batch, key)
-        # Every part takes each `parts`-th row, so that on a sharded batch it stays spread over all devices.
+        # Each part takes every `parts`-th row, so a sharded batch stays spread over all devices.
         batches = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def add_part(
@@ -78,16 +80,19 @@ def make_train_step(
             gradient_and_sums = gradient_of(params, part_batch, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, gradient_and_sums), None
 
+        first_part = jax.tree.map(lambda x: x[0], batches)
         zeros = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(gradient_of, params, _first(batches), key),
+            jax.eval_shape(gradient_of, params, first_part, key),
         )
+        # A scan, not a Python loop: only one microbatch's activations are alive at a time.
         return jax.lax.scan(add_part, zeros, (batches, jnp.arange(parts)))[0]
 
     def step(
         state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array
     ) -> tuple[TrainState, StepMetrics]:
         key_corrupt, key_dropout = jax.random.split(key)
+        # The whole batch is corrupted at once, so the draws do not depend on `parts`.
         gradient, sums = accumulate(
             state.params, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys)
         )
@@ -115,5 +120,40 @@ def _as(key: jax.Array, impl: str) -> jax.Array:
     return jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl=impl)
 
 
-def _first(batches: Batch) -> Batch:
-    return jax.tree.map(lambda x: x[0], batches)
+def abstract_state(
+    init: Callable[[], Params], optimizer: optax.GradientTransformation, place: Placement
+) -> TrainState:
+    """Shapes, types and shardings of a new training state, without computing one."""
+    params = jax.eval_shape(init)
+    shardings = TrainState(place.shardings(params), place.optimizer_shardings(optimizer, params))
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(lambda: init_state(init(), optimizer)),
+        shardings,
+    )
+
+
+def jit_step(step: TrainStep, seed: int, state: TrainState, place: Placement) -> Any:
+    """Jits (state, batch, step number, fraction, messages) -> (state, metrics, messages).
+
+    The state is donated and keeps its sharding. The messages of all processes
+    (`training.agreement`) go in split over the devices and come out whole on each.
+
+    Args:
+      step: a pure training step.
+      seed: the seed of the step's key.
+      state: the training state, or its shapes from `abstract_state`.
+      place: the mesh and the shardings.
+    """
+
+    def keyed(
+        state: TrainState, batch: Any, index: Any, fraction: Any, messages: Any
+    ) -> tuple[TrainState, Any, Any]:
+        # The messages pass through unchanged. Gathering them is a collective that the step has
+        # room for, where a separate one would make the hosts wait for each other.
+        return *step(state, batch, step_key(seed, index), fraction), messages
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(
+        keyed, donate_argnums=0, out_shardings=(shardings, place.everywhere, place.everywhere)
+    )

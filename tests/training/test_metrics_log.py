@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from tlc_jax.training.metrics import MetricsWriter, ProgressLine, read_metrics
+from tlc_jax.training.metrics_log import MetricsWriter, ProgressLine, read_metrics
 
 
 def test_rows_of_lost_steps_and_half_rows_are_dropped_on_resume(tmp_path) -> None:

@@ -1,0 +1,163 @@
+"""Time and work spent by a run, the budget they are measured against, and the benchmark clock.
+
+docs/budget.md states the rules. Time is read from an injectable clock, so tests never sleep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tlc_jax import config
+from tlc_jax.config.durations import Amounts, used
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.files import write_json
+
+Clock = Callable[[], float]
+
+CAUSES = ("train", "compile", "input", "eval", "checkpoint", "lost")
+"""What wall-clock seconds are spent on.
+
+The rest of `total` is start-up and bookkeeping. `lost` is not part of `total`: those seconds came
+after the checkpoint from which a killed run resumed, so their work was done a second time.
+"""
+
+
+class Accounting:
+    """Wall-clock seconds by cause and the amounts of training of all sessions of a run.
+
+    `spent` counts the steps whose results have been read; the loop adds the steps in flight.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic, saved: dict[str, Any] | None = None):
+        saved = saved or {"spent": {}, "seconds": {}}
+        self.clock = clock
+        self.spent = Amounts(**saved["spent"])
+        self.seconds = {cause: float(saved["seconds"].get(cause, 0.0)) for cause in CAUSES}
+        self._total_before = float(saved["seconds"].get("total", 0.0))
+        self._started = clock()
+
+    @property
+    def total(self) -> float:
+        """Wall-clock seconds of all sessions, including this one."""
+        return self._total_before + self.clock() - self._started
+
+    @contextmanager
+    def measure(self, cause: str) -> Iterator[None]:
+        """Adds the seconds of a with-block to a cause."""
+        started = self.clock()
+        try:
+            yield
+        finally:
+            self.seconds[cause] += self.clock() - started
+
+    def add_training(self, amounts: Amounts, seconds: float, charged: float | None = None) -> None:
+        """Adds finished training.
+
+        Args:
+          amounts: the work done, without its seconds.
+          seconds: what it took on the clock.
+          charged: what the budget is charged for it instead; None charges `seconds`.
+        """
+        self.seconds["train"] += seconds
+        self.spent += dataclasses.replace(amounts, seconds=seconds if charged is None else charged)
+
+    def goodput(self) -> dict[str, float]:
+        """Shares of all wall-clock time by cause; the share of `train` is the goodput.
+
+        `other` is the time of no cause. `outside_compile_and_eval` is the share of training in the
+        time that is neither compilation nor evaluation.
+        """
+        whole = self.total + self.seconds["lost"]
+        seconds = {**self.seconds, "other": max(0.0, whole - sum(self.seconds.values()))}
+        rest = whole - self.seconds["compile"] - self.seconds["eval"]
+        shares = {cause: value / whole if whole > 0 else 0.0 for cause, value in seconds.items()}
+        outside = self.seconds["train"] / rest if rest > 0 else 0.0
+        return {**shares, "outside_compile_and_eval": outside}
+
+    def save(self) -> dict[str, Any]:
+        """The part of a checkpoint's metadata that the `saved` argument takes."""
+        return {
+            "spent": dataclasses.asdict(self.spent),
+            "seconds": {**self.seconds, "total": self.total},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """The limits of a run, and whether they count training seconds or all seconds."""
+
+    limits: Amounts
+    charge: str = "training"
+
+    @staticmethod
+    def of(settings: config.Budget) -> Budget:
+        return Budget(settings.limits(), settings.charge)
+
+    def in_steps(self, steps: int) -> Budget:
+        """This budget with its seconds converted into steps, which paper 1 does once per run."""
+        steps = min(steps, self.limits.steps or steps)
+        return Budget(dataclasses.replace(self.limits, seconds=0.0, steps=steps))
+
+    def used(self, spent: Amounts, total_seconds: float) -> tuple[float, str]:
+        """The fraction used of the limit that is nearest its end, and the unit of that limit.
+
+        Args:
+          spent: amounts of training.
+          total_seconds: wall-clock seconds of the run, which `charge="total"` counts instead.
+        """
+        if self.charge == "total":
+            spent = dataclasses.replace(spent, seconds=total_seconds)
+        return used(self.limits, spent)
+
+
+STABLE_WITHIN = 0.1
+WARM_STEPS = 50
+AVERAGED_STEPS = 100
+BENCHMARK_STEPS = WARM_STEPS + AVERAGED_STEPS
+"""The most steps that `benchmark_step` runs."""
+
+
+def benchmark_step(timed_step: Callable[[], float], seconds: float) -> float:
+    """Seconds per step once they are stable, averaged over 100 steps as in paper 1.
+
+    The paper does not say when a step time is stable. Here it is stable when the medians of the
+    last two groups of five steps differ by at most a tenth, and at the latest after 50 steps.
+
+    Args:
+      timed_step: runs one step, waits for its result, and returns the seconds it took.
+      seconds: the budget to be converted. The measurement ends early, but after at least 10 steps,
+        when it has taken a tenth of the budget.
+    """
+    warm = [timed_step() for _ in range(10)]
+    while len(warm) < WARM_STEPS and sum(warm) < seconds / 10:
+        last, before = statistics.median(warm[-5:]), statistics.median(warm[-10:-5])
+        if abs(last - before) <= STABLE_WITHIN * before:
+            break
+        warm.append(timed_step())
+    measured: list[float] = []
+    while len(measured) < AVERAGED_STEPS and (len(measured) < 10 or sum(measured) < seconds / 10):
+        measured.append(timed_step())
+    return statistics.fmean(measured)
+
+
+def measured_once(path: Path, measure: Callable[[], float]) -> float:
+    """The seconds per step in a file, measured and written there if no earlier session did.
+
+    So a restarted run converts its budget into the same steps. All processes use process 0's file.
+    """
+    known = 0.0
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        known = float(json.loads(path.read_text(encoding="utf-8"))["seconds_per_step"])
+    known = processes.of_first(known)
+    if not known:
+        known = measure()
+        if processes.first():
+            write_json(path, {"seconds_per_step": known})
+    return known

@@ -1,0 +1,237 @@
+"""The metrics log of a run: metrics.jsonl, the progress line, TensorBoard, and the final numbers.
+
+In a run of several processes, process 0 writes; the others keep the same accounting in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from tlc_jax.core import distributed as processes
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import write_text
+from tlc_jax.training.clock import Accounting
+from tlc_jax.training.step import StepMetrics
+
+
+class MetricsLog:
+    """Averages the metrics of training steps and writes them together with what was spent."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        accounting: Accounting,
+        step: int,
+        learning_rate: Callable[[float], float],
+        peak_flops: float | None,
+        tensorboard: bool,
+    ) -> None:
+        """Opens the log.
+
+        Args:
+          workdir: the folder of metrics.jsonl.
+          accounting: what the run has spent so far; the training loop updates it.
+          step: the step from which the run continues.
+          learning_rate: fraction of the budget used -> learning rate.
+          peak_flops: peak of all devices together, FLOP/s; None where it is unknown.
+          tensorboard: whether to write TensorBoard events as well.
+        """
+        self.accounting = accounting
+        self._learning_rate, self._peak_flops = learning_rate, peak_flops
+        self._writer: MetricsWriter | None = None
+        self._progress: ProgressLine | None = None
+        if processes.first():
+            self._progress = ProgressLine()
+            self._writer = MetricsWriter(workdir, step, tensorboard)
+            if self._writer.dropped_until is not None:
+                lost = max(0.0, self._writer.dropped_until - accounting.total)
+                accounting.seconds["lost"] += lost
+        self._recent: list[StepMetrics] = []
+        self._logged_seconds = accounting.seconds["train"]
+        self._logged_tokens = accounting.spent.tokens
+
+    def close(self) -> None:
+        for part in (self._writer, self._progress):
+            if part is not None:
+                part.close()
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Adds the metrics of a step to the average of the next train row."""
+        self._recent.append(metrics)
+
+    @property
+    def unlogged_seconds(self) -> float:
+        """Training seconds since the last train row."""
+        return self.accounting.seconds["train"] - self._logged_seconds
+
+    def row(self, event: str, step: int, **values: Any) -> None:
+        """Writes one row of metrics.jsonl."""
+        if self._writer is not None:
+            self._writer.write(
+                event,
+                step,
+                train_seconds=self.accounting.spent.seconds,
+                total_seconds=self.accounting.total,
+                tokens=self.accounting.spent.tokens,
+                **values,
+            )
+
+    def log(self, step: int, fraction: float, unit: str) -> None:
+        """Writes a train row and the progress line for the steps since the last ones.
+
+        Args:
+          step: the last step whose result was read.
+          fraction: the fraction of the budget used.
+          unit: the unit of the limit that this fraction refers to.
+        """
+        if not self._recent:
+            return
+        trained, tokens = self.accounting.seconds["train"], self.accounting.spent.tokens
+        seconds = self.unlogged_seconds
+        speed = (tokens - self._logged_tokens) / seconds if seconds > 0 else math.nan
+        loss, mfu = float(np.mean([m.loss for m in self._recent])), self._mfu()
+        self.row(
+            "train",
+            step,
+            loss=loss,
+            accuracy=float(np.mean([m.accuracy for m in self._recent])),
+            gradient_norm=float(self._recent[-1].gradient_norm),
+            learning_rate=self._learning_rate(min(1.0, fraction)),
+            tokens_per_second=speed,
+            mfu=mfu,
+        )
+        if self._progress is not None:
+            left = trained * (1 - fraction) / fraction if fraction > 0 else math.nan
+            mfu_text = "" if mfu is None else f" | mfu {mfu:.1%}"
+            self._progress.show(
+                f"step {step:,} | {min(1.0, fraction):.0%} of {unit} | {left:.0f} s left | "
+                f"loss {loss:.3f} | {speed:,.0f} tokens/s{mfu_text} | "
+                f"goodput {self.accounting.goodput()['train']:.0%}",
+                self.accounting.clock(),
+            )
+        self._recent = []
+        self._logged_seconds, self._logged_tokens = trained, tokens
+
+    def _mfu(self) -> float | None:
+        """Model FLOP utilization: FLOP/s of training over the peak of the devices."""
+        seconds = self.accounting.seconds["train"]
+        if self._peak_flops is None or seconds == 0:
+            return None
+        return self.accounting.spent.flops / seconds / self._peak_flops
+
+    def numbers(self) -> dict[str, Any]:
+        """The entries of result.json about the time and work that a run took."""
+        spent, seconds = self.accounting.spent, self.accounting.save()["seconds"]
+        return {
+            "steps": spent.steps,
+            "examples": spent.examples,
+            "tokens": spent.tokens,
+            "epochs": spent.epochs,
+            "flops": spent.flops,
+            "train_seconds": spent.seconds,
+            "seconds": seconds,
+            "goodput": self.accounting.goodput(),
+            "tokens_per_second": spent.tokens / seconds["train"] if seconds["train"] else None,
+            "mfu": self._mfu(),
+        }
+
+
+class MetricsWriter:
+    """Appends one JSON object per event to `metrics.jsonl`.
+
+    A session that died before it could save leaves rows of steps after `step`. The resumed run
+    writes those rows again, so they are dropped here.
+
+    Args:
+      directory: the workdir.
+      step: the step from which a resumed run continues.
+      tensorboard: whether to write TensorBoard events as well.
+
+    Attributes:
+      dropped_until: `total_seconds` of the last row dropped; None where none was.
+
+    Raises:
+      InputError: TensorBoard events are asked for and the extra is not installed.
+    """
+
+    def __init__(self, directory: Path, step: int = 0, tensorboard: bool = False):
+        path = directory / "metrics.jsonl"
+        kept, dropped = [], []
+        for row in read_metrics(directory) if path.exists() else []:
+            if row["step"] > step:
+                dropped.append(row)
+            elif row["event"] != "stop":
+                kept.append(row)
+        last = dropped[-1] if dropped else {}
+        self.dropped_until: float | None = last.get("total_seconds")
+        if path.exists():
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = _tensorboard_writer(directory) if tensorboard else None
+
+    def write(self, event: str, step: int, **values: Any) -> None:
+        """Writes one row. JSON has no infinity and no NaN, so both become null."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        self._file.write(json.dumps({"step": step, "event": event, **finite}) + "\n")
+        self._file.flush()
+        if self._tensorboard is not None:
+            for name, value in finite.items():
+                if isinstance(value, (int, float)):
+                    self._tensorboard.add_scalar(f"{event}/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """All complete rows of a run's metrics; a kill can cut the last one short."""
+    rows = []
+    for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+class ProgressLine:
+    """One line on a terminal, rewritten in place; in a log file, one line every 30 seconds."""
+
+    PLAIN_EVERY = 30.0
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._last = -math.inf
+
+    def show(self, text: str, now: float) -> None:
+        if self._live:
+            print(f"\r\x1b[2K{text}", end="", file=self._stream, flush=True)
+        elif now - self._last >= self.PLAIN_EVERY:
+            self._last = now
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._live:
+            print(file=self._stream, flush=True)
+
+
+def _tensorboard_writer(directory: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "impl.tensorboard needs the extra: pip install 'tlc_jax[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(directory / "tensorboard"))
