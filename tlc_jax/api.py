@@ -116,13 +116,10 @@ class Model:
         second = None if pairs is None else list(pairs)
         block = Examples(list(texts), second, None, None, list(range(len(texts))))
         params = placement.put_params(self.start.params)
-        lines = list(predictor(params, block)) if texts else []
-        if self.kind == "translator" and self.config.decode.nbest == 1:
-            return lines
-        header = predictor.header.rstrip() or "sentence\trank\tscore\ttranslation"
-        table = pd.DataFrame([line.split("\t") for line in lines], columns=header.split("\t"))
-        text = ("label", "translation")
-        return table.astype({name: float for name in table.columns if name not in text})
+        found = list(predictor(params, block)) if texts else []
+        if predictor.columns == ("translation",):
+            return [translation for (translation,) in found]
+        return pd.DataFrame(found, columns=list(predictor.columns))
 
     def evaluate(self, source: str = "") -> dict[str, Any]:
         """Measures the model on a validation source.
@@ -267,7 +264,10 @@ def train(command: str, config: Config | ConfigDict, workdir: str | Path) -> dic
     Raises:
       InputError: wrong settings. StoppedEarly, TrainingFailed: as the command.
     """
-    trains = [name for name, entry in COMMANDS.items() if entry.needs_budget] + ["compress", "study"]
+    trains = [name for name, entry in COMMANDS.items() if entry.needs_budget] + [
+        "compress",
+        "study",
+    ]
     if command not in trains:
         raise InputError(f"command {command!r} does not train: use one of {', '.join(trains)}")
     resolved = config if isinstance(config, Config) else resolve(config)

@@ -9,11 +9,15 @@ refusals come at once.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from tlc_jax.config import current_name
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean
+
+if TYPE_CHECKING:
+    from tlc_jax.tasks.base import TaskRun
 
 _MODEL = ("seed", "data", "tokenizer", "model")
 _TRAINING = (*_MODEL, "budget", "optimizer", "eval", "checkpoint", "impl")
@@ -121,3 +125,15 @@ def find(name: str) -> tuple[str, CommandSpec]:
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
     return name, COMMANDS[name]
+
+
+def choose_microbatch(run: TaskRun, workdir: Path) -> None:
+    """Makes impl.microbatch=auto a number in the config of a training run.
+
+    Raises:
+      InputError: nothing fits.
+    """
+    if run.config.impl.microbatch == "auto":
+        from tlc_jax.planning import fit  # here, because planning takes long to import
+
+        run.config = fit.of_run(run, workdir)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.compression.apply import write_compressed
+from tlc_jax.commands import choose_microbatch
 from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
@@ -25,22 +25,24 @@ from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.data.sources import examples, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params, classifier
-from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks import latency
 from tlc_jax.tasks.classification import ClassifierRun, load_data
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Finetunes in `workdir`; returns what result.json says."""
-    del options
     saved_model.check_inputs(config, train=True)
     if config.seeds:
         return session.run_once(workdir, config, lambda: _sweep(config, workdir))
 
     def work() -> dict[str, Any]:
-        return finetune(config, workdir) | latency.of_run(config, workdir)
+        result = finetune(config, workdir)
+        if config.eval.latency:
+            from tlc_jax.tasks import latency  # here, because few runs are timed
+
+            result |= latency.of_run(config, workdir)
+        return result
 
     return session.run_once(workdir, config, work)
 
@@ -95,13 +97,14 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
     result, run = trained.numbers, trained.run
     recipe = parse_recipe(start.recipe if start else "dense")
     if recipe.operations:
+        from tlc_jax.compression.apply import write_compressed  # here: few starts are compressed
+
         meta = {**run.meta, "recipe": result["recipe"]}
         # Training moved the weights off their grid, so they are rounded again. Rounding that was
         # aware of training before is plain rounding now.
         plain = [dataclasses.replace(operation, aware=False) for operation in recipe.quantizes]
         params, masks, again = trained.params, trained.masks, Recipe(tuple(plain))
-        packed = write_compressed(params, again, masks, meta, run.tokenizer, workdir, run.evaluate)
-        result |= packed
+        result |= write_compressed(params, again, masks, meta, run.tokenizer, workdir, run.evaluate)
     run.save_predictions(workdir)
     return result
 
@@ -133,7 +136,7 @@ def train_classifier(
     placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
     run = ClassifierRun(config, network, tokenizer, data, placement)
-    run.config = fit.of_run(run, workdir)
+    choose_microbatch(run, workdir)
     masks = restrict_masks(start.masks, network.abstract()) if start else {}
     outcome = run.train(workdir, start, DuringTraining(masks, gradual, aware))
     numbers = {

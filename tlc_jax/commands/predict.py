@@ -33,32 +33,33 @@ _ROWS = 4096  # texts of a block: enough of them to sort by length, few enough t
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Predicts; keeps nothing in the workdir."""
-    del workdir, options
     source, output = config.predict.input, config.predict.output
     source = files.STANDARD_INPUT if source == "-" else source
-    if not config.init.source:
-        raise InputError("no model: name a run, a checkpoint or an artifact with --init=DIR")
     if not source:
         raise InputError("no input: set --config.predict.input=FILE")
+    # Checked before the model is read, because reading a large one takes a while.
     files.check(source, any_ending=True)
     _check_output(output)
     start, config = saved_model.load_start(config)
     placement = session.open_devices(config)
-    answers = task_of(start.kind).predictor(config, start, placement)
+    predictor = task_of(start.kind).predictor(config, start, placement)
     params = placement.put_params(start.params)
     count = 0
     with _written(output) as out:
-        out.write(answers.header)
+        if predictor.header:
+            print(*predictor.columns, sep="\t", file=out)
         blocks = files.example_blocks(source, config.data, _ROWS, any_ending=True)
         for block in _with_progress(blocks, files.size_hint(source, any_ending=True)):
-            out.writelines(f"{row}\n" for row in answers(params, block))
+            for row in predictor(params, block):
+                cells = (f"{x:.{predictor.digits}f}" if isinstance(x, float) else x for x in row)
+                print(*cells, sep="\t", file=out)
+            # A reader at the other end of a pipe gets each block as soon as it is answered.
             out.flush()
             count += len(block)
-    if answers.cut:
-        session.say(
-            f"{answers.cut} of {count} texts were cut to data.length={config.data.length} tokens"
-        )
-    return {"examples": count, "cut": answers.cut}
+    cut = predictor.cut
+    if cut:
+        session.say(f"{cut} of {count} texts were cut to data.length={config.data.length} tokens")
+    return {"examples": count, "cut": cut}
 
 
 def _with_progress(blocks: Iterator[Examples], size: int) -> Iterator[Examples]:
@@ -66,11 +67,12 @@ def _with_progress(blocks: Iterator[Examples], size: int) -> Iterator[Examples]:
 
     Args:
       blocks: texts to answer.
-      size: about how many bytes the texts of all blocks have; 0: unknown.
+      size: estimate of the bytes of all texts; 0: unknown.
     """
     bar = Bar("predicting", "texts")
     number = texts = characters = 0
     for number, block in enumerate(blocks):
+        # A bar for a single block would appear when all is done.
         if number:
             bar.update(characters / size if size else None, texts)
         yield block

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tlc_jax.commands import choose_microbatch
 from tlc_jax.config import Config
-from tlc_jax.config.checks import require_budget
 from tlc_jax.data.packing import prepare
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.workdir import data_cache
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
@@ -25,29 +24,25 @@ from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Pretrains in `workdir`; returns what result.json says."""
-    del options
-    require_budget(config)
     saved_model.check_inputs(config, train=True)
     return session.run_once(workdir, config, lambda: _pretrain(config, workdir))
 
 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
-    start = None
-    if config.init.source:
-        start, config = saved_model.load_start(config)
-        saved_model.require_dense(start, ("mlm", "encoder"))
+    # An encoder alone will do: a masked-language head starts from the seed then.
+    start, config = saved_model.load_dense_start(config, "mlm", "encoder")
     given = start.tokenizer if start else None
     data = prepare(config, data_cache(config, workdir), tokenizer=given)
-    tokenizer, train, valid = data.tokenizer, data.train, data.valid
+    tokenizer, special = data.tokenizer, data.tokenizer.special
     session.check_special_ids(config.model, tokenizer)
     session.keep_tokenizer(tokenizer, workdir)
     network = masked_language_model(config.model, tokenizer.vocab_size, config.impl)
     meta = session.model_meta(network.kind, config, tokenizer)
-    placement, special = session.open_devices(config), tokenizer.special
-    run = MaskedLanguageRun(config, network, train, valid, placement, meta, special)
-    run.config = fit.of_run(run, workdir)
+    placement = session.open_devices(config)
+    run = MaskedLanguageRun(config, network, data.train, data.valid, placement, meta, special)
+    choose_microbatch(run, workdir)
     numbers = run.train(workdir, start).numbers
-    unigrams = unigram_loss(train, valid.values(), tokenizer.vocab_size, special)
+    unigrams = unigram_loss(data.train, data.valid.values(), tokenizer.vocab_size, special)
     return {
         "stage": "pretrain",
         "vocab_size": tokenizer.vocab_size,

@@ -16,11 +16,11 @@ from typing import Any
 
 import jax
 
+from tlc_jax.commands import choose_microbatch
 from tlc_jax.config import Config
-from tlc_jax.config.checks import require_budget, require_translator
+from tlc_jax.config.checks import require_translator
 from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.models.network import Network, Params, translator
-from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import AVERAGED
 from tlc_jax.runs.workdir import data_cache
@@ -32,18 +32,14 @@ _COUNTED = ("pairs", "kept", "empty", "too_long", "unequal", "source_tokens", "t
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Trains and evaluates in `workdir`; returns what result.json says."""
-    del options
-    require_budget(config)
     require_translator(config)
     saved_model.check_inputs(config, train=True)
     return session.run_once(workdir, config, lambda: _translate(config, workdir))
 
 
 def _translate(config: Config, workdir: Path) -> dict[str, Any]:
-    start = None
-    if config.init.source:
-        start, config = saved_model.load_start(config)
-        saved_model.require_dense(start, ("translator",))
+    start, config = saved_model.load_dense_start(config, "translator")
+    if start:
         tokenizer = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
         config = dataclasses.replace(config, tokenizer=tokenizer)
     data = prepare_pairs(config, data_cache(config, workdir))
@@ -57,13 +53,13 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     placement = session.open_devices(config)
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
     run = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
-    run.config = fit.of_run(run, workdir)
+    choose_microbatch(run, workdir)
     padding = run.own_batches.padding()
     session.say(
         f"widths {', '.join(map(str, run.own_batches.widths))}; padding {padding['source']:.1%} "
         f"of source and {padding['target']:.1%} of target positions"
     )
-    # The mean is what counts, so the last checkpoint is not translated.
+    # The mean is what counts, so training does not translate with its last parameters.
     averages = config.checkpoint.average > 1
     numbers = run.train(workdir, start, evaluate=run.loss if averages else None).numbers
     if averages:

@@ -15,11 +15,11 @@ from tlc_jax.compression.artifact import ARTIFACT, load_artifact
 from tlc_jax.compression.prune import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Config, Impl, Model
+from tlc_jax.config.checks import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.sources import check_sources
 from tlc_jax.data.tokenizer import Tokenizer, kept_in
-from tlc_jax.interop import huggingface_import as importing
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.training import checkpoint
@@ -85,15 +85,17 @@ def find(source: str) -> Path:
     evaluated, and otherwise its newest checkpoint. No weights are read yet.
 
     Raises:
-      InputError: there is nothing of the kind.
+      InputError: the source is empty, or nothing of the kind is there.
     """
-    if source.startswith(importing.PREFIX):
-        return importing.find(source)
+    if source.startswith("hf:"):
+        from tlc_jax.interop import huggingface_import  # here, because few runs import a model
+
+        return huggingface_import.find(source)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not source or not path.exists():
+        problem = f"={source} does not exist" if source else " is empty"
         raise InputError(
-            f"init.from={source} does not exist: name a workdir, a checkpoint, an artifact or "
-            "hf:FOLDER"
+            f"init.from{problem}: name a workdir, a checkpoint, an artifact or hf:FOLDER"
         )
     if path.is_file():
         return path
@@ -112,12 +114,14 @@ def find(source: str) -> Path:
 
 
 def check_inputs(config: Config, train: bool = False) -> None:
-    """Refuses sources of data and models that are missing, before anything slow begins.
+    """Refuses what is missing before anything slow begins.
 
     Raises:
-      InputError: data.valid or init.from names nothing; with `train` data.train.
+      InputError: data.valid or init.from names something that does not exist; with `train`, also
+        data.train, or there is no budget.
     """
     if train:
+        require_budget(config)
         check_sources(config.data.train, "data.train", config.data)
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)
@@ -135,6 +139,19 @@ def load_start(config: Config) -> tuple[SavedModel, Config]:
     return start, session.adopt_model(config, start.model, start.path)
 
 
+def load_dense_start(config: Config, *kinds: str) -> tuple[SavedModel | None, Config]:
+    """As `load_start`, for training one of `kinds`; None and the same config without init.from.
+
+    Raises:
+      InputError: as `load_start`; or the model is compressed or of another kind.
+    """
+    if not config.init.source:
+        return None, config
+    start, config = load_start(config)
+    require_dense(start, kinds)
+    return start, config
+
+
 def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
     """Reads the model that `init.from` names.
 
@@ -148,7 +165,7 @@ def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
         trained with.
     """
     path = find(source)
-    if source.startswith(importing.PREFIX):
+    if source.startswith("hf:"):
         return _import(path, tokenizer_path)
     if path.is_file():
         artifact = load_artifact(path)
@@ -171,11 +188,13 @@ def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
 
 
 def _import(folder: Path, tokenizer_path: str) -> SavedModel:
+    from tlc_jax.interop import huggingface_import
+
     if tokenizer_path:
         raise InputError(
             f"tokenizer.path={tokenizer_path}: {folder} has a tokenizer of its own; leave it empty"
         )
-    model = importing.load(folder)
+    model = huggingface_import.load(folder)
     if model.unused:
         session.say(f"{folder}: tensors that have no place here: {', '.join(model.unused)}")
     params, pooler = jax.tree.map(jnp.asarray, (model.params, model.pooler))

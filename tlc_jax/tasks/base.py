@@ -260,19 +260,23 @@ class TaskRun(ABC):
 
 
 class Predictor(ABC):
-    """Answers of a saved model for texts, block by block.
+    """Predictions of a saved model for texts, block by block.
 
     Attributes:
-      header: first line of the output, with its line end; empty for none.
+      columns: names of the cells of a row.
+      header: whether the file that `tlc predict` writes begins with these names.
+      digits: decimals of the numbers in that file.
       cut: texts so far that were longer than data.length tokens and were cut.
     """
 
-    header = ""
+    columns: tuple[str, ...]
+    header = False
+    digits = 6
     cut = 0
 
     @abstractmethod
-    def __call__(self, params: Params, block: Examples) -> Iterator[str]:
-        """Lines of the output for the examples of a block, in their order."""
+    def __call__(self, params: Params, block: Examples) -> Iterator[tuple[Any, ...]]:
+        """Rows of cells for the examples of a block, in their order."""
 
 
 def step_cost(

@@ -238,16 +238,18 @@ def summarize(predictions: dict[str, Predictions]) -> dict[str, Any]:
 
 
 class LabelPredictor(Predictor):
-    """Writes one row per example: its label and the probability of each class."""
+    """One row per example: its label and the probability of each class."""
+
+    header = True
 
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._start = config, start
         network = start.network(config.impl)
         self._evaluator = ClassificationEvaluator(config, network, placement)
         self._source = Source("files", config.predict.input, "", "input", 0.0, config.predict.input)
-        self.header = "\t".join(["label", *start.labels]) + "\n"
+        self.columns = ("label", *start.labels)
 
-    def __call__(self, params: Params, block: Examples) -> Iterator[str]:
+    def __call__(self, params: Params, block: Examples) -> Iterator[tuple[Any, ...]]:
         # The file may carry labels of its own, under any names: predicting does not read them.
         texts = dataclasses.replace(block, labels=None)
         labels, tokenizer = self._start.labels, self._start.tokenizer
@@ -255,5 +257,4 @@ class LabelPredictor(Predictor):
         split = encode_examples(self._source, texts, length, tokenizer, labels, threads)
         self.cut += split.truncated
         for row in self._evaluator(params, split).probabilities:
-            probabilities = (f"{probability:.6f}" for probability in row)
-            yield "\t".join([labels[int(row.argmax())], *probabilities])
+            yield labels[int(row.argmax())], *row.tolist()

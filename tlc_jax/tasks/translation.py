@@ -322,15 +322,19 @@ def search(network: Network, settings: Decode, params: Params, source_BxS: jax.A
 
 
 class TranslationPredictor(Predictor):
-    """Writes one translation a line, or with decode.nbest above 1 a row for each translation."""
+    """One translation a row; with decode.nbest above 1 also its sentence, rank and score."""
+
+    digits = 4
 
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._tokenizer = config, start.tokenizer
         network, buckets = start.network(config.impl), config.data.buckets
         self._decoder = Decoder(network, config.decode, buckets, start.tokenizer, placement)
+        several = ("sentence", "rank", "score") if config.decode.nbest > 1 else ()
+        self.columns = (*several, "translation")
         self._widths: tuple[int, ...] = ()
 
-    def __call__(self, params: Params, block: Examples) -> Iterator[str]:
+    def __call__(self, params: Params, block: Examples) -> Iterator[tuple[Any, ...]]:
         length, threads = self._config.data.length, self._config.impl.threads
         references = [""] * len(block)
         split = encode_split("input", block.texts, references, length, self._tokenizer, threads)
@@ -343,7 +347,7 @@ class TranslationPredictor(Predictor):
         answers = self._decoder(params, split, widths=self._widths)
         for number, texts, scores in zip(block.ids, answers.texts, answers.scores, strict=True):
             if self._config.decode.nbest == 1:
-                yield single_line(texts[0])
+                yield (single_line(texts[0]),)
                 continue
             for rank, (text, score) in enumerate(zip(texts, scores, strict=True), start=1):
-                yield f"{number + 1}\t{rank}\t{score:.4f}\t{single_line(text)}"
+                yield number + 1, rank, float(score), single_line(text)
