@@ -1,4 +1,4 @@
-"""What processes tell each other, and that they decide alike by it."""
+"""The messages between processes, and that all processes decide alike by them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_a_message_keeps_every_digit() -> None:
     assert Message.decode(message.encode()) == message
 
 
-def test_hosts_with_other_clocks_and_slow_hosts_decide_as_the_first_process_does(tmp_path) -> None:
-    """Process 1's clock is a million seconds ahead and three times as fast, and its batches take their time."""
+def test_hosts_with_different_clocks_decide_as_process_0_does(tmp_path) -> None:
+    """Process 1's clock is a million seconds ahead and three times as fast; its batches are slow."""
     port = free_port()
     started = [
         subprocess.Popen(
@@ -55,7 +55,7 @@ def test_hosts_with_other_clocks_and_slow_hosts_decide_as_the_first_process_does
     assert first["stopped_by"] == "seconds"
     stops = [row for row in rows_of(tmp_path) if row["event"] == "stop"]
     assert 2.0 <= stops[0]["train_seconds"] < 3.0  # by process 0's clock
-    # The slow host is found, and what it cost at least: its own clock, three times as fast, measures it.
+    # The slow host is found, with a lower bound of its cost by its own clock, three times as fast.
     lost = first["straggler"]
     assert lost["process"] == 1
     assert lost["seconds_waited_for"] >= 0.9 * 3 * SLOW_SECONDS * (first["steps"] - 6)

@@ -92,7 +92,7 @@ def rows_of(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_step_budget_runs_exactly_that_many_steps(tmp_path, placement) -> None:
+def test_step_budget_runs_exactly_that_many_steps(tmp_path, placement) -> None:
     outcome = train(make_task(), settings(budget={"steps": 7}), tmp_path, placement)
     assert outcome.numbers["steps"] == 7
     assert outcome.numbers["tokens"] == 7 * 80
@@ -149,13 +149,13 @@ def test_compilation_evaluation_and_saving_are_not_charged(tmp_path, placement) 
 
 
 class Crash(BaseException):
-    """Stands for kill -9: nothing may be saved on the way out."""
+    """Simulates kill -9: nothing may be saved on the way out."""
 
 
 def crashed_and_resumed(
     make: Callable[..., Task], configured, tmp_path, placement, crash_at
 ) -> tuple[Outcome, Outcome]:
-    """A run in tmp_path/broken that crashed before a batch and was started again, and one that nothing disturbed."""
+    """The outcomes of a run that crashed before a batch and was resumed, and of an undisturbed one."""
     whole = train(make(), configured, _made(tmp_path / "whole"), placement)
 
     def failing_batch(index):
@@ -170,7 +170,7 @@ def crashed_and_resumed(
 
 
 @pytest.mark.parametrize("crash_at", [1, 4, 5, 9])
-def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) -> None:
+def test_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) -> None:
     configured = settings(
         budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"every_steps": 3}
     )
@@ -185,7 +185,7 @@ def test_a_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) ->
 
 
 def make_gradual_task(**overrides) -> Task:
-    """A matrix that is pruned by three quarters on the way."""
+    """A task whose matrix is gradually pruned to three quarters."""
     params = {"blocks": {"ffn": {"up": {"kernel": jnp.zeros((1, 8, 8))}}}}
     during_training = DuringTraining(gradual=(Prune(0.75, gradual=True),))
     optimizer = optax.chain(optax.adam(0.1), during_training.mask_transform(params))
@@ -208,15 +208,15 @@ def make_gradual_task(**overrides) -> Task:
         step=step,
         evaluate=lambda params, final: {},
         pruning_level=during_training.pruning_level,
-        prune_to=lambda state, stage: TrainState(
-            *during_training.prune_to(state.params, state.optimizer, stage)
+        prune_to=lambda state, level: TrainState(
+            *during_training.prune_to(state.params, state.optimizer, level)
         ),
         **overrides,
     )
 
 
 @pytest.mark.parametrize("crash_at", [3, 6, 15, 19])
-def test_a_run_that_prunes_on_its_way_crashes_to_the_same_bits(
+def test_crashed_run_with_gradual_pruning_ends_with_the_same_bits(
     tmp_path, placement, crash_at
 ) -> None:
     configured = settings(budget={"steps": 20}, checkpoint={"every_steps": 2})
@@ -237,7 +237,7 @@ def _made(path):
     return path
 
 
-def test_sigterm_saves_and_the_rerun_finishes_alike(tmp_path, placement) -> None:
+def test_run_resumed_after_sigterm_ends_with_the_same_bits(tmp_path, placement) -> None:
     configured = settings(budget={"steps": 30})
     whole = train(make_task(), configured, _made(tmp_path / "whole"), placement)
 
@@ -270,7 +270,7 @@ def test_non_finite_loss_stops_and_keeps_last_checkpoint(tmp_path, placement) ->
     assert np.isfinite(outcome.params["final_norm"]["scale"]).all()
 
 
-def test_training_ends_where_an_evaluation_is_good_enough(tmp_path, placement) -> None:
+def test_training_ends_when_an_evaluation_reaches_the_target(tmp_path, placement) -> None:
     task = make_task(reached_target=lambda metrics: metrics["w"] > 1.0)
     outcome = train(
         task, settings(budget={"steps": 1000}, eval={"every_steps": 2}), tmp_path, placement
@@ -283,7 +283,7 @@ def test_training_ends_where_an_evaluation_is_good_enough(tmp_path, placement) -
     assert again.numbers["steps"] == outcome.numbers["steps"]
 
 
-def test_the_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, placement) -> None:
+def test_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, placement) -> None:
     configured = settings(budget={"seconds": 3.0, "clock": "benchmark"})
     (tmp_path / "benchmark.json").write_text('{"seconds_per_step": 0.25}')
     outcome = train(make_task(), configured, tmp_path, placement)
@@ -299,7 +299,7 @@ def test_the_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, placement)
     )
 
 
-def test_a_slow_input_is_booked_as_input(tmp_path, placement) -> None:
+def test_waiting_for_batches_counts_as_input(tmp_path, placement) -> None:
     def batch(index):
         time.sleep(0.05)
         return make_task().batch(index)
@@ -315,9 +315,7 @@ def test_a_slow_input_is_booked_as_input(tmp_path, placement) -> None:
     assert seconds["train"] < seconds["input"]
 
 
-def test_a_stop_breaks_off_an_evaluation_that_is_then_done_by_the_next_session(
-    tmp_path, placement
-) -> None:
+def test_stop_interrupts_an_evaluation_and_the_next_session_repeats_it(tmp_path, placement) -> None:
     configured = settings(budget={"steps": 8}, eval={"every_steps": 4})
     went_on = []
 
@@ -340,7 +338,7 @@ def test_a_stop_breaks_off_an_evaluation_that_is_then_done_by_the_next_session(
 
 
 class Mount:
-    """The folder of a run's checkpoints, which can be lost, a file standing in its place, and come back."""
+    """The checkpoints folder of a run, which can be replaced by a file and come back."""
 
     def __init__(self, workdir) -> None:
         self.folder, self.aside = workdir / "checkpoints", workdir / "aside"
@@ -356,7 +354,7 @@ class Mount:
         self.aside.rename(self.folder)
 
 
-def test_storage_that_fails_for_a_while_costs_a_checkpoint_and_not_the_run(
+def test_temporary_storage_failure_costs_a_checkpoint_and_not_the_run(
     tmp_path, placement, caplog
 ) -> None:
     mount = Mount(tmp_path)
@@ -405,7 +403,7 @@ def test_the_last_checkpoint_waits_for_storage(tmp_path, placement, monkeypatch,
     assert complete_steps(tmp_path / "checkpoints")[0] == 4
 
 
-def test_storage_that_stays_away_ends_the_run_early_with_what_was_saved_whole(
+def test_permanent_storage_failure_stops_early_and_keeps_earlier_checkpoints(
     tmp_path, placement, monkeypatch
 ) -> None:
     mount = Mount(tmp_path)

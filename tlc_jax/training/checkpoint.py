@@ -1,6 +1,7 @@
-"""Saving and restoring with Orbax: parameters, optimizer state and bookkeeping as three items of one checkpoint.
+"""Saves and restores checkpoints with Orbax.
 
-Items are apart so that finetuning and compression can take the parameters alone, into any placement.
+A checkpoint has three items: parameters, optimizer state and metadata. They are apart so that
+finetuning and compression can read the parameters alone, into any sharding.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,13 +28,12 @@ from tlc_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
-
 RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0)
-"""Pauses before the last checkpoint of a run is tried again."""
+"""Pauses before the next attempts to save the last checkpoint of a run."""
 
 
 class StorageFailed(Exception):
-    """A checkpoint could not be written; the ones before it are whole."""
+    """A checkpoint could not be written; the earlier ones are complete."""
 
 
 class Checkpointer:
@@ -47,7 +48,8 @@ class Checkpointer:
                 keep_period=settings.keep_every_steps or None,
                 cleanup_tmp_directories=True,
                 enable_background_delete=False,
-                # Made in the background, folders that cannot be made leave threads that wait for them for minutes.
+                # In the background, a folder that cannot be made leaves threads waiting for it
+                # for minutes.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
             item_names=("params", "train", "meta"),
@@ -57,10 +59,11 @@ class Checkpointer:
         """Starts saving; returns once the arrays may be donated to the next step.
 
         Raises:
-          StorageFailed: this checkpoint, or the one before that was still on its way, cannot be written.
+          StorageFailed: this checkpoint, or an earlier one still being written, cannot be written.
         """
         if jax.default_backend() == "cpu":
-            # A host view of a CPU array is the array itself, which the next step overwrites: save a copy.
+            # Orbax writes a host view of the array. On CPU that view is the array itself, which
+            # the next step overwrites.
             state = jax.tree.map(jnp.copy, state)
         with _failures_named():
             self._manager.save(
@@ -74,10 +77,11 @@ class Checkpointer:
             )
 
     def try_to_save(self, step: int, state: TrainState, meta: dict[str, Any]) -> bool:
-        """`save`, and whether storage took it. A run can do without one checkpoint, and go on.
+        """Starts saving and returns whether it worked; a run continues without one checkpoint.
 
         Raises:
-          StoppedEarly: it did not, and there are other processes, which may be waiting for this one to finish.
+          StoppedEarly: it failed in a run of several processes, where the others may be waiting
+            for this one to finish the same save.
         """
         try:
             self.save(step, state, meta)
@@ -91,14 +95,16 @@ class Checkpointer:
     def save_and_wait(
         self, step: int, state: TrainState, meta: dict[str, Any], started: bool
     ) -> None:
-        """Returns once this step is on disk. Storage that fails is given some minutes to come back.
+        """Saves and returns once this step is on disk; retries for two minutes if storage fails.
 
         Args:
-          step, state, meta: as for `save`.
+          step: the training step, which names the checkpoint.
+          state: the training state.
+          meta: the metadata, a JSON object.
           started: whether saving this step was started already.
 
         Raises:
-          StoppedEarly: storage did not come back, or there are other processes.
+          StoppedEarly: storage still fails, or it fails in a run of several processes.
         """
         for pause in (*RETRY_SECONDS, None):
             try:
@@ -115,60 +121,53 @@ class Checkpointer:
 
     def _given_up(self, step: int, error: StorageFailed) -> StoppedEarly:
         return StoppedEarly(
-            f"step {step} could not be saved in {self.directory} ({error}); what was saved before is whole: "
-            "run the same command again"
+            f"step {step} could not be saved in {self.directory} ({error}); what was saved before "
+            "is whole: run the same command again"
         )
 
     def wait(self) -> None:
-        """Returns once everything started is on disk.
+        """Returns once every checkpoint that was started is on disk.
 
         Raises:
-          StorageFailed: it could not be written.
+          StorageFailed: one of them could not be written.
         """
         with _failures_named():
             self._manager.wait_until_finished()
 
     def restore(self, abstract: TrainState) -> tuple[int, TrainState, dict[str, Any]] | None:
-        """The newest complete checkpoint as (step, state, meta), or None where there is none at all.
+        """The newest readable checkpoint as (step, state, meta), or None if there is none at all.
+
+        A checkpoint that any process cannot read is skipped with a warning, and the one before it
+        is read instead.
 
         Args:
-          abstract: shapes, types and shardings to restore into, whatever those were that it was saved from.
-
-        A checkpoint that cannot be read by every process is passed over with a warning, for the one before it.
+          abstract: shapes, types and shardings to restore into. The shardings may differ from
+            those the checkpoint was saved with.
 
         Raises:
           InputError: there are checkpoints, but none can be read.
         """
-        steps = json.loads(
-            processes.share(json.dumps(sorted(self._manager.all_steps(), reverse=True)))
-        )
+        own = json.dumps(sorted(self._manager.all_steps(), reverse=True))
+        steps = json.loads(processes.share(own))  # process 0's view of a shared file system
         for step in steps:
             restored, problem = self._try(step, abstract)
             if problem:
-                log.warning(
-                    "%s/%d cannot be read (%s): trying the one before",
-                    self.directory,
-                    step,
-                    problem,
-                )
+                message = "%s/%d cannot be read (%s): trying the one before"
+                log.warning(message, self.directory, step, problem)
                 continue
             for newer in (s for s in steps if s > step):
-                self._manager.delete(
-                    newer
-                )  # damaged: it would stand in the way of saving that step again
-            return (
-                step,
-                TrainState(restored["params"], restored["train"]["optimizer"]),
-                dict(restored["meta"]),
-            )
+                self._manager.delete(newer)  # damaged, and in the way of saving that step again
+            optimizer = restored["train"]["optimizer"]
+            return step, TrainState(restored["params"], optimizer), dict(restored["meta"])
         if steps:
             raise InputError(
-                f"no checkpoint in {self.directory} can be read: delete that directory to start afresh"
+                f"no checkpoint in {self.directory} can be read: "
+                "delete that directory to start afresh"
             )
         return None
 
     def _try(self, step: int, abstract: TrainState) -> tuple[Any, str]:
-        """What a checkpoint holds, and what was wrong with it for any of the processes: nothing, if empty."""
+        """A checkpoint's items and an empty text, or None and the first process's problem."""
         arrays = ocp.StandardCheckpointHandler
         handler = ocp.CompositeCheckpointHandler(
             params=arrays(), train=arrays(), meta=ocp.JsonCheckpointHandler()
@@ -184,7 +183,7 @@ class Checkpointer:
                         meta=ocp.args.JsonRestore(),
                     ),
                 )
-        except Exception as error:
+        except Exception as error:  # damage shows as errors of many types
             problem = _line(error)
         return restored, next(filter(None, processes.gather_texts(problem)), "")
 
@@ -193,27 +192,19 @@ class Checkpointer:
 
 
 def complete_steps(directory: Path) -> list[int]:
-    """Steps of the checkpoints in a `checkpoints` directory, newest first."""
-    if not directory.is_dir():
-        return []
-    return sorted(
-        (int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir()),
-        reverse=True,
-    )
+    """The steps of the checkpoints in a `checkpoints` directory, newest first."""
+    paths = directory.iterdir() if directory.is_dir() else ()
+    # Orbax renames a folder to its bare number when the checkpoint in it is complete.
+    return sorted((int(p.name) for p in paths if p.name.isdecimal() and p.is_dir()), reverse=True)
 
 
 def read_meta(directory: Path, step: int) -> dict[str, Any]:
-    """The bookkeeping saved with a checkpoint.
+    """The metadata of a checkpoint.
 
     Raises:
       InputError: it is missing or damaged.
     """
-    path = directory / str(step)
-    try:
-        with _alone(ocp.JsonCheckpointHandler()) as reader:
-            return cast(dict[str, Any], dict(reader.restore((path / "meta").absolute())))
-    except Exception as error:
-        raise InputError(f"{path} is not a readable tlc checkpoint ({_line(error)})") from error
+    return dict(_read_item(directory / str(step), "meta", ocp.JsonCheckpointHandler()))
 
 
 def read_params(
@@ -224,52 +215,56 @@ def read_params(
     Raises:
       InputError: they are missing, damaged, or of other shapes than `abstract`.
     """
-    path = directory / str(step)
     sharding = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
     )
+    arguments = ocp.args.StandardRestore(target)
+    handler = ocp.StandardCheckpointHandler()
+    return cast(Params, _read_item(directory / str(step), "params", handler, args=arguments))
+
+
+def _read_item(checkpoint: Path, item: str, handler: Any, **arguments: Any) -> Any:
     try:
-        with _alone(ocp.StandardCheckpointHandler()) as reader:
-            return cast(
-                Params,
-                reader.restore((path / "params").absolute(), args=ocp.args.StandardRestore(target)),
-            )
+        with _alone(handler) as reader:
+            return reader.restore((checkpoint / item).absolute(), **arguments)
     except Exception as error:
-        raise InputError(f"{path} is not a readable tlc checkpoint ({_line(error)})") from error
+        line = f"{checkpoint} is not a readable tlc checkpoint ({_line(error)})"
+        raise InputError(line) from error
 
 
 def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]) -> Path:
-    """Writes parameters alone as a checkpoint, in place of one that is there; returns the folder they lie in.
+    """Writes parameters and metadata as a checkpoint, replacing an earlier one of that step.
 
-    Of several processes, all of which must hold the same parameters, the first one writes.
+    Process 0 writes; all processes must hold the same parameters and call it.
+
+    Returns:
+      The folder of the parameters.
     """
     path = (directory / str(step)).absolute()
     if processes.first():
         own = _own_process()
-        # Each handler would wait for all processes, whatever its checkpointer was told.
+        # The handlers need the option too: each waits for all processes, whatever its checkpointer
+        # was told.
         handler = ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(multiprocessing_options=own),
             params=ocp.StandardCheckpointHandler(multiprocessing_options=own),
             meta=ocp.JsonCheckpointHandler(multiprocessing_options=own),
         )
-        whole = (
-            jax.tree.map(np.asarray, params) if processes.several() else params
-        )  # of one process, so no array of all
+        if processes.several():
+            # As host arrays: Orbax expects all processes to take part in saving a jax.Array.
+            params = jax.tree.map(np.asarray, params)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)
+        )
         with _alone(handler) as writer:
-            writer.save(
-                path,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(whole), meta=ocp.args.JsonSave(meta)
-                ),
-                force=True,
-            )
+            writer.save(path, args=items, force=True)
     processes.barrier()
     return path / "params"
 
 
 def _alone(handler: Any) -> ocp.Checkpointer:
-    """A checkpointer of this process, which waits for no other."""
+    """A checkpointer of this process that does not wait for the others."""
     return ocp.Checkpointer(handler, multiprocessing_options=_own_process())
 
 
@@ -284,7 +279,7 @@ def _own_process() -> ocp.options.MultiprocessingOptions:
 
 @contextlib.contextmanager
 def _failures_named() -> Iterator[None]:
-    """Orbax and TensorStore report failing storage as errors of many types; none of them is a reason to give up."""
+    """Raises StorageFailed for any error: Orbax and TensorStore report storage by many types."""
     try:
         yield
     except Exception as error:
@@ -293,5 +288,5 @@ def _failures_named() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     """The first line of an error, cut to a length that a terminal shows."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text if len(text) <= 200 else text[:200] + "..."
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(line, width=200, placeholder="...")

@@ -1,4 +1,4 @@
-"""AdamW whose schedule runs on the fraction of the budget used, with selectors for decay and freezing."""
+"""AdamW whose schedule runs on the fraction of the budget used; selectors decay and freeze."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from tlc_jax.models.network import Params
 
 
 def schedule(settings: config.Optimizer, hidden: int) -> Callable[[jax.Array], jax.Array]:
-    """Fraction of the budget used (0 to 1) -> learning rate of a model of this width: linear warm-up, then the course.
+    """Returns fraction of the budget used (0 to 1) -> learning rate: linear warm-up, then decay.
 
-    With `reference_width` the rate falls with the square root of the width, as tensor2tensor's does.
+    With `reference_width` the rate falls with the square root of the width, as in tensor2tensor.
     """
     peak = settings.learning_rate
     if settings.reference_width:
         peak *= math.sqrt(settings.reference_width / hidden)
 
     def learning_rate(fraction: jax.Array) -> jax.Array:
+        # A function of the fraction, so every size warms up and decays inside its own budget.
         warm = jnp.minimum(1.0, fraction / settings.warmup) if settings.warmup > 0 else 1.0
         rest = jnp.clip((fraction - settings.warmup) / max(1e-9, 1.0 - settings.warmup), 0.0, 1.0)
         course = {
@@ -41,7 +42,7 @@ def schedule(settings: config.Optimizer, hidden: int) -> Callable[[jax.Array], j
 def scale_by_schedule(
     learning_rate: Callable[[jax.Array], jax.Array],
 ) -> optax.GradientTransformationExtraArgs:
-    """Scales updates by minus the learning rate at `update(..., fraction=)`, the fraction of the budget used."""
+    """Scales updates by minus the learning rate; `update` takes the budget's `fraction=`."""
 
     def update(
         updates: Params, state: Any, params: Params | None = None, *, fraction: jax.Array, **_: Any
@@ -54,7 +55,7 @@ def scale_by_schedule(
 
 
 def treatment(settings: config.Optimizer, params: Params) -> dict[str, dict[str, str]]:
-    """What the optimizer does to each parameter, by path: columns for the table of parameters."""
+    """Whether each parameter decays and is frozen: columns of the table of parameters, by path."""
     paths = flatten(params)
     decays = select([(pattern, "yes") for pattern in settings.decay], paths, default="no")
     frozen = select([(pattern, "yes") for pattern in settings.freeze], paths, default="no")
@@ -67,13 +68,13 @@ def adamw(
     hidden: int,
     mask_updates: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of every training stage.
+    """The optimizer of every command that trains.
 
     Args:
       settings: hyper-parameters and selectors.
       params: parameters, or their shapes; only their paths matter here.
       hidden: the model's width, which the learning rate may depend on.
-      mask_updates: a pruning mask. It comes last, so that neither momentum nor weight decay revives a pruned weight.
+      mask_updates: a pruning mask as a transform of updates.
 
     Raises:
       InputError: a selector that matches no parameter.
@@ -88,7 +89,9 @@ def adamw(
         frozen = select_tree(
             [(pattern, True) for pattern in settings.freeze], params, default=False
         )
+        # After the schedule: weight decay must not move a frozen parameter either.
         steps.append(optax.masked(optax.set_to_zero(), frozen))
     if mask_updates is not None:
+        # Last, so that neither momentum nor weight decay revives a pruned weight.
         steps.append(mask_updates)
     return optax.with_extra_args_support(optax.chain(*steps))
