@@ -26,7 +26,7 @@ if _OWN_CACHE:
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="tlc-jax-test-cache-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
-# A busy machine is not a failure, and a small suite looks at fewer examples than Hypothesis's hundred.
+# No deadline, since the machine may be busy; fewer examples than Hypothesis's hundred save time.
 settings.register_profile("tlc", deadline=None, max_examples=50)
 settings.load_profile("tlc")
 
@@ -46,7 +46,10 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
-    """`golden("name.json", content)` returns what tests/golden/ holds, rewritten first with --update-golden."""
+    """Returns golden("name.json", content) -> what tests/golden/ holds.
+
+    With --update-golden the content is written there first.
+    """
 
     def load(name: str, content: Any) -> Any:
         path = _GOLDEN / name

@@ -1,6 +1,6 @@
-"""Files that version 0.1.0 left are still read: a checkpoint, an artifact, a stopped run and a study.
+"""Files of version 0.1.0 are still read: a checkpoint, an artifact, a stopped run and a study.
 
-The archive was made by that version from small labelled texts (`config.py` inside it holds the settings).
+That version made the archive from small labelled texts; `config.py` in it holds the settings.
 """
 
 import json

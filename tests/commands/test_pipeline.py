@@ -76,9 +76,7 @@ def test_predictions_are_saved_for_every_instance_in_order(finetuned, world) -> 
 
 def test_what_was_evaluated_is_what_the_artifact_and_the_checkpoint_hold(compressed) -> None:
     packed = flatten(load_artifact(compressed / "artifact" / "model.safetensors").params)
-    from_checkpoint = flatten(
-        saved_model.load(str(compressed / "compressed" / "0"), Impl()).params
-    )
+    from_checkpoint = flatten(saved_model.load(str(compressed / "compressed" / "0"), Impl()).params)
     assert packed.keys() == from_checkpoint.keys()
     for path, leaf in packed.items():
         assert np.asarray(leaf).tobytes() == np.asarray(from_checkpoint[path]).tobytes(), path

@@ -78,11 +78,11 @@ def test_an_unknown_label_is_told_with_its_place_and_the_known_ones(
 ) -> None:
     one = write(tmp_path, "a.tsv", "text\tlabel\nx\tpos\n")
     two = write(tmp_path, "b.tsv", "text\tlabel\nx\tneg\ny\tposs\n")
-    with pytest.raises(
-        InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*did you mean pos"
-    ):
+    with pytest.raises(InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*did you mean pos"):
         load_labelled(f"{one},{two}", config.Data(), tokenizer, ("neg", "pos"), seed=0)
-    with pytest.raises(InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*known are up, down"):
+    with pytest.raises(
+        InputError, match=r"b\.tsv, line 3: unknown label 'poss'.*known are up, down"
+    ):
         load_labelled(two, config.Data(), tokenizer, ("up", "down", "neg"), seed=0)
 
 

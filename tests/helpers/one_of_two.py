@@ -1,6 +1,7 @@
-"""A process of a run of two, whose hosts' clocks go at different speeds, and one of which is slow to make batches.
+"""One process of a run of two with clocks of different speeds, one of them slow to make batches.
 
-Run by test_agreement.py as `python -m tests.helpers.one_of_two WORKDIR ADDRESS,COUNT,INDEX`; prints what it ends with.
+test_agreement.py runs it as `python -m tests.helpers.one_of_two WORKDIR ADDRESS,COUNT,INDEX`.
+It prints the outcome of the run.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def ends(started: Sequence[Process], within: float = 300.0) -> list[tuple[int, str]]:
-    """(exit status, what it wrote to stderr) of each; those that do not end in time are killed, and fail the test."""
+    """(exit status, stderr) of each. One that does not end in time is killed and fails the test."""
     deadline = time.monotonic() + within
     found = []
     try:
@@ -66,7 +66,7 @@ def finish(started: Sequence[Process]) -> None:
 
 
 def rows_of(workdir: Path) -> list[dict]:
-    """The complete rows of a metrics.jsonl that may be being written; none if the file does not exist."""
+    """The complete rows of a metrics.jsonl that may still be written; none if there is no file."""
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
@@ -74,7 +74,7 @@ def rows_of(workdir: Path) -> list[dict]:
 
 
 def wait_for_step(started: Sequence[Process], workdir: Path, step: int, rows_before: int) -> None:
-    """Returns once the run has written a row of its own at `step` or later, or one of its processes has ended."""
+    """Returns once the run has written a row at `step` or later, or one of its processes ended."""
     deadline = time.monotonic() + 120
     while all(process.poll() is None for process in started) and time.monotonic() < deadline:
         rows = rows_of(workdir)

@@ -1,4 +1,4 @@
-"""Tiny encoders as others publish them (config.json, safetensors and a tokenizer), and what they compute."""
+"""Tiny encoders as others publish them (config.json, safetensors, tokenizer), and their outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = ("no", "yes")
 
 
 def word_pieces() -> tokenizers.Tokenizer:
-    """BERT's kind: special pieces 0, 3, 4, 5 and 6, unused ones between, letters, and a few words."""
+    """A BERT vocabulary: special pieces 0, 3, 4, 5 and 6, unused ones, letters, and a few words."""
     letters = [*string.ascii_lowercase, *string.punctuation]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = [

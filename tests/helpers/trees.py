@@ -35,7 +35,10 @@ def encoder_shapes(
 def classifier(
     layers: int = 2, hidden: int = 8, vocab: int = 32, seed: int = 0, **more: int
 ) -> dict[str, Any]:
-    """A classifier's tree, float32 normal values; layers differ in size so that global thresholds differ from local."""
+    """A classifier's tree of normal float32 values.
+
+    Layers differ in size, so that global thresholds differ from local ones.
+    """
     rng = np.random.default_rng(seed)
     shapes = encoder_shapes(layers, hidden, vocab, **more)
     return unflatten({path: _values(rng, shape) for path, shape in sorted(shapes.items())})

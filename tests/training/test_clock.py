@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-
 from tlc_jax.config.durations import Amounts
 from tlc_jax.training.clock import Accounting, Budget, benchmark_step, measured_once
 

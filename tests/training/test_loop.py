@@ -155,7 +155,7 @@ class Crash(BaseException):
 def crashed_and_resumed(
     make: Callable[..., Task], configured, tmp_path, placement, crash_at
 ) -> tuple[Outcome, Outcome]:
-    """The outcomes of a run that crashed before a batch and was resumed, and of an undisturbed one."""
+    """Outcomes of a run that crashed before a batch and was resumed, and of an undisturbed run."""
     whole = train(make(), configured, _made(tmp_path / "whole"), placement)
 
     def failing_batch(index):
