@@ -28,7 +28,7 @@ def test_a_message_keeps_every_digit() -> None:
 
 
 def test_hosts_with_different_clocks_decide_as_process_0_does(tmp_path) -> None:
-    """Process 1's clock is a million seconds ahead and three times as fast; its batches are late."""
+    """Process 1's clock is a million seconds ahead and three times as fast, its batches late."""
     port = free_port()
     started = [
         subprocess.Popen(
