@@ -26,7 +26,7 @@ def test_numbers_that_may_be_unknown():
     assert text.number(12345.6) == "12,346"
     assert text.number(None, missing="unknown") == "unknown"
     assert text.number(0.000123, ".2g") == "0.00012"
-    assert text.percent(0.256) == "25.6%"
+    assert text.number(0.256, ".1%") == "25.6%"
 
 
 def test_table_puts_numbers_to_the_right():

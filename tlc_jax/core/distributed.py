@@ -1,13 +1,14 @@
 """One run in several processes: they connect, exchange values, and end together when one is lost.
 
-Process 0 writes the files that a run has one of (metrics, results, config), and its clock decides.
-Imports JAX only where there are other processes to connect to.
+Process 0 writes the files that a run has once (metrics, results, config), and all use its clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import select
 import signal
 import socket
@@ -16,20 +17,18 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tlc_jax.core.errors import InputError, StoppedEarly
 
+# NumPy and JAX are imported where they are used: help and refusals import this file.
 if TYPE_CHECKING:
     import numpy as np
 
-STOPPED_EARLY = 75
-_LONGEST_TEXT = 4096
-_HEARTBEAT_SECONDS = 60
-"""JAX ends all processes when one is silent for this long, because it hangs or lost its network."""
+_MAX_TEXT_BYTES = 4096
 
 _connected = False
-_watch: _Watch | None = None  # of a run of several
+_watch: _Watch | None = None  # None in a run of one process
 
 
 def several() -> bool:
@@ -38,64 +37,56 @@ def several() -> bool:
 
 
 def first() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this process writes the run's files."""
     return _watch is None or _watch.index == 0
 
 
 def count() -> int:
+    """Number of processes of the run."""
     return 1 if _watch is None else _watch.count
 
 
 def parse(text: str) -> tuple[str, int, int] | None:
-    """`HOST:PORT,COUNT,INDEX` to (address, count, index); None for `auto` and `one`.
+    """The address, count and index of `HOST:PORT,COUNT,INDEX`; None for `auto` and `one`.
 
     Raises:
-      InputError: the text is none of these.
+      InputError: the text has another form, or the index is not below the count.
     """
     if text in ("auto", "one"):
         return None
-    address, _, rest = text.partition(",")
-    numbers = rest.split(",")
-    host, _, port = address.rpartition(":")
-    if (
-        host
-        and port.isdecimal()
-        and len(numbers) == 2
-        and all(number.strip().isdecimal() for number in numbers)
-    ):
-        total, index = (int(number) for number in numbers)
-        if index < total:
-            return address, total, index
+    match = re.fullmatch(r"([^,]+:\d+), *(\d+) *, *(\d+) *", text)
+    if match and int(match[3]) < int(match[2]):
+        return match[1], int(match[2]), int(match[3])
     raise InputError(
-        f"impl.processes={text!r}: write auto, one, or HOST:PORT,COUNT,INDEX with process 0's address and INDEX < COUNT"
+        f"impl.processes={text!r}: write auto, one, or HOST:PORT,COUNT,INDEX with process 0's "
+        "address and INDEX < COUNT"
     )
 
 
 def launched_as_one_of_several() -> bool:
-    """Whether the environment says so: SLURM or MPI with several tasks, a TPU host, or JAX's variables."""
+    """Whether the environment has JAX's own variables, several SLURM or MPI tasks, or a TPU."""
     environment = os.environ
+    tasks = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     if environment.get("JAX_COORDINATOR_ADDRESS"):
         return True
-    if any(
-        int(environment.get(name) or 1) > 1
-        for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    ):
+    if any(int(environment.get(name) or 1) > 1 for name in tasks):
         return True
+    # A TPU host may be one of a slice; JAX learns how many there are when it connects.
     if environment.get("JAX_PLATFORMS", "tpu") != "tpu" or find_spec("libtpu") is None:
         return False
-    return any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
+    return Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
 
 
 def connect(text: str, seconds: int = 300) -> None:
-    """Connects to the other processes of impl.processes, once. Does nothing for a run of one.
+    """Connects to the other processes of the run, once; does nothing in a run of one process.
 
     Args:
-      text: `auto` (from the environment), `one` (this process alone) or HOST:PORT,COUNT,INDEX.
-      seconds: longest time to wait for the others.
+      text: `impl.processes`: `auto` (from the environment), `one` or HOST:PORT,COUNT,INDEX.
+      seconds: seconds to wait for the other processes at most.
 
     Raises:
       InputError: bad syntax.
-      StoppedEarly: another process does not connect, or is lost at once.
+      StoppedEarly: another process does not connect, or it is lost at once.
     """
     global _watch, _connected
     explicit = parse(text)
@@ -107,20 +98,21 @@ def connect(text: str, seconds: int = 300) -> None:
 
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    where = dict(
-        zip(("coordinator_address", "num_processes", "process_id"), explicit or (), strict=False)
-    )
+    address, total, index = explicit or (None, None, None)  # None: from the environment
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         jax.distributed.initialize(
-            **where,  # type: ignore[arg-type]
+            address,
+            total,
+            index,
             initialization_timeout=seconds,
-            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            # JAX ends all processes when one is silent for so long: it hangs or lost its network.
+            heartbeat_timeout_seconds=60,
             shutdown_timeout_seconds=60,
         )
         for number, handler in handlers.items():
             # JAX has installed its own handlers; our processes agree on stopping by themselves.
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if jax.process_count() > 1:
             _watch = _Watch(jax.process_index(), jax.process_count())
     except (RuntimeError, ValueError, OSError) as error:
@@ -131,7 +123,7 @@ def connect(text: str, seconds: int = 300) -> None:
 
 
 def disconnect(clean: bool) -> None:
-    """Closes the connections. Unless the end is `clean`, the other processes end at once as well."""
+    """Closes the connections. Unless the end is `clean`, the other processes end at once too."""
     global _watch
     if _watch is not None:
         watch, _watch = _watch, None
@@ -141,11 +133,11 @@ def disconnect(clean: bool) -> None:
 def await_news() -> None:
     """Ends this process if another one was lost; call it on an error that such a loss may cause."""
     if _watch is not None:
-        time.sleep(_Watch.NEWS_WITHIN)
+        time.sleep(10.0)  # the thread that listens ends the process when the news arrives
 
 
 def gather(values: np.ndarray) -> np.ndarray:
-    """The `values` of all processes: [processes, ...]. All must call it; waits for the devices."""
+    """The `values` of all processes, [processes, ...]. All must call it; waits for the devices."""
     import numpy as np
 
     if _watch is None:
@@ -155,9 +147,8 @@ def gather(values: np.ndarray) -> np.ndarray:
     # As bytes: JAX would round float64 to float32.
     values = np.ascontiguousarray(values)
     raw = multihost_utils.process_allgather(np.frombuffer(values.tobytes(), np.uint8))
-    return np.frombuffer(np.asarray(raw, np.uint8).tobytes(), values.dtype).reshape(
-        _watch.count, *values.shape
-    )
+    received = np.frombuffer(np.asarray(raw, np.uint8).tobytes(), values.dtype)
+    return received.reshape(_watch.count, *values.shape)
 
 
 def of_first(value: float) -> float:
@@ -168,7 +159,7 @@ def of_first(value: float) -> float:
 
 
 def barrier() -> None:
-    """Returns once all processes have called it."""
+    """Waits until all processes have called it."""
     share("")
 
 
@@ -191,26 +182,24 @@ def agree_on_error(error: InputError | None) -> None:
 
 
 def gather_texts(text: str) -> list[str]:
-    """The texts of all processes, cut to 4096 bytes. All must call it."""
+    """The texts of all processes, cut to 4096 bytes each. All must call it."""
     if _watch is None:
         return [text]
     import numpy as np
 
-    raw = text.encode()[:_LONGEST_TEXT].ljust(_LONGEST_TEXT, b"\0")
-    return [
-        row.tobytes().rstrip(b"\0").decode(errors="replace")
-        for row in gather(np.frombuffer(raw, np.uint8))
-    ]
+    # Padded to one length, because the arrays of all processes must have one shape.
+    raw = text.encode()[:_MAX_TEXT_BYTES].ljust(_MAX_TEXT_BYTES, b"\0")
+    rows = gather(np.frombuffer(raw, np.uint8))
+    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
 
 
 class _Watch:
-    """Silent connections between process 0 and all others, which break when a process ends.
+    """Idle connections between process 0 and all others, which break when a process ends.
 
-    The system closes the connections of a process that dies at once. JAX's heartbeats would take a
-    minute to notice, and a collective on an accelerator waits forever.
+    The operating system closes the connections of a process that dies at once. JAX's heartbeats
+    would take a minute to notice, and a collective on an accelerator waits forever.
     """
 
-    NEWS_WITHIN = 10.0
     _GOODBYE = b"goodbye\n"
 
     def __init__(self, index: int, total: int) -> None:
@@ -225,18 +214,19 @@ class _Watch:
                     peer, _ = server.accept()
                     self._peers[int.from_bytes(peer.recv(4), "big")] = peer
         else:
-            peer = socket.create_connection(
-                (_coordinator_host(), self._exchange_port(0)), timeout=60
-            )
+            from jax._src import distributed  # the only use of jax._src: JAX has no public name
+
+            host, _, _ = str(distributed.global_state.coordinator_address).rpartition(":")
+            address = (host.strip("[]"), self._exchange_port(0))  # IPv6 is written in brackets
+            peer = socket.create_connection(address, timeout=60)
             peer.settimeout(None)
             peer.sendall(index.to_bytes(4, "big"))
             self._peers[0] = peer
         for number, peer in self._peers.items():
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             threading.Thread(target=self._listen, args=(number, peer), daemon=True).start()
-        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(
-            self._explain_abort
-        )  # C keeps no reference to it
+        # In an attribute, because C keeps no reference to it.
+        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
 
     def _exchange_port(self, port: int) -> int:
@@ -247,13 +237,11 @@ class _Watch:
 
     def _listen(self, number: int, peer: socket.socket) -> None:
         news = b""
-        try:
+        with contextlib.suppress(OSError):
             while part := peer.recv(256):
                 news += part
                 if news == self._GOODBYE:
                     return
-        except OSError:
-            pass
         if not self._closing:
             self._end(int(news) if news.strip().isdigit() else number)
 
@@ -272,33 +260,23 @@ class _Watch:
         """Ends this process because another one is gone."""
         self._ending.acquire()  # never released: only the first thread reports
         for other in self._peers.values():
-            # Those connected to process 0 only, learn from it who was lost.
-            try:
+            # Processes that are connected to process 0 alone learn from it which one was lost.
+            with contextlib.suppress(OSError):
                 other.sendall(b"%d\n" % lost)
-            except OSError:
-                continue
         line = (
-            f"tlc: stopped: process {lost} of {self.count} ended early; this one (process {self.index}) ends too. "
-            "Nothing that was saved is lost: run the same command again\n"
+            f"tlc: stopped: process {lost} of {self.count} ended early; this one (process "
+            f"{self.index}) ends too. Nothing that was saved is lost: run the same command again\n"
         )
         # One write, so that other threads cannot split it
         os.write(sys.stderr.fileno(), line.encode())
-        os._exit(STOPPED_EARLY)
+        os._exit(StoppedEarly.status)
 
     def close(self, clean: bool) -> None:
+        """Closes the connections, after a goodbye if the end is `clean`."""
         self._closing = True
         for peer in self._peers.values():
-            try:
+            with contextlib.suppress(OSError):
                 if clean:
                     peer.sendall(self._GOODBYE)
                 peer.shutdown(socket.SHUT_RDWR)
                 peer.close()
-            except OSError:
-                continue
-
-
-def _coordinator_host() -> str:
-    from jax._src import distributed  # the only import of jax._src: JAX has no public name for it
-
-    address: Any = distributed.global_state.coordinator_address
-    return str(address).rpartition(":")[0].strip("[]")

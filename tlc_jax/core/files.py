@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and locks that end with their process."""
+"""Files that are written whole or not at all, and locks that end with their process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -100,8 +99,8 @@ class Lock:
         Args:
           path: lock file, made where it does not exist. It is never removed: a process that waits
             on a removed file would take a lock that nobody else sees.
-          wait: wait until the lock is free.
-          on_wait: called once before waiting.
+          wait: whether to wait until the lock is free.
+          on_wait: function that is called once before waiting.
 
         Raises:
           LockedError: the lock is not free and `wait` is False.
@@ -110,23 +109,17 @@ class Lock:
         # "a+" truncates nothing: the holder's number stays readable to whoever is turned away.
         self._file = path.open("a+")
         try:
-            self._take(wait, on_wait)
-        except BaseException:
-            self._file.close()
-            raise
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-
-    def _take(self, wait: bool, on_wait: Callable[[], None]) -> None:
-        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
-                self._file.seek(0)
-                raise LockedError(self._file.read().strip() or "unknown") from None
+                with self._file:
+                    self._file.seek(0)
+                    raise LockedError(self._file.read().strip() or "unknown") from None
             on_wait()
             fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
 
     def close(self) -> None:
         """Releases the lock."""
@@ -135,12 +128,7 @@ class Lock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlc_jax.core.text import byte_size, number, percent, table
+from tlc_jax.core.text import byte_size, number, table
 
 UNKNOWN = "unknown"
 
@@ -150,7 +150,7 @@ def _row(plan: dict[str, Any]) -> list[str]:
         f"{plan['flops_per_step']:.3g}",
         number(plan["step"]["seconds"], ".3g"),
         number(plan["tokens_per_second"]),
-        percent(plan["mfu"]),
+        number(plan["mfu"], ".1%"),
         number(budget["steps"]),
         number(budget["epochs"], ",.3g"),
         number(budget["chip_hours"], ",.4g"),
