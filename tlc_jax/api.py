@@ -26,10 +26,9 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from tlc_jax.commands import COMMANDS
-from tlc_jax.compression.apply import Compressed, compress_params
-from tlc_jax.compression.artifact import load_artifact, save_artifact
+from tlc_jax.compression.apply import compress_params
+from tlc_jax.compression.artifact import Compressed, load_artifact, measure, save_artifact
 from tlc_jax.compression.recipe import FLOAT_BITS, parse_one_shot
-from tlc_jax.compression.size import measure
 from tlc_jax.config import Config, Impl, merge, resolve, to_dict
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import write_json
@@ -176,7 +175,7 @@ class Model:
     def sizes(self) -> dict[str, int | None]:
         """Parameters, nonzero parameters, and bytes by each definition of `tlc compress`."""
         packed = self.packed or Compressed(self.start.params, {}, dict(self.start.masks))
-        return {**dataclasses.asdict(measure(packed)), "bytes_artifact": self.artifact_bytes}
+        return {**measure(packed), "bytes_artifact": self.artifact_bytes}
 
     def parameters(self) -> pd.DataFrame:
         """A row for each parameter: `path`, `shape`, `params`, `zeros` (a share) and `bits`."""

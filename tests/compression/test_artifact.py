@@ -10,14 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from tests.helpers import trees
 from tlc_jax.compression import artifact as artifact_module
 from tlc_jax.compression.apply import compress_params
-from tlc_jax.compression.artifact import load_artifact, save_artifact
+from tlc_jax.compression.artifact import (
+    Compressed,
+    directory_bytes,
+    load_artifact,
+    measure,
+    save_artifact,
+)
 from tlc_jax.compression.recipe import Recipe, parse_recipe
-from tlc_jax.compression.size import directory_bytes, measure
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
 
@@ -100,8 +105,8 @@ def test_a_small_encoders_file_is_near_its_ideal_size(tmp_path: Path, recipe: st
     model = compress_params(trees.classifier(4, 256, 2048, positions=128), parse_recipe(recipe))
     save_artifact(path, model, METADATA)
     sizes = measure(model, path)
-    assert sizes.bytes_artifact is not None
-    assert sizes.bytes_ideal < sizes.bytes_artifact <= 1.02 * sizes.bytes_ideal
+    assert sizes["bytes_artifact"] is not None
+    assert sizes["bytes_ideal"] < sizes["bytes_artifact"] <= 1.02 * sizes["bytes_ideal"]
 
 
 @settings(
@@ -188,11 +193,11 @@ def test_sizes_by_hand() -> None:
     tables = flat["embedding/token"].size + flat["embedding/position"].size
     matrices = 6 * 2 + 2 + 2  # of two layers, of the classifier, the tables
     sizes = measure(model)
-    assert sizes.params == vectors + kernels + tables
-    assert sizes.nonzero == vectors + tables + kernels - round(prunable / 2)
+    assert sizes["params"] == vectors + kernels + tables
+    assert sizes["nonzero"] == vectors + tables + kernels - round(prunable / 2)
     paper_bits = 32 * vectors + 4 * (tables + kernels - round(prunable / 2))
-    assert sizes.bytes_paper == -(-paper_bits // 8)
-    assert sizes.bytes_ideal == -(-(paper_bits + prunable + 64 * matrices) // 8)
+    assert sizes["bytes_paper"] == -(-paper_bits // 8)
+    assert sizes["bytes_ideal"] == -(-(paper_bits + prunable + 64 * matrices) // 8)
 
 
 def test_size_of_files(tmp_path: Path) -> None:
@@ -201,8 +206,8 @@ def test_size_of_files(tmp_path: Path) -> None:
     (tmp_path / "checkpoint" / "inner" / "b").write_bytes(bytes(5))
     assert directory_bytes(tmp_path / "checkpoint") == 15
     sizes = measure(compress_params(trees.classifier(), Recipe()))
-    assert sizes.bytes_artifact is None
-    assert sizes.bytes_ideal == sizes.bytes_paper == 4 * sizes.params
+    assert sizes["bytes_artifact"] is None
+    assert sizes["bytes_ideal"] == sizes["bytes_paper"] == 4 * sizes["params"]
 
 
 @given(st.integers(1, 8), st.data())
@@ -217,12 +222,17 @@ def test_codes_survive_packing_without_gaps(bits: int, data: st.DataObject) -> N
 
 def test_bit_order_is_fixed() -> None:
     assert artifact_module.pack(np.uint8([1, 2, 3]), 4).tolist() == [0x21, 0x03]
-    assert artifact_module.pack_mask(np.array([[True, False], [False, True]])).tolist() == [0b1001]
 
 
-@pytest.mark.parametrize("shape", [(0,), (7,), (3, 3), (2, 4, 8)])
-def test_masks_survive_packing(shape: tuple[int, ...]) -> None:
-    mask = np.random.default_rng(0).random(shape) < 0.3
-    packed = artifact_module.pack_mask(mask)
-    assert packed.size == -(-mask.size // 8)
-    np.testing.assert_array_equal(artifact_module.unpack_mask(packed, shape), mask)
+def test_masks_take_a_bit_a_weight_and_survive(tmp_path: Path) -> None:
+    for number, shape in enumerate([(0,), (7,), (3, 3), (2, 4, 8)]):
+        mask = np.random.default_rng(0).random(shape) < 0.3
+        file = tmp_path / f"{number}.safetensors"
+        model = Compressed({"kernel": mask.astype(np.float32)}, {}, {"kernel": mask})
+        save_artifact(file, model, {})
+        assert load_file(file)["kernel:kept"].size == -(-mask.size // 8)
+        assert_bit_identical(load_artifact(file).masks, model.masks)
+    mask = np.array([[True, False], [False, True]])
+    model = Compressed({"kernel": mask.astype(np.float32)}, {}, {"kernel": mask})
+    save_artifact(tmp_path / "order.safetensors", model, {})
+    assert load_file(tmp_path / "order.safetensors")["kernel:kept"].tolist() == [0b1001]

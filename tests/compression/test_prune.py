@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 
 from tests.helpers import trees
 from tlc_jax.compression import prune as pruning
-from tlc_jax.compression.artifact import Compressed
+from tlc_jax.compression.artifact import Compressed, measure
 from tlc_jax.compression.iterative import schedule
 from tlc_jax.compression.prune import (
     apply_masks,
     clear_moments,
     magnitude_masks,
     mask_updates,
+    prunable_leaves,
 )
 from tlc_jax.compression.recipe import Prune
-from tlc_jax.compression.scope import prunable
-from tlc_jax.compression.size import Sizes, measure
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
@@ -31,8 +30,7 @@ def reference_masks(params: Any, prune: Prune) -> dict[str, np.ndarray]:
     """The same by sorting: a stable sort breaks ties by position, in the order of path, layer, row
     and column.
     """
-    scope = prunable(params, prune.embeddings)
-    flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items() if scope[path]}
+    flat = {path: np.asarray(leaf) for path, leaf in prunable_leaves(params, prune).items()}
 
     def keep(weights: np.ndarray) -> np.ndarray:
         mask = np.abs(weights) >= np.finfo(np.float32).tiny  # subnormal numbers count as zero
@@ -100,7 +98,7 @@ def along_inputs(path: str, leaf: np.ndarray) -> np.ndarray:
 def test_rows_and_blocks_lose_their_own_smallest(prune: Prune, seed: int) -> None:
     params = jax.tree.map(lambda leaf: np.round(leaf, 2), trees.classifier(seed=seed))  # many ties
     masks = flatten(magnitude_masks(params, prune))
-    assert masks.keys() == {path for path, inside in prunable(params, True).items() if inside}
+    assert masks.keys() == prunable_leaves(params, prune).keys()
     for path, mask in masks.items():
         rows = along_inputs(path, flatten(params)[path])
         size = prune.block or rows.shape[-1]
@@ -150,9 +148,10 @@ def test_sharded_masks_are_the_same_and_sharded_alike(prune: Prune) -> None:
     assert jax.device_count() == 8, "tests run on eight fake devices"
     mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     params = trees.classifier(classes=8)
+    scope = prunable_leaves(params, Prune(0.5))
 
     def place(path: str, leaf: np.ndarray) -> jax.Array:
-        names = [None] * (leaf.ndim - 2) + ["fsdp", "data"] if prunable(params, True)[path] else []
+        names = [None] * (leaf.ndim - 2) + ["fsdp", "data"] if path in scope else []
         spec = jax.sharding.PartitionSpec(*names)
         return jax.device_put(
             np.round(leaf, 2), jax.sharding.NamedSharding(mesh, spec)
@@ -172,7 +171,7 @@ def test_rounds_only_ever_remove_weights() -> None:
     before = None
     for target in schedule(0.9, 0.15):
         masks = magnitude_masks(params, Prune(0.9), target)
-        assert sizes(params, masks).sparsity == pytest.approx(target, abs=2e-3)
+        assert sizes(params, masks)["sparsity"] == pytest.approx(target, abs=2e-3)
         if before is not None:
             assert all(
                 jax.tree.leaves(
@@ -183,15 +182,14 @@ def test_rounds_only_ever_remove_weights() -> None:
 
 
 def test_only_matrices_are_in_scope() -> None:
-    scope = prunable(trees.classifier(), embeddings=True)
-    pruned = {path for path, inside in scope.items() if inside}
+    pruned = set(prunable_leaves(trees.classifier(), Prune(0.5)))
     assert {"embedding/token", "embedding/position", "blocks/ffn/up/kernel"} <= pruned
     assert not any(
         path.startswith("classifier/") for path in pruned
     )  # a threshold for all would take all of it
     assert not any(path.endswith(("bias", "scale")) for path in pruned)
-    without = prunable(trees.classifier(), embeddings=False)
-    assert pruned - {path for path, inside in without.items() if inside} == {
+    without = prunable_leaves(trees.classifier(), Prune(0.5, embeddings=False))
+    assert pruned - without.keys() == {
         "embedding/token",
         "embedding/position",
     }
@@ -227,21 +225,22 @@ def test_masks_from_zeros_finds_what_was_pruned() -> None:
     assert_same_masks(found, {path: np.asarray(mask) for path, mask in flatten(masks).items()})
 
 
-def sizes(params: Any, masks: Any) -> Sizes:
+def sizes(params: Any, masks: Any) -> dict[str, Any]:
     return measure(Compressed(params, {}, masks))
 
 
 def test_sparsity_counts_both_ways() -> None:
     params = trees.classifier()
     counted = sizes(params, magnitude_masks(params, Prune(0.75, embeddings=False)))
-    scope = prunable(params, embeddings=False)
-    in_scope = sum(leaf.size for path, leaf in flatten(params).items() if scope[path])
+    in_scope = sum(
+        leaf.size for leaf in prunable_leaves(params, Prune(0.75, embeddings=False)).values()
+    )
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     zeros = round(0.75 * in_scope)
-    assert (counted.params, counted.nonzero) == (total, total - zeros)
-    assert counted.sparsity == pytest.approx(0.75, abs=1e-3)
-    assert counted.sparsity_all == zeros / total
-    assert sizes(params, {}).sparsity == 0
+    assert (counted["params"], counted["nonzero"]) == (total, total - zeros)
+    assert counted["sparsity"] == pytest.approx(0.75, abs=1e-3)
+    assert counted["sparsity_all"] == zeros / total
+    assert sizes(params, {})["sparsity"] == 0
 
 
 def train(

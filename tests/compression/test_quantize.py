@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers import trees
 from tlc_jax.compression.apply import compress_params
-from tlc_jax.compression.quantize import dequantize_leaf, quantize, quantize_leaf, round_weights
+from tlc_jax.compression.artifact import dequantize_leaf
+from tlc_jax.compression.quantize import quantize, quantize_leaf, round_weights
 from tlc_jax.compression.recipe import Quantize, Recipe, parse_recipe
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten

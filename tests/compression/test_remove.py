@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tlc_jax.compression.recipe import Remove
-from tlc_jax.compression.remove import remove_all, remove_structures
+from tlc_jax.compression.remove import remove_structures
 from tlc_jax.config import Impl, Model
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
@@ -57,7 +57,7 @@ def weakest(score_NxM: np.ndarray, count: int) -> np.ndarray:
 
 def test_fewer_heads_are_the_model_without_the_weakest() -> None:
     params = random_params()
-    small, model = remove_structures(params, MODEL, Remove(0.5, "heads"))
+    small, model = remove_structures(params, MODEL, [Remove(0.5, "heads")])
     assert (model.heads, model.head_size, model.hidden) == (2, 4, 16)
     assert jax.tree.map(np.shape, small) == jax.tree.map(np.shape, network(model).abstract())
     attention = params["blocks"]["attention"]
@@ -74,7 +74,7 @@ def test_fewer_heads_are_the_model_without_the_weakest() -> None:
 
 def test_fewer_neurons_are_the_model_without_the_weakest() -> None:
     params = random_params()
-    small, model = remove_structures(params, MODEL, Remove(0.25, "neurons"))
+    small, model = remove_structures(params, MODEL, [Remove(0.25, "neurons")])
     assert model.ffn == 24
     assert jax.tree.map(np.shape, small) == jax.tree.map(np.shape, network(model).abstract())
     ffn = params["blocks"]["ffn"]
@@ -86,7 +86,7 @@ def test_fewer_neurons_are_the_model_without_the_weakest() -> None:
 @pytest.mark.parametrize(("which", "stay"), [("top", [0, 1]), ("spread", [0, 3])])
 def test_fewer_layers(which: str, stay: list[int]) -> None:
     params = random_params()
-    small, model = remove_structures(params, MODEL, Remove(0.5, "layers", which))
+    small, model = remove_structures(params, MODEL, [Remove(0.5, "layers", which)])
     assert model == dataclasses.replace(MODEL, layers=2)
     for path, leaf in flatten(small).items():
         expected = flatten(params)[path]
@@ -101,17 +101,17 @@ def test_fewer_layers(which: str, stay: list[int]) -> None:
 )
 def test_every_kind_of_model_fits_its_new_shape(of: str, share: str, kind: str) -> None:
     whole = dataclasses.replace(MODEL, share=share)
-    small, model = remove_structures(random_params(whole, kind), whole, Remove(0.5, of))
+    small, model = remove_structures(random_params(whole, kind), whole, [Remove(0.5, of)])
     assert jax.tree.map(np.shape, small) == jax.tree.map(np.shape, network(model, kind).abstract())
 
 
 def test_one_after_the_other() -> None:
     removes = [Remove(0.5, "layers"), Remove(0.5, "heads"), Remove(0.5, "neurons")]
-    small, model = remove_all(random_params(), MODEL, removes)
+    small, model = remove_structures(random_params(), MODEL, removes)
     assert (model.layers, model.heads, model.ffn) == (2, 2, 16)
     assert jax.tree.map(np.shape, small) == jax.tree.map(np.shape, network(model).abstract())
 
 
 def test_nothing_to_take_is_refused() -> None:
     with pytest.raises(InputError, match="takes none of 4"):
-        remove_structures(random_params(), MODEL, Remove(0.1, "heads"))
+        remove_structures(random_params(), MODEL, [Remove(0.1, "heads")])

@@ -34,7 +34,7 @@ from tlc_jax.compression.recipe import (
     format_recipe,
     parse_recipe,
 )
-from tlc_jax.compression.remove import remove_all
+from tlc_jax.compression.remove import remove_structures
 from tlc_jax.config import Config
 from tlc_jax.config.checks import require_budget
 from tlc_jax.core.errors import InputError
@@ -207,6 +207,6 @@ def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Reci
 
 def _without_structures(start: SavedModel, recipe: Recipe) -> SavedModel:
     """The smaller model."""
-    params, model = remove_all(start.params, start.model, recipe.removes)
+    params, model = remove_structures(start.params, start.model, recipe.removes)
     meta = {**start.meta, "model": dataclasses.asdict(model)}
     return dataclasses.replace(start, params=params, meta=meta)

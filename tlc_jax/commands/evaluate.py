@@ -6,14 +6,12 @@ belongs to are used. Predictions for every instance go to predictions/.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.compression.artifact import load_artifact
-from tlc_jax.compression.size import directory_bytes, measure
+from tlc_jax.compression.artifact import directory_bytes, load_artifact, measure
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.runs import saved_model, session
@@ -57,5 +55,5 @@ def _size(path: Path) -> dict[str, Any]:
     if path.is_dir():
         ours = path / "params"
         return {"bytes_checkpoint": directory_bytes(ours)} if ours.is_dir() else {}
-    sizes = dataclasses.asdict(measure(load_artifact(path), artifact=path))
+    sizes = measure(load_artifact(path), artifact=path)
     return {name: value for name, value in sizes.items() if value is not None}

@@ -11,11 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tlc_jax.compression.artifact import ARTIFACT, Compressed, load_artifact, save_artifact
-from tlc_jax.compression.prune import Masks, join_masks, magnitude_masks, zero_pruned
-from tlc_jax.compression.quantize import QuantizedTensor, dequantize_leaf, quantize
+from tlc_jax.compression.artifact import (
+    ARTIFACT,
+    Compressed,
+    QuantizedTensor,
+    dequantize_leaf,
+    directory_bytes,
+    load_artifact,
+    measure,
+    save_artifact,
+)
+from tlc_jax.compression.prune import Masks, join_masks, magnitude_masks, zero_in_place
+from tlc_jax.compression.quantize import quantize
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe
-from tlc_jax.compression.size import directory_bytes, leaf_bits, measure
 from tlc_jax.core import distributed
 from tlc_jax.core.params import describe_parameters, drain, flatten, unflatten
 from tlc_jax.data.tokenizer import Tokenizer
@@ -45,13 +53,12 @@ def compress_params(
     masks = dict(masks or {})
     quantized: dict[str, QuantizedTensor] = {}
     values: dict[str, Any] = drain(params) if consume else flatten(params)
-    _zero(values, masks)
+    zero_in_place(values, masks)
     for operation in recipe.operations:
         if isinstance(operation, Prune):
             pruned = magnitude_masks(unflatten(values), operation)
             masks = join_masks(masks, pruned)
-            _zero(values, pruned)
-            quantized = _with_masks(quantized, masks)
+            zero_in_place(values, pruned)
         elif isinstance(operation, Quantize):
             rest = {path: leaf for path, leaf in values.items() if path not in quantized}
             for path, tensor in quantize(rest, operation, masks):
@@ -59,25 +66,13 @@ def compress_params(
                 values[path] = dequantize_leaf(tensor)
     # A mask that keeps everything would be stored, at one bit per weight, for nothing.
     hosted = {path: np.asarray(mask) for path, mask in flatten(masks).items()}
-    masks = unflatten({path: mask for path, mask in hosted.items() if not mask.all()})
+    kept = {path: mask for path, mask in hosted.items() if not mask.all()}
+    # Weights may have been pruned after their matrix was quantized.
+    for path, tensor in quantized.items():
+        quantized[path] = dataclasses.replace(tensor, kept=kept.get(path))
     for path, leaf in values.items():
         values[path] = np.asarray(jax.device_get(leaf), np.float32)
-    return Compressed(unflatten(values), _with_masks(quantized, masks), masks)
-
-
-def _zero(values: dict[str, Any], masks: Masks) -> None:
-    """Zeroes pruned weights in place, one leaf after the other."""
-    for path, mask in flatten(masks).items():
-        values[path] = zero_pruned(values[path], mask)
-
-
-def _with_masks(
-    quantized: Mapping[str, QuantizedTensor], masks: Masks
-) -> dict[str, QuantizedTensor]:
-    kept = {path: np.asarray(mask) for path, mask in flatten(masks).items() if path in quantized}
-    return {
-        path: dataclasses.replace(tensor, kept=kept.get(path)) for path, tensor in quantized.items()
-    }
+    return Compressed(unflatten(values), quantized, unflatten(kept))
 
 
 def write_compressed(
@@ -112,9 +107,13 @@ def write_compressed(
         # Twice: an artifact is meant to be moved, and a checkpoint is read where it lies.
         for folder in (path.parent, workdir):
             tokenizer.save(folder / tokenizer.file_name)
-        (workdir / "compressed.txt").write_text(_table(model), encoding="utf-8")
+        masks = flatten(model.masks)
+        pruned = {path: f"{1 - mask.mean():.1%}" for path, mask in masks.items()}
+        bits = {path: model.bits(path) for path in flatten(model.params)}
+        table = describe_parameters(model.params, pruned=pruned, bits=bits)
+        (workdir / "compressed.txt").write_text(table, encoding="utf-8")
     distributed.barrier()
-    sizes = dataclasses.asdict(measure(model, artifact=path))
+    sizes = measure(model, artifact=path)
     del model  # before the same parameters are read once more
     # The file is evaluated and not what was packed into it, so that the numbers are true of the
     # file to the bit.
@@ -126,13 +125,3 @@ def write_compressed(
         "bytes_checkpoint": directory_bytes(saved),
         **evaluate(packed, True),
     }
-
-
-def _table(model: Compressed) -> str:
-    """What compression did to each parameter."""
-    masks = flatten(model.masks)
-    return describe_parameters(
-        model.params,
-        pruned={path: f"{1 - np.asarray(mask).mean():.1%}" for path, mask in masks.items()},
-        bits={path: leaf_bits(model, path) for path in flatten(model.params)},
-    )

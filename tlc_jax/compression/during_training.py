@@ -18,7 +18,6 @@ from tlc_jax.compression.prune import (
     mask_updates,
     prunable_leaves,
 )
-from tlc_jax.compression.quantize import round_weights
 from tlc_jax.compression.recipe import Prune, Quantize
 from tlc_jax.core.params import unflatten
 from tlc_jax.models.network import Params
@@ -47,7 +46,12 @@ class DuringTraining:
 
     def forward_params(self, params: Params) -> Params:
         """The weights that the forward pass and evaluations compute with."""
-        return round_weights(params, self.aware) if self.aware else params
+        if not self.aware:
+            return params
+        # Here, because the import of AQT takes long and few recipes need it.
+        from tlc_jax.compression.quantize import round_weights
+
+        return round_weights(params, self.aware)
 
     def mask_transform(self, params: Params) -> optax.GradientTransformation | None:
         """The transform that keeps pruned weights at zero, or None where nothing is pruned.

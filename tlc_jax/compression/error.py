@@ -6,33 +6,27 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from tlc_jax.compression.scope import EMBEDDING, Params, compressible, output_axis
+from tlc_jax.compression.recipe import compressible, input_axis
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.params import Rule, flatten, select
+from tlc_jax.core.params import Params, flatten
 
-KINDS: tuple[Rule, ...] = (
-    (r"blocks/attention/(query|key|value)/kernel", "attention in"),
-    (r"blocks/attention/output/kernel", "attention out"),
-    (r"blocks/ffn/up/kernel", "FFN in"),
-    (r"blocks/ffn/down/kernel", "FFN out"),
-    (EMBEDDING.pattern, "embeddings"),
-    (r"(mlm_head|classifier)/.*/kernel", "head"),
-)
-"""Kinds of matrix of an encoder, by path."""
-_NAMES = {
-    "embedding/token": "token embedding",
-    "embedding/position": "position embedding",
-    "attention/query": "query",
-    "attention/key": "key",
-    "attention/value": "value",
-    "attention/output": "attention out",
-    "ffn/up": "FFN in",
-    "ffn/down": "FFN out",
-    "mlm_head/dense": "language head",
+_MATRICES = {
+    "embedding/token": ("embeddings", "token embedding"),
+    "embedding/position": ("embeddings", "position embedding"),
+    "attention/query": ("attention in", "query"),
+    "attention/key": ("attention in", "key"),
+    "attention/value": ("attention in", "value"),
+    "attention/output": ("attention out", "attention out"),
+    "ffn/up": ("FFN in", "FFN in"),
+    "ffn/down": ("FFN out", "FFN out"),
+    "mlm_head/dense": ("head", "language head"),
 }
-"""Names of matrices in figures, in the order in which figures show them."""
+"""Kind and name of the matrices of an encoder, in the order in which figures show them; all others
+belong to a head.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Matrix:
 
     Attributes:
       path: path of the parameter that it is, or is a part of.
-      kind: a value of `KINDS`.
+      kind: kind of module, such as "attention in" or "embeddings".
       name: name among the matrices of its layer, such as "query" or "FFN in".
       layer: number of its layer, from 1; None for a matrix outside of the layers or shared by all
         of them.
@@ -102,53 +96,48 @@ def matrices(params: Params, compressed: Params, layers: int) -> list[Matrix]:
     Raises:
       InputError: the compressed parameters have other shapes, or nothing was changed.
     """
-    before, after = flatten(params), flatten(compressed)
-    shapes = [{path: leaf.shape for path, leaf in leaves.items()} for leaves in (before, after)]
-    if shapes[0] != shapes[1]:
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, compressed):
         raise InputError(
             "this recipe changes the shape of the model: its matrices cannot be compared one by one"
         )
-    scope = compressible(params, embeddings=True)
-    changed = [p for p in before if scope[p] and not np.array_equal(before[p], after[p])]
-    if not changed:
+    before, after = flatten(params), flatten(compressed)
+    found = []
+    for path in compressible(params, embeddings=True):
+        if np.array_equal(before[path], after[path]):
+            continue
+        parts = path.removeprefix("blocks/").removesuffix("/kernel")
+        kind, name = _MATRICES.get(parts, ("head", parts.replace("/", " ")))
+        if before[path].ndim == 2:
+            found.append(Matrix(path, kind, name, None, None))
+            continue
+        count = len(before[path])
+        for index in range(count):
+            layer = index + 1 if count == layers else None
+            found.append(Matrix(path, kind, name, layer, index))
+    if not found:
         raise InputError("this recipe changes no matrix of the model: name another one in recipe")
-    kinds = select(KINDS, before, default="other")
-    found = [
-        matrix for path in changed for matrix in _stacked(path, kinds[path], before[path], layers)
-    ]
-    return sorted(found, key=_place)
+    names = [name for _, name in _MATRICES.values()]
 
+    def place(matrix: Matrix) -> tuple[Any, ...]:
+        part = 0 if matrix.kind == "embeddings" else 2 if matrix.index is None else 1
+        rank = names.index(matrix.name) if matrix.name in names else len(names)
+        return part, matrix.layer or 0, rank, matrix.path, matrix.index or 0
 
-def _stacked(path: str, kind: str, leaf: Any, layers: int) -> list[Matrix]:
-    """The matrices of one parameter."""
-    parts = path.removeprefix("blocks/").removesuffix("/kernel")
-    name = _NAMES.get(parts, parts.replace("/", " "))
-    if leaf.ndim == 2:
-        return [Matrix(path, kind, name, None, None)]
-    shared = len(leaf) < layers
-    return [
-        Matrix(path, kind, name, None if shared else index + 1, index) for index in range(len(leaf))
-    ]
-
-
-def _place(matrix: Matrix) -> tuple[int, int, int]:
-    order = list(_NAMES.values())
-    part = 0 if matrix.kind == "embeddings" else 2 if matrix.index is None else 1
-    return part, matrix.layer or 0, order.index(matrix.name) if matrix.name in order else len(order)
+    return sorted(found, key=place)
 
 
 def errors(found: Sequence[Matrix], params: Params, compressed: Params) -> list[MatrixError]:
-    """How far each matrix is from the original."""
+    """The difference between each matrix and its compressed form."""
     before, after = flatten(params), flatten(compressed)
-    return [_error(matrix, matrix.of(before), matrix.of(after)) for matrix in found]
-
-
-def _error(matrix: Matrix, before: np.ndarray, after: np.ndarray) -> MatrixError:
-    exact = before.astype(np.float64)
-    squares = np.sum((exact - after) ** 2, axis=-2 if output_axis(matrix.path) == -1 else -1)
-    whole = float(np.sum(exact**2))
-    relative = float(np.sqrt(squares.sum() / whole)) if whole else 0.0
-    return MatrixError(matrix, np.sqrt(squares), relative)
+    measured = []
+    for matrix in found:
+        # In float64: the squares of small differences vanish beside a large sum in float32.
+        exact = matrix.of(before).astype(np.float64)
+        squares = np.sum((exact - matrix.of(after)) ** 2, axis=input_axis(matrix.path))
+        whole = float(np.sum(exact**2))
+        relative = float(np.sqrt(squares.sum() / whole)) if whole else 0.0
+        measured.append(MatrixError(matrix, np.sqrt(squares), relative))
+    return measured
 
 
 def with_one(matrix: Matrix, params: Params, compressed: Params) -> np.ndarray:

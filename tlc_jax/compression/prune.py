@@ -14,27 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tlc_jax.compression.recipe import Prune
-from tlc_jax.compression.scope import Params, input_axis, prunable
+from tlc_jax.compression.recipe import Prune, compressible, input_axis
 from tlc_jax.compression.thresholds import keep_largest, keep_largest_along, nonzero
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
+Params = Mapping[str, Any]
 Masks = Mapping[str, Any]
 
 
-class MaskState(NamedTuple):
-    """State of `mask_updates`. Masks kept there are inputs of a jitted step and are saved with the
-    rest.
-    """
-
-    masks: Masks
-
-
 def prunable_leaves(params: Params, prune: Prune) -> dict[str, Any]:
-    """The leaves that a pruning operation may prune, by path."""
-    scope = prunable(params, prune.embeddings, prune.only)
-    return {path: leaf for path, leaf in flatten(params).items() if scope[path]}
+    """The leaves that a pruning operation may prune, by path: never those of the classification
+    head.
+
+    The head is not pretrained, so its few weights have another scale than those they would be
+    ranked among: at 90 % a global threshold takes all of it, and the rest of the model then always
+    answers the same class.
+    """
+    scope = compressible(params, prune.embeddings, prune.only)
+    leaves = flatten(params).items()
+    return {path: x for path, x in leaves if path in scope and not path.startswith("classifier/")}
 
 
 def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None) -> dict[str, Any]:
@@ -67,22 +66,16 @@ def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None)
 
 def _groups(weights: Mapping[str, Any], scope: str) -> np.ndarray:
     """The number, from 0, of the group that each matrix of `weights` belongs to."""
-    matrices = [
-        (path, layer)
-        for path, leaf in weights.items()
-        for layer in range(len(leaf) if leaf.ndim == 3 else 1)
-    ]
-    if scope == "global":
-        return np.zeros(len(matrices), np.int64)
-    if scope == "tensor":
-        return np.arange(len(matrices))
-    # An encoder's layer 1 is not a decoder's layer 1, and a matrix outside of the layers is a group
-    # of its own.
-    layers = [
-        (p.partition("blocks/")[0] if weights[p].ndim == 3 else p, layer) for p, layer in matrices
-    ]
-    numbers = {layer: number for number, layer in enumerate(dict.fromkeys(layers))}
-    return np.array([numbers[layer] for layer in layers])
+    groups = []
+    for path, leaf in weights.items():
+        stacked = leaf.ndim == 3
+        # An encoder's layer 1 is not a decoder's layer 1, and a matrix outside of the layers is a
+        # group of its own.
+        stack = path.partition("blocks/")[0] if stacked else path
+        for layer in range(len(leaf) if stacked else 1):
+            names = {"global": "", "tensor": f"{path} {layer}", "layer": f"{stack} {layer}"}
+            groups.append(names[scope])
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def _mask_along(path: str, leaf: jax.Array, block: int, share: float) -> jax.Array:
@@ -105,13 +98,10 @@ def masks_from_zeros(params: Params, prunes: Iterable[Prune]) -> dict[str, Any]:
     In a checkpoint that was quantized too, survivors that were rounded to zero count as pruned; an
     artifact stores the masks themselves.
     """
-    return unflatten(
-        {
-            path: nonzero(leaf)
-            for prune in prunes
-            for path, leaf in prunable_leaves(params, prune).items()
-        }
-    )
+    masks: dict[str, Any] = {}
+    for prune in prunes:
+        masks |= {path: nonzero(leaf) for path, leaf in prunable_leaves(params, prune).items()}
+    return unflatten(masks)
 
 
 def join_masks(first: Masks, second: Masks) -> dict[str, Any]:
@@ -136,17 +126,29 @@ def apply_masks(params: Params, masks: Masks) -> dict[str, Any]:
       KeyError: a mask belongs to no parameter.
     """
     flat = flatten(params)
-    for path, mask in flatten(masks).items():
-        flat[path] = zero_pruned(flat[path], mask)
+    zero_in_place(flat, masks)
     return unflatten(flat)
 
 
+def zero_in_place(flat: dict[str, Any], masks: Masks) -> None:
+    """As `apply_masks` on a flat dict, one leaf after the other, so that old ones can be freed."""
+    for path, mask in flatten(masks).items():
+        flat[path] = _zero_pruned(flat[path], mask)
+
+
 @jax.jit
-def zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
-    """One leaf with pruned weights set to zero."""
+def _zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
     # Multiplying by the mask would leave -0.0 where a negative weight was, and an artifact stores
     # no sign of a zero: what is read back would not be what was evaluated, to the bit.
     return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
+
+
+class MaskState(NamedTuple):
+    """State of `mask_updates`. Masks kept there are inputs of a jitted step and are saved with the
+    rest.
+    """
+
+    masks: Masks
 
 
 def mask_updates(masks: Masks) -> optax.GradientTransformation:
@@ -158,17 +160,10 @@ def mask_updates(masks: Masks) -> optax.GradientTransformation:
     (`apply_masks`).
     """
 
-    def init(params: optax.Params) -> MaskState:
-        del params
-        return MaskState(masks)
-
-    def update(
-        updates: Any, state: MaskState, params: optax.Params | None = None
-    ) -> tuple[Any, MaskState]:
-        del params
+    def update(updates: Any, state: MaskState, params: Any = None) -> tuple[Any, MaskState]:
         return apply_masks(updates, state.masks), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(lambda params: MaskState(masks), update)
 
 
 def clear_moments(opt_state: Any, masks: Masks) -> Any:

@@ -1,8 +1,7 @@
 """Uniform quantization of weights, leaf by leaf. The only module that calls AQT.
 
-Codes are found on the device where the weights lie. Values are computed from codes in NumPy alone,
-one rounding per operation: XLA may fuse a product and a sum, and an artifact must give back to the
-bit what was evaluated.
+Codes are found on the device where the weights lie. Values are computed from codes in NumPy alone
+(`artifact.dequantize_leaf`): an artifact must give back to the bit what was evaluated.
 
 Kernels [L, in, out] have scales [L, 1, out] per channel or [L, 1, 1] per tensor, embeddings [rows,
 width] have [rows, 1] or [1, 1]. With groups of g inputs the axis of inputs is split in two, [.., in
@@ -22,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from aqt.jax.v2 import aqt_quantizer, calibration
 
-from tlc_jax.compression.recipe import FLOAT_BITS, Quantize
-from tlc_jax.compression.scope import Params, compressible, input_axis
+from tlc_jax.compression.artifact import QuantizedTensor
+from tlc_jax.compression.recipe import FLOAT_BITS, Quantize, compressible, input_axis
 from tlc_jax.compression.thresholds import nonzero, value_of_rank
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
@@ -31,37 +30,6 @@ from tlc_jax.core.params import flatten, unflatten
 # Shares of the full range that `range=mse` tries, the whole first: of equal errors the wider range
 # wins.
 CLIPPING = tuple(round(1 - 0.04 * step, 2) for step in range(20))
-
-
-@dataclasses.dataclass(frozen=True)
-class QuantizedTensor:
-    """A weight matrix, or a stack of them, as small integers, on the host.
-
-    Its values are scale x code (`zero` is None: AQT's symmetric scheme), or scale x code + zero
-    (paper 1's scheme), and 0.0 where `kept` is False.
-
-    Attributes:
-      codes: AQT: int8 in [-(2^(bits-1) - 1), 2^(bits-1) - 1]. Minimum to maximum: uint8 in [0,
-        2^bits - 1].
-      scale: float32, broadcasts against codes, or against codes split in groups.
-      zero: float32, the shape of `scale`: the value of code 0; or None.
-      bits: bits of a code.
-      kept: bool, False where a weight was pruned; None where none was.
-      grouped: the axis of codes, counted from the front, that is split in groups; None without
-        groups.
-    """
-
-    codes: np.ndarray
-    scale: np.ndarray
-    zero: np.ndarray | None
-    bits: int
-    kept: np.ndarray | None = None
-    grouped: int | None = None
-
-
-def lowest_code(bits: int, symmetric: bool) -> int:
-    """The least code that a scheme uses."""
-    return 1 - 2 ** (bits - 1) if symmetric else 0
 
 
 def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> QuantizedTensor:
@@ -80,8 +48,9 @@ def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> Quantiz
       InputError: its inputs do not divide into groups.
     """
     grid = _Grid.of(path, w.shape, how)
-    split, split_kept = (None if x is None else jnp.reshape(x, grid.shape) for x in (w, kept))
-    low, high = grid.bounds(split, split_kept)
+    split = jnp.reshape(w, grid.shape)
+    where = jnp.ones_like(split, bool) if kept is None else jnp.reshape(kept, grid.shape)
+    low, high = grid.bounds(split, where)
     zero = None
     if how.scheme == "aqt":
         codes, scale = grid.aqt(split, high)
@@ -89,26 +58,10 @@ def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> Quantiz
         low, high = (np.asarray(bound) for bound in (low, high))
         # Divided in NumPy: XLA would multiply by an inexact reciprocal of the constant.
         scale, zero = (high - low) / np.float32(2**how.bits - 1), low
-        codes = _minmax_codes(split, split_kept, zero, scale, 2**how.bits - 1)
+        codes = _minmax_codes(split, where, zero, scale, 2**how.bits - 1)
     codes = np.asarray(codes).reshape(w.shape)
     kept = None if kept is None else np.asarray(kept)
     return QuantizedTensor(codes, np.asarray(scale), zero, how.bits, kept, grid.grouped)
-
-
-def dequantize_leaf(q: QuantizedTensor) -> np.ndarray:
-    """The float32 values of a quantized leaf; zeros have no sign."""
-    values = q.codes.astype(np.float32)
-    in_groups = values
-    if (at := q.grouped) is not None:
-        shape = values.shape
-        in_groups = values.reshape(*shape[:at], q.scale.shape[at], -1, *shape[at + 1 :])
-    # In place, on a view of `values`: a large embedding exists once.
-    in_groups *= q.scale
-    if q.zero is not None:
-        in_groups += q.zero
-    if q.kept is not None:
-        np.copyto(values, 0, where=~q.kept)
-    return values
 
 
 def quantize(
@@ -131,14 +84,14 @@ def quantize(
     scope = compressible(flat, how.embeddings, how.only)
     for path in list(flat):
         leaf = flat.pop(path)
-        if scope[path] and how.bits != FLOAT_BITS:
+        if path in scope and how.bits != FLOAT_BITS:
             # A sum of squares depends on how a leaf is split over devices; on one device it is
             # always the same.
             whole = jax.device_get(leaf) if how.range == "mse" else leaf
             yield path, quantize_leaf(path, whole, how, kept.get(path))
 
 
-def round_weights(params: Params, operations: Sequence[Quantize]) -> dict[str, Any]:
+def round_weights(params: Mapping[str, Any], operations: Sequence[Quantize]) -> dict[str, Any]:
     """Weights rounded as `quantize` does up to float rounding, for use inside a jitted step.
 
     Gradients pass straight through the rounding (Bengio et al., 2013). Weights that are zero stay
@@ -149,16 +102,15 @@ def round_weights(params: Params, operations: Sequence[Quantize]) -> dict[str, A
     for how in operations:
         scope = compressible(params, how.embeddings, how.only)
         for path, w in flat.items():
-            if scope[path] and path not in done and how.bits != FLOAT_BITS:
-                flat[path] = w + jax.lax.stop_gradient(_rounded(path, w, how) - w)
+            if path in scope and path not in done and how.bits != FLOAT_BITS:
+                grid = _Grid.of(path, w.shape, how)
+                split = jnp.reshape(w, grid.shape)
+                # Weights that are zero count as pruned: they widen no range and stay zero.
+                rounded = grid.rounded(split, nonzero(split), *grid.bounds(split, nonzero(split)))
+                # The value of the sum is the rounded weight, and its gradient is that of `w`.
+                flat[path] = w + jax.lax.stop_gradient(jnp.reshape(rounded, w.shape) - w)
                 done.add(path)
     return unflatten(flat)
-
-
-def _rounded(path: str, w: jax.Array, how: Quantize) -> jax.Array:
-    grid = _Grid.of(path, w.shape, how)
-    split, kept = jnp.reshape(w, grid.shape), jnp.reshape(nonzero(w), grid.shape)
-    return jnp.reshape(grid.rounded(split, kept, *grid.bounds(split, kept)), w.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,11 +147,10 @@ class _Grid:
         return _Grid(how, split, (inputs + 1,), inputs)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def bounds(self, w: jax.Array, kept: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def bounds(self, w: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The lowest and highest value of the grid (-bound and bound if symmetric); 0 and 0 where
-        nothing is kept.
+        no weight is kept.
         """
-        where = jnp.ones_like(w, bool) if kept is None else kept
         if self.how.percentile is not None:
             low, high = self._percentiles(w, where, self.how.percentile / 100)
         elif self.how.scheme == "aqt":
@@ -270,11 +221,10 @@ class _Grid:
 
 @jax.jit
 def _minmax_codes(
-    w: jax.Array, kept: jax.Array | None, low: jax.Array, scale: jax.Array, highest: int
+    w: jax.Array, kept: jax.Array, low: jax.Array, scale: jax.Array, highest: int
 ) -> jax.Array:
     """Paper 1: round((W - q_0) / D), with W clamped to the range."""
     # Without the inner `where` a channel without spread would give NaN, whose value as an integer
     # is undefined.
     codes = jnp.round((w - low) / jnp.where(scale > 0, scale, 1))
-    codes = jnp.clip(codes, 0, highest).astype(jnp.uint8)
-    return codes if kept is None else jnp.where(kept, codes, 0)
+    return jnp.where(kept, jnp.clip(codes, 0, highest).astype(jnp.uint8), 0)

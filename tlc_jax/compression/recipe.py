@@ -1,18 +1,20 @@
-"""The recipe language: its operations, its parser and its checks. Free of JAX, so that help and
-refusals come at once.
+"""The recipe language: its operations, its parser, and the matrices that an operation selects.
 
-    dense                                                   nothing
-    prune:0.75                                              zero 75 % of the weights, smallest
-    magnitude first prune:2:4,embeddings=false                              zero two of every four
-    consecutive inputs of an output quantize:8,only=embedding/.*+quantize:4,group=64        8-bit
-    embeddings, all other matrices in 4 bits remove:0.5,of=heads+remove:0.5,of=neurons
-    take out half of the attention heads and of the FFN prune:0.9,gradual=true+finetune+quantize:4
-               prune gradually while finetuning, then quantize quantize:4,aware=true+finetune
-                                 finetune through the rounding of the weights
+    dense                                   nothing
+    prune:0.75                              zeros the 75 % of the weights of smallest magnitude
+    prune:2:4,embeddings=false              zeros two of every four consecutive inputs of an output
+    quantize:8,only=embedding/.*+quantize:4,group=64
+                                            8-bit embeddings, all other matrices in 4 bits
+    remove:0.5,of=heads+remove:0.5,of=neurons
+                                            removes half of the attention heads and of the FFN
+    prune:0.9,gradual=true+finetune+quantize:4
+                                            prunes gradually while finetuning, then quantizes
+    quantize:4,aware=true+finetune          finetunes through the rounding of the weights
 
-Operations are joined by `+` and happen in their order; each is `name:value[,key=value...]`. `only`
-is a selector, a regular expression over whole parameter paths. A matrix is quantized by the first
-quantize that selects it.
+Operations are joined by `+` and happen in their order; each is `name:value[,key=value...]`. The
+fields of an operation's class are its keys, with their types, choices and defaults. `only` is a
+selector, a regular expression over whole parameter paths. A matrix is quantized by the first
+quantize that selects it. This module does not import JAX, so that help and errors come at once.
 """
 
 from __future__ import annotations
@@ -20,29 +22,40 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_type_hints
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import flatten, select
 from tlc_jax.core.text import did_you_mean
 
 FLOAT_BITS = 32
 ANY = ".*"
 
 
-def _need(holds: bool, message: str) -> None:
+def _need(holds: object, message: str) -> None:
     if not holds:
         raise InputError(f"recipe: {message}")
 
 
-def _need_choice(operation: str, key: str, value: str, choices: tuple[str, ...]) -> None:
+def _need_choice(operation: str, key: str, value: Any, choices: tuple[Any, ...]) -> None:
     _need(value in choices, f"{operation} {key}={value} must be one of {', '.join(choices)}")
 
 
-def _need_selector(operation: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        _need(False, f"{operation} only={pattern} is not a regular expression: {error}")
+def _check_fields(operation: Operation) -> None:
+    """Refuses values that are not among the choices of their field, and selectors that do not
+    compile.
+    """
+    name = _name(operation)
+    for key, hint in get_type_hints(type(operation)).items():
+        value = getattr(operation, key)
+        if choices := get_args(hint):
+            _need_choice(name, key, value, choices)
+        if key == "only":
+            try:
+                re.compile(value)
+            except re.error as error:
+                _need(False, f"{name} only={value} is not a regular expression: {error}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +72,7 @@ class Prune:
         matrices of a layer ("layer"), or the inputs of one output ("row"; of an embedding, one
         row).
       block: 0, or the M of prune:N:M, which keeps N of each M consecutive inputs of an output and
-        ignores `scope`.
+        ignores `scope`. It is a part of the value and not a key.
       gradual: reach the sparsity during the finetuning that follows, on Zhu & Gupta's cubic
         schedule (2017).
       embeddings: whether token and position embeddings are in scope.
@@ -67,19 +80,18 @@ class Prune:
     """
 
     sparsity: float
-    scope: str = "global"
+    scope: Literal["global", "tensor", "layer", "row"] = "global"
     block: int = 0
     gradual: bool = False
     embeddings: bool = True
     only: str = ANY
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         says = f"sparsity {self.sparsity} must lie in [0, 1): prune:0.75 keeps a quarter"
         _need(0 <= self.sparsity < 1, says)
-        _need_choice("prune", "scope", self.scope, ("global", "tensor", "layer", "row"))
         says = "prune:N:M ranks M weights among themselves and at once: leave out scope and gradual"
         _need(not (self.block and (self.gradual or self.scope != "global")), says)
-        _need_selector("prune", self.only)
 
     @property
     def amount(self) -> str:
@@ -104,14 +116,13 @@ class Remove:
     """
 
     share: float
-    of: str
-    which: str = "top"
+    of: Literal["heads", "neurons", "layers"]
+    which: Literal["top", "spread"] = "top"
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         says = f"remove:{self.share} must lie between 0 and 1: remove:0.25,of=heads keeps 75 %"
         _need(0 < self.share < 1, says)
-        _need_choice("remove", "of", self.of, ("heads", "neurons", "layers"))
-        _need_choice("remove", "which", self.which, ("top", "spread"))
         allowed = self.which == "top" or self.of == "layers"
         _need(allowed, f"remove which={self.which} is for of=layers")
 
@@ -141,26 +152,24 @@ class Quantize:
     """
 
     bits: int
-    per: str = "channel"
+    per: Literal["tensor", "channel"] = "channel"
     group: int = 0
-    scheme: str = "aqt"
+    scheme: Literal["aqt", "minmax"] = "aqt"
     range: str = "extremes"
     aware: bool = False
     embeddings: bool = True
     only: str = ANY
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         valid = 2 <= self.bits <= 8 or self.bits == FLOAT_BITS
         _need(valid, f"bits {self.bits} must be 2 to 8, or 32 for none")
-        _need_choice("quantize", "per", self.per, ("tensor", "channel"))
-        _need_choice("quantize", "scheme", self.scheme, ("aqt", "minmax"))
         says = f"quantize group={self.group} must be a number of weights, or 0 for whole channels"
         _need(self.group >= 0, says)
         says = "quantize group=N divides channels: leave out per=tensor"
         _need(not self.group or self.per == "channel", says)
         says = f"quantize range={self.range} must be extremes, mse, or a percentage from 50 to 100"
         _need(self.percentile is None or 50 <= self.percentile <= 100, says)
-        _need_selector("quantize", self.only)
 
     @property
     def percentile(self) -> float | None:
@@ -179,12 +188,8 @@ class Finetune:
 
 
 Operation = Prune | Remove | Quantize | Finetune
-T = TypeVar("T", Prune, Remove, Quantize)
-OPERATIONS: dict[str, type[Operation]] = {
-    "prune": Prune,
-    "remove": Remove,
-    "quantize": Quantize,
-    "finetune": Finetune,
+_OPERATIONS: dict[str, type[Operation]] = {
+    kind.__name__.lower(): kind for kind in (Prune, Remove, Quantize, Finetune)
 }
 _EXAMPLES = {"prune": "0.75", "remove": "0.5,of=heads", "quantize": "4"}
 
@@ -198,26 +203,25 @@ class Recipe:
     def __post_init__(self) -> None:
         kinds = [type(operation) for operation in self.operations]
         _need(kinds.count(Finetune) <= 1, "finetune occurs twice; give it one longer budget")
-        first = [kind for kind in kinds if kind is Remove] == kinds[: kinds.count(Remove)]
+        # Masks and grids belong to a shape, and removing structures changes it.
+        first = not any(kind is Remove for kind in kinds[len(self.removes) :])
         _need(first, "remove must come first: what others do is bound to the model's shape")
         for operation in self.around_finetuning()[1]:
-            says = "happens during finetuning: add +finetune after it"
-            gradual = isinstance(operation, Prune) and operation.gradual
-            _need(not gradual, f"prune gradual=true {says}")
-            aware = isinstance(operation, Quantize) and operation.aware
-            _need(not aware, f"quantize aware=true {says}")
+            for key in ("gradual", "aware"):
+                says = f"{_name(operation)} {key}=true happens during finetuning"
+                _need(not getattr(operation, key, False), f"{says}: add +finetune after it")
 
     @property
     def prunes(self) -> tuple[Prune, ...]:
-        return _of(Prune, self.operations)
+        return tuple(one for one in self.operations if isinstance(one, Prune))
 
     @property
     def quantizes(self) -> tuple[Quantize, ...]:
-        return _of(Quantize, self.operations)
+        return tuple(one for one in self.operations if isinstance(one, Quantize))
 
     @property
     def removes(self) -> tuple[Remove, ...]:
-        return _of(Remove, self.operations)
+        return tuple(one for one in self.operations if isinstance(one, Remove))
 
     @property
     def finetunes(self) -> bool:
@@ -231,10 +235,6 @@ class Recipe:
             return (), self.operations
         at = self.operations.index(Finetune())
         return self.operations[:at], self.operations[at + 1 :]
-
-
-def _of(kind: type[T], operations: tuple[Operation, ...]) -> tuple[T, ...]:
-    return tuple(operation for operation in operations if isinstance(operation, kind))
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -275,34 +275,34 @@ def format_recipe(recipe: Recipe) -> str:
     return "+".join(map(_format_operation, recipe.operations)) or "dense"
 
 
+def _name(operation: Operation) -> str:
+    return type(operation).__name__.lower()
+
+
 def _parse_operation(text: str) -> Operation:
     head, *settings = (part.strip() for part in re.split(r",(?=\s*[a-z]*\s*(?:=|,|$))", text))
-    name, colon, value = (part.strip() for part in head.partition(":"))
-    known = did_you_mean(name, ("dense", *OPERATIONS))
-    _need(name in OPERATIONS, f"unknown operation {name!r}{known}")
-    kind = OPERATIONS[name]
+    name, _, value = (part.strip() for part in head.partition(":"))
+    known = did_you_mean(name, ("dense", *_OPERATIONS))
+    _need(name in _OPERATIONS, f"unknown operation {name!r}{known}")
+    kind = _OPERATIONS[name]
     if kind is Finetune:
-        says = f"{text}: finetune takes no value; it trains under `budget`"
-        _need(not colon and not settings, says)
+        _need(text == name, f"{text}: finetune takes no value; it trains under `budget`")
         return Finetune()
-    amount, *fields = dataclasses.fields(kind)
+    hints = get_type_hints(kind)
+    amount, *keys = (key for key in hints if key != "block")
     example = f"such as {name}:{_EXAMPLES[name]}"
-    _need(bool(colon and value), f"{name} needs its {amount.name}, {example}")
+    _need(value, f"{name} needs its {amount}, {example}")
     if kind is Prune and ":" in value:
         values = _parse_blocks(value)
     else:
-        number = int if kind is Quantize else float
-        values = {amount.name: _parse_number(name, amount.name, value, number)}
-    keys = {field.name: field for field in fields if field.name != "block"}
+        values = {amount: _parse_value(name, amount, value, hints[amount])}
     for setting in settings:
-        key, equals, value = (part.strip() for part in setting.partition("="))
+        key, _, value = (part.strip() for part in setting.partition("="))
         _need(key in keys, f"{name} has no key {key!r}{did_you_mean(key, keys)}")
-        _need(bool(equals and value), f"{name} key {key} needs a value, written {key}=VALUE")
+        _need(value, f"{name} key {key} needs a value, written {key}=VALUE")
         _need(key not in values, f"{name} key {key} occurs twice")
-        values[key] = _parse_value(name, key, value, keys[key].default)
-    for key, field in keys.items():
-        given = key in values or field.default is not dataclasses.MISSING
-        _need(given, f"{name} needs {key}=, {example}")
+        values[key] = _parse_value(name, key, value, hints[key])
+    _need(kind is not Remove or "of" in values, f"remove needs of=, {example}")
     return kind(**values)
 
 
@@ -313,24 +313,20 @@ def _parse_blocks(text: str) -> dict[str, Any]:
     return {"sparsity": 1 - int(keep) / int(block), "block": int(block)}
 
 
-def _parse_value(operation: str, key: str, text: str, default: Any) -> Any:
-    """A value of the type of the setting's default."""
-    if isinstance(default, bool):
+def _parse_value(operation: str, key: str, text: str, hint: Any) -> Any:
+    """The value of a field with this type hint."""
+    if hint is bool:
         _need_choice(operation, key, text, ("true", "false"))
         return text == "true"
-    return _parse_number(operation, key, text, int) if isinstance(default, int) else text
-
-
-def _parse_number(operation: str, key: str, text: str, kind: type[int] | type[float]) -> float:
     try:
-        return kind(text)
+        return hint(text) if hint in (int, float) else text
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
+        what = "a whole number" if hint is int else "a number"
         raise InputError(f"recipe: {operation}:{text}: {key} must be {what}") from None
 
 
 def _format_operation(operation: Operation) -> str:
-    name = next(name for name, kind in OPERATIONS.items() if isinstance(operation, kind))
+    name = _name(operation)
     if isinstance(operation, Finetune):
         return name
     amount, *fields = dataclasses.fields(operation)
@@ -341,3 +337,37 @@ def _format_operation(operation: Operation) -> str:
         if value != field.default and field.name != "block":
             parts.append(f"{field.name}={str(value).lower() if isinstance(value, bool) else value}")
     return ",".join(parts)
+
+
+def compressible(params: Mapping[str, Any], embeddings: bool, only: str = ANY) -> set[str]:
+    """Paths of the weight matrices that may be pruned and quantized.
+
+    Kernels may; token and position embeddings may if `embeddings`: paper 1 compresses every
+    parameter, and a position table is as much a matrix of learned rows as a token table. Biases,
+    normalization and the one or two rows of token types never may: they are under one percent of a
+    model, a zero scale cuts a feature off altogether, and four bits do not represent them well
+    enough.
+
+    Raises:
+      InputError: `only` selects no such matrix.
+    """
+    paths = list(flatten(params))
+    tables = "|embedding/(token|position)" if embeddings else ""
+    matrices = {path for path in paths if re.fullmatch(f"(.*/)?(kernel{tables})", path)}
+    # Without a selector, an empty scope is not an error: earlier operations may have taken all.
+    if only == ANY:
+        return matrices
+    chosen = [path for path, hit in select([(only, True)], paths, default=False).items() if hit]
+    if matrices.isdisjoint(chosen):
+        named = ", ".join(chosen[:3])
+        raise InputError(f"recipe: only={only} selects no weight matrix, but {named}")
+    return matrices.intersection(chosen)
+
+
+def input_axis(path: str) -> int:
+    """The axis along which lie the weights of one channel, which may have a scale of its own.
+
+    It is -2 for a kernel [..., in, out], and -1 for an embedding [rows, width]: each row is used by
+    itself.
+    """
+    return -2 if path.endswith("kernel") else -1

@@ -23,45 +23,41 @@ from tlc_jax.config import Model
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
-ATTENTION = re.compile(r"(.*blocks/(?:attention|cross))/output/kernel")
-FEED_FORWARD = re.compile(r"(.*blocks/ffn)/down/kernel")
-
-
-def remove_all(
-    params: dict[str, Any], model: Model, removes: Sequence[Remove]
-) -> tuple[dict[str, Any], Model]:
-    """`remove_structures`, one operation after the other."""
-    for remove in removes:
-        params, model = remove_structures(params, model, remove)
-    return params, model
-
 
 def remove_structures(
-    params: Mapping[str, Any], model: Model, remove: Remove
+    params: Mapping[str, Any], model: Model, removes: Sequence[Remove]
 ) -> tuple[dict[str, Any], Model]:
     """The smaller model and its parameters.
 
     Args:
       params: parameter tree, layers stacked on the first axis.
       model: dimensions of the model.
-      remove: the operation. Every layer loses the same number of heads or neurons, its own least
-        ones.
+      removes: the operations, in their order. Every layer loses the same number of heads or
+        neurons, its own least ones.
 
     Raises:
-      InputError: the share is too small to remove anything.
+      InputError: a share is too small to remove anything.
     """
-    flat, filled = flatten(params), model.filled()
-    if remove.of == "layers":
-        return _without_layers(flat, model, remove)
-    if remove.of == "heads":
-        keep = _stay(filled.heads, remove)
-        for block in _blocks(ATTENTION, flat):
-            flat |= _without_heads(flat, block, filled.heads, filled.head_size, keep)
-        return unflatten(flat), dataclasses.replace(model, heads=keep, head_size=filled.head_size)
-    keep = _stay(filled.ffn, remove)
-    for block in _blocks(FEED_FORWARD, flat):
-        flat |= _without_neurons(flat, block, keep)
-    return unflatten(flat), dataclasses.replace(model, ffn=keep)
+    flat = flatten(params)
+    for remove in removes:
+        filled = model.filled()
+        if remove.of == "layers":
+            keep = _stay(model.layers, remove)
+            flat = _without_layers(flat, model.layers, keep, remove.which)
+            model = dataclasses.replace(model, layers=keep)
+        elif remove.of == "heads":
+            keep = _stay(filled.heads, remove)
+            for block in _blocks(r"(.*blocks/(?:attention|cross))/output/kernel", flat):
+                names = [f"{block}/{name}" for name in ("query", "key", "value", "output")]
+                flat |= _without_units(flat, names, filled.heads, keep)
+            # Stated from now on: by default it follows from the number of heads.
+            model = dataclasses.replace(model, heads=keep, head_size=filled.head_size)
+        else:
+            keep = _stay(filled.ffn, remove)
+            for block in _blocks(r"(.*blocks/ffn)/down/kernel", flat):
+                flat |= _without_units(flat, [f"{block}/up", f"{block}/down"], filled.ffn, keep)
+            model = dataclasses.replace(model, ffn=keep)
+    return unflatten(flat), model
 
 
 def _stay(count: int, remove: Remove) -> int:
@@ -74,59 +70,53 @@ def _stay(count: int, remove: Remove) -> int:
     return keep
 
 
-def _blocks(pattern: re.Pattern[str], flat: Mapping[str, Any]) -> list[str]:
-    return [found[1] for path in flat if (found := pattern.fullmatch(path))]
+def _blocks(pattern: str, flat: Mapping[str, Any]) -> list[str]:
+    return [found[1] for path in flat if (found := re.fullmatch(pattern, path))]
 
 
-def _without_heads(
-    flat: Mapping[str, Any], block: str, heads: int, size: int, keep: int
+def _without_units(
+    flat: Mapping[str, Any], names: Sequence[str], units: int, keep: int
 ) -> dict[str, jax.Array]:
-    """The changed leaves of one stack of attention layers."""
+    """The changed leaves of one stack of blocks that lose heads or neurons.
 
-    def by_head(name: str, axis: int) -> jax.Array:
-        """A leaf with its axis of features split into heads and features of a head."""
-        leaf = jnp.asarray(flat[f"{block}/{name}"])
-        axis %= leaf.ndim
-        return leaf.reshape(*leaf.shape[:axis], heads, size, *leaf.shape[axis + 1 :])
-
-    written_N = _norm(by_head("output/kernel", -2), (2, 3))
-    chosen_NxK = _largest(_norm(by_head("value/kernel", -1), (1, 3)) * written_N, keep)
-
-    def cut(name: str, axis: int) -> jax.Array:
-        leaf = by_head(name, axis)
-        axis %= leaf.ndim - 1
-        shape = (*leaf.shape[:axis], keep * size, *leaf.shape[axis + 2 :])
-        return _take(leaf, chosen_NxK, axis).reshape(shape)
-
-    inputs = [f"{name}/{leaf}" for name in ("query", "key", "value") for leaf in ("kernel", "bias")]
-    changed = {f"{block}/{name}": cut(name, -1) for name in inputs}
-    return {**changed, f"{block}/output/kernel": cut("output/kernel", -2)}
-
-
-def _without_neurons(flat: Mapping[str, Any], block: str, keep: int) -> dict[str, jax.Array]:
-    """The changed leaves of one stack of feed-forward layers."""
-    up_NxDxF, down_NxFxD = (jnp.asarray(flat[f"{block}/{name}/kernel"]) for name in ("up", "down"))
-    chosen_NxK = _largest(_norm(up_NxDxF, (1,)) * _norm(down_NxFxD, (2,)), keep)
-    bias_NxF = jnp.asarray(flat[f"{block}/up/bias"])
-    return {
-        f"{block}/up/kernel": _take(up_NxDxF, chosen_NxK, 2),
-        f"{block}/up/bias": _take(bias_NxF, chosen_NxK, 1),
-        f"{block}/down/kernel": _take(down_NxFxD, chosen_NxK, 1),
-    }
+    Args:
+      flat: path -> leaf of the whole model.
+      names: paths of the dense layers of a block: those that compute the features of its units,
+        then the one that reads them. The last two are scored.
+      units: number of heads or neurons, each a run of consecutive features.
+      keep: the number that stays.
+    """
+    *writers, reader = names
+    axes = {f"{reader}/kernel": 1}
+    for name in writers:
+        axes |= {f"{name}/kernel": 2, f"{name}/bias": 1}
+    split = {}
+    for path, axis in axes.items():
+        leaf = jnp.asarray(flat[path])
+        split[path] = leaf.reshape(*leaf.shape[:axis], units, -1, *leaf.shape[axis + 1 :])
+    written_NxU = _norm(split[f"{writers[-1]}/kernel"], (1, 3))
+    score_NxU = written_NxU * _norm(split[f"{reader}/kernel"], (2, 3))
+    # Of equal scores the first stay, and all stay in their old order.
+    chosen_NxK = np.sort(np.argsort(-score_NxU, axis=1, kind="stable")[:, :keep], axis=1)
+    changed = {}
+    for path, axis in axes.items():
+        shape = [1] * split[path].ndim
+        shape[0], shape[axis] = chosen_NxK.shape
+        left = jnp.take_along_axis(split[path], jnp.asarray(chosen_NxK).reshape(shape), axis)
+        old = flat[path].shape
+        changed[path] = left.reshape(*old[:axis], -1, *old[axis + 1 :])
+    return changed
 
 
-def _without_layers(
-    flat: dict[str, Any], model: Model, remove: Remove
-) -> tuple[dict[str, Any], Model]:
-    keep = _stay(model.layers, remove)
+def _without_layers(flat: dict[str, Any], layers: int, keep: int, which: str) -> dict[str, Any]:
     chosen_K = np.arange(keep)
-    if remove.which == "spread":  # the first and the last stay
-        chosen_K = np.round(np.linspace(0, model.layers - 1, keep)).astype(int)
+    if which == "spread":  # the first and the last stay
+        chosen_K = np.round(np.linspace(0, layers - 1, keep)).astype(int)
     for path, leaf in flat.items():
         # Layers that share their parameters are a stack of one: they lose nothing but repetitions.
-        if re.match(r"(.*/)?blocks/", path) and len(leaf) == model.layers:
+        if re.match(r"(.*/)?blocks/", path) and len(leaf) == layers:
             flat[path] = jnp.asarray(leaf)[chosen_K]
-    return unflatten(flat), dataclasses.replace(model, layers=keep)
+    return flat
 
 
 def _norm(x: jax.Array, axes: tuple[int, ...]) -> np.ndarray:
@@ -137,17 +127,3 @@ def _norm(x: jax.Array, axes: tuple[int, ...]) -> np.ndarray:
     # Layer by layer, because float64 squares of a whole stack would take several times its memory.
     layers = [np.sum(np.square(layer, dtype=np.float64), inner) for layer in np.asarray(x)]
     return np.sqrt(np.stack(layers))
-
-
-def _largest(score_NxM: np.ndarray, keep: int) -> np.ndarray:
-    """Indices of the `keep` highest scores of each row, in their old order; of equal ones the first
-    stay.
-    """
-    return np.sort(np.argsort(-score_NxM, axis=1, kind="stable")[:, :keep], axis=1)
-
-
-def _take(leaf: jax.Array, chosen_NxK: np.ndarray, axis: int) -> jax.Array:
-    """Layer by layer, the chosen indices of an axis."""
-    shape = [1] * leaf.ndim
-    shape[0], shape[axis] = chosen_NxK.shape
-    return jnp.take_along_axis(leaf, jnp.asarray(chosen_NxK).reshape(shape), axis)

@@ -31,31 +31,33 @@ def keep_largest(leaves_MxRxC: Leaves, share: float, groups_K: np.ndarray) -> li
       share: share of a group to remove, in [0, 1).
       groups_K: the group of each of the K matrices of all leaves, numbered from 0.
     """
-    sizes_K = _join([np.full(len(leaf), leaf[0].size, np.int64) for leaf in leaves_MxRxC])
+    sizes_K = np.concatenate([np.full(len(leaf), leaf[0].size) for leaf in leaves_MxRxC])
     quotas_G = np.rint(share * _sum_by(groups_K, sizes_K)).astype(np.int64)
+    ends = np.cumsum([len(leaf) for leaf in leaves_MxRxC])[:-1]
 
-    def up_to(patterns_K: np.ndarray) -> np.ndarray:
-        return _join(_count_up_to(leaves_MxRxC, _split(patterns_K, leaves_MxRxC)))
+    def split(*values: np.ndarray) -> list[list[np.ndarray]]:
+        return [np.split(values_K.astype(np.uint32), ends) for values_K in values]
 
-    thresholds_K = _bisect(
-        lambda x_G: _sum_by(groups_K, up_to(x_G[groups_K])), quotas_G, PATTERN_BITS
-    )[groups_K]
+    def count(thresholds_K: np.ndarray, limits_K: np.ndarray) -> np.ndarray:
+        counted = _count(leaves_MxRxC, *split(thresholds_K, limits_K))
+        return np.concatenate(counted).astype(np.int64)
+
+    def count_by_group(thresholds_G: np.ndarray) -> np.ndarray:
+        return _sum_by(groups_K, count(thresholds_G[groups_K], sizes_K))
+
     # The threshold is the pattern of the last weight to go: whatever is below it goes, and of its
     # equals just enough.
-    below_K = np.where(thresholds_K > 0, up_to(np.maximum(thresholds_K - 1, 0)), 0)
-    ties_K = up_to(thresholds_K) - below_K
+    thresholds_K = _bisect(count_by_group, quotas_G, PATTERN_BITS)[groups_K]
+    below_K = count(thresholds_K, np.zeros_like(sizes_K))
+    ties_K = count(thresholds_K, sizes_K) - below_K
     take_K = _share_out(quotas_G - _sum_by(groups_K, below_K), ties_K, groups_K)
-
-    def ties_before(positions_K: np.ndarray) -> np.ndarray:
-        parts = (_split(x_K, leaves_MxRxC) for x_K in (thresholds_K, positions_K))
-        return _join(_count_ties_before(leaves_MxRxC, *parts))
-
     limits_K = np.where(take_K == ties_K, sizes_K, 0)
     # The second bisection is skipped in the usual case, in which no matrix loses only some of its
     # ties. Zeros need no limit: they are masked in any case.
     if ((take_K > 0) & (take_K < ties_K) & (thresholds_K > 0)).any():
-        limits_K = _bisect(ties_before, take_K, int(sizes_K.max()).bit_length())
-    return _keep(leaves_MxRxC, _split(thresholds_K, leaves_MxRxC), _split(limits_K, leaves_MxRxC))
+        bits = int(sizes_K.max()).bit_length()
+        limits_K = _bisect(lambda x_K: count(thresholds_K, x_K), below_K + take_K, bits)
+    return _keep(leaves_MxRxC, *split(thresholds_K, limits_K))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -136,62 +138,35 @@ def _patterns(weights: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(jnp.abs(weights.astype(jnp.float32)), jnp.uint32)
 
 
-def _tied_before(matrix_RxC: jax.Array, threshold: jax.Array, limit: jax.Array) -> jax.Array:
+def _falls(matrix_RxC: jax.Array, threshold: jax.Array, limit: jax.Array) -> jax.Array:
+    """Whether magnitudes are below the threshold, or equal it at positions before the limit."""
+    patterns_RxC = _patterns(matrix_RxC)
     rows_RxC, columns_RxC = (
         jax.lax.broadcasted_iota(jnp.uint32, matrix_RxC.shape, axis) for axis in (0, 1)
     )
-    positions_RxC = rows_RxC * np.uint32(matrix_RxC.shape[1]) + columns_RxC
-    return (_patterns(matrix_RxC) == threshold) & (positions_RxC < limit)
+    before_RxC = rows_RxC * np.uint32(matrix_RxC.shape[1]) + columns_RxC < limit
+    return (patterns_RxC < threshold) | ((patterns_RxC == threshold) & before_RxC)
 
 
-def _count_each(
-    counted: Callable[..., jax.Array], leaves: Leaves, *values: list[jax.Array]
-) -> list[jax.Array]:
-    """Counts matrix by matrix: on CPUs XLA is several times slower at one reduction over the last
-    two axes.
-    """
+@jax.jit
+def _count(leaves: Leaves, thresholds: list[jax.Array], limits: list[jax.Array]) -> list[jax.Array]:
+    """The number of weights of each matrix that fall."""
 
     def count(arguments: tuple[jax.Array, ...]) -> jax.Array:
-        return jnp.sum(counted(*arguments), dtype=jnp.uint32)
+        return jnp.sum(_falls(*arguments), dtype=jnp.uint32)
 
-    return [jax.lax.map(count, arguments) for arguments in zip(leaves, *values, strict=True)]
-
-
-@jax.jit
-def _count_up_to(leaves: Leaves, patterns: list[jax.Array]) -> list[jax.Array]:
-    return _count_each(lambda matrix, pattern: _patterns(matrix) <= pattern, leaves, patterns)
-
-
-@jax.jit
-def _count_ties_before(
-    leaves: Leaves, thresholds: list[jax.Array], limits: list[jax.Array]
-) -> list[jax.Array]:
-    return _count_each(_tied_before, leaves, thresholds, limits)
+    # Matrix by matrix: on CPUs XLA is several times slower at one reduction over the last two axes.
+    return [
+        jax.lax.map(count, arguments) for arguments in zip(leaves, thresholds, limits, strict=True)
+    ]
 
 
 @jax.jit
 def _keep(leaves: Leaves, thresholds: list[jax.Array], limits: list[jax.Array]) -> list[jax.Array]:
-    def keep(matrix_RxC: jax.Array, threshold: jax.Array, limit: jax.Array) -> jax.Array:
-        smallest_RxC = (_patterns(matrix_RxC) < threshold) | _tied_before(
-            matrix_RxC, threshold, limit
-        )
-        return ~smallest_RxC & nonzero(matrix_RxC)
-
-    return [
-        jax.vmap(keep)(*arguments) for arguments in zip(leaves, thresholds, limits, strict=True)
-    ]
+    keep = jax.vmap(lambda matrix, *rest: ~_falls(matrix, *rest) & nonzero(matrix))
+    return [keep(*arguments) for arguments in zip(leaves, thresholds, limits, strict=True)]
 
 
 def _sum_by(groups_K: np.ndarray, values_K: np.ndarray) -> np.ndarray:
     # bincount adds float64, which is exact for counts below 2^53.
     return np.bincount(groups_K, values_K).astype(np.int64)
-
-
-def _join(parts: Sequence[jax.Array | np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.asarray(part) for part in parts]).astype(np.int64)
-
-
-def _split(values_K: np.ndarray, leaves_MxRxC: Leaves) -> list[np.ndarray]:
-    return np.split(
-        values_K.astype(np.uint32), np.cumsum([len(leaf) for leaf in leaves_MxRxC])[:-1]
-    )
