@@ -33,7 +33,7 @@ from tlc_jax.config import Config, Impl, merge, resolve, to_dict
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import write_json
 from tlc_jax.core.params import flatten
-from tlc_jax.data.examples import Examples
+from tlc_jax.data.sources import Examples
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.runs.workdir import config_of_run, read_config

@@ -19,8 +19,7 @@ from tlc_jax.data.imported_tokenizer import ImportedTokenizer
 from tlc_jax.data.labelled import load_labelled
 from tlc_jax.data.packing import pack
 from tlc_jax.data.pairs import prepare_pairs
-from tlc_jax.data.tokenizer import Tokenizer, file_name, kept_in
-from tlc_jax.data.vocabulary import SpecialIds
+from tlc_jax.data.tokenizer import SpecialIds, Tokenizer, file_name, kept_in
 from tlc_jax.tasks.masked_lm import mask_tokens
 
 TEXTS = ["The red cat sees", "a dog, quickly", "", "redred [SEP] </s> <mask> [MASK]", "x" * 300] * 7

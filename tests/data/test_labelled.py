@@ -10,8 +10,7 @@ from hypothesis import given
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.labelled import fitting, hold_out, load_labelled
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS, PAD
+from tlc_jax.data.tokenizer import BOS, EOS, PAD, Tokenizer
 
 
 def write(folder: Path, name: str, content: str) -> str:

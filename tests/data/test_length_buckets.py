@@ -8,7 +8,7 @@ import pytest
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.length_buckets import PairBatches, best_widths, evaluation_batch, sentence_batches
 from tlc_jax.data.pairs import Pairs, _starts
-from tlc_jax.data.vocabulary import EOS, PAD
+from tlc_jax.data.tokenizer import EOS, PAD
 
 
 def make_pairs(count: int, seed: int, weight: float = 0.0, first: int = 10) -> Pairs:

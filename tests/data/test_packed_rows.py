@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 
 from tlc_jax.data import packing
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS, dtype_for
+from tlc_jax.data.tokenizer import BOS, EOS, Tokenizer, dtype_for
 
 documents = st.lists(
     st.lists(st.text("bdfgasn é\u2581", min_size=1, max_size=30), min_size=1, max_size=4),

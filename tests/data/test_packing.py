@@ -13,8 +13,7 @@ from tlc_jax import config
 from tlc_jax.core.errors import InputError
 from tlc_jax.data import packing
 from tlc_jax.data.text_files import lines
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import EOS
+from tlc_jax.data.tokenizer import EOS, Tokenizer
 
 LENGTH = 16
 

@@ -12,7 +12,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.data import sources
 from tlc_jax.data.pairs import encode_split, prepare_pairs
 from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
-from tlc_jax.data.vocabulary import EOS
+from tlc_jax.data.tokenizer import EOS
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 RNG = np.random.default_rng(0)

@@ -8,8 +8,7 @@ from hypothesis import example, given
 
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.sentencepiece_tokenizer import sample_lines, train_tokenizer
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import FIRST_ORDINARY, OURS, SpecialIds
+from tlc_jax.data.tokenizer import FIRST_ORDINARY, OURS, SpecialIds, Tokenizer
 
 # Everything that a tokenizer is known to trip over, beside ordinary characters.
 ODD = "\u2581 \t\n\r\0\x01\x7f\ufeff\u2585\u2028\ue000\U0010ffffé日😀"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.data.vocabulary import BOS, EOS, PAD
+from tlc_jax.data.tokenizer import BOS, EOS, PAD
 from tlc_jax.decoding.beam_search import beam_search, length_penalty, top_k
 from tlc_jax.models.network import translator
 from tlc_jax.tasks.translation import search

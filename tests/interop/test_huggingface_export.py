@@ -22,7 +22,7 @@ from tests.interop.networks import (
 from tlc_jax.config import Model
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
-from tlc_jax.data.vocabulary import OURS
+from tlc_jax.data.tokenizer import OURS
 from tlc_jax.interop import huggingface_export as huggingface
 from tlc_jax.interop import huggingface_import as importing
 

@@ -13,7 +13,7 @@ from tests.data.conftest import make_lines
 from tests.data.test_tokenizer import ODD
 from tlc_jax.data.imported_tokenizer import ImportedTokenizer, from_word_pieces
 from tlc_jax.data.sentencepiece_tokenizer import SPECIAL_PIECES, SentencePieceTokenizer
-from tlc_jax.data.vocabulary import BOS, EOS, MASK
+from tlc_jax.data.tokenizer import BOS, EOS, MASK
 from tlc_jax.interop.tokenizer_json import tokenizer_files
 
 NO_SPACE_SIGN = ODD.replace("\u2581", "")

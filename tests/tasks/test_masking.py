@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlc_jax.config import Objective
-from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK
+from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY, MASK
 from tlc_jax.tasks.masked_lm import mask_tokens, predicted_positions
 
 V = 1000

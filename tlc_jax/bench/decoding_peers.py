@@ -22,7 +22,7 @@ from tlc_jax import config as configs
 from tlc_jax.bench import peers
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
-from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, PAD, UNK
+from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY, PAD, UNK
 from tlc_jax.models.layers import Shape
 from tlc_jax.models.network import Params, translator
 from tlc_jax.tasks.translation import search

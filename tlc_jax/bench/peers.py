@@ -17,7 +17,7 @@ import optax
 
 from tlc_jax import config as configs
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.vocabulary import MASK
+from tlc_jax.data.tokenizer import MASK
 from tlc_jax.models.layers import Shape
 from tlc_jax.models.network import Params, masked_language_model
 from tlc_jax.tasks.masked_lm import mask_tokens, predicted_positions

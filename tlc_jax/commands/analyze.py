@@ -169,8 +169,8 @@ class _Analysis:
                 | {"lost": self.metric.lost(dense, numbers)}
                 | {"loss_rise": numbers["valid_loss"] - dense["valid_loss"]}
             )
-            bar.update(number / len(matrices), number)
-        bar.close(len(rows))
+            bar.reach(number, number / len(matrices))
+        bar.finish(len(rows))
         lost = [self.metric.scale * row["lost"] for row in rows]
         found = list(zip(matrices, lost, strict=True))
         title = f"{self.title}: each matrix alone"

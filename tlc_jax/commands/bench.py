@@ -35,7 +35,7 @@ from tlc_jax.core.files import write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import RowBatches
 from tlc_jax.data.packing import Packed
-from tlc_jax.data.vocabulary import FIRST_ORDINARY, dtype_for
+from tlc_jax.data.tokenizer import FIRST_ORDINARY, dtype_for
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.planning import fit
 from tlc_jax.runs import session

@@ -21,8 +21,7 @@ from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config
-from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
-from tlc_jax.data.sources import examples, parse_sources
+from tlc_jax.data.sources import open_source, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Params, classifier
 from tlc_jax.runs import saved_model, session
@@ -154,6 +153,9 @@ def _own_tokenizer(config: Config) -> Tokenizer:
     """From scratch: tokenizer.path, or one trained on the training texts themselves."""
     if config.tokenizer.path:
         return Tokenizer.load(config.tokenizer.path)
-    read = [examples(source, config.data) for source in parse_sources(config.data.train)]
+    from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer  # rarely needed
+
+    data = config.data
+    read = [open_source(source, data).examples() for source in parse_sources(data.train)]
     texts = (text for part in read for column in (part.texts, part.pairs or ()) for text in column)
     return train_tokenizer(texts, config.tokenizer.vocab_size, config.tokenizer.train_bytes)

@@ -22,9 +22,9 @@ from typing import Any, TextIO
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import atomic
-from tlc_jax.data import text_files as files
-from tlc_jax.data.examples import Examples
 from tlc_jax.data.progress import Bar
+from tlc_jax.data.sources import Examples
+from tlc_jax.data.text_files import STANDARD_INPUT, TextFiles
 from tlc_jax.runs import saved_model, session
 from tlc_jax.tasks.base import task_of
 
@@ -34,11 +34,11 @@ _ROWS = 4096  # texts of a block: enough of them to sort by length, few enough t
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Predicts; keeps nothing in the workdir."""
     source, output = config.predict.input, config.predict.output
-    source = files.STANDARD_INPUT if source == "-" else source
+    source = STANDARD_INPUT if source == "-" else source
     if not source:
         raise InputError("no input: set --config.predict.input=FILE")
     # Checked before the model is read, because reading a large one takes a while.
-    files.check(source, any_ending=True)
+    TextFiles(source, config.data, any_ending=True).check()
     _check_output(output)
     start, config = saved_model.load_start(config)
     placement = session.open_devices(config)
@@ -48,8 +48,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     with _written(output) as out:
         if predictor.header:
             print(*predictor.columns, sep="\t", file=out)
-        blocks = files.example_blocks(source, config.data, _ROWS, any_ending=True)
-        for block in _with_progress(blocks, files.size_hint(source, any_ending=True)):
+        reader = TextFiles(source, config.data, any_ending=True)
+        for block in _with_progress(reader.example_blocks(_ROWS), reader.size_hint()):
             for row in predictor(params, block):
                 cells = (f"{x:.{predictor.digits}f}" if isinstance(x, float) else x for x in row)
                 print(*cells, sep="\t", file=out)
@@ -69,17 +69,18 @@ def _with_progress(blocks: Iterator[Examples], size: int) -> Iterator[Examples]:
       blocks: texts to answer.
       size: estimate of the bytes of all texts; 0: unknown.
     """
-    bar = Bar("predicting", "texts")
-    number = texts = characters = 0
-    for number, block in enumerate(blocks):
+    bar = None
+    texts = characters = 0
+    for block in blocks:
         # A bar for a single block would appear when all is done.
-        if number:
-            bar.update(characters / size if size else None, texts)
+        if texts:
+            bar = Bar("predicting", "texts") if bar is None else bar
+            bar.reach(texts, characters / size if size else None)
         yield block
         texts += len(block)
         characters += sum(map(len, block.texts)) + sum(map(len, block.pairs or ()))
-    if number:
-        bar.close(texts)
+    if bar is not None:
+        bar.finish(texts)
 
 
 def _check_output(output: str) -> None:

@@ -1,7 +1,7 @@
-"""Tokenizers that public models come with, in the format of the `tokenizers` library (tokenizer.json).
+"""Tokenizers of public models, in the format of the `tokenizers` library (tokenizer.json).
 
-Their special pieces have ids of their own, which are read off what the file itself puts around a text and a pair.
-Special pieces that are written out in a text are ordinary text.
+Their special pieces have ids of their own, which are read from what the file itself puts around a
+text and a pair. Special pieces that are written out in a text are ordinary text.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import SpecialIds
+from tlc_jax.data.tokenizer import SpecialIds, Tokenizer
 
-# The library's own threads cannot be told their number. Ours can, and each call of theirs stays in its thread.
+# The number of the library's own threads cannot be set. Threads of ours call it instead, and each
+# call stays in its thread.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _NAMES = {
@@ -37,15 +37,23 @@ class ImportedTokenizer(Tokenizer):
     file_name: ClassVar[str] = "tokenizer.json"
 
     def __init__(self, model: bytes, where: str = "tokenizer") -> None:
-        """Raises InputError if `model` is not a tokenizer.json with all the special pieces; `where` names it."""
+        """Reads a tokenizer.
+
+        Args:
+          model: content of the file.
+          where: name of the file, for error messages.
+
+        Raises:
+          InputError: `model` is not a tokenizer.json with all the special pieces.
+        """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(model)
         except Exception as error:  # the library raises nothing narrower
-            raise InputError(
-                f"{where} is not a tokenizer.json, or was cut short ({error})"
-            ) from None
+            reason = f"is not a tokenizer.json, or was cut short ({error})"
+            raise InputError(f"{where} {reason}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        # Despite its name, this makes special pieces in a text ordinary text.
         self._tokenizer.encode_special_tokens = True
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         super().__init__(model, size, _special_ids(self._tokenizer, where))
@@ -54,8 +62,6 @@ class ImportedTokenizer(Tokenizer):
         count = max(1, min(threads or os.cpu_count() or 1, len(texts)))
         bounds = np.linspace(0, len(texts), count + 1).astype(int)
         parts = [texts[start:end] for start, end in itertools.pairwise(bounds)]
-        if count == 1:
-            return self._encode(parts[0])
         with ThreadPoolExecutor(count, "tokenize") as pool:
             return [ids for part in pool.map(self._encode, parts) for ids in part]
 
@@ -77,11 +83,11 @@ def _special_ids(tokenizer: Any, where: str) -> SpecialIds:
         if not ids:
             raise InputError(f"{where} has no {role} piece, neither {names[0]} nor {names[1]}")
         named[role] = ids[0]
-    single, pair = _frame(tokenizer, ""), _frame(tokenizer, "", "")
-    if len(single) != 2 or len(pair) < 3 or (pair[0], pair[-1]) != (single[0], single[1]):
-        raise InputError(
-            f"{where} frames texts in no way known here: needed are START a END and START a ... b END"
-        )
+    # Empty texts, so that all ids are those that the tokenizer puts around them.
+    single, pair = tokenizer.encode("").ids, tokenizer.encode("", "").ids
+    if len(single) != 2 or len(pair) < 3 or [pair[0], pair[-1]] != single:
+        needed = "START a END and START a ... b END are needed"
+        raise InputError(f"{where} frames texts in a way that tlc does not know: {needed}")
     declared = [id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     return SpecialIds(
         padding=named["padding"],
@@ -93,20 +99,20 @@ def _special_ids(tokenizer: Any, where: str) -> SpecialIds:
     )
 
 
-def _frame(tokenizer: Any, *texts: str) -> list[int]:
-    """The special pieces that are put around texts."""
-    encoding = tokenizer.encode(*texts)
-    return [
-        id
-        for id, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True)
-        if special
-    ]
-
-
 def from_word_pieces(
     vocabulary: Path, lower_case: bool, strip_accents: bool | None, split_chinese: bool
 ) -> bytes:
-    """BERT's tokenizer, as tokenizer.json, from a vocab.txt with a piece a line."""
+    """BERT's tokenizer as tokenizer.json.
+
+    Args:
+      vocabulary: vocab.txt with a piece a line.
+      lower_case: whether to lower the case of a text first.
+      strip_accents: whether to remove accents; None: if `lower_case`.
+      split_chinese: whether every Chinese character is a word.
+
+    Raises:
+      InputError: a special piece is missing.
+    """
     pieces = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     ids = {piece: id for id, piece in enumerate(pieces)}
     tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
@@ -119,36 +125,45 @@ def from_word_pieces(
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    if not set(special) <= ids.keys():
-        raise InputError(
-            f"{vocabulary} lacks special pieces: [PAD], [UNK], [CLS], [SEP] and [MASK] are needed"
-        )
+    _check_pieces(vocabulary, special, ids)
     tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
-    )
+    end, start = (("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer.post_processor = processors.BertProcessing(end, start)
     return tokenizer.to_str().encode()
 
 
 def from_byte_pairs(vocabulary: Path, merges: Path, prefix_space: bool) -> bytes:
-    """RoBERTa's tokenizer, as tokenizer.json, from a vocab.json and a merges.txt."""
+    """RoBERTa's tokenizer as tokenizer.json.
+
+    Args:
+      vocabulary: vocab.json.
+      merges: merges.txt.
+      prefix_space: whether a text is encoded with a space in front.
+
+    Raises:
+      InputError: the files do not fit, or a special piece is missing.
+    """
     try:
         tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # the library raises nothing narrower
-        raise InputError(
-            f"{vocabulary} and {merges} do not hold a byte-pair vocabulary ({error})"
-        ) from None
+        reason = f"do not hold a byte-pair vocabulary ({error})"
+        raise InputError(f"{vocabulary} and {merges} {reason}") from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     ids = tokenizer.get_vocab()
-    if not {"<s>", "<pad>", "</s>", "<unk>", "<mask>"} <= ids.keys():
-        raise InputError(
-            f"{vocabulary} lacks special pieces: <s>, <pad>, </s>, <unk> and <mask> are needed"
-        )
-    tokenizer.add_special_tokens(
-        ["<s>", "<pad>", "</s>", "<unk>", tokenizers.AddedToken("<mask>", lstrip=True)]
-    )
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    _check_pieces(vocabulary, special, ids)
+    # RoBERTa's mask takes the space before it along.
+    mask = tokenizers.AddedToken("<mask>", lstrip=True)
+    tokenizer.add_special_tokens([*special[:-1], mask])
+    end, start = ("</s>", ids["</s>"]), ("<s>", ids["<s>"])
     tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", ids["</s>"]), ("<s>", ids["<s>"]), add_prefix_space=prefix_space
+        end, start, add_prefix_space=prefix_space
     )
     return tokenizer.to_str().encode()
+
+
+def _check_pieces(vocabulary: Path, special: list[str], ids: dict[str, int]) -> None:
+    if not set(special) <= ids.keys():
+        needed = f"{', '.join(special[:-1])} and {special[-1]} are needed"
+        raise InputError(f"{vocabulary} lacks special pieces: {needed}")

@@ -1,8 +1,8 @@
-"""Batches of pairs in a few static shapes: which pairs stand together is a pure function of (seed, step)."""
+"""Batches of pairs in a few static shapes, as a pure function of (seed, step)."""
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.order import Turns, permutation
 from tlc_jax.data.pairs import Pairs
-from tlc_jax.data.vocabulary import EOS, PAD
+from tlc_jax.data.tokenizer import EOS, PAD
 
 Batch = dict[str, np.ndarray]
 _STEP = 4  # widths are multiples of it
@@ -19,186 +19,196 @@ _STEP = 4  # widths are multiples of it
 class PairBatches:
     """Training batches: {"source": int32 [R, W], "target": int32 [R, W]}, <pad> after the ends.
 
-    Pairs are sorted into buckets by the tokens of their longer side, and a batch of the bucket of width W has R rows of
-    about `tokens` target positions in all. An epoch takes every pair of every bucket, in batches of random order; a
-    bucket's last batch is filled up with pairs of the same epoch.
+    Pairs are sorted into buckets by the tokens of their longer side. A batch of the bucket of width
+    W has R rows, about `tokens` target positions in all. An epoch takes every pair of every bucket,
+    in batches of random order; pairs of the same epoch fill up a bucket's last batch.
 
-    Without weights the pairs of all sources are one pool. With weights, every source is batched by itself, and gets its
-    share of the steps.
+    Without weights the pairs of all sources are shuffled together. With weights, every batch has
+    pairs of one source, and each source gets its share of the steps.
     """
 
     def __init__(
         self, parts: Sequence[Pairs], tokens: int, seed: int, buckets: int, parts_of_step: int = 1
     ) -> None:
-        """Args:
+        """Sorts the pairs into buckets.
+
+        Args:
           parts: pairs of each source.
-          tokens: target positions of a batch, padding included; batches have this many at most.
-          seed: of the order.
-          buckets: widths at most.
-          parts_of_step: microbatches that every batch must divide into.
+          tokens: largest number of target positions of a batch, padding included.
+          seed: seed of the order.
+          buckets: largest number of widths.
+          parts_of_step: number of microbatches that every batch must divide into.
 
         Raises:
           InputError: `tokens` does not hold a single row of the widest bucket.
         """
-        self._parts = list(parts)
         weighted = any(part.weight for part in parts)
-        pools = [[part] for part in parts] if weighted else [list(parts)]
-        lengths = [np.concatenate([part.lengths.max(axis=1) for part in pool]) for pool in pools]
-        self.widths = best_widths(np.concatenate(lengths), buckets)
-        self._rows = [rows_of(tokens, width, parts_of_step) for width in self.widths]
-        self._schedules = [
-            _Schedule(each, self.widths, self._rows, seed, stream)
-            for stream, each in enumerate(lengths)
-        ]
-        self._pools = pools
-        self._firsts = [np.cumsum([0, *(len(part) for part in pool)]) for pool in pools]
         self._turns = Turns([part.weight for part in parts]) if weighted else None
-        self.steps_per_epoch = sum(schedule.batches for schedule in self._schedules)
-        self.rows_per_epoch = float(sum(schedule.rows for schedule in self._schedules))
+        self.widths = best_widths(np.concatenate([_longer(part) for part in parts]), buckets)
+        self._rows = [rows_of(tokens, width, parts_of_step) for width in self.widths]
+        pools = [[part] for part in parts] if weighted else [parts]
+        self._pools = [
+            _Pool(pool, self.widths, self._rows, (seed, stream))
+            for stream, pool in enumerate(pools)
+        ]
+        self._used = sum(part.lengths.sum(axis=0, dtype=np.int64) for part in parts)
+        self.steps_per_epoch = sum(pool.batches for pool in self._pools)
+        self.rows_per_epoch = float(sum(pool.rows for pool in self._pools))
 
     def __call__(self, step: int) -> Batch:
-        pool, turn = 0, step
-        if self._turns is not None:
-            whose, which = self._turns(np.array([step], np.int64))
-            pool, turn = int(whose[0]), int(which[0])
-        bucket, rows = self._schedules[pool](turn)
-        source = np.empty((len(rows), self.widths[bucket]), np.int32)
-        target = np.empty_like(source)
-        firsts = self._firsts[pool]
-        whose = np.searchsorted(firsts, rows, side="right") - 1
-        for index in np.unique(whose):
-            here = np.flatnonzero(whose == index)
-            self._pools[pool][index].fill(source, target, here, rows[here] - firsts[index])
-        return {"source": source, "target": target}
+        if self._turns is None:
+            return self._pools[0](step)
+        pools, turns = self._turns(np.array([step]))
+        return self._pools[pools[0]](int(turns[0]))
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """(rows, width) of the batches of each bucket."""
+        """The (rows, width) of the batches of each bucket."""
         return list(zip(self._rows, self.widths, strict=True))
 
     def padding(self) -> dict[str, float]:
-        """The share of positions that are padding, over an epoch of all sources, by side."""
-        places = sum(schedule.places for schedule in self._schedules)
-        used = sum(part.lengths.sum(axis=0, dtype=np.int64) for part in self._parts)
-        return {side: 1.0 - float(used[i]) / places for i, side in enumerate(("source", "target"))}
+        """The share of padding among the positions of each side, over an epoch of all sources."""
+        places = sum(pool.places for pool in self._pools)
+        source, target = (1.0 - float(used) / places for used in self._used)
+        return {"source": source, "target": target}
 
 
-class _Schedule:
-    """Which rows of one pool stand in batch `turn`."""
+class _Pool:
+    """Pairs that are batched together.
+
+    Attributes:
+      batches: batches of an epoch.
+      rows: rows of all batches of an epoch.
+      places: positions of either side in all batches of an epoch.
+    """
 
     def __init__(
         self,
-        lengths: np.ndarray,
+        parts: Sequence[Pairs],
         widths: Sequence[int],
         rows: Sequence[int],
-        seed: int,
-        stream: int,
+        key: tuple[int, int],
     ) -> None:
-        self._bucket_of = np.searchsorted(widths, lengths)
-        self._members = [np.flatnonzero(self._bucket_of == bucket) for bucket in range(len(widths))]
-        self._rows = rows
-        counts = [
-            -(-len(members) // size) for members, size in zip(self._members, rows, strict=True)
-        ]
-        self._ends = np.cumsum(counts)
-        self._seed = (seed, stream)
-        self._epochs: dict[tuple[int, int], np.ndarray] = {}
-        self._lock = threading.Lock()
+        self._parts, self._widths, self._sizes = parts, widths, rows
+        self._firsts = np.cumsum([0, *map(len, parts)])
+        bucket_of = np.searchsorted(widths, np.concatenate([_longer(part) for part in parts]))
+        self._members = [np.flatnonzero(bucket_of == bucket) for bucket in range(len(widths))]
+        counts = [-(-len(members) // n) for members, n in zip(self._members, rows, strict=True)]
+        self._batches_before = np.cumsum([0, *counts])
         self.batches = sum(counts)
-        self.rows = sum(n * size for n, size in zip(counts, rows, strict=True))
-        self.places = sum(
-            n * size * width for n, size, width in zip(counts, rows, widths, strict=True)
+        self.rows = int(np.dot(counts, rows))
+        self.places = int(np.dot(np.multiply(counts, rows), widths))
+        # Two epochs are kept, because batches made ahead straddle them. Bucket -1 stands for the
+        # order of the batches themselves.
+        self._order = functools.lru_cache(2 * len(widths) + 2)(
+            lambda epoch, bucket, size: permutation(size, (*key, epoch, bucket + 1))
         )
 
-    def __call__(self, turn: int) -> tuple[int, np.ndarray]:
-        """(bucket, rows of the pool) of a batch."""
+    def __call__(self, turn: int) -> Batch:
+        """The batch at `turn` of the endless stream of this pool's batches."""
         epoch, place = divmod(turn, self.batches)
-        batch = int(self._order(epoch, -1, self.batches)[place])
-        bucket = int(np.searchsorted(self._ends, batch, side="right"))
-        members, size = self._members[bucket], self._rows[bucket]
-        first = (batch - (int(self._ends[bucket - 1]) if bucket else 0)) * size
+        number = self._order(epoch, -1, self.batches)[place]
+        bucket = int(np.searchsorted(self._batches_before, number, side="right")) - 1
+        members, size = self._members[bucket], self._sizes[bucket]
+        first = (number - self._batches_before[bucket]) * size
         places = np.arange(first, first + size) % len(members)
-        return bucket, members[self._order(epoch, bucket, len(members))[places]]
+        return self._padded(members[self._order(epoch, bucket, len(members))[places]], bucket)
 
-    def _order(self, epoch: int, bucket: int, size: int) -> np.ndarray:
-        """A permutation for an epoch: of a bucket's members, or (-1) of all batches."""
-        with self._lock:
-            if (epoch, bucket) not in self._epochs:
-                for key in [key for key in self._epochs if key[0] < epoch - 1]:
-                    del self._epochs[key]
-                self._epochs[epoch, bucket] = permutation(size, (*self._seed, epoch, bucket + 1))
-            return self._epochs[epoch, bucket]
+    def _padded(self, rows: np.ndarray, bucket: int) -> Batch:
+        source = np.empty((len(rows), self._widths[bucket]), np.int32)
+        target = np.empty_like(source)
+        owners = np.searchsorted(self._firsts, rows, side="right") - 1
+        for owner in np.unique(owners):
+            here = owners == owner
+            own_rows = rows[here] - self._firsts[owner]
+            source[here], target[here] = self._parts[owner].padded(own_rows, source.shape[1])
+        return {"source": source, "target": target}
+
+
+def _longer(pairs: Pairs) -> np.ndarray:
+    return pairs.lengths.max(axis=1)
 
 
 def rows_of(tokens: int, width: int, parts: int = 1) -> int:
-    """Rows of a batch, a multiple of the largest power of two that costs an eighth of them at most.
+    """The rows of a batch of up to `tokens` tokens in rows of `width`.
 
-    So that a batch divides among devices and into `parts` microbatches.
+    Rounded down to a multiple of the largest power of two that drops at most an eighth of them, so
+    that a batch divides among devices and into `parts` microbatches.
 
     Raises:
-      InputError: it does not, or `tokens` does not hold a single row.
+      InputError: the rows do not divide into `parts`, or `tokens` does not hold a single row.
     """
     rows = tokens // width
     if rows < 1:
-        raise InputError(
-            f"optimizer.batch_size={tokens} target tokens do not hold a pair of {width}: raise it"
-        )
+        needed = f"do not hold a pair of {width}: raise it"
+        raise InputError(f"optimizer.batch_size={tokens} target tokens {needed}")
     rows -= rows % (1 << max(0, (rows // 8).bit_length() - 1))
     if rows % parts:
         raise InputError(
-            f"impl.microbatch makes {parts} parts of a step, into which {rows} pairs of {width} tokens do not divide"
+            f"impl.microbatch makes {parts} parts of a step, "
+            f"into which {rows} pairs of {width} tokens do not divide"
         )
     return rows
 
 
 def best_widths(lengths: np.ndarray, most: int) -> tuple[int, ...]:
-    """At most `most` widths, ascending, the last holding the longest, that leave the least padding."""
-    steps = -(-lengths // _STEP)
-    counts = np.bincount(steps)  # counts[s]: rows that need s steps
+    """The widths of buckets that leave the least padding.
+
+    Args:
+      lengths: tokens of each row.
+      most: largest number of widths.
+
+    Returns:
+      Widths, ascending; the last holds the longest row.
+    """
+    counts = np.bincount(-(-lengths // _STEP))  # counts[s]: rows that need s steps
     tops = np.flatnonzero(counts)
     before = np.concatenate([[0], np.cumsum(counts[tops])])
-    # cost[k][j]: least places that rows up to tops[j - 1] take in k buckets; the choice of its last bucket's start.
+    # Dynamic programming over the ends of buckets. cost[k, j]: fewest places that rows of up to
+    # tops[j - 1] steps take in k buckets; start[k, j]: where the last of these buckets starts.
     cost = np.full((most + 1, len(tops) + 1), np.inf)
     start = np.zeros((most + 1, len(tops) + 1), np.int64)
     cost[:, 0] = 0.0
     for k in range(1, most + 1):
         for j in range(1, len(tops) + 1):
             options = cost[k - 1, :j] + (before[j] - before[:j]) * tops[j - 1]
-            start[k, j] = int(np.argmin(options))
+            start[k, j] = np.argmin(options)
             cost[k, j] = options[start[k, j]]
     widths, j = [], len(tops)
     for k in range(most, 0, -1):
-        if j == 0:
-            break
-        widths.append(int(tops[j - 1]) * _STEP)
-        j = int(start[k, j])
+        if j > 0:  # fewer widths may do as well
+            widths.append(int(tops[j - 1]) * _STEP)
+            j = start[k, j]
     return tuple(sorted(widths))
 
 
 def sentence_batches(
     lengths: np.ndarray, widths: Sequence[int], batch_size: int, limit: int = 0
 ) -> list[tuple[int, np.ndarray]]:
-    """Every sentence once, those of like length together: (width, places in the set) of each batch.
+    """Batches of sentences of similar length, each sentence once.
 
     Args:
       lengths: tokens of each sentence.
-      widths: ascending; the last holds the longest.
-      batch_size: sentences of a batch at most.
-      limit: sentences at most, the first ones; 0: all.
+      widths: possible widths, ascending; the last holds the longest.
+      batch_size: largest number of sentences in a batch.
+      limit: largest number of sentences, the first ones; 0: all.
+
+    Returns:
+      The width and the sentences' places in the set, for each batch.
     """
-    count = min(limit, len(lengths)) if limit else len(lengths)
-    order = np.argsort(lengths[:count], kind="stable")
+    order = np.argsort(lengths[: limit or None], kind="stable")
     batches = []
-    for first in range(0, count, batch_size):
+    for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]
-        batches.append((widths[int(np.searchsorted(widths, lengths[rows].max()))], rows))
+        batches.append((widths[int(np.searchsorted(widths, lengths[rows[-1]]))], rows))
     return batches
 
 
 def evaluation_batch(pairs: Pairs, rows: np.ndarray, width: int, batch_size: int) -> Batch:
-    """Pairs as a batch of `batch_size` rows; rows beyond the pairs have an empty source and no target."""
-    source = np.full((batch_size, width), PAD, np.int32)
-    target = np.full((batch_size, width), PAD, np.int32)
-    pairs.fill(source, target, np.arange(len(rows)), rows)
+    """Pairs as a batch of `batch_size` rows; the filling has an empty source and no target."""
+    filling = ((0, batch_size - len(rows)), (0, 0))
+    sides = pairs.padded(rows, width)
+    source, target = (np.pad(side, filling, constant_values=PAD) for side in sides)
+    # Attention to a source without any token would divide zero by zero.
     source[len(rows) :, 0] = EOS
     return {"source": source, "target": target}

@@ -1,17 +1,15 @@
-"""Pretraining data: a tokenizer and packed rows, made once and kept in a cache directory.
+"""Pretraining data: a tokenizer and packed rows, made once and kept in a cache folder.
 
-Packing is a stream, so memory stays bounded whatever the size of the text. The stream is the tokens
-of every document, each closed by </s>. A row is <s> and the next length - 1 tokens of the stream,
-whatever documents they come from (RoBERTa's full sentences). An incomplete last row is left out.
+Packing is a stream, so memory stays bounded for texts of any size. The stream holds the tokens of
+every document, each closed by </s>. A row is <s> and the next length - 1 tokens of the stream, even
+across documents (RoBERTa's full sentences). An incomplete last row is left out.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import itertools
-import json
 import os
 import sys
 import time
@@ -24,27 +22,25 @@ import numpy as np
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.data import sources as sources_lib
-from tlc_jax.data.cache import Facts, NotMade, cached
-from tlc_jax.data.order import held_out_rows, subset
+from tlc_jax.data.cache import FORMAT, Facts, NotMade, cached, cached_tokens, digest
+from tlc_jax.data.order import hold_out, subsample
 from tlc_jax.data.progress import Bar
-from tlc_jax.data.sentencepiece_tokenizer import sample_lines, train_tokenizer
-from tlc_jax.data.sources import Source
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import dtype_for
+from tlc_jax.data.sources import Reader, Source, check_sources, open_source
+from tlc_jax.data.tokenizer import Tokenizer, dtype_for
 
-_FORMAT = 1  # raise it when the same text would be packed or tokenised differently
+_CHUNK = 1 << 19  # characters tokenized at once
 
 
 @dataclasses.dataclass
 class Packed:
-    """Rows of tokens of one source.
+    """Rows of tokens from one source.
 
     Attributes:
-      tokens: uint16 or uint32 [rows on file, length], usually a memory map. Each row starts with <s>.
-      name: of the source.
-      weight: share in a mixture; 0: by size.
-      rows: the rows of `tokens` that belong to this set, int64, ascending; None: all.
+      tokens: uint16 or uint32 [rows on file, length], usually a memory map. Each row starts with
+        <s>.
+      name: name of the source.
+      weight: share in a mixture; 0: in proportion to its size.
+      rows: rows of `tokens` that belong to this set, int64, ascending; None: all of them.
     """
 
     tokens: np.ndarray
@@ -60,35 +56,46 @@ class Packed:
         """Tokens per row."""
         return int(self.tokens.shape[1])
 
-    def take(self, index: np.ndarray) -> np.ndarray:
-        """Rows by their place in this set: int32 [len(index), length]."""
-        return self.tokens[index if self.rows is None else self.rows[index]].astype(np.int32)
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int [N], all equal."""
+        return np.full(len(self), self.length)
 
-    def select(self, index: np.ndarray, name: str | None = None) -> Packed:
-        """The set of some of these rows."""
-        chosen = np.sort(index if self.rows is None else self.rows[index])
-        return Packed(self.tokens, name or self.name, self.weight, chosen)
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """The rows at these places of the set, int32 [len(index), length]."""
+        return self.tokens[self._on_file(index)].astype(np.int32)
+
+    def batch(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows at these places of the set, as "tokens"."""
+        return {"tokens": self.take(index)}
+
+    def take_rows(self, rows: np.ndarray) -> Packed:
+        """The set of some of these rows. No token is read."""
+        return dataclasses.replace(self, rows=self._on_file(rows))
+
+    def _on_file(self, index: np.ndarray) -> np.ndarray:
+        return index if self.rows is None else self.rows[index]
 
 
 @dataclasses.dataclass
 class PretrainingData:
-    """What a pretraining run reads.
+    """All that a pretraining run reads.
 
     Attributes:
-      tokenizer: trained or loaded.
+      tokenizer: a trained or loaded tokenizer.
       train: one set of rows per source.
       valid: sets of rows to evaluate on, by name.
-      directory: the cache.
-      facts: of each packed source, by "train/NAME" or "valid/NAME": rows, tokens, bytes, seconds, cached, ...
-      tokenizer_path: its file, where it was not given.
+      directory: folder of the cache.
+      facts: manifest of each packed source, by "train/NAME" or "valid/NAME".
+      tokenizer_path: file of the tokenizer; empty where the caller gave one.
     """
 
     tokenizer: Tokenizer
     train: tuple[Packed, ...]
     valid: dict[str, Packed]
     directory: Path
-    facts: dict[str, Facts] = dataclasses.field(default_factory=dict)
-    tokenizer_path: Path = Path()
+    facts: dict[str, Facts]
+    tokenizer_path: Path
 
 
 def prepare(
@@ -98,45 +105,42 @@ def prepare(
     make: bool = True,
     tokenizer: Tokenizer | None = None,
 ) -> PretrainingData:
-    """Trains or loads the tokenizer and packs every source, each once; what the cache holds already is reused.
+    """Trains or loads the tokenizer and packs every source, unless the cache holds them already.
 
     Args:
       config: `data`, `tokenizer`, `seed` (for data.subsample) and `impl.threads` matter.
-      cache: directory, made where it does not exist. Processes may share it.
-      progress: show what goes on, on stderr.
-      make: what the cache does not hold; otherwise it has to be there.
-      tokenizer: of a model that is trained already; None: as `config.tokenizer` says.
+      cache: folder, made where it does not exist. Processes may share it.
+      progress: show progress on stderr.
+      make: make what the cache lacks.
+      tokenizer: tokenizer of a trained model; None: the one that `config.tokenizer` names.
 
     Raises:
-      InputError: a source cannot be read, has too little text, or the cache cannot be written.
-      NotMade: something is not there, and nothing is to be made.
+      InputError: a source cannot be read or has too little text, or the cache cannot be written.
+      NotMade: the cache lacks something, and `make` is False.
     """
     data = config.data
-    train_sources = sources_lib.check_sources(data.train, "data.train", data)
-    valid_sources = (
-        sources_lib.check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
-    )
-    cache = Path(cache).expanduser()
-    path = Path()
+    train_sources = check_sources(data.train, "data.train", data)
+    valid_sources = check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
+    cache, path = Path(cache).expanduser(), Path()
     if tokenizer is None:
         tokenizer, path = tokenizer_for(config, train_sources, cache, progress, make)
-    result = PretrainingData(tokenizer, (), {}, cache, {}, path)
-    packed = []
+    facts: dict[str, Facts] = {}
+    sets: dict[str, list[Packed]] = {"train": [], "valid": []}
     for split, sources in (("train", train_sources), ("valid", valid_sources)):
         for source in sources:
-            part, facts = _packed(source, config, tokenizer, cache, progress, make)
-            result.facts[f"{split}/{source.name}"] = facts
-            packed.append((split, part))
-    train = [part for split, part in packed if split == "train"]
-    result.valid = {part.name: part for split, part in packed if split == "valid"}
-    if not valid_sources:
-        train, result.valid = _hold_out(train, data.holdout)
-    result.train = tuple(_subsample(part, data.subsample, config.seed) for part in train)
-    return result
+            part, found = _packed(source, config, tokenizer, cache, progress, make)
+            sets[split].append(part)
+            facts[f"{split}/{source.name}"] = found
+    train, valid = sets.values()
+    if not valid:
+        train, valid = hold_out(train, data.holdout)
+    train = subsample(train, data.subsample, config.seed)
+    by_name = {part.name: part for part in valid}
+    return PretrainingData(tokenizer, tuple(train), by_name, cache, facts, path)
 
 
 def rows_prepared(config: Config, cache: Path) -> int | None:
-    """The rows of an epoch, if `prepare` has nothing left to make in this cache; None otherwise. Makes nothing."""
+    """The number of training rows, if this cache holds all that `prepare` makes; None otherwise."""
     try:
         return sum(len(part) for part in prepare(config, cache, progress=False, make=False).train)
     except (InputError, NotMade):
@@ -146,27 +150,37 @@ def rows_prepared(config: Config, cache: Path) -> int | None:
 def tokenizer_for(
     config: Config, sources: tuple[Source, ...], cache: Path, progress: bool, make: bool = True
 ) -> tuple[Tokenizer, Path]:
-    """The tokenizer of tokenizer.path, or one trained on the sources and kept in the cache."""
+    """The tokenizer at tokenizer.path, or one trained on the sources and kept in the cache."""
     settings = config.tokenizer
     if settings.path:
         return Tokenizer.load(settings.path), Path(settings.path).expanduser()
+    readers = [open_source(source, config.data) for source in sources]
+    weights = [source.weight for source in sources]
+    fingerprints = [reader.fingerprint() for reader in readers]
     identity = {
-        "format": _FORMAT,
-        "sources": [
-            [sources_lib.fingerprint(source, config.data), source.weight] for source in sources
-        ],
+        "format": FORMAT,
+        "sources": [list(each) for each in zip(fingerprints, weights, strict=True)],
         "vocab_size": settings.vocab_size,
         "train_bytes": settings.train_bytes,
     }
     target = cache / f"tokenizer-{digest(identity)}.model"
 
     def build(part: Path) -> Facts:
+        # Imported here, because most runs find their tokenizer trained.
+        from tlc_jax.data import sentencepiece_tokenizer as sentencepiece
+
         start = time.monotonic()
         if progress:
-            print(
-                f"training a tokenizer of {settings.vocab_size} pieces", file=sys.stderr, flush=True
-            )
-        tokenizer = _train(sources, config)
+            notice = f"training a tokenizer of {settings.vocab_size} pieces"
+            print(notice, file=sys.stderr, flush=True)
+        total = settings.train_bytes
+        texts: list[Iterable[str]] = [reader.lines() for reader in readers]
+        if any(weights):
+            # The sample has the proportions of the mixture that the model will be trained on.
+            shares = [int(total * weight / sum(weights)) for weight in weights]
+            texts = list(map(sentencepiece.sample_lines, texts, shares))
+        lines = itertools.chain.from_iterable(texts)
+        tokenizer = sentencepiece.train_tokenizer(lines, settings.vocab_size, total)
         tokenizer.save(part)
         return {"hash": tokenizer.hash, "seconds": time.monotonic() - start}
 
@@ -177,106 +191,35 @@ def tokenizer_for(
     return tokenizer, target
 
 
-def _train(sources: tuple[Source, ...], config: Config) -> Tokenizer:
-    """Trains on a sample of the mixture that the model will be trained on."""
-    total = config.tokenizer.train_bytes
-    streams = [sources_lib.lines(source, config.data) for source in sources]
-    if any(source.weight for source in sources):
-        weights = sum(source.weight for source in sources)
-        shares = [int(total * source.weight / weights) for source in sources]
-        streams = [
-            iter(sample_lines(stream, share)) for stream, share in zip(streams, shares, strict=True)
-        ]
-    return train_tokenizer(
-        itertools.chain.from_iterable(streams), config.tokenizer.vocab_size, total
-    )
-
-
 def _packed(
     source: Source, config: Config, tokenizer: Tokenizer, cache: Path, progress: bool, make: bool
-) -> tuple[Packed, dict[str, Any]]:
-    """The rows of one source, from the cache or packed now."""
-    length, data = config.data.length, config.data
-    dtype = dtype_for(tokenizer.vocab_size)
-    place = [
-        source.kind,
-        source.location,
-        source.split,
-        data.text,
-        data.pair,
-        length,
-        tokenizer.hash,
-    ]
-    target = cache / f"rows-{source.name}-{digest(place)}.bin"
-    identity = {
-        "format": _FORMAT,
-        "fingerprint": sources_lib.fingerprint(source, data),
-        "tokenizer_hash": tokenizer.hash,
-        "length": length,
-        "dtype": dtype.name,
-    }
+) -> tuple[Packed, Facts]:
+    """The rows of one source, from the cache or packed now, and their manifest."""
+    length = config.data.length
 
-    def build(part: Path) -> Facts:
-        facts = _pack_to(part, source, config, tokenizer, progress)
-        if sources_lib.fingerprint(source, data) != identity["fingerprint"]:
+    def write(reader: Reader, out: IO[bytes]) -> dict[str, Any]:
+        bar, counts = Bar(f"packing {source.name}", "tokens", progress), Counts()
+        size = reader.size_hint()
+        for counts in pack(reader.lines(), tokenizer, length, out, config.impl.threads):
+            bar.reach(counts.tokens, counts.characters / size if size else None)
+        bar.finish(counts.tokens)
+        if not counts.tokens:
+            raise InputError(f"{source.spec} has no text: all its lines are blank")
+        if not counts.rows:
             raise InputError(
-                f"{source.spec} changed while it was read: run again when it is finished"
+                f"{source.spec} has {counts.tokens} tokens, too few for one row of "
+                f"data.length={length}: add text or lower data.length"
             )
-        return facts
+        return dataclasses.asdict(counts)
 
-    manifest, was_there = cached(target, identity, build if make else None)
-    tokens = np.memmap(target, dtype, "r", shape=(manifest["rows"], length))
-    return Packed(tokens, source.name, source.weight), {**manifest, "cached": was_there}
-
-
-def _pack_to(
-    part: Path, source: Source, config: Config, tokenizer: Tokenizer, progress: bool
-) -> Facts:
-    start = time.monotonic()
-    bar = Bar(f"packing {source.name}", "tokens", show=progress)
-    size = sources_lib.size_hint(source, config.data)
-    counts = Counts()
-    with part.open("wb") as out:
-        lines = sources_lib.lines(source, config.data)
-        for counts in pack(lines, tokenizer, config.data.length, out, config.impl.threads):
-            bar.update(counts.characters / size if size else None, counts.tokens)
-    bar.close(counts.tokens)
-    if not counts.tokens:
-        raise InputError(f"{source.spec} has no text: all its lines are blank")
-    if not counts.rows:
-        raise InputError(
-            f"{source.spec} has {counts.tokens} tokens, too few for one row of data.length={config.data.length}: "
-            "add text or lower data.length"
-        )
-    return {"spec": source.spec, **dataclasses.asdict(counts), "seconds": time.monotonic() - start}
-
-
-def _hold_out(train: list[Packed], fraction: float) -> tuple[list[Packed], dict[str, Packed]]:
-    """Takes random rows of every source out of training."""
-    kept, held = [], {}
-    for part in train:
-        name = "heldout" if len(train) == 1 else f"heldout_{part.name}"
-        stay, leave = held_out_rows(len(part), fraction, part.name)
-        kept.append(part.select(stay))
-        held[name] = part.select(leave, name)
-    return kept, held
-
-
-def _subsample(part: Packed, fraction: float, seed: int) -> Packed:
-    return part if fraction >= 1 else part.select(subset(len(part), fraction, seed))
-
-
-def digest(value: Any) -> str:
-    """A short hash of plain JSON values, for the names of files in the cache."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-_CHUNK = 1 << 19  # characters tokenized at once
+    path, facts = cached_tokens("rows", source, config, tokenizer, cache, write, make)
+    tokens = np.memmap(path, facts["dtype"], "r", shape=(facts["rows"], length))
+    return Packed(tokens, source.name, source.weight), facts
 
 
 @dataclasses.dataclass
 class Counts:
-    """What has been packed so far: rows, tokens of the stream, documents, and characters of text."""
+    """What has been packed so far: rows, tokens of the stream, documents, characters of text."""
 
     rows: int = 0
     tokens: int = 0
@@ -287,14 +230,17 @@ class Counts:
 def pack(
     lines: Iterable[str], tokenizer: Tokenizer, length: int, out: IO[bytes], threads: int = 0
 ) -> Iterator[Counts]:
-    """Writes the rows of `lines` ("" ends a document) to `out`, yielding the counts after each chunk.
+    """Writes the rows of `lines` ("" ends a document) to `out`.
 
     Args:
       lines: text; read in the calling thread while others tokenize.
       tokenizer: gives the ids.
       length: tokens per row.
-      out: binary file; rows [n, length] of `dtype_for(vocab_size)`, in order.
-      threads: tokenizing threads; 0: one per core.
+      out: binary file for rows [n, length] of type `dtype_for(vocab_size)`, in order.
+      threads: number of tokenizing threads; 0: one per core.
+
+    Yields:
+      The counts after each chunk of text, in one object that changes.
     """
     dtype = dtype_for(tokenizer.vocab_size)
     counts = Counts()
@@ -315,10 +261,11 @@ def pack(
 
 
 def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of lines worth a call of the tokenizer; one "" after every document that has text."""
+    """Lists of about _CHUNK characters of lines; one "" after every document that has text."""
     chunk: list[str] = []
     size, open_document = 0, False
-    for line in lines:
+    # The "" at the end closes a last document without a blank line.
+    for line in itertools.chain(lines, [""]):
         if not line and not open_document:
             continue
         open_document = bool(line)
@@ -327,8 +274,6 @@ def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
         if size >= _CHUNK:
             yield chunk
             chunk, size = [], 0
-    if open_document:
-        chunk.append("")
     if chunk:
         yield chunk
 
@@ -336,19 +281,18 @@ def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
 def _encoded(
     chunks: Iterable[list[str]], tokenizer: Tokenizer, threads: int
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Each chunk with the ids of its lines, in order, several chunks being tokenized at the same time."""
+    """Each chunk with the ids of its lines, in order; several chunks are tokenized at once."""
     end = np.array([tokenizer.special.end], np.int32)
 
-    def encode(chunk: list[str]) -> list[np.ndarray]:
+    def encode(chunk: list[str]) -> tuple[list[str], list[np.ndarray]]:
         ids = tokenizer.encode_arrays(chunk, threads=1)
-        return [tokens if line else end for line, tokens in zip(chunk, ids, strict=True)]
+        return chunk, [tokens if line else end for line, tokens in zip(chunk, ids, strict=True)]
 
-    pending: collections.deque[tuple[list[str], Future[list[np.ndarray]]]] = collections.deque()
+    pending: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(threads, "tokenize") as pool:
         for chunk in chunks:
-            pending.append((chunk, pool.submit(encode, chunk)))
+            pending.append(pool.submit(encode, chunk))
+            # Not more than this, or a fast reader would fill the memory with text.
             if len(pending) > 2 * threads:
-                done, future = pending.popleft()
-                yield done, future.result()
-        for done, future in pending:
-            yield done, future.result()
+                yield pending.popleft().result()
+        yield from (future.result() for future in pending)

@@ -1,46 +1,45 @@
-"""Sentence pairs for translation, tokenised once into a cache, and the splits that translations are scored on.
+"""Sentence pairs for translation, tokenized once into a cache, and the splits to evaluate on.
 
-A side of a pair is its tokens and </s>. Training leaves out pairs that are empty, too long or of absurdly unequal
-lengths, and counts them; in validation every sentence counts, and what is too long is cut.
+A side of a pair is its tokens and </s>. Training leaves out pairs that are empty, too long or of
+very unequal lengths, and counts them. In validation every sentence counts, cut to the model's
+length where it is longer.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.data import sources as sources_lib
-from tlc_jax.data.cache import Facts, cached
-from tlc_jax.data.order import held_out_rows, subset
-from tlc_jax.data.packing import digest, tokenizer_for
+from tlc_jax.data.cache import Facts, cached_tokens
+from tlc_jax.data.order import hold_out, subsample
+from tlc_jax.data.packing import tokenizer_for
 from tlc_jax.data.progress import Bar
-from tlc_jax.data.sources import Source
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import EOS, OURS, PAD, dtype_for
+from tlc_jax.data.sources import Reader, Source, check_sources, open_source
+from tlc_jax.data.tokenizer import EOS, OURS, PAD, Tokenizer, dtype_for, padded
 
-_FORMAT = 1  # raise it when the same pairs would be tokenised or chosen differently
-_BLOCK = 8192  # pairs tokenised at once
+_BLOCK = 8192  # pairs tokenized at once
 _SHORT = 5  # tokens; shorter sides count as this long where lengths are compared
 
 
 @dataclasses.dataclass
 class Pairs:
-    """Tokenised pairs of one source, ragged.
+    """Tokenized pairs of one source, of unequal lengths.
 
     Attributes:
-      name: of the source.
-      tokens: uint16 or uint32 [total]: source and target of the first pair, of the second, ...; may be a memory map.
+      name: name of the source.
+      tokens: uint16 or uint32 [total]: source and target of the first pair, then of the second, and
+        so on; may be a memory map.
       starts: int64 [N], where each pair begins in `tokens`.
       lengths: int32 [N, 2], tokens of source and target, </s> included.
-      weight: share in a mixture; 0: by size.
+      weight: share in a mixture; 0: in proportion to its size.
     """
 
     name: str
@@ -52,17 +51,14 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def fill(
-        self, source: np.ndarray, target: np.ndarray, at: np.ndarray, rows: np.ndarray
-    ) -> None:
-        """Writes pairs `rows` to the rows `at` of source [*, S] and target [*, T], <pad> after their ends."""
+    def padded(self, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sources and targets of `rows`, int32 [len(rows), width] each, <pad> after their ends."""
+        sources, targets = self.lengths[rows].T
         starts = self.starts[rows]
-        for side, out in enumerate((source, target)):
-            columns = np.arange(out.shape[1])
-            lengths = self.lengths[rows, side]
-            places = np.minimum(starts[:, None] + columns, len(self.tokens) - 1)
-            out[at] = np.where(columns < lengths[:, None], self.tokens[places], PAD)
-            starts = starts + lengths
+        return (
+            padded(self.tokens, starts, sources, width, PAD),
+            padded(self.tokens, starts + sources, targets, width, PAD),
+        )
 
     def side(self, row: int, side: int) -> np.ndarray:
         """The tokens of one side (0: source, 1: target) of a pair, without </s>."""
@@ -70,19 +66,19 @@ class Pairs:
         return self.tokens[start : start + int(self.lengths[row, side]) - 1]
 
     def take_rows(self, rows: np.ndarray) -> Pairs:
-        """Some of the pairs."""
+        """Some of the pairs. No token is read."""
         return dataclasses.replace(self, starts=self.starts[rows], lengths=self.lengths[rows])
 
 
 @dataclasses.dataclass
 class Split:
-    """Pairs to evaluate on, each of them.
+    """Pairs to evaluate on, every one of the split.
 
     Attributes:
-      pairs: as tokens, cut to the model's length.
-      texts: the source sentences as they were.
-      references: their translations as they were.
-      cut: sentences, of either side, that were too long for the model.
+      pairs: tokens, cut to the model's length.
+      texts: source sentences in full.
+      references: their translations in full.
+      cut: number of sentences, of either side, that were too long for the model.
     """
 
     pairs: Pairs
@@ -92,18 +88,19 @@ class Split:
 
     @property
     def name(self) -> str:
+        """The name of the split."""
         return self.pairs.name
 
 
 @dataclasses.dataclass
 class TranslationData:
-    """What training a translator reads.
+    """All that training a translator reads.
 
     Attributes:
-      tokenizer: joint, of both languages.
+      tokenizer: one tokenizer for both languages.
       train: one set of pairs per source.
       valid: splits to evaluate on.
-      facts: of each training source, by name: pairs kept and left out (and why), tokens, seconds, cached, ...
+      facts: manifest of each training source, by name: pairs kept and left out (and why), tokens.
     """
 
     tokenizer: Tokenizer
@@ -113,54 +110,54 @@ class TranslationData:
 
 
 def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> TranslationData:
-    """Trains or loads the joint tokenizer and tokenises every training source, each once.
+    """Trains or loads the tokenizer and tokenizes every source, unless the cache holds them.
 
     Args:
       config: `data`, `tokenizer`, `seed` (for data.subsample) and `impl.threads` matter.
-      cache: directory, made where it does not exist. Processes may share it.
-      progress: show what goes on, on stderr.
+      cache: folder, made where it does not exist. Processes may share it.
+      progress: show progress on stderr.
 
     Raises:
       InputError: a source cannot be read or has no pairs, or the cache cannot be written.
     """
     data = config.data
-    sources = sources_lib.check_sources(data.train, "data.train", data)
+    sources = check_sources(data.train, "data.train", data)
     cache = Path(cache).expanduser()
     tokenizer, path = tokenizer_for(config, sources, cache, progress)
     if tokenizer.special != OURS:
-        raise InputError(
-            f"{path} has special pieces of its own: translation needs a SentencePiece tokenizer of tlc's"
-        )
+        needed = "translation needs a SentencePiece tokenizer of tlc's"
+        raise InputError(f"{path} has special pieces of its own: {needed}")
     train, facts = [], {}
     for source in sources:
-        pairs, facts[source.name] = _tokenised(source, config, tokenizer, cache, progress)
+        pairs, facts[source.name] = _tokenized(source, config, tokenizer, cache, progress)
         train.append(pairs)
     if data.valid.strip():
         valid = load_splits(config, tokenizer)
     else:
-        train, valid = _hold_out(train, data.holdout, tokenizer)
-    if data.subsample < 1:
-        train = [
-            pairs.take_rows(subset(len(pairs), data.subsample, config.seed)) for pairs in train
-        ]
-    return TranslationData(tokenizer, train, valid, facts)
+        train, held = hold_out(train, data.holdout)
+        valid = [_with_texts(pairs, tokenizer) for pairs in held]
+    return TranslationData(tokenizer, subsample(train, data.subsample, config.seed), valid, facts)
+
+
+def _with_texts(pairs: Pairs, tokenizer: Tokenizer) -> Split:
+    """Held-out pairs with their texts: the cache keeps none, but our tokenizers lose nothing."""
+    texts, references = (
+        [tokenizer.decode(pairs.side(row, side).tolist()) for row in range(len(pairs))]
+        for side in (0, 1)
+    )
+    return Split(pairs, texts, references)
 
 
 def load_splits(config: Config, tokenizer: Tokenizer) -> list[Split]:
-    """The splits of data.valid, every pair of them."""
-    splits = []
-    for source in sources_lib.check_sources(config.data.valid, "data.valid", config.data):
-        texts, references = [], []
-        for text, reference in sources_lib.pairs(source, config.data):
-            texts.append(text)
-            references.append(reference)
-        if not texts:
+    """The splits of data.valid, with every pair of them."""
+    data, splits = config.data, []
+    for source in check_sources(data.valid, "data.valid", data):
+        columns = list(zip(*open_source(source, data).pairs(), strict=True))
+        if not columns:
             raise InputError(f"{source.spec} has no pairs")
-        splits.append(
-            encode_split(
-                source.name, texts, references, config.data.length, tokenizer, config.impl.threads
-            )
-        )
+        texts, references = map(list, columns)
+        threads = config.impl.threads
+        splits.append(encode_split(source.name, texts, references, data.length, tokenizer, threads))
     return splits
 
 
@@ -172,152 +169,91 @@ def encode_split(
     tokenizer: Tokenizer,
     threads: int = 0,
 ) -> Split:
-    """Tokenises sentences and their translations, cutting either to `length` tokens, </s> included."""
+    """Tokenizes sentences and their translations.
+
+    Args:
+      name: name of the split.
+      texts: source sentences.
+      references: their translations.
+      length: tokens that either side is cut to, </s> included.
+      tokenizer: gives the ids.
+      threads: number of tokenizing threads; 0: one per core.
+    """
     sides = [tokenizer.encode_arrays(column, threads) for column in (texts, references)]
-    kept = [[ids[: length - 1] for ids in side] for side in sides]
     cut = sum(len(ids) >= length for side in sides for ids in side)
-    lengths = np.array([[len(ids) + 1 for ids in side] for side in kept], np.int32).T.reshape(-1, 2)
-    end = np.array([EOS], np.int32)
-    parts = [part for pair in zip(*kept, strict=True) for ids in pair for part in (ids, end)]
-    tokens = np.concatenate([end[:0], *parts]).astype(dtype_for(tokenizer.vocab_size))
+    sides = [[ids[: length - 1] for ids in side] for side in sides]
+    tokens, lengths = _joined(sides, tokenizer), _lengths(sides)
     return Split(Pairs(name, tokens, _starts(lengths), lengths), texts, references, cut)
 
 
+def _lengths(sides: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Tokens of the two sides of pairs, </s> included, int32 [N, 2]."""
+    return np.array([[len(ids) + 1 for ids in side] for side in sides], np.int32).T.reshape(-1, 2)
+
+
+def _joined(sides: Sequence[Sequence[np.ndarray]], tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of pairs one after the other, </s> after each side."""
+    end = np.array([EOS], np.int32)
+    parts = [part for pair in zip(*sides, strict=True) for ids in pair for part in (ids, end)]
+    # The empty array gives concatenate something to join where there are no pairs.
+    return np.concatenate([end[:0], *parts]).astype(dtype_for(tokenizer.vocab_size))
+
+
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths.sum(axis=1, dtype=np.int64))])[:-1].astype(
-        np.int64
-    )
+    sizes = lengths.sum(axis=1, dtype=np.int64)
+    return np.cumsum(sizes) - sizes
 
 
-def _hold_out(
-    train: list[Pairs], fraction: float, tokenizer: Tokenizer
-) -> tuple[list[Pairs], list[Split]]:
-    """Takes random pairs of every source out of training, the same for every seed."""
-    kept, held = [], []
-    for pairs in train:
-        stay, leave = held_out_rows(len(pairs), fraction, pairs.name)
-        kept.append(pairs.take_rows(stay))
-        name = "heldout" if len(train) == 1 else f"heldout_{pairs.name}"
-        chosen = dataclasses.replace(pairs.take_rows(leave), name=name)
-        # The tokenizer loses nothing, so the texts come back as they were.
-        texts, references = (
-            [tokenizer.decode(chosen.side(row, side).tolist()) for row in range(len(chosen))]
-            for side in (0, 1)
-        )
-        held.append(Split(chosen, texts, references))
-    return kept, held
-
-
-# Training pairs, in the cache -----------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class _Counts:
-    """Pairs read, kept, and left out by reason; tokens of what is kept, </s> included; characters read."""
-
-    pairs: int = 0
-    kept: int = 0
-    empty: int = 0
-    too_long: int = 0
-    unequal: int = 0
-    source_tokens: int = 0
-    target_tokens: int = 0
-    characters: int = 0
-
-
-def _tokenised(
+def _tokenized(
     source: Source, config: Config, tokenizer: Tokenizer, cache: Path, progress: bool
 ) -> tuple[Pairs, Facts]:
-    """The pairs of one source, from the cache or tokenised now. The file holds the tokens, then the lengths."""
-    data = config.data
-    dtype = dtype_for(tokenizer.vocab_size)
-    place = [
-        source.kind,
-        source.location,
-        source.split,
-        data.text,
-        data.pair,
-        data.length,
-        tokenizer.hash,
-    ]
-    target = cache / f"pairs-{source.name}-{digest(place)}.bin"
-    identity = {
-        "format": _FORMAT,
-        "fingerprint": sources_lib.fingerprint(source, data),
-        "tokenizer_hash": tokenizer.hash,
-        "length": data.length,
-        "max_ratio": data.max_ratio,
-        "dtype": dtype.name,
-    }
+    """The pairs of one source, from the cache or tokenized now, and their manifest."""
+    data, threads = config.data, config.impl.threads
 
-    def build(part: Path) -> Facts:
-        start = time.monotonic()
-        with part.open("wb") as out:
-            counts = _write(out, source, config, tokenizer, progress)
-        if not counts.kept:
-            raise InputError(
-                f"{source.spec}: none of its {counts.pairs} pairs can be used ({counts.empty} empty, "
-                f"{counts.too_long} longer than data.length={data.length}, {counts.unequal} beyond data.max_ratio)"
+    def write(reader: Reader, out: IO[bytes]) -> dict[str, Any]:
+        """Writes all tokens, then all lengths."""
+        counts: collections.Counter[str] = collections.Counter()
+        bar, size = Bar(f"tokenizing {source.name}", "pairs", progress), reader.size_hint()
+        kept = [np.empty((0, 2), np.int32)]
+        pairs = reader.pairs()
+        while block := list(itertools.islice(pairs, _BLOCK)):
+            full = [pair for pair in block if pair[0].strip() and pair[1].strip()]
+            columns = [[pair[side] for pair in full] for side in (0, 1)]
+            sides = [tokenizer.encode_arrays(column, threads) for column in columns]
+            lengths = _lengths(sides)
+            longer, shorter = lengths.max(axis=1), lengths.min(axis=1)
+            fits = longer <= data.length
+            # A max_ratio of 0 allows any ratio.
+            alike = (longer <= data.max_ratio * np.maximum(shorter, _SHORT)) | (data.max_ratio == 0)
+            good = np.flatnonzero(fits & alike)
+            out.write(_joined([[side[row] for row in good] for side in sides], tokenizer).data)
+            kept.append(lengths[good])
+            tokens = lengths[good].sum(axis=0)
+            counts.update(
+                pairs=len(block),
+                kept=len(good),
+                empty=len(block) - len(full),
+                too_long=int(np.sum(~fits)),
+                unequal=int(np.sum(fits & ~alike)),
+                source_tokens=int(tokens[0]),
+                target_tokens=int(tokens[1]),
+                characters=sum(len(a) + len(b) for a, b in block),
             )
-        if sources_lib.fingerprint(source, data) != identity["fingerprint"]:
+            bar.reach(counts["pairs"], counts["characters"] / size if size else None)
+        out.write(np.concatenate(kept).data)
+        bar.finish(counts["pairs"])
+        if not counts["kept"]:
             raise InputError(
-                f"{source.spec} changed while it was read: run again when it is finished"
+                f"{source.spec}: none of its {counts['pairs']} pairs can be used "
+                f"({counts['empty']} empty, {counts['too_long']} longer than "
+                f"data.length={data.length}, {counts['unequal']} beyond data.max_ratio)"
             )
-        return {
-            "spec": source.spec,
-            **dataclasses.asdict(counts),
-            "seconds": time.monotonic() - start,
-        }
+        return counts
 
-    manifest, was_there = cached(target, identity, build)
-    total = manifest["source_tokens"] + manifest["target_tokens"]
-    tokens = np.memmap(target, dtype, "r", shape=(total,))
-    lengths = np.fromfile(target, np.int32, offset=total * dtype.itemsize).reshape(-1, 2)
-    return Pairs(source.name, tokens, _starts(lengths), lengths, source.weight), {
-        **manifest,
-        "cached": was_there,
-    }
-
-
-def _write(
-    out: IO[bytes], source: Source, config: Config, tokenizer: Tokenizer, progress: bool
-) -> _Counts:
-    data, counts = config.data, _Counts()
-    dtype = dtype_for(tokenizer.vocab_size)
-    bar = Bar(f"tokenising {source.name}", "pairs", show=progress)
-    size = sources_lib.size_hint(source, data)
-    all_lengths = []
-    for block in _blocks(sources_lib.pairs(source, data)):
-        full = [(a, b) for a, b in block if a.strip() and b.strip()]
-        columns = [
-            tokenizer.encode_arrays([pair[side] for pair in full], config.impl.threads)
-            for side in (0, 1)
-        ]
-        lengths = np.array(
-            [[len(ids) + 1 for ids in column] for column in columns], np.int32
-        ).T.reshape(-1, 2)
-        longer, shorter = lengths.max(axis=1), lengths.min(axis=1)
-        fits = longer <= data.length
-        alike = (longer <= data.max_ratio * np.maximum(shorter, _SHORT)) | (data.max_ratio == 0)
-        good = np.flatnonzero(fits & alike)
-        parts = [part for row in good for column in columns for part in (column[row], [EOS])]
-        out.write(np.concatenate([np.empty(0, np.int32), *parts]).astype(dtype).data)
-        all_lengths.append(lengths[good])
-        counts.pairs += len(block)
-        counts.kept += len(good)
-        counts.empty += len(block) - len(full)
-        counts.too_long += int(np.sum(~fits))
-        counts.unequal += int(np.sum(fits & ~alike))
-        counts.source_tokens += int(lengths[good, 0].sum())
-        counts.target_tokens += int(lengths[good, 1].sum())
-        counts.characters += sum(len(a) + len(b) for a, b in block)
-        bar.update(counts.characters / size if size else None, counts.pairs)
-    out.write(np.concatenate([np.empty((0, 2), np.int32), *all_lengths]).data)
-    bar.close(counts.pairs)
-    return counts
-
-
-def _blocks(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    iterator = iter(pairs)
-    while block := list(itertools.islice(iterator, _BLOCK)):
-        yield block
+    path, facts = cached_tokens(
+        "pairs", source, config, tokenizer, cache, write, max_ratio=data.max_ratio
+    )
+    total = facts["source_tokens"] + facts["target_tokens"]
+    tokens = np.memmap(path, facts["dtype"], "r", shape=(total,))
+    lengths = np.fromfile(path, np.int32, offset=tokens.nbytes).reshape(-1, 2)
+    return Pairs(source.name, tokens, _starts(lengths), lengths, source.weight), facts

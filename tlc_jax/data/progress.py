@@ -2,56 +2,43 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable
-from typing import TextIO
+from typing import Any
 
-_WIDTH = 24
-_EVERY = 0.2  # seconds between redraws
+from tqdm import tqdm
 
 
-class Bar:
-    """`title [#####.....] 42 %  3.1 M tokens  2.2 M/s`."""
+class Bar(tqdm):
+    """`title [##########..............]  42%  3.10M tokens  2.20M tokens/s`."""
 
-    def __init__(
-        self,
-        title: str,
-        unit: str,
-        show: bool = True,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._title, self._unit, self._show, self._clock = title, unit, show, clock
-        self._stream = stream or sys.stderr
-        self._start = self._drawn = clock()
-        self._live = show and self._stream.isatty()
+    def __init__(self, title: str, unit: str, show: bool = True) -> None:
+        super().__init__(
+            desc=title,
+            unit=f" {unit}",
+            unit_scale=True,
+            disable=not show,
+            leave=False,  # a bar that an error ends leaves no line
+            ascii=".#",
+            bar_format="{desc} [{bar:24}] {percentage:3.0f}%  {n_fmt}{unit}  {rate_noinv_fmt}",
+        )
 
-    def update(self, fraction: float | None, count: int) -> None:
-        """Draws `count` units done, the `fraction` of the whole where that is known."""
-        now = self._clock()
-        if self._live and now - self._drawn >= _EVERY:
-            self._drawn = now
-            self._stream.write(f"\r\x1b[K{self._line(fraction, count)}")
-            self._stream.flush()
+    def refresh(self, *args: Any, **named: Any) -> None:
+        """Redraws the bar on a terminal. Elsewhere only `close` writes, so that logs stay short."""
+        if self.fp.isatty():
+            super().refresh(*args, **named)
 
-    def close(self, count: int) -> None:
-        """Draws the finished bar and ends its line."""
-        if self._show:
-            start = "\r\x1b[K" if self._live else ""
-            self._stream.write(f"{start}{self._line(1.0, count)}\n")
-            self._stream.flush()
+    def reach(self, count: int, fraction: float | None) -> None:
+        """Moves the bar.
 
-    def _line(self, fraction: float | None, count: int) -> str:
-        rate = count / max(self._clock() - self._start, 1e-9)
-        bar = ""
-        if fraction is not None:
-            filled = round(_WIDTH * min(fraction, 1.0))
-            bar = f"[{'#' * filled}{'.' * (_WIDTH - filled)}] {min(fraction, 1.0):4.0%}  "
-        return f"{self._title} {bar}{_amount(count)} {self._unit}  {_amount(rate)}/s"
+        Args:
+          count: units done.
+          fraction: share of all work that they are, from 0 to 1; None: unknown.
+        """
+        # The number of units is not known in advance, but it follows from the share that is done.
+        self.total = count / min(fraction, 1.0) if fraction else None
+        self.update(count - self.n)
 
-
-def _amount(value: float) -> str:
-    if value >= 1e6:
-        return f"{value / 1e6:.2f} M"
-    return f"{value / 1e3:.1f} k" if value >= 1e3 else f"{value:.0f}"
+    def finish(self, count: int) -> None:
+        """Draws the full bar and ends its line."""
+        self.reach(count, 1.0)
+        self.leave = True
+        self.close()

@@ -1,10 +1,11 @@
-"""A SentencePiece unigram tokenizer with byte fallback, under which every text comes back as it went in.
+"""A SentencePiece unigram tokenizer with byte fallback, which gives back every text as it was.
 
-Ids: <pad> 0, <unk> 1, <s> 2, </s> 3, <mask> 4, then 256 byte pieces, then learned pieces. Special pieces are never
-found in text, so a literal "<s>" is ordinary text.
+Ids: <pad> 0, <unk> 1, <s> 2, </s> 3, <mask> 4, then 256 byte pieces, then learned pieces. Special
+pieces are never found in text, so a literal "<s>" is ordinary text.
 
-Words are marked by the space before them, so a text is encoded with one space in front, which `decode` takes off.
-SentencePiece writes spaces as U+2581 inside; a U+2581 in the text itself is therefore encoded by its bytes.
+Words are marked by the space before them, so a text is encoded with one space in front, which
+`decode` takes off. SentencePiece writes spaces as U+2581; a U+2581 in the text itself is therefore
+encoded by its bytes.
 """
 
 from __future__ import annotations
@@ -18,44 +19,49 @@ import numpy as np
 import sentencepiece
 
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK, OURS, PAD, UNK
+from tlc_jax.core.text import one_line
+from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY, MASK, OURS, PAD, UNK, Tokenizer
 
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 _SPACE_SIGN = "\u2581"
-_LONGEST_LINE = 4096  # characters of a line that training looks at at once
-# SentencePiece sums expected counts thread by thread: another number of threads gives other last digits.
+_LONGEST_LINE = 4096  # characters; training sees longer lines in parts
+# SentencePiece sums expected counts thread by thread: another number of threads gives other last
+# digits, and so another vocabulary.
 _TRAINING_THREADS = 4
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A trained model."""
+    """A tokenizer that was trained here."""
 
     file_name: ClassVar[str] = "tokenizer.model"
 
     def __init__(self, model: bytes, where: str = "tokenizer") -> None:
-        """Raises InputError if `model` is not a SentencePiece model with our special pieces; `where` names it."""
+        """Reads a model.
+
+        Args:
+          model: content of the file.
+          where: name of the file, for error messages.
+
+        Raises:
+          InputError: `model` is not a SentencePiece model with our special pieces.
+        """
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-            pieces = tuple(self._processor.id_to_piece(id) for id in range(len(SPECIAL_PIECES)))
+            pieces = tuple(map(self._processor.id_to_piece, range(len(SPECIAL_PIECES))))
         except (RuntimeError, IndexError, ValueError, TypeError):
-            raise InputError(
-                f"{where} is not a SentencePiece model: point tokenizer.path at one, or leave it empty"
-            ) from None
+            mend = "point tokenizer.path at one, or leave it empty"
+            raise InputError(f"{where} is not a SentencePiece model: {mend}") from None
         if pieces != SPECIAL_PIECES:
-            raise InputError(
-                f"{where} begins with the pieces {' '.join(pieces)}, not {' '.join(SPECIAL_PIECES)}: train one with "
-                "`tlc prepare` (leave tokenizer.path empty)"
-            )
+            expected = f"{' '.join(SPECIAL_PIECES)}: train one with `tlc prepare`"
+            raise InputError(f"{where} begins with the pieces {' '.join(pieces)}, not {expected}")
         super().__init__(model, self._processor.vocab_size(), OURS)
-        self._space_sign = [
-            self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_SIGN.encode()
-        ]
+        signs = [f"<0x{byte:02X}>" for byte in _SPACE_SIGN.encode()]
+        self._space_sign = np.array(self._processor.piece_to_id(signs), np.int32)
 
     def encode_arrays(self, texts: Sequence[str], threads: int = 0) -> list[np.ndarray]:
         marked = [text and " " + text for text in texts]
         odd: list[int] = []
-        if _SPACE_SIGN in "".join(texts):  # so rare that one look at all of them pays
+        if _SPACE_SIGN in "".join(texts):  # rare: one look at all texts together is cheap
             odd = [row for row, text in enumerate(texts) if _SPACE_SIGN in text]
         for row in odd:
             marked[row] = ""
@@ -76,20 +82,27 @@ class SentencePieceTokenizer(Tokenizer):
         return float(self._processor.get_score(id))
 
     def _encode_with_space_signs(self, text: str) -> np.ndarray:
-        parts = self._processor.encode(text.split(_SPACE_SIGN), return_type="numpy")
-        joined = [parts[0]]
-        for part in parts[1:]:
-            joined += [np.array(self._space_sign, np.int32), part]
-        return np.concatenate(joined)
+        first, *rest = self._processor.encode(text.split(_SPACE_SIGN), return_type="numpy")
+        return np.concatenate([first, *(ids for part in rest for ids in (self._space_sign, part))])
 
 
 def train_tokenizer(lines: Iterable[str], vocab_size: int, train_bytes: int) -> Tokenizer:
-    """Trains on at most `train_bytes` bytes of text, taken evenly from all over `lines`. Deterministic.
+    """Trains a tokenizer; the same text gives the same tokenizer.
+
+    Args:
+      lines: text.
+      vocab_size: number of ids, special ones included.
+      train_bytes: UTF-8 bytes of text to train on, spread evenly over `lines`.
 
     Raises:
       InputError: there is no text, or not enough (or too much) of it for `vocab_size` pieces.
     """
-    sample = [part for line in sample_lines(lines, train_bytes) for part in _cut(line)]
+    # The trainer drops lines that are too long; parts of them it takes, each after a space.
+    sample = [
+        " " + line[at : at + _LONGEST_LINE]
+        for line in sample_lines(lines, train_bytes)
+        for at in range(0, len(line), _LONGEST_LINE)
+    ]
     if not sample:
         raise InputError("there is no text to train a tokenizer on: check data.train")
     writer = io.BytesIO()
@@ -119,55 +132,45 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int, train_bytes: int) -> 
 
 
 def sample_lines(lines: Iterable[str], most_bytes: int) -> list[str]:
-    """Non-blank lines spread evenly over the whole stream, of `most_bytes` UTF-8 bytes at most in all.
+    """Non-blank lines spread evenly over the whole stream, at most `most_bytes` UTF-8 bytes.
 
-    One pass in bounded memory: every k-th line is kept, and whenever that grows beyond twice the limit, k doubles.
+    One line always stays. Needs one pass and memory for twice that many bytes.
     """
     kept: list[str] = []
-    size, stride, seen = 0, 1, 0
-    for line in lines:
-        if not line:
-            continue
-        if seen % stride == 0:
+    size, stride = 0, 1
+    for number, line in enumerate(filter(None, lines)):
+        # Every k-th line is kept, and k doubles whenever there are too many.
+        if number % stride == 0:
             kept.append(line)
             size += len(line.encode())
             if size > 2 * most_bytes and len(kept) > 1:
                 kept, stride = kept[::2], stride * 2
                 size = sum(len(line.encode()) for line in kept)
-        seen += 1
-    return _thin(kept, size, most_bytes)
-
-
-def _thin(kept: list[str], size: int, most_bytes: int) -> list[str]:
-    """Drops lines evenly until the rest fits; one line always stays."""
     if size <= most_bytes:
         return kept
-    result: list[str] = []
+    thinned: list[str] = []
+    # Lines are taken whenever the budget, which grows along the text, allows for one.
     budget, spent = 0.0, 0
     share = most_bytes / size
     for line in kept:
         length = len(line.encode())
         budget += length * share
-        if spent + length <= budget or not result:
-            result.append(line)
+        if spent + length <= budget or not thinned:
+            thinned.append(line)
             spent += length
-    return result
-
-
-def _cut(line: str) -> list[str]:
-    """A line in parts that the trainer does not throw away for their length, each with its leading space."""
-    return [" " + line[at : at + _LONGEST_LINE] for at in range(0, len(line), _LONGEST_LINE)]
+    return thinned
 
 
 def _why_not_trained(message: str, vocab_size: int) -> str:
     setting = f"config.tokenizer.vocab_size={vocab_size}"
     if found := re.search(r"too high.*value <= (\d+)", message, re.DOTALL):
-        return f"{setting} is too large for this text: set it to at most {found[1]}, or train on more text"
+        mend = f"set it to at most {found[1]}, or train on more text"
+        return f"{setting} is too large for this text: {mend}"
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return (
-            f"{setting} is too small for the characters of this text: set it to at least {found[1]}"
-        )
+        mend = f"set it to at least {found[1]}"
+        return f"{setting} is too small for the characters of this text: {mend}"
     if "vocab_size" in message or "Vocabulary size" in message:
         fixed = FIRST_ORDINARY + 256
         return f"{setting} is too small: special and byte pieces alone are {fixed}; try 8192"
-    return f"no tokenizer could be trained ({' '.join(message.split())[:200]}): check data.train and tokenizer.*"
+    hint = "check data.train and tokenizer.*"
+    return f"no tokenizer could be trained ({one_line(message)[:200]}): {hint}"

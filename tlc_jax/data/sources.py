@@ -1,33 +1,31 @@
-"""Where text comes from: `tfds:`, `files:` and `toy:` sources behind one interface.
+"""Where text comes from: `tfds:`, `files:` and `toy:` sources, all read in the same way.
 
     SOURCES = SOURCE,SOURCE,...        SOURCE = [NAME=]KIND:LOCATION[@WEIGHT]
     tfds:NAME[/CONFIG][:SPLIT]         a TFDS data set (split: train)
     files:GLOB                         .txt, .tsv, .csv or .jsonl, each also .gz
     files:A+B                          two line-aligned text files, pairs of translations
-    toy:KIND[:SPLIT]                   embedded and synthetic (split: train)
+    toy:KIND[:SPLIT]                   synthetic (split: train)
 
-This module knows the grammar and who answers; reading is done by `files`, `tfds_source` and
-`synthetic`, which are imported when they are needed.
+This module holds the grammar and what all kinds share. Each kind has a reader in a file of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import logging
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.text import did_you_mean
-from tlc_jax.data.examples import Examples
-
-log = logging.getLogger(__name__)
+from tlc_jax.core.text import did_you_mean, note_once
 
 KINDS = ("tfds", "files", "toy")
-_TOY_SEED = 0  # the toy world is one world, whatever the seed of a run
+
+_TEXT_NAMES = ("sentence", "text", "premise", "sentence1", "question1", "en")
+_PAIR_NAMES = ("hypothesis", "sentence2", "question2", "fr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +33,12 @@ class Source:
     """One source.
 
     Attributes:
-      kind: who reads it, one of KINDS.
-      location: TFDS name, glob or toy kind.
+      kind: one of KINDS.
+      location: name of the TFDS data set, glob, or kind of toy data.
       split: TFDS or toy split; empty for files.
-      name: names its metrics and predictions; unique within its spec.
-      weight: its share in a mixture relative to the others; 0: by its size.
-      spec: as the user wrote it.
+      name: name of its metrics and predictions, unique within its spec.
+      weight: share in a mixture, relative to the other sources; 0: in proportion to its size.
+      spec: text that the user wrote.
     """
 
     kind: str
@@ -51,124 +49,127 @@ class Source:
     spec: str
 
 
+@dataclasses.dataclass
+class Examples:
+    """Texts, or pairs of texts, with labels where the source has them.
+
+    Attributes:
+      texts: the (first) text of each example.
+      pairs: the second text of each example; None for single texts.
+      labels: class of each example, None where it has none; None where the source has no labels.
+      label_names: classes in the source's own order, if it declares one.
+      ids: number of each example in its source (TFDS `idx`, else rows from 0).
+      places: file and line number of each example, as two lists; None: not from files.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[str | None] | None
+    label_names: tuple[str, ...] | None
+    ids: list[int]
+    places: tuple[list[str], list[int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def place(self, index: int) -> str:
+        """The place of an example, for error messages."""
+        if self.places is None:
+            return f"example {self.ids[index]}"
+        paths, numbers = self.places
+        return f"{paths[index]}, line {numbers[index]}"
+
+
+class Reader(Protocol):
+    """Reads one source. Errors about its content are InputErrors that say where."""
+
+    def check(self) -> None:
+        """Refuses a source that cannot be opened or is empty, without reading all of it."""
+
+    def fingerprint(self) -> str:
+        """A text that changes whenever the content may have changed. Reads no content."""
+
+    def size_hint(self) -> int:
+        """The approximate size of the text in bytes, for progress bars; 0: unknown."""
+
+    def lines(self) -> Iterator[str]:
+        """Text for pretraining, a line at a time without line ends; "" ends a document."""
+
+    def examples(self) -> Examples:
+        """All examples in order, with their labels where there are any."""
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Sentences and their translations, in order."""
+
+
+def open_source(source: Source, data: config.Data) -> Reader:
+    """The reader of a source.
+
+    Args:
+      source: the source.
+      data: names of columns, and the folder of TFDS data sets.
+
+    Raises:
+      InputError: the source does not exist.
+    """
+    # Imported on demand: TFDS alone takes seconds.
+    if source.kind == "files":
+        from tlc_jax.data.text_files import TextFiles
+
+        return TextFiles(source.location, data)
+    if source.kind == "tfds":
+        from tlc_jax.data.tfds_source import TfdsSplit
+
+        return TfdsSplit(source.location, source.split, data)
+    from tlc_jax.data.toy_source import ToySplit
+
+    return ToySplit(source.location, source.split)
+
+
+def check_sources(spec: str, field: str, data: config.Data) -> tuple[Source, ...]:
+    """Parses `spec` and checks that every source can be opened.
+
+    Args:
+      spec: comma-joined sources.
+      field: setting that they come from, such as "data.train", for error messages.
+      data: names of columns, and the folder of TFDS data sets.
+    """
+    if not spec.strip():
+        example = "name a source, such as files:corpus/*.txt or toy:text"
+        raise InputError(f"config.{field} is empty: {example}")
+    try:
+        sources = parse_sources(spec)
+        for source in sources:
+            open_source(source, data).check()
+    except InputError as error:
+        raise InputError(f"config.{field}: {error}") from None
+    return sources
+
+
 def parse_sources(spec: str) -> tuple[Source, ...]:
     """The sources of a comma-joined spec.
 
     Raises:
-      InputError: bad syntax, a name used twice, or a mixture in which only some sources are weighed.
+      InputError: the syntax is wrong, a name is used twice, or only some sources have weights.
     """
-    parts = [part.strip() for part in spec.split(",")]
-    parsed = [_parse(part, spec) for part in parts]
+    parsed = [_parse(part.strip(), spec) for part in spec.split(",")]
     given = [source.name for source in parsed if source.name]
     for name in given:
         if given.count(name) > 1:
             raise InputError(f"two sources of {spec!r} are named {name!r}: give each its own name")
-    weighed = sum(source.weight > 0 for source in parsed)
-    if weighed not in (0, len(parsed)):
-        raise InputError(
-            f"only some sources of {spec!r} have a weight (@W): weigh all of them or none"
-        )
+    if 0 < sum(source.weight > 0 for source in parsed) < len(parsed):
+        raise InputError(f"some sources of {spec!r} have no weight (@W): weigh all of them or none")
     return _with_names(parsed)
 
 
-def check_sources(spec: str, field: str, data: config.Data) -> tuple[Source, ...]:
-    """Parses `spec` and makes sure that every source can be opened, without reading it.
-
-    Args:
-      spec: the sources.
-      field: the setting they come from, such as "data.train"; errors name it.
-      data: where TFDS data sets lie.
-    """
-    if not spec.strip():
-        raise InputError(
-            f"config.{field} is empty: name a source, such as files:corpus/*.txt or toy:text"
-        )
-    try:
-        found = parse_sources(spec)
-        for source in found:
-            _check(source, data)
-    except InputError as error:
-        raise InputError(f"config.{field}: {error}") from None
-    return found
-
-
-def lines(source: Source, data: config.Data) -> Iterator[str]:
-    """The text of a source for pretraining, one line at a time without its line end; "" ends a document."""
-    if source.kind == "files":
-        from tlc_jax.data import text_files as files
-
-        return files.lines(source.location, data)
-    if source.kind == "tfds":
-        from tlc_jax.data import tfds_source
-
-        return tfds_source.lines(source.location, source.split, data)
-    return _toy_lines(source)
-
-
-def examples(source: Source, data: config.Data) -> Examples:
-    """All examples of a labelled (or merely labellable) source, in order."""
-    if source.kind == "files":
-        from tlc_jax.data import text_files as files
-
-        return files.examples(source.location, data)
-    if source.kind == "tfds":
-        from tlc_jax.data import tfds_source
-
-        return tfds_source.examples(source.location, source.split, data)
-    return _toy_examples(source)
-
-
-def pairs(source: Source, data: config.Data) -> Iterator[tuple[str, str]]:
-    """Sentences with their translations, in order."""
-    if source.kind == "files":
-        from tlc_jax.data import text_files as files
-
-        return files.pairs(source.location, data)
-    if source.kind == "tfds":
-        from tlc_jax.data import tfds_source
-
-        return tfds_source.pairs(source.location, source.split, data)
-    return _toy_pairs(source)
-
-
-def fingerprint(source: Source, data: config.Data) -> str:
-    """Changes whenever the text of the source may have changed. Cheap: no text is read."""
-    if source.kind == "toy":
-        from tlc_jax import synthetic
-
-        return f"toy:{source.location}:{source.split}:{synthetic.fingerprint()}"
-    columns = f"text={data.text} pair={data.pair}"
-    if source.kind == "files":
-        from tlc_jax.data import text_files as files
-
-        return f"{files.fingerprint(source.location)} {columns}"
-    from tlc_jax.data import tfds_source
-
-    return f"{tfds_source.fingerprint(source.location, source.split, data)} {columns}"
-
-
-def size_hint(source: Source, data: config.Data) -> int:
-    """About how many bytes of text a source has, for progress bars; 0: unknown."""
-    if source.kind == "files":
-        from tlc_jax.data import text_files as files
-
-        return files.size_hint(source.location)
-    if source.kind == "tfds":
-        from tlc_jax.data import tfds_source
-
-        return tfds_source.size_hint(source.location, source.split, data)
-    return 0
-
-
 def _parse(part: str, spec: str) -> Source:
-    """One source, its name empty where the user gave none."""
+    """One source; its name is empty where the user gave none."""
     named = re.match(r"([\w.-]+)=(.*)", part)
-    name, rest = (named[1], named[2]) if named else ("", part)
-    kind, colon, location = rest.partition(":")
-    if not colon or not location:
-        raise InputError(
-            f"source {part!r} in {spec!r} is not KIND:LOCATION, such as files:corpus/*.txt"
-        )
+    name, rest = named.groups() if named else ("", part)
+    kind, _, location = rest.partition(":")
+    if not location:
+        example = "such as files:corpus/*.txt"
+        raise InputError(f"source {part!r} in {spec!r} is not KIND:LOCATION, {example}")
     if kind not in KINDS:
         raise InputError(f"source {part!r} is of unknown kind {kind!r}{did_you_mean(kind, KINDS)}")
     location, weight = _split_weight(location, part, kind)
@@ -177,45 +178,37 @@ def _parse(part: str, spec: str) -> Source:
         location, _, split = location.partition(":")
         split = split or "train"
     if (kind, location) == ("toy", "enfr"):
-        _warn_of_old_name()
+        note_once("toy:enfr is now toy:translation; the old name goes with the next release")
         location = "translation"
     return Source(kind, location, split, name, weight, part)
 
 
-@functools.cache  # one line, however often a spec is parsed
-def _warn_of_old_name() -> None:
-    log.warning("toy:enfr is now toy:translation; the old name goes with the next release")
-
-
 def _split_weight(location: str, part: str, kind: str) -> tuple[str, float]:
     head, at, tail = location.rpartition("@")
-    if not at:
-        return location, 0.0
     try:
-        weight = float(tail)
+        weight = float(tail) if at else 0.0
     except ValueError:
         if kind == "files":  # file names may contain @
             return location, 0.0
         raise InputError(f"source {part!r}: the weight {tail!r} after @ is not a number") from None
-    if not (weight > 0 and math.isfinite(weight)):
+    if at and not 0 < weight < math.inf:  # refuses nan too
         raise InputError(f"source {part!r}: the weight after @ must be above 0")
-    return head, weight
+    return head or location, weight
 
 
 def _with_names(parsed: Sequence[Source]) -> tuple[Source, ...]:
-    """Names those that have none: briefly if that is unique, else in full, else with a number."""
-    taken = {source.name for source in parsed if source.name}
+    """Names the sources without a name: briefly if that is unique, else in full, or numbered."""
+    taken = {source.name for source in parsed}
     short = [_short_name(source) for source in parsed]
     named = []
     for source, name in zip(parsed, short, strict=True):
         if not source.name:
             if short.count(name) > 1:
                 name = _slug(f"{source.location}_{source.split}")
-            unique, number = name, 2
-            while unique in taken:
-                unique, number = f"{name}_{number}", number + 1
-            taken.add(unique)
-            source = dataclasses.replace(source, name=unique)
+            numbered = (f"{name}_{number}" for number in itertools.count(2))
+            name = next(each for each in itertools.chain([name], numbered) if each not in taken)
+            taken.add(name)
+            source = dataclasses.replace(source, name=name)
         named.append(source)
     return tuple(named)
 
@@ -225,6 +218,7 @@ def _short_name(source: Source) -> str:
         return _slug(source.split)
     folder, _, file = source.location.rpartition("/")
     stem = re.sub(r"\.\w+(\.gz)?$", "", file)
+    # "*.txt" tells less than the folder it is in.
     if not _slug(stem) or any(sign in stem for sign in "*?["):
         stem = folder.rpartition("/")[2] or stem
     return _slug(stem) or "files"
@@ -234,64 +228,40 @@ def _slug(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).strip("_.-")
 
 
-def _check(source: Source, data: config.Data) -> None:
-    if source.kind == "files":
-        from tlc_jax.data import text_files as files
+class Columns(NamedTuple):
+    """Names of the columns to read; `pair` and `label` are None where there are none."""
 
-        files.check(source.location)
-    elif source.kind == "tfds":
-        from tlc_jax.data import tfds_source
-
-        tfds_source.check(source.location, source.split, data)
-    else:
-        _check_toy(source)
+    text: str
+    pair: str | None
+    label: str | None
 
 
-def _check_toy(source: Source) -> None:
-    from tlc_jax import synthetic
+def choose_columns(names: Sequence[str], data: config.Data, where: str) -> Columns:
+    """Picks columns by the config, else by their usual names.
 
-    kind, split = source.location, source.split
-    if kind not in synthetic.KINDS:
-        raise InputError(f"unknown toy data set {kind!r}{did_you_mean(kind, synthetic.KINDS)}")
-    if split not in synthetic.SPLITS:
-        raise InputError(
-            f"toy:{kind} has no split {split!r}{did_you_mean(split, synthetic.SPLITS)}"
-        )
+    Raises:
+      InputError: a configured column does not exist, or no column has a usual name for text.
+    """
+    for field, name in (("text", data.text), ("pair", data.pair), ("label", data.label)):
+        if name and name not in names and (field, name) != ("pair", "-"):
+            hint = did_you_mean(name, names)
+            raise InputError(f"{where} has no column {name!r} (config.data.{field}){hint}")
 
+    def usual(known: Sequence[str]) -> str:
+        return next((name for name in known if name in names), "")
 
-def _toy_lines(source: Source) -> Iterator[str]:
-    from tlc_jax import synthetic
-
-    _check_toy(source)
-    if source.location == "text":
-        yield from synthetic.lines(source.split, _TOY_SEED)
-    elif source.location == "translation":
-        for sentence, translation in synthetic.translations(source.split, _TOY_SEED):
-            yield from (sentence, translation, "")
-    else:
-        for premise, hypothesis, _ in synthetic.pairs(source.split, _TOY_SEED):
-            yield from (premise, hypothesis, "")
+    text, pair = data.text or usual(_TEXT_NAMES), data.pair or usual(_PAIR_NAMES)
+    if not data.text and {"question", "sentence"} <= set(names):
+        text, pair = "question", data.pair or "sentence"  # QNLI: the sentence comes second
+    if not text:
+        choice = f"set data.text to one of {', '.join(names)}"
+        raise InputError(f"{where} has no column with a usual name for text: {choice}")
+    label = data.label or usual(("label",))
+    return Columns(text, None if pair in ("-", "", text) else pair, label or None)
 
 
-def _toy_pairs(source: Source) -> Iterator[tuple[str, str]]:
-    from tlc_jax import synthetic
-
-    _check_toy(source)
-    if source.location != "translation":
-        raise InputError(f"{source.spec} has no translations: toy:translation has")
-    yield from synthetic.translations(source.split, _TOY_SEED)
-
-
-def _toy_examples(source: Source) -> Examples:
-    from tlc_jax import synthetic
-
-    _check_toy(source)
-    if source.location == "translation":
-        raise InputError(f"{source.spec} has translations and no labels")
-    if source.location == "text":
-        texts = [line for line in synthetic.lines(source.split, _TOY_SEED) if line]
-        return Examples(texts, None, None, None, list(range(len(texts))))
-    drawn = synthetic.pairs(source.split, _TOY_SEED)
-    premises, hypotheses, labels = (list(column) for column in zip(*drawn, strict=True))
-    ids = list(range(len(labels)))
-    return Examples(premises, hypotheses, labels, synthetic.LABELS, ids)
+def document(*texts: str | None) -> Iterator[str]:
+    """The lines of a document that are not blank, and "" at its end."""
+    for text in texts:
+        yield from (line for line in (text or "").split("\n") if line.strip())
+    yield ""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, PAD
+from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY, PAD
 
 Step = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """(cache, tokens_BxK, ancestors_BxKxT, t) -> logits_BxKxV of the next token, cache."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
-from tlc_jax.data.vocabulary import SpecialIds
+from tlc_jax.data.tokenizer import SpecialIds
 from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, Family, exported
 from tlc_jax.models.network import Network, Params
 

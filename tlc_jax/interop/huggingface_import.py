@@ -18,8 +18,7 @@ from safetensors import SafetensorError, safe_open
 from tlc_jax import config as configs
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
-from tlc_jax.data import imported_tokenizer
-from tlc_jax.data.imported_tokenizer import ImportedTokenizer
+from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.interop.huggingface_names import Family, family_of, imported, model_of
 from tlc_jax.models.network import Network, Params
 
@@ -49,7 +48,7 @@ class Imported:
     params: Params
     pooler: Params
     unused: tuple[str, ...]
-    tokenizer: ImportedTokenizer
+    tokenizer: Tokenizer
     tokenizer_path: Path
 
 
@@ -277,7 +276,9 @@ def _tokenizer_file(folder: Path) -> Path:
     )
 
 
-def _tokenizer(folder: Path) -> tuple[ImportedTokenizer, Path]:
+def _tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
+    from tlc_jax.data import imported_tokenizer  # loads a library that few runs need
+
     path, settings_path = _tokenizer_file(folder), folder / "tokenizer_config.json"
     settings = _read_json(settings_path) if settings_path.exists() else {}
     if path.suffix == ".txt":
@@ -292,11 +293,11 @@ def _tokenizer(folder: Path) -> tuple[ImportedTokenizer, Path]:
         model = imported_tokenizer.from_byte_pairs(path, folder / "merges.txt", prefix_space)
     else:
         model = path.read_bytes()
-    return ImportedTokenizer(model, str(path)), path
+    return imported_tokenizer.ImportedTokenizer(model, str(path)), path
 
 
 def _check_tokenizer(
-    tokenizer: ImportedTokenizer, path: Path, settings: Mapping[str, Any], model: configs.Model
+    tokenizer: Tokenizer, path: Path, settings: Mapping[str, Any], model: configs.Model
 ) -> None:
     vocab_size, padding = settings.get("vocab_size"), tokenizer.special.padding
     wrong = ""

@@ -18,8 +18,7 @@ import json
 from typing import Any
 
 from tlc_jax.data.sentencepiece_tokenizer import SPECIAL_PIECES, SentencePieceTokenizer
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, EOS, FIRST_ORDINARY, MASK, UNK
+from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY, MASK, UNK, Tokenizer
 
 _SPACE_SIGN = "\u2581"
 _BYTES = range(FIRST_ORDINARY, FIRST_ORDINARY + 256)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from tlc_jax.core.mesh import Placement
-from tlc_jax.data.vocabulary import FIRST_ORDINARY
+from tlc_jax.data.tokenizer import FIRST_ORDINARY
 from tlc_jax.planning.compile import Program
 from tlc_jax.planning.tpu import Chip, ProgramCost
 from tlc_jax.training.step import abstract_state, init_state, jit_step

@@ -24,7 +24,7 @@ from tlc_jax.config import Config
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
-from tlc_jax.data.examples import Examples
+from tlc_jax.data.sources import Examples
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel, initializer

@@ -16,9 +16,9 @@ from tlc_jax.core import distributed as processes
 from tlc_jax.core.files import atomic
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import LabelledBatches, evaluation_batches
-from tlc_jax.data.examples import Examples
-from tlc_jax.data.labelled import Labelled, encode_examples, hold_out, load_labelled
-from tlc_jax.data.sources import Source
+from tlc_jax.data.labelled import Labelled, encode_examples, load_labelled
+from tlc_jax.data.order import hold_out
+from tlc_jax.data.sources import Examples, Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params

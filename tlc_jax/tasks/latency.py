@@ -14,7 +14,7 @@ import numpy as np
 
 from tlc_jax.config import Config
 from tlc_jax.core import distributed as processes
-from tlc_jax.data.vocabulary import FIRST_ORDINARY
+from tlc_jax.data.tokenizer import FIRST_ORDINARY
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel

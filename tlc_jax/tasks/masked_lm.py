@@ -24,7 +24,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import RowBatches, evaluation_batches
 from tlc_jax.data.packing import Packed, prepare
-from tlc_jax.data.vocabulary import OURS, SpecialIds
+from tlc_jax.data.tokenizer import OURS, SpecialIds
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs.saved_model import SavedModel

@@ -16,7 +16,6 @@ from tlc_jax.config import Config, Decode
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
-from tlc_jax.data.examples import Examples
 from tlc_jax.data.length_buckets import (
     PairBatches,
     best_widths,
@@ -25,8 +24,8 @@ from tlc_jax.data.length_buckets import (
     sentence_batches,
 )
 from tlc_jax.data.pairs import Pairs, Split, encode_split, load_splits, prepare_pairs
-from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.data.vocabulary import BOS, PAD
+from tlc_jax.data.sources import Examples
+from tlc_jax.data.tokenizer import BOS, PAD, Tokenizer
 from tlc_jax.decoding import bleu
 from tlc_jax.decoding.beam_search import Hypotheses, beam_search
 from tlc_jax.models import flops
