@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands.conftest import sentence, tlc
 from tlc_jax.commands import predict
-from tlc_jax.data import text_files as files
+from tlc_jax.data.text_files import TextFiles
 from tlc_jax.models.network import Network
 from tlc_jax.tasks import translation
 
@@ -49,7 +49,7 @@ def test_memory_is_that_of_a_few_blocks_and_nothing_is_compiled_anew(
     with gzip.open(tmp_path / "in.txt.gz", "wt") as file:
         file.writelines(f"{sentence(rng)}\n" for _ in range(400))
     held, most, traced = [0], [0], []
-    read, apply = files.example_blocks, Network.apply
+    read, apply = TextFiles.example_blocks, Network.apply
 
     def release(rows: int) -> None:
         held[0] -= rows
@@ -65,7 +65,7 @@ def test_memory_is_that_of_a_few_blocks_and_nothing_is_compiled_anew(
         traced.append(tokens_BxL.shape)
         return apply(self, params, tokens_BxL, *rest, **named)
 
-    monkeypatch.setattr(files, "example_blocks", counted)
+    monkeypatch.setattr(TextFiles, "example_blocks", counted)
     monkeypatch.setattr(Network, "apply", traced_apply)
     assert tlc("predict", *arguments(finetuned, tmp_path / "in.txt.gz", tmp_path / "out.tsv")) == 0
     assert len((tmp_path / "out.tsv").read_text().splitlines()) == 401

@@ -6,14 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from tlc_jax.data.batches import (
-    LabelledBatches,
-    RowBatches,
-    bucket_widths,
-    evaluation_batches,
-    load_ahead,
-)
-from tlc_jax.data.labelled import Labelled
+from tlc_jax.data.batches import LabelledBatches, RowBatches, evaluation_batches, load_ahead
+from tlc_jax.data.labelled import Labelled, bucket_widths
 from tlc_jax.data.packing import Packed
 
 
@@ -76,7 +70,7 @@ def test_rows_come_as_int32_and_weights_set_the_proportions() -> None:
 
 
 def test_a_set_of_chosen_rows_gives_only_those() -> None:
-    part = packed(20).select(np.array([3, 17, 5]))
+    part = packed(20).take_rows(np.array([3, 17, 5]))
     seen = np.concatenate(
         [RowBatches([part], 3, seed=0)(step)["tokens"][:, 0] for step in range(5)]
     )
@@ -89,7 +83,7 @@ def test_seeds_order_rows_differently() -> None:
 
 
 def test_labelled_batches_are_as_wide_as_they_must_be() -> None:
-    batches = LabelledBatches(labelled([5, 16, 17, 40], [0, 1, 0, 1]), batch_size=1, seed=0)
+    batches = LabelledBatches([labelled([5, 16, 17, 40], [0, 1, 0, 1])], batch_size=1, seed=0)
     assert batches.rows_per_epoch == 4 and batches.widths == (16, 32, 40)
     widths = {}
     for step in range(4):
@@ -103,7 +97,7 @@ def test_labelled_batches_are_as_wide_as_they_must_be() -> None:
 
 
 def test_unlabelled_examples_are_never_trained_on() -> None:
-    batches = LabelledBatches(labelled([3, 4, 5, 6], [0, -1, 1, -1]), batch_size=2, seed=0)
+    batches = LabelledBatches([labelled([3, 4, 5, 6], [0, -1, 1, -1])], batch_size=2, seed=0)
     assert batches.rows_per_epoch == 2
     seen = {int(row[0]) for step in range(5) for row in batches(step)["tokens"]}
     assert seen == {100, 102}

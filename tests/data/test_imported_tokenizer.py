@@ -89,7 +89,7 @@ def test_singles_and_pairs_are_framed_and_padded_by_its_own_ids(
     rows = [
         [special.start, *first, *special.between, *second, special.end] for first, second in texts
     ]
-    for batch in (next(evaluation_batches(pairs, 4)), LabelledBatches(pairs, 2, 0)(0)):
+    for batch in (next(evaluation_batches(pairs, 4)), LabelledBatches([pairs], 2, 0)(0)):
         width = batch["tokens"].shape[1]
         padded = {(*row, *[special.padding] * (width - len(row))) for row in rows}
         assert set(map(tuple, batch["tokens"].tolist())) == padded

@@ -9,7 +9,8 @@ from hypothesis import given
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
-from tlc_jax.data.labelled import fitting, hold_out, load_labelled
+from tlc_jax.data.labelled import fitting, load_labelled
+from tlc_jax.data.order import hold_out
 from tlc_jax.data.tokenizer import BOS, EOS, PAD, Tokenizer
 
 
@@ -24,8 +25,7 @@ def test_singles_and_pairs_are_framed_by_their_special_pieces(
     spec = write(tmp_path, "a.tsv", "premise\thypothesis\tlabel\nbas dus\tfin\tno\nfin\t\tyes\n")
     (pairs,) = load_labelled(spec, config.Data(length=32), tokenizer, None, seed=0)
     a, b = tokenizer.encode(["bas dus", "fin"])
-    out = np.full((2, 32), 99)
-    pairs.fill(out, np.array([1, 0]), np.array([0, 1]))
+    out = pairs.padded(np.array([1, 0]), 32)
     assert out[1].tolist() == [*[BOS, *a, EOS, *b, EOS], *[PAD] * (29 - len(a) - len(b))]
     assert out[0].tolist() == [*[BOS, *b, EOS, EOS], *[PAD] * (29 - len(b))]
     (single,) = load_labelled(spec, config.Data(length=32, pair="-"), tokenizer, None, seed=0)

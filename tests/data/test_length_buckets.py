@@ -12,7 +12,7 @@ from tlc_jax.data.tokenizer import EOS, PAD
 
 
 def make_pairs(count: int, seed: int, weight: float = 0.0, first: int = 10) -> Pairs:
-    """Pair i has the token first + i at its source's start, so that it can be told from all others."""
+    """Pairs of which number i has the token first + i at its source's start."""
     rng = np.random.default_rng(seed)
     lengths = np.minimum(rng.geometric(0.12, (count, 2)) + 1, 40).astype(np.int32)
     parts = []

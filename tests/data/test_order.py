@@ -22,7 +22,7 @@ def test_epochs_seeds_and_streams_differ() -> None:
 
 
 def test_the_order_is_pinned() -> None:
-    """A run that is resumed with a later NumPy, or on another machine, must see the same batches."""
+    """A run resumed with a later NumPy, or on another machine, must see the same batches."""
     assert permutation(10, (1, 2, 3)).tolist() == [1, 8, 2, 4, 6, 5, 0, 9, 7, 3]
 
 

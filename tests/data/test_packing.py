@@ -12,7 +12,7 @@ import pytest
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
 from tlc_jax.data import packing
-from tlc_jax.data.text_files import lines
+from tlc_jax.data.text_files import TextFiles
 from tlc_jax.data.tokenizer import EOS, Tokenizer
 
 LENGTH = 16
@@ -44,7 +44,7 @@ def test_the_rows_of_all_sets_together_are_the_text(corpus: Path, tmp_path: Path
         np.sort(np.concatenate([train.rows, held.rows])), np.arange(len(train.tokens))
     )
     stream: list[int] = []
-    for line in lines(str(corpus), config.Data()):
+    for line in TextFiles(str(corpus), config.Data()).lines():
         if line or (stream and stream[-1] != EOS):
             stream += made.tokenizer.encode([line])[0] if line else [EOS]
     rows = train.tokens[:, 1:].ravel().tolist()
@@ -92,7 +92,7 @@ def test_a_second_run_reuses_everything(
 ) -> None:
     first = prepare(corpus, tmp_path / "cache")
     assert not first.facts["train/corpus"]["cached"]
-    monkeypatch.setattr(packing, "train_tokenizer", None)
+    monkeypatch.setattr("tlc_jax.data.sentencepiece_tokenizer.train_tokenizer", None)
     monkeypatch.setattr(packing, "pack", None)
     second = prepare(corpus, tmp_path / "cache")
     assert second.facts["train/corpus"]["cached"] and second.tokenizer.hash == first.tokenizer.hash
@@ -136,10 +136,15 @@ def spoil_other_tokenizer(cache: Path, corpus: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        spoil_text, spoil_rows_cut, spoil_no_manifest, spoil_half_manifest, spoil_no_rows, spoil_tokenizer_cut,
+        spoil_text,
+        spoil_rows_cut,
+        spoil_no_manifest,
+        spoil_half_manifest,
+        spoil_no_rows,
+        spoil_tokenizer_cut,
         spoil_other_tokenizer,
     ],
-)  # fmt: skip
+)
 def test_a_stale_or_broken_cache_is_made_again(corpus: Path, tmp_path: Path, spoil: Any) -> None:
     prepare(corpus, tmp_path / "cache")
     spoil(tmp_path / "cache", corpus)
@@ -207,10 +212,10 @@ def test_a_cache_that_cannot_be_written_is_told(
     with pytest.raises(InputError, match="cannot write .*set data.cache elsewhere"):
         prepare(corpus, tmp_path / "file")
 
-    def full(path: Path) -> None:
+    def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("tlc_jax.data.cache._flush_to_disk", full)
+    monkeypatch.setattr("tlc_jax.data.cache.os.fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         prepare(corpus, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.part"))
@@ -221,10 +226,10 @@ def test_a_complete_cache_is_used_even_where_nothing_can_be_written(
 ) -> None:
     prepare(corpus, tmp_path / "cache")
 
-    def read_only(target: Path) -> None:
+    def read_only(*args: Any, **named: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("tlc_jax.data.cache._locked", read_only)
+    monkeypatch.setattr("tlc_jax.data.cache.Lock", read_only)
     assert prepare(corpus, tmp_path / "cache").facts["train/corpus"]["cached"]
 
 

@@ -62,8 +62,7 @@ def test_all_pairs_come_back_as_they_were(config, files, tmp_path) -> None:
     decode = data.tokenizer.decode
     assert [decode(pairs.side(row, 0)) for row in range(len(pairs))] == LEFT
     assert [decode(pairs.side(row, 1)) for row in range(len(pairs))] == RIGHT
-    source, target = np.zeros((2, 40), np.int32), np.zeros((2, 40), np.int32)
-    pairs.fill(source, target, np.array([1, 0]), np.array([5, 9]))
+    source, target = pairs.padded(np.array([9, 5]), 40)
     assert decode(source[1]) == LEFT[5] and decode(target[0]) == RIGHT[9]
     assert source[1, pairs.lengths[5, 0] - 1] == EOS and not source[1, pairs.lengths[5, 0] :].any()
 
@@ -132,14 +131,16 @@ def test_tables_have_two_columns(config, tmp_path) -> None:
         "en\tfr\tnote\n" + "".join(f"{a}\t{b}\tx\n" for a, b in zip(LEFT, RIGHT, strict=True))
     )
     (source,) = sources.parse_sources(f"files:{table}")
-    assert list(sources.pairs(source, config.data)) == list(zip(LEFT, RIGHT, strict=True))
+    assert list(sources.open_source(source, config.data).pairs()) == list(
+        zip(LEFT, RIGHT, strict=True)
+    )
     records = tmp_path / "pairs.jsonl"
     records.write_text(
         "".join(json.dumps({"src": a, "tgt": b}) + "\n" for a, b in zip(LEFT, RIGHT, strict=True))
     )
     (source,) = sources.parse_sources(f"files:{records}")
     named = dataclasses.replace(config.data, text="tgt", pair="src")
-    assert next(sources.pairs(source, named)) == (RIGHT[0], LEFT[0])
+    assert next(sources.open_source(source, named).pairs()) == (RIGHT[0], LEFT[0])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_files_without_pairs_are_refused(config, tmp_path, name, content, messag
     (tmp_path / name).write_text(content)
     (source,) = sources.parse_sources(f"files:{tmp_path}/{name}")
     with pytest.raises(InputError, match=message):
-        list(sources.pairs(source, config.data))
+        list(sources.open_source(source, config.data).pairs())
 
 
 @pytest.mark.parametrize("spec", ["A.en+A.fr+A.de", "A.tsv+A.fr", "missing.en+missing.fr"])

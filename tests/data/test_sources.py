@@ -6,6 +6,7 @@ import pytest
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.text import note_once
 from tlc_jax.data import sources
 from tlc_jax.data.sources import parse_sources
 
@@ -98,47 +99,52 @@ def test_a_source_that_cannot_be_opened_is_refused_by_the_name_of_its_setting(
 
 def test_the_toy_world_is_a_source_like_any_other() -> None:
     text, pairs = parse_sources("toy:text:valid,toy:nli:valid")
-    lines = list(sources.lines(text, DATA))
+    lines = list(sources.open_source(text, DATA).lines())
     assert "" in lines and any(lines)
-    examples = sources.examples(pairs, DATA)
+    examples = sources.open_source(pairs, DATA).examples()
     assert examples.pairs is not None and examples.labels is not None
     assert len(examples.pairs) == len(examples.labels) == len(examples.ids) == len(examples)
     assert examples.label_names is not None and set(examples.labels) == set(examples.label_names)
-    assert sources.fingerprint(text, DATA) != sources.fingerprint(pairs, DATA)
+    assert (
+        sources.open_source(text, DATA).fingerprint()
+        != sources.open_source(pairs, DATA).fingerprint()
+    )
 
 
 def test_a_fingerprint_changes_with_the_file_and_with_the_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("text\tother\nx\ty\n")
     (source,) = parse_sources(f"files:{path}")
-    first = sources.fingerprint(source, DATA)
-    assert sources.fingerprint(source, DATA) == first
-    assert sources.fingerprint(source, config.Data(text="other")) != first
+    first = sources.open_source(source, DATA).fingerprint()
+    assert sources.open_source(source, DATA).fingerprint() == first
+    assert sources.open_source(source, config.Data(text="other")).fingerprint() != first
     path.write_text("text\tother\nz\tyy\n")
-    assert sources.fingerprint(source, DATA) != first
+    assert sources.open_source(source, DATA).fingerprint() != first
 
 
 def test_the_toy_world_has_translations() -> None:
     (source,) = sources.check_sources("toy:translation:valid", "data.valid", DATA)
-    english, other = next(sources.pairs(source, DATA))
+    english, other = next(sources.open_source(source, DATA).pairs())
     assert english and other and english != other
-    assert next(iter(sources.lines(source, DATA))) == english
-    assert sources.fingerprint(source, DATA) != sources.fingerprint(
-        sources.parse_sources("toy:nli:valid")[0], DATA
+    assert next(iter(sources.open_source(source, DATA).lines())) == english
+    assert (
+        sources.open_source(source, DATA).fingerprint()
+        != sources.open_source(sources.parse_sources("toy:nli:valid")[0], DATA).fingerprint()
     )
     with pytest.raises(InputError, match="toy:translation has"):
-        next(sources.pairs(sources.parse_sources("toy:nli")[0], DATA))
+        next(sources.open_source(sources.parse_sources("toy:nli")[0], DATA).pairs())
     with pytest.raises(InputError, match="no labels"):
-        sources.examples(source, DATA)
+        sources.open_source(source, DATA).examples()
 
 
-def test_the_old_name_of_the_toy_translations_is_understood_with_one_warning(caplog) -> None:
-    sources._warn_of_old_name.cache_clear()
+def test_the_old_name_of_the_toy_translations_is_understood_with_one_warning(capsys) -> None:
+    note_once.cache_clear()
     (old,) = parse_sources("toy:enfr:valid")
     (new,) = parse_sources("toy:translation:valid")
     parse_sources("toy:enfr:train")
     assert (old.location, old.split, old.name) == (new.location, new.split, new.name)
-    assert sources.fingerprint(old, DATA) == sources.fingerprint(new, DATA)
-    assert next(sources.pairs(old, DATA)) == next(sources.pairs(new, DATA))
-    (warning,) = caplog.messages
-    assert "toy:enfr is now toy:translation" in warning and "\n" not in warning
+    old_reader, new_reader = sources.open_source(old, DATA), sources.open_source(new, DATA)
+    assert old_reader.fingerprint() == new_reader.fingerprint()
+    assert next(old_reader.pairs()) == next(new_reader.pairs())
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "toy:enfr is now toy:translation" in warning

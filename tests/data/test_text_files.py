@@ -10,7 +10,7 @@ import pytest
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
-from tlc_jax.data import text_files as files
+from tlc_jax.data.text_files import TextFiles
 
 DATA = config.Data()
 TABLES = {
@@ -28,8 +28,8 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def refused(path: Path | str, data: config.Data = DATA) -> str:
     with pytest.raises(InputError) as raised:
-        files.check(str(path))
-        files.examples(str(path), data)
+        TextFiles(str(path), data).check()
+        TextFiles(str(path), data).examples()
     message = str(raised.value)
     assert "\n" not in message
     return message
@@ -39,55 +39,63 @@ def refused(path: Path | str, data: config.Data = DATA) -> str:
 @pytest.mark.parametrize("suffix", list(TABLES))
 def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str, zipped: str) -> None:
     path = write(tmp_path / f"x{suffix}{zipped}", TABLES[suffix])
-    found = files.examples(str(path), DATA)
+    found = TextFiles(str(path), DATA).examples()
     assert (found.texts, found.labels, found.pairs) == (['"a', 'b "q"'], ["pos", "neg"], None)
     assert found.ids == [0, 1]
-    assert list(files.lines(str(path), DATA)) == ['"a', "", 'b "q"', ""]
+    assert list(TextFiles(str(path), DATA).lines()) == ['"a', "", 'b "q"', ""]
 
 
 @pytest.mark.parametrize("zipped", ["", ".gz"])
 def test_text_keeps_its_lines_and_a_blank_line_ends_a_document(tmp_path: Path, zipped: str) -> None:
     path = write(tmp_path / f"x.txt{zipped}", "\ufeff one \r\ntwo\u2028still two\n \t\nthree")
-    assert list(files.lines(str(path), DATA)) == [" one ", "two\u2028still two", "", "three", ""]
+    assert list(TextFiles(str(path), DATA).lines()) == [
+        " one ",
+        "two\u2028still two",
+        "",
+        "three",
+        "",
+    ]
 
 
 def test_a_glob_is_read_in_sorted_order_and_files_end_documents(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         write(tmp_path / f"{name}.txt", name)
-    assert list(files.lines(str(tmp_path / "*.txt"), DATA)) == ["a", "", "b", "", "c", ""]
-    assert files.examples(str(tmp_path / "*.txt"), DATA).place(1) == f"{tmp_path}/b.txt, line 1"
+    assert list(TextFiles(str(tmp_path / "*.txt"), DATA).lines()) == ["a", "", "b", "", "c", ""]
+    assert (
+        TextFiles(str(tmp_path / "*.txt"), DATA).examples().place(1) == f"{tmp_path}/b.txt, line 1"
+    )
 
 
 def test_pairs_are_found_by_their_usual_names_or_by_the_config(tmp_path: Path) -> None:
     path = str(write(tmp_path / "x.tsv", "label\tpremise\thypothesis\tnote\nyes\tp\th\tn\n"))
-    found = files.examples(path, DATA)
+    found = TextFiles(path, DATA).examples()
     assert (found.texts, found.pairs) == (["p"], ["h"])
-    assert files.examples(path, config.Data(pair="-")).pairs is None
-    found = files.examples(path, config.Data(text="note", pair="premise", label="hypothesis"))
+    assert TextFiles(path, config.Data(pair="-")).examples().pairs is None
+    found = TextFiles(path, config.Data(text="note", pair="premise", label="hypothesis")).examples()
     assert (found.texts, found.pairs, found.labels) == (["n"], ["p"], ["h"])
 
 
 def test_in_qnli_the_sentence_is_the_second_text(tmp_path: Path) -> None:
-    found = files.examples(
-        str(write(tmp_path / "x.tsv", "question\tsentence\tlabel\nq\ts\t1\n")), DATA
-    )
+    path = write(tmp_path / "x.tsv", "question\tsentence\tlabel\nq\ts\t1\n")
+    found = TextFiles(str(path), DATA).examples()
     assert (found.texts, found.pairs) == (["q"], ["s"])
 
 
 def test_an_example_may_lack_its_label_and_a_file_its_labels(tmp_path: Path) -> None:
-    found = files.examples(str(write(tmp_path / "x.tsv", "text\tlabel\na\t\nb\t-\nc\t-1\n")), DATA)
+    found = TextFiles(
+        str(write(tmp_path / "x.tsv", "text\tlabel\na\t\nb\t-\nc\t-1\n")), DATA
+    ).examples()
     assert found.labels == [None, None, "-1"]
-    assert files.examples(str(write(tmp_path / "y.tsv", "text\na\n")), DATA).labels is None
-    numbers = files.examples(
-        str(write(tmp_path / "z.jsonl", '{"text": "a", "label": 3}\n{"text": "b"}\n')), DATA
-    )
+    assert TextFiles(str(write(tmp_path / "y.tsv", "text\na\n")), DATA).examples().labels is None
+    path = write(tmp_path / "z.jsonl", '{"text": "a", "label": 3}\n{"text": "b"}\n')
+    numbers = TextFiles(str(path), DATA).examples()
     assert numbers.labels == ["3", None]
 
 
 def test_a_csv_cell_may_span_lines_and_a_json_text_too(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", 'text\n"one\ntwo"\n')
-    assert files.examples(str(path), DATA).texts == ["one\ntwo"]
-    assert list(files.lines(str(path), DATA)) == ["one", "two", ""]
+    assert TextFiles(str(path), DATA).examples().texts == ["one\ntwo"]
+    assert list(TextFiles(str(path), DATA).lines()) == ["one", "two", ""]
 
 
 def test_empty_files_are_refused(tmp_path: Path) -> None:
@@ -115,7 +123,7 @@ def test_text_that_is_not_utf8_is_told_with_its_place(tmp_path: Path, zipped: st
     path = write(tmp_path / f"a.txt{zipped}", good + b"ab\xff\n")
     assert "line 40001, byte 3" in refused(path)
     with pytest.raises(InputError, match="line 40001, byte 3"):
-        list(files.lines(str(path), DATA))
+        list(TextFiles(str(path), DATA).lines())
 
 
 def test_a_gzip_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
@@ -157,21 +165,21 @@ def test_folders_and_unknown_formats_are_refused(tmp_path: Path) -> None:
 def test_the_size_hint_is_the_size_when_unpacked(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "x" * 5000)
     write(tmp_path / "b.txt.gz", "x" * 7000)
-    assert files.size_hint(str(tmp_path / "*")) == 12_000
+    assert TextFiles(str(tmp_path / "*"), DATA).size_hint() == 12_000
 
 
 def test_blocks_are_the_examples_in_order_whatever_their_size(tmp_path: Path) -> None:
     for name, rows in (("a", 3), ("b", 4)):
         text = "".join(f"{name}{row}\t{'xyz'[row % 3]}\n" for row in range(rows))
         write(tmp_path / f"{name}.tsv", f"text\tlabel\n{text}")
-    whole = files.examples(f"{tmp_path}/*.tsv", DATA)
+    whole = TextFiles(f"{tmp_path}/*.tsv", DATA).examples()
     for rows, characters, sizes in (
         (2, 99, [2, 2, 2, 1]),
         (7, 99, [7]),
         (9, 5, [3, 3, 1]),
         (9, 1, [1] * 7),
     ):
-        blocks = list(files.example_blocks(f"{tmp_path}/*.tsv", DATA, rows, characters))
+        blocks = list(TextFiles(f"{tmp_path}/*.tsv", DATA).example_blocks(rows, characters))
         assert [len(block) for block in blocks] == sizes
         for name in ("texts", "labels", "ids"):
             assert [value for block in blocks for value in getattr(block, name)] == getattr(
@@ -187,7 +195,9 @@ def test_blocks_need_the_memory_of_a_block_whatever_the_file(tmp_path: Path) -> 
         file.write("text\n")
         file.writelines(f"{row} {'word ' * 20}\n" for row in range(20_000))
     tracemalloc.start()
-    rows = sum(len(block) for block in files.example_blocks(str(tmp_path / "x.tsv.gz"), DATA, 200))
+    rows = sum(
+        len(block) for block in TextFiles(str(tmp_path / "x.tsv.gz"), DATA).example_blocks(200)
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert rows == 20_000
@@ -198,24 +208,24 @@ def test_pairs_in_some_files_alone_are_refused_also_in_blocks(tmp_path: Path) ->
     write(tmp_path / "a.tsv", "text\tsentence2\na\tb\n")
     write(tmp_path / "b.tsv", "text\nc\n")
     with pytest.raises(InputError, match="some have pairs of texts and some have not"):
-        list(files.example_blocks(f"{tmp_path}/*.tsv", DATA, 1))
+        list(TextFiles(f"{tmp_path}/*.tsv", DATA).example_blocks(1))
 
 
 def test_predict_input_of_any_ending_is_text_unless_it_is_a_table(tmp_path: Path) -> None:
     write(tmp_path / "test.en", "one\n\ntwo\n")
     write(tmp_path / "x.tsv", "label\ttext\na\tone\n")
-    (block,) = files.example_blocks(str(tmp_path / "test.en"), DATA, 9, any_ending=True)
+    (block,) = TextFiles(str(tmp_path / "test.en"), DATA, any_ending=True).example_blocks(9)
     assert block.texts == ["one", "", "two"]
-    (block,) = files.example_blocks(str(tmp_path / "x.tsv"), DATA, 9, any_ending=True)
+    (block,) = TextFiles(str(tmp_path / "x.tsv"), DATA, any_ending=True).example_blocks(9)
     assert block.texts == ["one"] and block.labels == ["a"]
 
 
 def test_text_on_standard_input_is_read_once(tmp_path: Path) -> None:
     script = (
         "from tlc_jax import config; from tlc_jax.data import text_files as f; "
-        "s = f.STANDARD_INPUT; "
-        "f.check(s, True); f.size_hint(s, True); "
-        "print([b.texts for b in f.example_blocks(s, config.Data(), 2, any_ending=True)])"
+        "files = f.TextFiles(f.STANDARD_INPUT, config.Data(), any_ending=True); "
+        "files.check(); files.size_hint(); "
+        "print([block.texts for block in files.example_blocks(2)])"
     )
     run = [sys.executable, "-c", script]
     piped = subprocess.run(run, input="\ufeffa\nb\nc\n", capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""A glue/mnli made by TFDS's own builder machinery, in its own form on disk, read back without TensorFlow."""
+"""A glue/mnli that TFDS's own builder writes, read back without TensorFlow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def examples(spec: str, folder: Path) -> Any:
     data = config.Data(dir=str(folder))
     (source,) = sources.check_sources(spec, "data.train", data)
-    return sources.examples(source, data)
+    return sources.open_source(source, data).examples()
 
 
 @pytest.mark.parametrize("split", list(SPLITS))
@@ -89,7 +89,7 @@ def test_text_for_pretraining_is_one_document_a_record(folder: Path) -> None:
     (source,) = sources.parse_sources("tfds:glue/mnli:validation_matched")
     documents = [
         list(lines)
-        for blank, lines in itertools.groupby(sources.lines(source, data), "".__eq__)
+        for blank, lines in itertools.groupby(sources.open_source(source, data).lines(), "".__eq__)
         if not blank
     ]
     assert sorted(documents) == [["a", "b", "c"], ["d", "e"], ["f", "g"]]
@@ -130,7 +130,7 @@ def test_the_data_sets_of_the_papers_are_known_to_tfds(tmp_path: Path) -> None:
         "wmt14_translate/fr-en",
     ):
         with pytest.raises(InputError, match="is not built"):
-            tfds_source.check(name, "train", config.Data(dir=str(tmp_path)))
+            tfds_source.TfdsSplit(name, "train", config.Data(dir=str(tmp_path)))
 
 
 def damaged(folder: Path, tmp_path: Path) -> Path:
@@ -161,7 +161,7 @@ def test_damaged_data_sets_are_told(folder: Path, tmp_path: Path) -> None:
 
 def test_the_fingerprint_follows_content_and_not_the_folder(folder: Path, tmp_path: Path) -> None:
     def fingerprint(where: Path, split: str = "train") -> str:
-        return tfds_source.fingerprint("glue/mnli", split, config.Data(dir=str(where)))
+        return tfds_source.TfdsSplit("glue/mnli", split, config.Data(dir=str(where))).fingerprint()
 
     home = damaged(folder, tmp_path)
     assert (
@@ -186,7 +186,9 @@ def test_pairs_of_languages_come_back_from_english_to_french(tmp_path: Path) -> 
     build_wmt14(tmp_path, {"train": pairs, "validation": pairs[:5]})
     data = config.Data(dir=str(tmp_path))
     (source,) = sources.check_sources("tfds:wmt14_translate/fr-en:train", "data.train", data)
-    assert sorted(sources.pairs(source, data)) == sorted(pairs)
+    assert sorted(sources.open_source(source, data).pairs()) == sorted(pairs)
     (valid,) = sources.parse_sources("tfds:wmt14_translate/fr-en:validation")
     backwards = config.Data(dir=str(tmp_path), text="fr", pair="en")
-    assert sorted(sources.pairs(valid, backwards)) == sorted((b, a) for a, b in pairs[:5])
+    assert sorted(sources.open_source(valid, backwards).pairs()) == sorted(
+        (b, a) for a, b in pairs[:5]
+    )

@@ -49,8 +49,7 @@ class RatingRun(ClassifierRun):
 
     def evaluate(self, params, final: bool) -> dict[str, float]:
         split, objective = self.data.valid[0], self.objective()
-        tokens_NxL = np.zeros((len(split), split.length), np.int32)
-        split.fill(tokens_NxL, np.arange(len(split)), np.arange(len(split)))
+        tokens_NxL = split.padded(np.arange(len(split)), split.length)
         batch = {"tokens": tokens_NxL, "labels": split.labels}
         sums, _ = objective.sums(self.placement.put_params(params), batch, None)
         return {"negative_squared_error": -float(sums.loss / sums.weight)}

@@ -16,15 +16,16 @@ class Bar(tqdm):
             unit=f" {unit}",
             unit_scale=True,
             disable=not show,
-            leave=False,  # a bar that an error ends leaves no line
+            mininterval=0.2,
+            miniters=1,  # by the clock alone: tqdm's guess at the speed would skip redraws
+            leave=False,  # unless finished: an error is the last line
             ascii=".#",
             bar_format="{desc} [{bar:24}] {percentage:3.0f}%  {n_fmt}{unit}  {rate_noinv_fmt}",
         )
 
-    def refresh(self, *args: Any, **named: Any) -> None:
-        """Redraws the bar on a terminal. Elsewhere only `close` writes, so that logs stay short."""
-        if self.fp.isatty():
-            super().refresh(*args, **named)
+    def display(self, *args: Any, **named: Any) -> bool:
+        """Draws the bar on a terminal. Elsewhere only `finish` draws, so that logs stay short."""
+        return (self.fp.isatty() or self.leave) and super().display(*args, **named)
 
     def reach(self, count: int, fraction: float | None) -> None:
         """Moves the bar.
