@@ -1,6 +1,7 @@
 """Train large, then compress: which Transformer to train, how long, and how hard to compress it.
 
-`tlc` is the command line; `load`, `load_study` and `train` are the same from Python (see `tlc_jax.api`).
+`tlc` is the command line. `load`, `load_study` and `train` do the same from Python; see
+`tlc_jax.api`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,7 +13,6 @@ Every error that a user can mend is an `InputError` whose message says how.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from tlc_jax.commands import COMMANDS
+from tlc_jax.commands import COMMANDS, run_command
 from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.artifact import Compressed, load_artifact, measure, save_artifact
 from tlc_jax.compression.recipe import FLOAT_BITS, parse_one_shot
@@ -55,12 +54,12 @@ def load(source: str | Path, settings: Mapping[str, Any] | None = None) -> Model
     """
     start = saved_model.load(str(source), Impl())
     try:
-        config = read_config(config_of_run(str(source)))
+        stored = to_dict(read_config(config_of_run(str(source))))
     except InputError:
         # An imported model, or an artifact that was moved away from its run.
         length = {"length": min(start.model.max_length, start.meta["length"])}
-        config = resolve(merge(to_dict(Config()), {"data": length, "model": start.meta["model"]}))
-    config = resolve(merge(to_dict(config), settings or {}))
+        stored = {"data": length, "model": start.meta["model"]}
+    config = resolve(merge(stored, settings or {}))
     return Model(session.adopt_model(config, start.model, start.path), start)
 
 
@@ -106,6 +105,7 @@ class Model:
         Raises:
           InputError: the model is a pretrained encoder, or the lengths of texts and pairs differ.
         """
+        # A string is a sequence too: each of its letters would be taken for a text.
         if isinstance(texts, str) or isinstance(pairs, str):
             raise InputError("predict takes a list of texts: write [text] for a single one")
         if pairs is not None and len(pairs) != len(texts):
@@ -135,6 +135,7 @@ class Model:
         config = self.config
         if source:
             config = resolve(merge(to_dict(config), {"data": {"valid": source}}))
+        # Of a translator without data.cache, the tokenized pairs go there.
         with tempfile.TemporaryDirectory() as folder:
             placement = session.open_devices(config)
             run = open_saved(config, self.start, Path(folder), placement)
@@ -180,13 +181,12 @@ class Model:
     def parameters(self) -> pd.DataFrame:
         """A row for each parameter: `path`, `shape`, `params`, `zeros` (a share) and `bits`."""
         quantized = self.packed.quantized if self.packed else {}
-        rows = []
+        found = []
         for path, leaf in flatten(self.start.params).items():
-            values = np.asarray(leaf)
             bits = quantized[path].bits if path in quantized else FLOAT_BITS
-            zeros = float(np.mean(values == 0))
-            rows.append((path, values.shape, values.size, zeros, bits))
-        return pd.DataFrame(rows, columns=["path", "shape", "params", "zeros", "bits"])
+            zeros = float(np.mean(np.asarray(leaf) == 0))
+            found.append((path, leaf.shape, leaf.size, zeros, bits))
+        return pd.DataFrame(found, columns=["path", "shape", "params", "zeros", "bits"])
 
     def save(self, folder: str | Path) -> Path:
         """Writes a checkpoint with its tokenizer and config that `load` and `--init` read.
@@ -221,20 +221,13 @@ class Study:
 
     def curves(self) -> pd.DataFrame:
         """Learning curves: job, layers, hidden, seed, step, seconds and loss of each evaluation."""
+        columns = ["job", "layers", "hidden", "seed", "step", "seconds", "loss"]
         evaluations = [
-            {
-                "job": curve.job,
-                "layers": curve.size.layers,
-                "hidden": curve.size.hidden,
-                "seed": curve.seed,
-                "step": step,
-                "seconds": seconds,
-                "loss": loss,
-            }
+            (curve.job, curve.size.layers, curve.size.hidden, curve.seed, *evaluation)
             for curve in rows.load(self.workdir).curves
-            for step, seconds, loss in zip(curve.steps, curve.seconds, curve.losses, strict=True)
+            for evaluation in zip(curve.steps, curve.seconds, curve.losses, strict=True)
         ]
-        return pd.DataFrame(evaluations)
+        return pd.DataFrame(evaluations, columns=columns)
 
 
 def load_study(workdir: str | Path) -> Study:
@@ -263,6 +256,7 @@ def train(command: str, config: Config | ConfigDict, workdir: str | Path) -> dic
     Raises:
       InputError: wrong settings. StoppedEarly, TrainingFailed: as the command.
     """
+    # Compression trains where its recipe needs it, and a study where its jobs do.
     trains = [name for name, entry in COMMANDS.items() if entry.needs_budget] + [
         "compress",
         "study",
@@ -270,5 +264,4 @@ def train(command: str, config: Config | ConfigDict, workdir: str | Path) -> dic
     if command not in trains:
         raise InputError(f"command {command!r} does not train: use one of {', '.join(trains)}")
     resolved = config if isinstance(config, Config) else resolve(config)
-    module = importlib.import_module(f"tlc_jax.commands.{command}")
-    return module.run(resolved, Path(workdir), {})
+    return run_command(command, resolved, Path(workdir))

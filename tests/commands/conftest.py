@@ -1,4 +1,4 @@
-"""A tiny world on disk, and the whole chain of stages run on it once."""
+"""A tiny world on disk, and the whole chain of commands run on it once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ SMALL = (
     "--config.impl.layer_loop=scan",
     "--config.impl.matmul=float32",
     "--config.impl.remat=False",
-    "--config.impl.dropout_keys=threefry2x32",  # draws that do not depend on how rows are split over devices
+    # Its draws do not depend on how rows are split over devices.
+    "--config.impl.dropout_keys=threefry2x32",
     "--config.eval.batch_size=16",
     "--config.eval.every_seconds=0.0",
 )
@@ -91,9 +92,9 @@ def pretrain_arguments(world: Path, workdir: Path, *more: str) -> list[str]:
     ]
 
 
-def finetune_arguments(stage: str, world: Path, workdir: Path, *more: str) -> list[str]:
+def finetune_arguments(command: str, world: Path, workdir: Path, *more: str) -> list[str]:
     return [
-        stage,
+        command,
         "--config=configs/sst2.py",
         f"--workdir={workdir}",
         f"--config.data.train=files:{world}/train.tsv",
@@ -169,9 +170,9 @@ def pairs(tmp_path_factory) -> Path:
     return folder
 
 
-def pairs_arguments(stage: str, pairs: Path, workdir: Path, *more: str) -> list[str]:
+def pairs_arguments(command: str, pairs: Path, workdir: Path, *more: str) -> list[str]:
     return [
-        stage,
+        command,
         "--config=configs/wmt14_enfr.py:1x64",
         f"--workdir={workdir}",
         f"--config.data.train=files:{pairs}/train.en+{pairs}/train.fr",

@@ -1,4 +1,4 @@
-"""`tlc analyze` on a masked-language model and a classifier, and the checkpoints that it wants kept."""
+"""`tlc analyze` on a masked-language model and a classifier, and the checkpoints that it needs."""
 
 from __future__ import annotations
 

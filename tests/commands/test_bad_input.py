@@ -1,4 +1,4 @@
-"""Bad input ends in one line that says what is wrong and how to mend it, exit 2, and nothing is lost."""
+"""Bad input ends with status 2 and one line on what is wrong and how to mend it."""
 
 from __future__ import annotations
 

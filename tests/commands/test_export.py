@@ -1,4 +1,4 @@
-"""A run, exported: what the folder holds, what is refused, and that others compute the same with it."""
+"""`tlc export`: what the folder holds, what is refused, and whether others compute the same."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_exported_is_refused(finetuned, translated, tmp_path, cap
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
     run = tmp_path / "run"
     shutil.copytree(finetuned, run)
-    assert "holds the run of another stage" in refused(
+    assert "holds the run of another command" in refused(
         capsys, f"--init={finetuned}", f"--workdir={run}"
     )
     line = refused(

@@ -1,4 +1,4 @@
-"""Folders of public models: imported they compute what they computed, and wrong ones are refused in one line."""
+"""Imported public models compute what they computed; broken folders are refused in one line."""
 
 from __future__ import annotations
 
@@ -214,7 +214,8 @@ UP = "bert.encoder.layer.1.intermediate.dense.weight"
         (without("model.safetensors"), r"has no weights: neither model.safetensors nor"),
         (
             pickled,
-            r"pytorch_model.bin alone, a pickle, which is never loaded: convert it to model.safetensors",
+            r"pytorch_model.bin alone, a pickle, which is never loaded: "
+            r"convert it to model.safetensors",
         ),
         (cut("model.safetensors"), r"model.safetensors is damaged or cut short"),
         (cut("model.safetensors", 0.0), r"model.safetensors is damaged or cut short"),
@@ -266,11 +267,11 @@ def test_vocabularies_alone_make_the_same_tokenizer(tmp_path, family) -> None:
 
 
 def imported_arguments(
-    stage: str, world: Path, workdir: Path, folder: Path, *more: str
+    command: str, world: Path, workdir: Path, folder: Path, *more: str
 ) -> list[str]:
     flags = [
         flag
-        for flag in finetune_arguments(stage, world, workdir, *more)
+        for flag in finetune_arguments(command, world, workdir, *more)
         if "config.model." not in flag
     ]
     one_width = (
@@ -357,11 +358,11 @@ def test_pretraining_goes_on_from_a_public_encoder(world, tmp_path, capsys, head
     assert result_of(tmp_path / "run")["init"] == str(tmp_path / "public")
 
 
-def test_stages_refuse_what_an_imported_encoder_cannot_do(refused, world, tmp_path) -> None:
+def test_commands_refuse_what_an_imported_encoder_cannot_do(refused, world, tmp_path) -> None:
     public.write_model(tmp_path / "public", "bert")
     source = f"hf:{tmp_path / 'public'}"
-    for stage in ("evaluate", "compress"):
-        line = refused(*imported_arguments(stage, world, tmp_path / stage, tmp_path / "public"))
+    for command in ("evaluate", "compress", "analyze"):
+        line = refused(*imported_arguments(command, world, tmp_path / command, tmp_path / "public"))
         assert "an encoder without a masked-language or classification head" in line
     assert "predict needs a finetuned one" in refused(
         *imported_arguments(

@@ -40,7 +40,7 @@ def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) 
         functools.partial(start, pretrain_arguments, world), tmp_path, kills
     )
     assert bits_of(broken) == bits_of(whole)
-    check_books(whole, broken)
+    check_amounts(whole, broken)
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_killed_translators_end_with_the_same_bits(pairs, translated, tmp_path) 
     del translated  # only so that the pairs are tokenized already
     whole, broken = run_and_kill(functools.partial(start, translate_arguments, pairs), tmp_path, 10)
     assert bits_of(broken) == bits_of(whole)
-    check_books(whole, broken)
+    check_amounts(whole, broken)
     assert result_of(broken)["bleu"] == result_of(whole)["bleu"]
 
 
@@ -60,7 +60,7 @@ def translate_arguments(pairs: Path, workdir: Path, *more: str) -> list[str]:
 def run_and_kill(
     start: Callable[[Path], list[Process]], tmp_path: Path, kills: int
 ) -> tuple[Path, Path]:
-    """The workdirs of a run that nothing disturbs, and of one that is killed and restarted again and again."""
+    """The workdirs of a run that nothing disturbs, and of one that is killed and restarted."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole))
     rng = random.Random(kills)
@@ -68,9 +68,8 @@ def run_and_kill(
     for step in sorted(rng.sample(range(1, STEPS), kills)):
         started = start(broken)
         wait_for_step(started, broken, step, len(rows_of(broken)))
-        time.sleep(
-            rng.uniform(0.0, 0.05)
-        )  # not always just after a row: in the middle of a save, too
+        # Not always just after a row, so that some kills hit a save.
+        time.sleep(rng.uniform(0.0, 0.05))
         if started[0].poll() is not None:
             break  # done before the last kill
         started[0].send_signal(signal.SIGKILL)
@@ -83,12 +82,12 @@ def run_and_kill(
     return whole, broken
 
 
-def check_books(whole: Path, broken: Path, evaluated: range = range(25, STEPS, 25)) -> None:
-    """What the killed run says it spent is what the other one did."""
+def check_amounts(whole: Path, broken: Path, evaluated: range = range(25, STEPS, 25)) -> None:
+    """The killed run reports what the other one spent."""
     first, again = result_of(whole), result_of(broken)
     for name in ("steps", "tokens", "examples", "epochs", "flops", "stopped_by", "valid_loss"):
         assert first[name] == again[name], name
-    # What was lost in a kill is not in the books: every step and every evaluation stands there once.
+    # What a kill lost is not counted: every step and every evaluation occurs once.
     evaluations = [row["step"] for row in rows_of(broken) if row["event"] == "eval"]
     assert evaluations == sorted(set(evaluations)) == list(evaluated)
     tokens = [row["tokens"] for row in rows_of(broken)]
@@ -99,10 +98,10 @@ def check_books(whole: Path, broken: Path, evaluated: range = range(25, STEPS, 2
 @pytest.mark.kills
 @pytest.mark.parametrize("count", [1, 2])
 def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, count) -> None:
-    """SIGTERM and SIGKILL at random moments of start-up, training, evaluation and saving, until fifty have hit.
+    """SIGTERM and SIGKILL at random moments of start-up, training, evaluation and saving.
 
-    Every run that comes to its end must have the weights of one that nothing disturbed, and its books; nothing is
-    repaired by hand in between.
+    Every run that comes to its end must have the weights and the amounts of one that nothing
+    disturbed; nothing is repaired by hand in between.
     """
     del pretrained
     rng = random.Random(count)
@@ -130,7 +129,7 @@ def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, co
                 break
             kills += kill_once(begin(workdir), workdir, rng)
         assert bits_of(workdir) == bits_of(whole)
-        check_books(whole, workdir, range(25, 610, 25))
+        check_amounts(whole, workdir, range(25, 610, 25))
         run += 1
     print(
         f"{count} process(es), {len(kills)} kills, {run} runs:",
@@ -141,7 +140,11 @@ def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, co
 def kill_once(
     started: Sequence[Process], workdir: Path, rng: random.Random
 ) -> list[tuple[str, str]]:
-    """Signals one of the processes at a random moment: (signal, what was going on), or nothing if they were faster."""
+    """Signals one of the processes at a random moment.
+
+    Returns:
+      (signal, what was going on); nothing if the run ended first.
+    """
     rows = len(rows_of(workdir))
     if rng.random() < 0.9:  # else during start-up, too
         wait_for_step(started, workdir, 0, rows)
@@ -155,7 +158,7 @@ def kill_once(
     saving = any(workdir.glob("checkpoints/*tmp*"))
     victim.send_signal(number)
     if last == "start" and len(started) > 1:
-        # Before they have found each other one waits for the other for minutes; launchers have less patience.
+        # A process waits minutes for one that it has not met yet; launchers have less patience.
         deadline = time.monotonic() + 20
         while any(process.poll() is None for process in started) and time.monotonic() < deadline:
             time.sleep(0.1)

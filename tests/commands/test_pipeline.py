@@ -1,4 +1,4 @@
-"""Text in, compressed classifier out: every stage once, and what must hold between them."""
+"""Text in, compressed classifier out: every command once, and what must hold between them."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_implementation_settings_do_not_change_results(world, pretrained, tmp_pa
 
 
 def test_golden_metrics(pretrained, golden) -> None:
-    """If a change means to alter results, say so in its message and run `pytest --update-golden`."""
+    """A change that means to alter results says so and runs `pytest --update-golden`."""
     rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
     now = {
         "valid_loss": rows[-1]["valid_loss"],

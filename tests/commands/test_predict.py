@@ -1,4 +1,4 @@
-"""Predicting a file block by block: bounded memory, the file's order, and no output that only looks whole."""
+"""Predicting a file block by block: bounded memory, the file's order, and only whole outputs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_blocks_give_the_evaluated_probabilities_in_the_files_order(
     assert [row.split("\t")[0] for row in rows] == [("no", "yes")[best] for best in saved.argmax(1)]
 
 
-def test_memory_is_that_of_a_few_blocks_and_nothing_is_compiled_anew(
+def test_memory_is_that_of_a_few_blocks_and_nothing_is_compiled_twice(
     finetuned, tmp_path, monkeypatch, blocks_of_eight, capsys
 ):
     rng = random.Random(1)

@@ -1,4 +1,4 @@
-"""One run in two real processes: it trains, evaluates, is told to stop, loses a process, and goes on elsewhere."""
+"""Two real processes share a run: it trains, stops when told, loses a process and goes on."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_stopped_killed_and_moved_runs_end_like_one_that_nothing_disturbed(
     found = processes.ends(started, processes.ENDS_WITHIN)
     assert [status for status, _ in found] == [-signal.SIGKILL, 75], found
     assert found[1][1].splitlines()[-1] == (
-        "tlc: stopped: process 0 of 2 ended early; this one (process 1) ends too. Nothing that was saved is lost: "
-        "run the same command again"
+        "tlc: stopped: process 0 of 2 ended early; this one (process 1) ends too. "
+        "Nothing that was saved is lost: run the same command again"
     )
 
     finish(begin(world, run, 1))
@@ -189,5 +189,6 @@ def test_processes_with_different_settings_are_refused_together(
     for status, errors in processes.ends(started):
         assert status == 2
         assert errors.splitlines()[-1] == (
-            "tlc: error: the processes of this run were started with different settings: give all the same command"
+            "tlc: error: the processes of this run were started with different settings: "
+            "give all the same command"
         )

@@ -1,4 +1,4 @@
-"""Whole recipes through `tlc compress`: what training holds, what the artifact holds, and what is refused."""
+"""Whole recipes through `tlc compress`: what training keeps, what the artifact holds, refusals."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def study_settings(world, **study) -> dict:
 def write_config(path, settings) -> str:
     path.write_text(
         "import json\nfrom ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict(json.loads({json.dumps(json.dumps(settings))}))\n"
+        "def get_config():\n"
+        f"    return ConfigDict(json.loads({json.dumps(json.dumps(settings))}))\n"
     )
     return f"--config={path}"
 
@@ -77,7 +78,7 @@ def test_the_grid_expands_to_jobs_after_those_they_need(world, tmp_path) -> None
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     assert [job.number for job in jobs] == list(range(len(jobs)))
-    counts = Counter(job.stage for job in jobs)
+    counts = Counter(job.command for job in jobs)
     assert counts == {
         "pretrain": 4,
         "finetune": 4 * 2 + 2 * 2,
@@ -98,7 +99,7 @@ def test_tasks_start_from_defaults_and_not_from_pretraining(world, tmp_path) -> 
     settings["budget"] = {"seconds": 9.0}
     settings["optimizer"]["learning_rate"] = 0.123
     jobs = expand(configs.resolve(settings), tmp_path)
-    finetune = next(job for job in jobs if job.stage == "finetune")
+    finetune = next(job for job in jobs if job.command == "finetune")
     assert finetune.config.budget.seconds == 0
     assert finetune.config.optimizer.learning_rate == configs.Optimizer().learning_rate
     assert finetune.config.model.layers == 1
@@ -125,7 +126,7 @@ def test_translators_are_trained_and_compressed_beside_encoders(world, tmp_path)
     translation = {"data": {"train": "files:a.en+a.fr"}, "budget": {"steps": 7}}
     changes = {"translators": ["2x64"], "translation": translation, "pretrain_seeds": [0, 1]}
     jobs = expand(configs.resolve(study_settings(world, **changes)), tmp_path)
-    trained = [job for job in jobs if job.stage == "translate"]
+    trained = [job for job in jobs if job.command == "translate"]
     assert [job.name for job in trained] == ["translate-2x64-p0", "translate-2x64-p1"]
     assert [
         (job.config.seed, job.config.budget.steps, job.config.data.train) for job in trained
@@ -139,7 +140,7 @@ def test_translators_are_trained_and_compressed_beside_encoders(world, tmp_path)
     alone = expand(
         configs.resolve(study_settings(world, sizes=[], scratch=[], tasks={}, **changes)), tmp_path
     )
-    assert {job.stage for job in alone} == {"translate", "compress"}
+    assert {job.command for job in alone} == {"translate", "compress"}
     own = study_settings(world, translator_recipes=["quantize:8"], **changes)
     compressed = [
         job for job in expand(configs.resolve(own), tmp_path) if job.name.startswith("compress-")
@@ -185,7 +186,7 @@ def test_a_study_of_encoders_that_are_trained_already(world, pretrained, tmp_pat
     )
     jobs = expand(configs.resolve(settings), tmp_path / "run")
     dense, own = jobs[1:]
-    assert [job.stage for job in jobs] == ["finetune", "compress", "compress"]
+    assert [job.command for job in jobs] == ["finetune", "compress", "compress"]
     assert (dense.config.init.source, dense.needs) == (str(jobs[0].workdir), (0,))
     assert (own.config.init.source, own.needs) == (str(pretrained), ())  # it finetunes by itself
     assert (
@@ -206,7 +207,7 @@ def test_names_of_jobs_are_names_of_folders(world, tmp_path) -> None:
         f"quantize:8,only={only}+quantize:4" for only in ("embedding/.*", "embedding/.+", "x" * 300)
     ]
     jobs = expand(configs.resolve(study_settings(world, recipes=["prune:0.5", *recipes])), tmp_path)
-    names = [job.name for job in jobs if job.stage == "compress"]
+    names = [job.name for job in jobs if job.command == "compress"]
     assert len(set(names)) == len(names)
     assert all("/" not in name and len(name) < 200 for name in names)
     assert any(name.endswith("-prune0.5") for name in names)
@@ -332,8 +333,8 @@ def test_compressing_before_finetuning_needs_pretraining_alone(world, tmp_path) 
     settings = study_settings(world, scratch=[])
     settings["compress"]["when"] = "before"
     jobs = expand(configs.resolve(settings), tmp_path)
-    compress = [job for job in jobs if job.stage == "compress"]
-    assert all([jobs[n].stage for n in job.needs] == ["pretrain"] for job in compress)
+    compress = [job for job in jobs if job.command == "compress"]
+    assert all([jobs[n].command for n in job.needs] == ["pretrain"] for job in compress)
     assert all(job.config.init.source.endswith("pretrain-1x64-p0") for job in compress)
 
 
@@ -347,7 +348,7 @@ def test_analysis_that_finished_under_the_old_name_is_done(world, tmp_path) -> N
 
     def analysis():
         jobs = expand(configs.resolve(settings), tmp_path)
-        return next(job for job in jobs if job.stage == "analyze")
+        return next(job for job in jobs if job.command == "analyze")
 
     name = analysis().name
     old = tmp_path / "jobs" / name.replace("analyze", "analyse")

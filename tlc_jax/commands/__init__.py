@@ -9,10 +9,11 @@ refusals come at once.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tlc_jax.config import current_name
+from tlc_jax.config import Config, current_name
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean
 
@@ -125,6 +126,12 @@ def find(name: str) -> tuple[str, CommandSpec]:
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
     return name, COMMANDS[name]
+
+
+def run_command(name: str, config: Config, workdir: Path) -> dict[str, Any]:
+    """Runs a command without flags of its own, from Python; returns what result.json says."""
+    # By name, because each command imports whole rooms that the others do without.
+    return importlib.import_module(f"tlc_jax.commands.{name}").run(config, workdir, {})
 
 
 def choose_microbatch(run: TaskRun, workdir: Path) -> None:

@@ -39,31 +39,30 @@ from tlc_jax.report.labels import recipe_labels
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import open_saved
+from tlc_jax.tasks.masked_lm import require_head
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Analyzes in `workdir`; returns what result.json says."""
-    del options
-    if not config.init.source:
-        raise InputError("nothing to analyze: name a run or a checkpoint with --init=DIR")
+    saved_model.find(config.init.source)
     parse_one_shot(config.recipe)
     saved_model.check_inputs(config)
     return session.run_once(workdir, config, lambda: _analyze(config, workdir))
 
 
 def _analyze(config: Config, workdir: Path) -> dict[str, Any]:
-    start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
-    if start.kind == "translator":
+    start, config = saved_model.load_start(config)
+    require_head(start)
+    if start.kind not in _METRICS:
         raise InputError(
-            f"{start.path} is a translator: analyze takes masked-language models and classifiers"
+            f"{start.path} is a {start.kind}: analyze takes masked-language models and classifiers"
         )
     saved_model.require_dense(start)
-    config = session.adopt_model(config, start.model, start.path)
     with matplotlib.rc_context(style.RC):
-        return {**_Analysis(config, start, workdir).run(), **session.provenance()}
+        return _Analysis(config, start, workdir).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +82,15 @@ class _Metric:
     label: str
     cost: str
 
-    def lost(self, before: dict[str, Any], after: dict[str, Any]) -> float:
+    def lost(self, before: Row, after: Row) -> float:
         return self.worse * (after[self.name] - before[self.name])
 
 
 _LOSS = "validation loss (nats per predicted token)"
+_ACCURACY_LOST = "accuracy lost (percentage points)"
 _METRICS = {
     "mlm": _Metric("valid_loss", 1, 1.0, _LOSS, "rise of the loss (nats)"),
-    "classifier": _Metric(
-        "accuracy", -1, 100.0, "accuracy (%)", "accuracy lost (percentage points)"
-    ),
+    "classifier": _Metric("accuracy", -1, 100.0, "accuracy (%)", _ACCURACY_LOST),
 }
 
 
@@ -101,11 +99,10 @@ class _Analysis:
 
     def __init__(self, config: Config, start: SavedModel, workdir: Path):
         self.config, self.start, self.workdir = config, start, workdir
-        self.folder = workdir / "report"
         self.metric, self.recipe = _METRICS[start.kind], parse_one_shot(config.recipe)
-        self.measures = tuple(dict.fromkeys((self.metric.name, "valid_loss")))
         label = recipe_labels([config.recipe])[config.recipe]
         self.title = f"{start.model.layers}x{start.model.hidden}, {label}, one shot"
+        # On the host: one matrix after the other is compressed there, for the sensitivity.
         self.params = jax.device_get(start.params)
         self.compressed = compress_params(start.params, self.recipe).params
         # Here, so that a recipe that changes nothing is refused before anything is evaluated.
@@ -113,8 +110,6 @@ class _Analysis:
 
     def run(self) -> dict[str, Any]:
         """The parts that analyze.parts names."""
-        if distributed.first():
-            self.folder.mkdir(exist_ok=True)
         parts = self.config.analyze.parts
         result: dict[str, Any] = {
             "stage": "analyze",
@@ -131,53 +126,56 @@ class _Analysis:
             dense = self._evaluate(self.params)
             if dense[self.metric.name] is None:
                 raise InputError(f"data.valid has no labels: {self.metric.name} cannot be measured")
-            small = self._evaluate(self.compressed)
-            for measure in self.measures:
-                result[f"{measure}_dense"] = dense[measure]
-                result[f"{measure}_compressed"] = small[measure]
+            result |= self._compared(dense, self._evaluate(self.compressed))
             if "sensitivity" in parts:
                 result["sensitivity"] = self._sensitivity(dense)
             if "convergence" in parts:
                 result["convergence"] = self._convergence()
         return result
 
-    def _evaluate(self, params: Params) -> dict[str, Any]:
-        return self.task.evaluate(params, False)
+    def _evaluate(self, params: Params) -> Row:
+        """The headline metric and the loss, which may be the same."""
+        numbers = self.task.evaluate(params, False)
+        return {name: numbers[name] for name in (self.metric.name, "valid_loss")}
 
-    def _error(self) -> Rows:
+    def _compared(self, dense: Row, small: Row) -> Row:
+        """The numbers of both models, by `NAME_dense` and `NAME_compressed`."""
+        models = {"dense": dense, "compressed": small}
+        return {f"{name}_{which}": models[which][name] for name in dense for which in models}
+
+    def _error(self) -> list[Row]:
         errors = compression_error.errors(self.matrices, self.params, self.compressed)
-        self._save("error_modules", figures.error_by_module(errors, self.title))
+        drawn = {"error_modules": figures.error_by_module(errors, self.title)}
         if any((error.matrix.layer or 1) > 1 for error in errors):
-            self._save("error_depth", figures.error_by_depth(errors, self.title))
-        return self._write("error", [error.row() for error in errors])
+            drawn["error_depth"] = figures.error_by_depth(errors, self.title)
+        return self._write("error", [error.row() for error in errors], drawn)
 
-    def _sensitivity(self, dense: dict[str, Any]) -> Rows:
+    def _sensitivity(self, dense: Row) -> list[Row]:
         """The cost of each matrix compressed alone."""
         alone = compress_params(self.start.params, _own_thresholds(self.recipe)).params
         matrices = compression_error.matrices(self.params, alone, self.start.model.layers)
         # On the devices once: per evaluation only the changed leaf travels, and as all shapes stay
         # the same, the evaluation is compiled once.
         placed = flatten(self.placement.put_params(self.params))
-        rows: Rows = []
+        rows: list[Row] = []
         bar = Bar("sensitivity", "matrices")
         for number, matrix in enumerate(matrices, start=1):
             leaf = compression_error.with_one(matrix, self.params, alone)
             numbers = self._evaluate(unflatten({**placed, matrix.path: leaf}))
-            rows.append(
-                {"path": matrix.path, "name": matrix.name, "layer": matrix.layer}
-                | {measure: numbers[measure] for measure in self.measures}
-                | {"lost": self.metric.lost(dense, numbers)}
-                | {"loss_rise": numbers["valid_loss"] - dense["valid_loss"]}
-            )
+            row = {"path": matrix.path, "name": matrix.name, "layer": matrix.layer, **numbers}
+            row["lost"] = self.metric.lost(dense, numbers)
+            row["loss_rise"] = numbers["valid_loss"] - dense["valid_loss"]
+            rows.append(row)
             bar.reach(number, number / len(matrices))
         bar.finish(len(rows))
-        lost = [self.metric.scale * row["lost"] for row in rows]
-        found = list(zip(matrices, lost, strict=True))
+        found = [
+            (m, self.metric.scale * row["lost"]) for m, row in zip(matrices, rows, strict=True)
+        ]
         title = f"{self.title}: each matrix alone"
-        self._save("sensitivity", figures.sensitivity(found, self.metric.cost, title))
-        return self._write("sensitivity", rows)
+        drawn = {"sensitivity": figures.sensitivity(found, self.metric.cost, title)}
+        return self._write("sensitivity", rows, drawn)
 
-    def _convergence(self) -> Rows:
+    def _convergence(self) -> list[Row]:
         """The model at every checkpoint of its run, dense and compressed."""
         source = Path(self.config.init.source).expanduser()
         directory = source if source.name == "checkpoints" else source / "checkpoints"
@@ -194,25 +192,22 @@ class _Analysis:
             params = read_params(directory, step, network.abstract())
             dense = self._evaluate(params)
             small = self._evaluate(compress_params(params, self.recipe).params)
-            row: dict[str, Any] = {"step": step}
-            for measure in self.measures:
-                row |= {f"{measure}_dense": dense[measure], f"{measure}_compressed": small[measure]}
-            rows.append({**row, "lost": metric.lost(dense, small)})
-            session.say(
-                f"step {step}: {metric.name} {dense[metric.name]:.4f}, lost {rows[-1]['lost']:.4f}"
-            )
+            lost = metric.lost(dense, small)
+            rows.append({"step": step, **self._compared(dense, small), "lost": lost})
+            session.say(f"step {step}: {metric.name} {dense[metric.name]:.4f}, lost {lost:.4f}")
         figure = figures.convergence(rows, metric.name, metric.label, metric.scale, self.title)
-        self._save("convergence", figure)
-        return self._write("convergence", rows)
+        return self._write("convergence", rows, {"convergence": figure})
 
-    def _save(self, name: str, figure: Figure) -> None:
+    def _write(self, part: str, rows: list[Row], drawn: Mapping[str, Figure]) -> list[Row]:
+        """Writes the rows of a part as CSV, and its figures."""
+        folder = self.workdir / "report"
+        # All processes have the same rows; two writers would spoil each other's files.
         if distributed.first():
-            style.save(figure, self.folder / f"{name}.png")
-
-    def _write(self, name: str, rows: Rows) -> Rows:
-        if distributed.first():
+            folder.mkdir(exist_ok=True)
+            for name, figure in drawn.items():
+                style.save(figure, folder / f"{name}.png")
             # As objects, because a column of layers with an empty cell would become floats.
-            pd.DataFrame(rows, dtype=object).to_csv(self.folder / f"{name}.csv", index=False)
+            pd.DataFrame(rows, dtype=object).to_csv(folder / f"{part}.csv", index=False)
         return rows
 
 
@@ -221,6 +216,7 @@ def _own_thresholds(recipe: Recipe) -> Recipe:
 
     def own(operation: Any) -> Any:
         shared = isinstance(operation, Prune) and operation.scope in ("global", "layer")
+        # Blocks are ranked each among its own weights already, and refuse another scope.
         if shared and not operation.block:
             return dataclasses.replace(operation, scope="tensor")
         return operation

@@ -17,10 +17,11 @@ checkpoint.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlc_jax.commands import choose_microbatch
 from tlc_jax.commands.finetune import train_classifier
 from tlc_jax.compression.apply import compress_params, write_compressed
 from tlc_jax.compression.iterative import IterativePruning
@@ -39,7 +40,6 @@ from tlc_jax.config import Config
 from tlc_jax.config.checks import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.models.network import Params
-from tlc_jax.planning import fit
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks import latency
@@ -49,9 +49,6 @@ from tlc_jax.tasks.masked_lm import require_head
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Compresses in `workdir`; returns what result.json says."""
-    del options
-    if not config.init.source:
-        raise InputError("init.from is empty: name the workdir of the run to compress")
     recipe = _written_out(parse_recipe(config.recipe), config.compress.when)
     if recipe.finetunes:
         require_budget(config)
@@ -86,20 +83,20 @@ class _Prepared:
     Attributes:
       task: the network with its data.
       params: parameters, pruned already where `masks` say so.
-      masks: masks of the leaves that are pruned.
       operations: operations of the recipe that are left, in their order.
       numbers: numbers for result.json so far.
       dense_metric: headline metric that iterative pruning recovers; None to prune in one go.
       origin: identifies the model before pruning, for rounds that several runs share.
+      masks: masks of the leaves that are pruned.
     """
 
     task: TaskRun
     params: Params
-    masks: dict[str, Any]
-    operations: tuple[Operation, ...]
+    operations: Sequence[Operation]
     numbers: dict[str, Any]
     dense_metric: float | None
-    origin: str
+    origin: Path
+    masks: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
@@ -108,10 +105,10 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
     prepare = _finetune if recipe.finetunes else _open_trained
     model = prepare(config, workdir, dense, recipe)
     params, masks, task, rounds = model.params, model.masks, model.task, []
-    # Structures were removed while the model was prepared.
-    rest = [operation for operation in model.operations if not isinstance(operation, Remove)]
+    rest = list(model.operations)
     if model.dense_metric is not None:
-        pruning = IterativePruning(task, workdir, model.origin, model.dense_metric)
+        origin = str(model.origin.absolute())
+        pruning = IterativePruning(task, workdir, origin, model.dense_metric)
         if recipe.removes and not recipe.finetunes:
             params = pruning.recover_from_removal(params, recipe.removes)
         # Only up to the first quantization: what is pruned later keeps its grid and is not trained.
@@ -131,7 +128,6 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
         "layers": dense.model.layers,  # the original size; `params` says how much of it is left
         "rounds": rounds,
         **numbers,
-        **session.provenance(),
         "stage": "compress",
         "when": config.compress.when,
     }
@@ -152,21 +148,16 @@ def _finetune(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) 
     start = _without_structures(dense, recipe)
     small = compress_params(start.params, at_once)
     start = dataclasses.replace(start, params=small.params, masks=small.masks)
-    trained = train_classifier(config, workdir, start, gradual, aware)
+    task, outcome, masks = train_classifier(config, workdir, start, gradual, aware)
     # A budget of a few steps may end before gradual pruning has reached its last level.
     rest = Recipe(tuple(dataclasses.replace(operation, gradual=False) for operation in gradual))
-    pruned = compress_params(trained.params, rest, trained.masks)
+    pruned = compress_params(outcome.params, rest, masks)
     # Training only rounded in the forward pass: the weights themselves are quantized now.
-    real = tuple(dataclasses.replace(operation, aware=False) for operation in aware)
+    real = [dataclasses.replace(operation, aware=False) for operation in aware]
+    accuracy = outcome.numbers["accuracy"]
+    # No other run finetunes as this one did, so its rounds belong to its own workdir.
     return _Prepared(
-        trained.run,
-        pruned.params,
-        pruned.masks,
-        (*real, *after),
-        trained.numbers,
-        trained.numbers["accuracy"],
-        # No other run finetunes as this one did, so it shares its rounds with none.
-        origin=str(workdir.absolute()),
+        task, pruned.params, (*real, *after), outcome.numbers, accuracy, workdir, pruned.masks
     )
 
 
@@ -181,28 +172,25 @@ def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Reci
             "or compress.when=before to finetune what is left of it"
         )
 
-    def task_of_model(start: SavedModel) -> TaskRun:
+    def open_task(start: SavedModel) -> TaskRun:
         adopted = session.adopt_model(config, start.model, start.path)
         placement = session.open_devices(adopted, trains)
         task = open_saved(adopted, start, workdir, placement, train=iterative)
         if iterative:
-            task.config = fit.of_run(task, workdir)
+            choose_microbatch(task, workdir)
         return task
 
-    start = dense
-    metric: float | None = None
-    task: TaskRun | None = None
+    start, task, metric = dense, open_task(dense), None
     if iterative:
-        task = task_of_model(dense)
         pruned = recipe.prunes or recipe.removes
         metric = task.evaluate(dense.params, False)[task.goal] if pruned else 0.0
     # The dense model's task is reused unless its shapes change.
-    if recipe.removes or task is None:
+    if recipe.removes:
         start = _without_structures(dense, recipe)
-        task = task_of_model(start)
+        task = open_task(start)
+    rest = [operation for operation in recipe.operations if not isinstance(operation, Remove)]
     numbers = session.size_numbers(task.network)
-    origin = str(dense.path.absolute())
-    return _Prepared(task, start.params, {}, recipe.operations, numbers, metric, origin)
+    return _Prepared(task, start.params, rest, numbers, metric, dense.path)
 
 
 def _without_structures(start: SavedModel, recipe: Recipe) -> SavedModel:

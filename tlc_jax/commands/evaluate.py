@@ -13,7 +13,6 @@ from typing import Any
 
 from tlc_jax.compression.artifact import directory_bytes, load_artifact, measure
 from tlc_jax.config import Config
-from tlc_jax.core.errors import InputError
 from tlc_jax.runs import saved_model, session
 from tlc_jax.tasks import latency
 from tlc_jax.tasks.base import open_saved
@@ -21,11 +20,7 @@ from tlc_jax.tasks.base import open_saved
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluates in `workdir`; returns what result.json says."""
-    del options
-    if not config.init.source:
-        raise InputError(
-            "nothing to evaluate: name a run, a checkpoint or an artifact with --init=DIR"
-        )
+    saved_model.find(config.init.source)
     saved_model.check_inputs(config)
     result = session.run_once(workdir, config, lambda: _evaluate(config, workdir))
     print(json.dumps(result, indent=2))
@@ -46,14 +41,14 @@ def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
         **_size(start.path),
         **numbers,
         **latency.of_model(config, start),
-        **session.provenance(),
     }
 
 
 def _size(path: Path) -> dict[str, Any]:
     """Bytes of an artifact by every definition, or of the parameters' folder of a checkpoint."""
-    if path.is_dir():
-        ours = path / "params"
-        return {"bytes_checkpoint": directory_bytes(ours)} if ours.is_dir() else {}
-    sizes = measure(load_artifact(path), artifact=path)
-    return {name: value for name, value in sizes.items() if value is not None}
+    if path.is_file():
+        sizes = measure(load_artifact(path), artifact=path)
+        return {name: value for name, value in sizes.items() if value is not None}
+    # An imported model is a folder too, but its files are not a checkpoint of ours.
+    ours = path / "params"
+    return {"bytes_checkpoint": directory_bytes(ours)} if ours.is_dir() else {}

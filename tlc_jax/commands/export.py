@@ -13,10 +13,11 @@ artifact stay integers of 8 or 4 bits in the file, and stand for the artifact's 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,6 @@ _FOLDERS = {"hf": "huggingface", "onnx": "onnx"}
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Exports into `workdir`; returns what result.json says."""
-    del options
-    if not config.init.source:
-        raise InputError(
-            "nothing to export: name a run, a checkpoint or an artifact with --init=DIR"
-        )
     saved_model.find(config.init.source)
     # Before the workdir is claimed, so that a refusal leaves nothing behind.
     if config.export.format == "onnx":
@@ -52,14 +48,14 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _refuse_other_content(workdir: Path) -> None:
-    """Raises `InputError` if the workdir holds another stage's run, or something else."""
+    """Raises `InputError` if the workdir holds another command's run, or something else."""
     if not workdir.is_dir() or all(path.name.startswith(".") for path in workdir.iterdir()):
         return
     result, holds = workdir / "result.json", ""
     if not (workdir / "config.json").exists():
         holds = "something else"
     elif result.exists() and read_json(result).get("stage") != "export":
-        holds = "the run of another stage"
+        holds = "the run of another command"
     if holds:
         raise InputError(f"--workdir={workdir} holds {holds}: name an empty directory or a new one")
 
@@ -72,7 +68,13 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
     network = start.network(config.impl)
     write = _write_huggingface if config.export.format == "hf" else _write_onnx
     folder = workdir / _FOLDERS[config.export.format]
-    facts = _write_whole(folder, lambda part: write(part, start, network))
+    with _whole(folder) as part:
+        facts = write(part, start, network)
+        tokenizer = tokenizer_files(
+            start.tokenizer, start.model.max_length, start.model.token_types
+        )
+        for name, content in tokenizer.items():
+            (part / name).write_bytes(content)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     session.say(f"{folder}: {sum(files.values()):,} bytes")
     return {
@@ -86,17 +88,17 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
         **facts,
         "files": files,
         "bytes": sum(files.values()),
-        **session.provenance(),
     }
 
 
-def _write_whole(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Calls `write` on an empty directory, which gets the name `folder` when it is complete."""
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """An empty directory to write to, which gets the name `folder` when it is complete."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
     part.mkdir()
     try:
-        facts = write(part)
+        yield part
         # Libraries have written these files, and do not wait for the disk.
         for path in part.iterdir():
             with path.open("rb") as file:
@@ -106,7 +108,6 @@ def _write_whole(folder: Path, write: Callable[[Path], dict[str, Any]]) -> dict[
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return facts
 
 
 def _write_huggingface(folder: Path, start: SavedModel, network: Network) -> dict[str, Any]:
@@ -114,7 +115,6 @@ def _write_huggingface(folder: Path, start: SavedModel, network: Network) -> dic
     save_safetensors(folder / "model.safetensors", weights, {"format": "pt"})
     content = huggingface_export.config_json(network, start.labels, start.tokenizer.special)
     write_json(folder / "config.json", content)
-    _write_tokenizer(folder, start)
     return {"architecture": content["architectures"][0], "types": {"float32": len(weights)}}
 
 
@@ -126,11 +126,4 @@ def _write_onnx(folder: Path, start: SavedModel, network: Network) -> dict[str, 
         session.say(
             f"as float32, since ONNX cannot express how they are quantized: {', '.join(floats)}"
         )
-    _write_tokenizer(folder, start)
     return {"opset": onnx_export.OPSET, "types": types}
-
-
-def _write_tokenizer(folder: Path, start: SavedModel) -> None:
-    files = tokenizer_files(start.tokenizer, start.model.max_length, start.model.token_types)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)

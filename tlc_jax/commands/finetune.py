@@ -18,15 +18,16 @@ from typing import Any
 
 from tlc_jax.commands import choose_microbatch
 from tlc_jax.compression.during_training import DuringTraining
-from tlc_jax.compression.prune import restrict_masks
+from tlc_jax.compression.prune import Masks, restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config
 from tlc_jax.data.sources import open_source, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.models.network import Params, classifier
+from tlc_jax.models.network import classifier
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.classification import ClassifierRun, load_data
+from tlc_jax.training.loop import Outcome
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 def _sweep(config: Config, workdir: Path) -> dict[str, Any]:
     """A run for each seed, and mean and sample standard deviation of the accuracies over seeds."""
     results = {}
+    # A run is a workdir of its own, so a sweep that was killed repeats no seed that is done.
     for seed in config.seeds:
         one = dataclasses.replace(config, seed=seed, seeds=())
         results[f"seed-{seed}"] = run(one, workdir / f"seed-{seed}", {})
@@ -69,31 +71,13 @@ def _sweep(config: Config, workdir: Path) -> dict[str, Any]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A classifier that was trained.
-
-    Attributes:
-      run: the network with its data.
-      params: parameters, float32, whole on every host.
-      masks: masks of the weights that training kept at zero; weights that gradual pruning added are
-        zero in `params`.
-      numbers: fields of result.json.
-    """
-
-    run: ClassifierRun
-    params: Params
-    masks: dict[str, Any]
-    numbers: dict[str, Any]
-
-
 def finetune(config: Config, workdir: Path) -> dict[str, Any]:
     """One finetuning run; a compressed start gives a compressed result."""
     start = None
     if config.init.source:
         start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
-    trained = train_classifier(config, workdir, start)
-    result, run = trained.numbers, trained.run
+    run, outcome, masks = train_classifier(config, workdir, start)
+    result = outcome.numbers
     recipe = parse_recipe(start.recipe if start else "dense")
     if recipe.operations:
         from tlc_jax.compression.apply import write_compressed  # here: few starts are compressed
@@ -102,8 +86,8 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
         # Training moved the weights off their grid, so they are rounded again. Rounding that was
         # aware of training before is plain rounding now.
         plain = [dataclasses.replace(operation, aware=False) for operation in recipe.quantizes]
-        params, masks, again = trained.params, trained.masks, Recipe(tuple(plain))
-        result |= write_compressed(params, again, masks, meta, run.tokenizer, workdir, run.evaluate)
+        again, tokenizer, params = Recipe(tuple(plain)), run.tokenizer, outcome.params
+        result |= write_compressed(params, again, masks, meta, tokenizer, workdir, run.evaluate)
     run.save_predictions(workdir)
     return result
 
@@ -114,7 +98,7 @@ def train_classifier(
     start: SavedModel | None,
     gradual: tuple[Prune, ...] = (),
     aware: tuple[Quantize, ...] = (),
-) -> Trained:
+) -> tuple[ClassifierRun, Outcome, Masks]:
     """Trains a classifier under `budget`.
 
     Args:
@@ -123,6 +107,11 @@ def train_classifier(
       start: model to start from, whose pruned weights stay zero; None: random weights.
       gradual: pruning operations during training.
       aware: quantize operations that the forward pass applies.
+
+    Returns:
+      The network with its data; the outcome, with parameters whole on every host and all fields of
+      result.json; and the masks of the weights that training kept at zero. Weights that gradual
+      pruning added are zero in the parameters, and not in the masks.
     """
     if start is not None:
         config = session.adopt_model(config, start.model, start.path)
@@ -130,6 +119,7 @@ def train_classifier(
     if start is None:
         session.check_special_ids(config.model, tokenizer)
     session.keep_tokenizer(tokenizer, workdir)
+    # A trained classifier keeps the order of its classes, whatever the order in the data.
     labels = start.labels if start and start.kind == "classifier" else None
     data = load_data(config, tokenizer, labels)
     placement = session.open_devices(config)
@@ -144,9 +134,9 @@ def train_classifier(
         "recipe": start.recipe if start else "dense",
         "truncated": {part.name: part.truncated for part in [*data.train, *data.valid]},
         **outcome.numbers,
-        **session.provenance(),
     }
-    return Trained(run, placement.gather(outcome.params), masks, numbers)
+    params = placement.gather(outcome.params)
+    return run, dataclasses.replace(outcome, params=params, numbers=numbers), masks
 
 
 def _own_tokenizer(config: Config) -> Tokenizer:

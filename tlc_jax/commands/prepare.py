@@ -12,59 +12,39 @@ from typing import Any
 from tlc_jax.config import Config
 from tlc_jax.data import packing
 from tlc_jax.data.pairs import prepare_pairs
+from tlc_jax.runs.workdir import data_cache
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills `data.cache` (or data/ in the workdir) and says what is in it.
+    """Fills `data.cache` (or data/ in the workdir) and returns what is in it.
 
     Returns:
-      tokenizer_hash, vocab_size, cache, and for each source under `sources` what is known of it: spec, bytes of the
-      file in the cache, cached (whether it was there already), seconds of the work; of packed text (by "train/NAME" or
-      "valid/NAME") also rows, tokens, documents and tokens_per_second; of pairs (by name) also pairs, kept, those left
-      out by reason, and tokens of either side.
+      tokenizer_hash, vocab_size, cache, the numbers of rows or pairs for training and of each
+      validation split, and by source under `sources` the facts that the cache keeps: spec, bytes
+      of the file, cached (whether it was there already), seconds of the work. Packed text (by
+      "train/NAME" or "valid/NAME") also has rows, tokens, documents and tokens_per_second. Pairs
+      (by name) also have pairs, kept, those left out by reason, and tokens of either side.
     """
-    cache = Path(config.data.cache) if config.data.cache else workdir / "data"
-    return _pairs(config, cache) if options.get("pairs") else _text(config, cache)
-
-
-def _text(config: Config, cache: Path) -> dict[str, Any]:
-    prepared = packing.prepare(config, cache)
-    kept = ("spec", "rows", "tokens", "documents", "bytes", "seconds", "cached")
-    sources = {}
-    for name, facts in prepared.facts.items():
-        rate = facts["tokens"] / facts["seconds"] if facts["seconds"] > 0 else None
-        sources[name] = {key: facts[key] for key in kept} | {"tokens_per_second": rate}
+    cache = data_cache(config, workdir).expanduser()
+    if options.get("pairs"):
+        pairs = prepare_pairs(config, cache)
+        tokenizer, sources = pairs.tokenizer, pairs.facts
+        valid = {split.name: len(split.texts) for split in pairs.valid}
+        found = {"train_pairs": sum(map(len, pairs.train)), "valid_pairs": valid}
+    else:
+        text = packing.prepare(config, cache)
+        tokenizer, sources = text.tokenizer, {}
+        for name, facts in text.facts.items():
+            # What was packed before this clock had ticked has no rate.
+            rate = facts["tokens"] / facts["seconds"] if facts["seconds"] > 0 else None
+            sources[name] = {**facts, "tokens_per_second": rate}
+        valid = {name: len(part) for name, part in text.valid.items()}
+        found = {"train_rows": sum(map(len, text.train)), "valid_rows": valid}
+        found["tokenizer"] = str(text.tokenizer_path)
     return {
-        "tokenizer": str(prepared.tokenizer_path),
-        "tokenizer_hash": prepared.tokenizer.hash,
-        "vocab_size": prepared.tokenizer.vocab_size,
-        "cache": str(prepared.directory),
-        "sources": sources,
-        "train_rows": sum(len(part) for part in prepared.train),
-        "valid_rows": {name: len(part) for name, part in prepared.valid.items()},
-    }
-
-
-def _pairs(config: Config, cache: Path) -> dict[str, Any]:
-    prepared = prepare_pairs(config, cache)
-    kept = (
-        "spec",
-        "pairs",
-        "kept",
-        "empty",
-        "too_long",
-        "unequal",
-        "source_tokens",
-        "target_tokens",
-    )
-    return {
-        "tokenizer_hash": prepared.tokenizer.hash,
-        "vocab_size": prepared.tokenizer.vocab_size,
+        "tokenizer_hash": tokenizer.hash,
+        "vocab_size": tokenizer.vocab_size,
         "cache": str(cache),
-        "sources": {
-            name: {key: facts[key] for key in (*kept, "bytes", "seconds", "cached")}
-            for name, facts in prepared.facts.items()
-        },
-        "train_pairs": sum(len(part) for part in prepared.train),
-        "valid_pairs": {split.name: len(split.texts) for split in prepared.valid},
+        "sources": sources,
+        **found,
     }

@@ -48,5 +48,4 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         "vocab_size": tokenizer.vocab_size,
         "unigram_loss": unigrams,
         **numbers,
-        **session.provenance(),
     }

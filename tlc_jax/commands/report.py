@@ -35,7 +35,6 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     Raises:
       InputError: the workdir holds no results, or they are damaged.
     """
-    del options
     study = load(workdir)
     found = regimes(study)
     claims = claims_of.evaluate(study, found)
@@ -46,7 +45,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     drawn = figures.draw_all(study, folder)
     index = folder / "index.html"
     index.write_text(page.render(study, found, claims, chosen, drawn), encoding="utf-8")
-    print("\n".join(summary(study, found, claims, chosen)))
+    print("\n".join(_summary(study, found, claims, chosen)))
     print(f"\nreport: {index}")
     return {
         "page": str(index),
@@ -65,7 +64,7 @@ def _best(choice: tables.Choice) -> dict[str, Any]:
     return best | {"size": str(model.size), "recipe": model.recipe, choice.kind.field: score}
 
 
-def summary(
+def _summary(
     study: Study,
     found: Mapping[Kind, Regime],
     claims: Sequence[Claim],
@@ -73,6 +72,7 @@ def summary(
 ) -> list[str]:
     """The report in one screen of text: coverage, the best models, the regimes, the verdicts."""
     lines = [f"{study.name}: {page.coverage(study)}", ""]
+    # Encoders and translators have different scores, so they are never in one table.
     for kind, options in group(chosen, lambda choice: choice.kind).items():
         lines += [*_best_models(study.of(kind), options), ""]
     for kind, regime in found.items():

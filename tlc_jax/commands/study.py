@@ -17,26 +17,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import analyze, compress, finetune, pretrain, translate
+from tlc_jax.commands import run_command
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.runs import session
 from tlc_jax.study.jobs import expand, needed_first, state
 from tlc_jax.study.run_jobs import claim_study, run_jobs
 
-# Passed to the study, which sits below the commands and must not import them.
-_COMMANDS = {
-    "pretrain": pretrain.run,
-    "translate": translate.run,
-    "finetune": finetune.run,
-    "compress": compress.run,
-    "analyze": analyze.run,
-}
-
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Runs the study, one job of it, or lists its jobs."""
     jobs = expand(config, workdir)
+    # Listing writes nothing: not even the workdir is made.
     if options.get("list"):
         for job in jobs:
             needs = ",".join(map(str, job.needs)) or "-"
@@ -51,7 +43,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         chosen = needed_first(jobs[number], jobs)
     session.set_up(config)
     claim_study(config, workdir)
-    run_jobs(chosen, jobs, workdir, _COMMANDS)
+    # Passed down, because the study lies below the commands and must not import them.
+    run_jobs(chosen, jobs, workdir, run_command)
     result = {"stage": "study", "jobs": len(jobs), "done": sum(job.done for job in jobs)}
     session.say(f"{result['done']} of {len(jobs)} jobs are done: tlc report --workdir={workdir}")
     return result

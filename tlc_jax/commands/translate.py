@@ -39,6 +39,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     start, config = saved_model.load_dense_start(config, "translator")
+    # The pairs are tokenized with the tokenizer of the model, whatever tokenizer.path says.
     if start:
         tokenizer = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
         config = dataclasses.replace(config, tokenizer=tokenizer)
@@ -77,7 +78,6 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         },
         **numbers,
         "samples": run.samples(),
-        **session.provenance(),
     }
 
 

@@ -41,7 +41,7 @@ def run_once(
     Args:
       workdir: folder of the run; in a run of several processes the first one claims and writes.
       config: the resolved config of the run.
-      work: () -> the content of `result.json`.
+      work: () -> the content of `result.json`, without `provenance`.
       trains: whether the work trains; see `set_up`.
 
     Raises:
@@ -65,7 +65,7 @@ def run_once(
         if processes.share(str(path.exists())) == "True":
             say(f"already done: {path}")
             return cast(dict[str, Any], read_json(path))
-        result = work()
+        result = {**work(), **provenance()}
         if processes.first():
             write_json(path, result)
         processes.barrier()

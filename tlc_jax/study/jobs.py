@@ -26,14 +26,16 @@ class Job:
     Attributes:
       number: its place in the study; the same as long as the study's config is.
       name: name of its workdir under jobs/.
-      stage: name of the command.
+      command: name of the command.
+      config: resolved config of the run.
+      workdir: folder of the run.
       needs: numbers of the jobs that must be done first.
       labels: columns of results.jsonl that place its result in the grid.
     """
 
     number: int
     name: str
-    stage: str
+    command: str
     config: Config
     workdir: Path
     needs: tuple[int, ...]
@@ -47,29 +49,21 @@ class Job:
     def error_file(self) -> Path:
         return self.workdir / "error.txt"
 
-    @property
-    def running(self) -> bool:
-        """Whether a process holds the lock of its workdir."""
-        return is_locked(self.workdir / ".lock")
-
-    def ancestors(self, jobs: list[Job]) -> list[int]:
-        """Numbers of all jobs that it needs, directly or not, each after those that it needs."""
-        found: list[int] = []
-        for needed in self.needs:
-            found += [n for n in [*jobs[needed].ancestors(jobs), needed] if n not in found]
-        return found
-
 
 def needed_first(job: Job, jobs: list[Job]) -> list[Job]:
-    """All jobs that a job needs, then the job."""
-    return [*(jobs[n] for n in job.ancestors(jobs)), job]
+    """All jobs that a job needs, each after those that it needs itself, and then the job."""
+    found: list[Job] = []
+    for number in job.needs:
+        found += [other for other in needed_first(jobs[number], jobs) if other not in found]
+    return [*found, job]
 
 
 def state(job: Job, jobs: list[Job]) -> str:
     """done, failed, running, waiting (for other jobs) or ready."""
     if job.done:
         return "done"
-    if job.running:
+    # Before error.txt is looked at, which stays until the process that tries again removes it.
+    if is_locked(job.workdir / ".lock"):
         return "running"
     if job.error_file.exists():
         return "failed"
@@ -164,29 +158,30 @@ class _Grid:
         return self.jobs
 
     def _add(
-        self, name: str, stage: str, settings: Settings, needs: tuple[int, ...], **labels: Any
+        self, name: str, command: str, settings: Settings, needs: tuple[int, ...], **labels: Any
     ) -> int:
         number = len(self.jobs)
         try:
             config = resolve(settings)
         except InputError as error:
             raise InputError(f"settings of job {name}: {error}") from error
-        if stage in ("translate", "finetune"):
+        # Refused here, so that no study fails at its last jobs.
+        if command in ("translate", "finetune"):
             require_budget(config)
-        job = Job(number, name, stage, config, self.workdir / "jobs" / name, needs, labels)
+        job = Job(number, name, command, config, self.workdir / "jobs" / name, needs, labels)
         self.jobs.append(job)
         return number
 
-    def _train(self, stage: str, size: str, seed: int) -> int:
+    def _train(self, command: str, size: str, seed: int) -> int:
         """A pretraining or a translation job."""
         layers, hidden = parse_size(size)
         chosen = {"seed": seed, "model": {"layers": layers, "hidden": hidden}}
         labels: dict[str, Any] = {"pretrain_seed": seed}
         settings = merge(self.base, chosen)
-        if stage == "translate":
+        if command == "translate":
             labels |= {"task": "translation", "seed": seed, "init": "pretrained"}
             settings = merge(self.base, self.study.translation, chosen)
-        return self._add(f"{stage}-{size}-p{seed}", stage, settings, (), **labels)
+        return self._add(f"{command}-{size}-p{seed}", command, settings, (), **labels)
 
     def _pretrained(self, name: str, number: int) -> _Start:
         """Finetuning of the encoder of a pretraining job."""
@@ -203,12 +198,14 @@ class _Grid:
 
     def _finetune(self, start: _Start, task: str, seed: int) -> int:
         data = self.config.data
+        shared = {
+            **{name: self.base[name] for name in ("impl", "compress")},
+            "data": {"dir": data.dir, "length": data.length},
+            "eval": {"latency": self.config.eval.latency},
+            "model": start.settings.get("model", {}),
+        }
         settings = merge(
-            to_dict(Config()),
-            {"impl": self.base["impl"], "compress": self.base["compress"]},
-            {"data": {"dir": data.dir, "length": data.length}},
-            {"eval": {"latency": self.config.eval.latency}},
-            {"model": start.settings.get("model", {})},
+            shared,
             self.study.finetune,
             self.study.tasks[task],
             {"seed": seed},
@@ -224,12 +221,12 @@ class _Grid:
         # A job that finetunes as a part of compressing starts where finetuning started.
         when = source.config.compress.when if source.labels["init"] == "pretrained" else "after"
         finetunes = parse_recipe(recipe).finetunes
-        again = source.stage == "finetune" and (finetunes or when == "before")
+        again = source.command == "finetune" and (finetunes or when == "before")
         start = source.config.init.source if again else str(source.workdir)
         needs = source.needs if again else (trained,)
         rounds = str(self.workdir / "rounds")
         changes = {"compress": {"cache": rounds, "when": "after" if finetunes else when}}
-        kind = "-translator" if source.stage == "translate" else ""
+        kind = "-translator" if source.command == "translate" else ""
         name = re.sub("^(finetune|translate)", f"compress{kind}", source.name)
         settings = merge(_starting_from(source, start, recipe), changes)
         self._add(f"{name}-{_file_name(recipe)}", "compress", settings, needs, **source.labels)

@@ -14,9 +14,9 @@ from typing import Any
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, read_json, write_json, write_text
 from tlc_jax.statistics.curves import Curve
-from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
+from tlc_jax.statistics.kinds import ENCODER, KINDS, Shape, Size
 from tlc_jax.statistics.records import Analysis, Row, Study, kind_of, models_of, sizes_of
-from tlc_jax.study.jobs import Job, state
+from tlc_jax.study.jobs import Job, needed_first, state
 
 _MEASURED = """
     layers hidden params params_nonembedding recipe sparsity sparsity_all bits nonzero bytes_ideal
@@ -50,17 +50,17 @@ def write(jobs: list[Job], workdir: Path, provenance: Mapping[str, Any]) -> None
             for job in jobs
         ]
         write_json(workdir / "study.json", {**provenance, "jobs": states})
-        rows = [_row(job, jobs) for job in jobs if job.stage == "compress" and job.done]
+        rows = [_row(job, jobs) for job in jobs if job.command == "compress" and job.done]
         write_text(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     """The line of results.jsonl of a compressed model."""
     result = read_json(job.workdir / "result.json")
-    ancestors = [jobs[number] for number in job.ancestors(jobs)]
+    chain = needed_first(job, jobs)
     # None for an encoder that was trained elsewhere, in a way unknown here.
-    trained = next((one for one in ancestors if one.stage in ("pretrain", "translate")), None)
-    translator = trained is not None and trained.stage == "translate"
+    trained = next((one for one in chain if one.command in ("pretrain", "translate")), None)
+    translator = trained is not None and trained.command == "translate"
     names = _MEASURED + (_TRANSLATOR_SCORES if translator else "")
     row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
     row |= {name: result.get(name) for name in names.split()}
@@ -69,10 +69,9 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
         row |= {f"latency_{name}": timed[name] for name in ("length", "computes", "device")}
     # The recipe of the job, not of the result: reports group by it.
     row["recipe"] = job.config.recipe
-    if trained is None:
-        return row | dict.fromkeys(("budget_seconds", "steps", "train_seconds"))
-    if job.labels["init"] != "pretrained":
-        return row | dict.fromkeys(("budget_seconds", "steps", "train_seconds"), 0)
+    if trained is None or job.labels["init"] != "pretrained":
+        cost = None if trained is None else 0
+        return row | dict.fromkeys(("budget_seconds", "steps", "train_seconds"), cost)
     training = read_json(trained.workdir / "result.json")
     return row | {
         "budget_seconds": trained.config.budget.seconds,
@@ -120,8 +119,10 @@ def load(workdir: Path) -> Study:
     # The first versions wrote the list of jobs alone.
     recorded = {"jobs": recorded} if isinstance(recorded, list) else recorded
     models = models_of(usable, sizes, notes)
-    folders = [(workdir / "jobs" / job, configs[job], results[job]) for job in results]
-    curves = (_read_curve(kind, *job, sizes) for kind in KINDS.values() for job in folders)
+    # In the order of the names, in which the jobs of one kind follow each other.
+    curves = [
+        _read_curve(workdir / "jobs" / job, configs[job], results[job], sizes) for job in results
+    ]
     return Study(
         name=workdir.resolve().name,
         rows=tuple(usable),
@@ -184,10 +185,11 @@ def _size(shape: Shape, sizes: Mapping[Shape, Size], result: Row) -> Size:
 
 
 def _read_curve(
-    kind: Kind, folder: Path, config: Row, result: Row, sizes: Mapping[Shape, Size]
+    folder: Path, config: Row, result: Row, sizes: Mapping[Shape, Size]
 ) -> Curve | None:
-    """The curve of a training job of a kind; None for other jobs and without evaluations."""
-    if not folder.name.startswith(f"{kind.job}-"):
+    """The curve of a training job; None for other jobs and without evaluations."""
+    kind = next((k for k in KINDS.values() if folder.name.startswith(f"{k.job}-")), None)
+    if kind is None:
         return None
     # The last evaluation, on the whole split, is in the result. It replaces one on a part of the
     # split at the same step.

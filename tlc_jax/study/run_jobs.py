@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ from tlc_jax.study.jobs import Job
 
 log = logging.getLogger(__name__)
 
-Commands = Mapping[str, Callable[[Config, Path, Mapping[str, Any]], Any]]
+RunCommand = Callable[[str, Config, Path], Any]
 
 
-def run_jobs(chosen: list[Job], jobs: list[Job], workdir: Path, commands: Commands) -> None:
+def run_jobs(chosen: list[Job], jobs: list[Job], workdir: Path, run_command: RunCommand) -> None:
     """Runs those of the chosen jobs that are not done, and writes the study's results after each.
 
     Args:
       chosen: jobs to run, each after those that it needs.
       jobs: all jobs of the study.
       workdir: folder of the study.
-      commands: the `run` function of each command, by its name.
+      run_command: runs the command of a name with a config, in a workdir.
 
     Raises:
       TrainingFailed: at the end, a job failed.
@@ -42,7 +42,7 @@ def run_jobs(chosen: list[Job], jobs: list[Job], workdir: Path, commands: Comman
     for position, job in enumerate(chosen, start=1):
         if not job.done:
             session.say(f"[{position}/{len(chosen)}] {job.name}")
-            _run_job(job, jobs, commands)
+            _run_job(job, jobs, run_command)
             distributed.barrier()  # so that all processes find the same files
             write_rows()
     write_rows()
@@ -73,7 +73,7 @@ def claim_study(config: Config, workdir: Path) -> None:
         log.debug("%s is being claimed by another process", workdir)
 
 
-def _run_job(job: Job, jobs: list[Job], commands: Commands) -> None:
+def _run_job(job: Job, jobs: list[Job], run_command: RunCommand) -> None:
     """Runs a job and writes its failure to its error.txt, unless the whole study is to stop.
 
     A job is left alone where another process runs it, or has yet to finish a job that it needs.
@@ -87,7 +87,7 @@ def _run_job(job: Job, jobs: list[Job], commands: Commands) -> None:
     if distributed.first():
         job.error_file.unlink(missing_ok=True)
     try:
-        commands[job.stage](job.config, job.workdir, {})
+        run_command(job.command, job.config, job.workdir)
     except InUse as error:
         session.say(f"{job.name} is left to another process ({error})")
     except (StoppedEarly, KeyboardInterrupt):
