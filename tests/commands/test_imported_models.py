@@ -361,8 +361,10 @@ def test_pretraining_goes_on_from_a_public_encoder(world, tmp_path, capsys, head
 def test_commands_refuse_what_an_imported_encoder_cannot_do(refused, world, tmp_path) -> None:
     public.write_model(tmp_path / "public", "bert")
     source = f"hf:{tmp_path / 'public'}"
-    for command in ("evaluate", "compress", "analyze"):
-        line = refused(*imported_arguments(command, world, tmp_path / command, tmp_path / "public"))
+    recipes = {"evaluate": (), "compress": (), "analyze": ("--config.recipe=quantize:4",)}
+    for command, more in recipes.items():
+        run = tmp_path / command
+        line = refused(*imported_arguments(command, world, run, tmp_path / "public", *more))
         assert "an encoder without a masked-language or classification head" in line
     assert "predict needs a finetuned one" in refused(
         *imported_arguments(
