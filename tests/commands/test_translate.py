@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+import tlc_jax
 from tests.commands.conftest import pairs_arguments, result_of, tlc
 from tlc_jax.cli.main import main
 from tlc_jax.compression.artifact import load_artifact
@@ -157,6 +158,11 @@ def test_predict_translates_a_file_in_its_order(compressed, pairs, tmp_path) -> 
     assert [row[3] for row in rows if row[1] == "1"] == best
     scores = [float(row[2]) for row in rows]
     assert all(first >= second for first, second in zip(scores[::2], scores[1::2], strict=True))
+    assert tlc_jax.load(compressed).predict(texts) == best
+    found = tlc_jax.load(compressed, {"decode": {"nbest": 2}}).predict(texts)
+    assert list(found.columns) == ["sentence", "rank", "score", "translation"]
+    assert list(found.translation) == [row[3] for row in rows]
+    np.testing.assert_allclose(found.score, scores, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,12 @@ def choose_microbatch(run: TaskRun, workdir: Path) -> None:
         from tlc_jax.planning import fit  # here, because planning takes long to import
 
         run.config = fit.of_run(run, workdir)
+
+
+def latency_of_run(config: Config, workdir: Path) -> dict[str, Any]:
+    """The forward-pass latency of the model of a finished run; empty without eval.latency."""
+    if not config.eval.latency:
+        return {}
+    from tlc_jax.tasks import latency  # here, because few runs are timed
+
+    return latency.of_run(config, workdir)

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import choose_microbatch
+from tlc_jax.commands import choose_microbatch, latency_of_run
 from tlc_jax.commands.finetune import train_classifier
 from tlc_jax.compression.apply import compress_params, write_compressed
 from tlc_jax.compression.iterative import IterativePruning
@@ -42,7 +42,6 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.models.network import Params
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks import latency
 from tlc_jax.tasks.base import TaskRun, open_saved
 from tlc_jax.tasks.masked_lm import require_head
 
@@ -55,7 +54,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     saved_model.find(config.init.source)
 
     def work() -> dict[str, Any]:
-        return _compress(config, workdir, recipe) | latency.of_run(config, workdir)
+        return _compress(config, workdir, recipe) | latency_of_run(config, workdir)
 
     return session.run_once(workdir, config, work, _trains(config, recipe))
 

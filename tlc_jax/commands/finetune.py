@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import choose_microbatch
+from tlc_jax.commands import choose_microbatch, latency_of_run
 from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import Masks, restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
@@ -37,12 +37,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         return session.run_once(workdir, config, lambda: _sweep(config, workdir))
 
     def work() -> dict[str, Any]:
-        result = finetune(config, workdir)
-        if config.eval.latency:
-            from tlc_jax.tasks import latency  # here, because few runs are timed
-
-            result |= latency.of_run(config, workdir)
-        return result
+        return finetune(config, workdir) | latency_of_run(config, workdir)
 
     return session.run_once(workdir, config, work)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +15,6 @@ from tlc_jax.runs import session
 from tlc_jax.runs.workdir import InUse, claim
 from tlc_jax.study import rows
 from tlc_jax.study.jobs import Job
-
-log = logging.getLogger(__name__)
 
 RunCommand = Callable[[str, Config, Path], Any]
 
@@ -64,13 +62,10 @@ def claim_study(config: Config, workdir: Path) -> None:
 
     Jobs lock their own workdirs, so several processes can share a study.
     """
-    if not distributed.first():
-        return
-    try:
-        claim(workdir, config).close()
-    except InUse:
-        # Another process of this study starts at this moment, and checks the same thing.
-        log.debug("%s is being claimed by another process", workdir)
+    if distributed.first():
+        # The claim of another process that starts this study just now checks the same thing.
+        with contextlib.suppress(InUse):
+            claim(workdir, config).close()
 
 
 def _run_job(job: Job, jobs: list[Job], run_command: RunCommand) -> None:
@@ -90,8 +85,8 @@ def _run_job(job: Job, jobs: list[Job], run_command: RunCommand) -> None:
         run_command(job.command, job.config, job.workdir)
     except InUse as error:
         session.say(f"{job.name} is left to another process ({error})")
-    except (StoppedEarly, KeyboardInterrupt):
-        raise
+    except StoppedEarly:
+        raise  # ends the whole study, with everything saved
     except (InputError, TrainingFailed) as error:
         _write_error(job, f"{error}\n")
         session.say(f"{job.name} failed: {error}")
