@@ -102,17 +102,21 @@ class _Start:
 
     Attributes:
       name: its part of their names.
-      settings, labels: settings and labels that they get from it.
+      model, settings: architecture and other settings that they get from it.
+      labels: labels that they get from it.
       needs: numbers of the jobs that must be done first.
     """
 
     name: str
+    model: Settings
     settings: Settings
     labels: dict[str, Any]
     needs: tuple[int, ...] = ()
 
 
 class _Grid:
+    """The jobs of a study, each added after those that it needs."""
+
     def __init__(self, config: Config, workdir: Path):
         self.config, self.study, self.workdir = config, config.study, workdir
         self.jobs: list[Job] = []
@@ -123,17 +127,23 @@ class _Grid:
     def expand(self) -> list[Job]:
         # The order gives jobs their numbers, which array jobs of a scheduler name: a study that
         # was started by an older version must keep it.
-        study = self.study
-        grid = list(product(study.sizes, study.pretrain_seeds))
-        pretrained = {point: self._train("pretrain", *point) for point in grid}
-        starts = [
-            self._pretrained(f"{size}-p{seed}", pretrained[size, seed]) for size, seed in grid
-        ]
+        study, starts, scratch = self.study, [], []
+        pretrained = {
+            point: self._train("pretrain", *point)
+            for point in product(study.sizes, study.pretrain_seeds)
+        }
+        for (size, seed), job in pretrained.items():
+            settings: Settings = {"init": {"from": str(job.workdir)}}
+            starts.append(_start(f"{size}-p{seed}", job, settings, "pretrained"))
         labels = {"pretrain_seed": 0, "init": "pretrained"}
         for index, source in enumerate(study.encoders):
-            starts.append(_Start(f"encoder{index}", {"init": {"from": source}}, labels))
-        first_seed = study.pretrain_seeds[0]
-        scratch = [self._scratch(size, pretrained[size, first_seed]) for size in study.scratch]
+            starts.append(_Start(f"encoder{index}", {}, {"init": {"from": source}}, labels))
+        for size in study.scratch:
+            # Random weights, with the tokenizer of a pretraining job of the same size.
+            job = pretrained[size, study.pretrain_seeds[0]]
+            tokenizer = str(job.workdir / file_name(job.config.tokenizer.path))
+            settings = {"tokenizer": {"path": tokenizer}}
+            scratch.append(_start(f"{size}-scratch", job, settings, "scratch"))
         finetuned, twins = (
             [self._finetune(*point) for point in product(some, study.tasks, study.seeds)]
             for some in (starts, scratch)
@@ -142,25 +152,29 @@ class _Grid:
             [format_recipe(parse_recipe(text)) for text in texts]
             for texts in (study.recipes, study.translator_recipes or study.recipes)
         )
-        for recipe, number in product(recipes, finetuned):
-            self._compress(number, recipe)
-        for number in twins:
-            self._compress(number, "dense")
+        for recipe, job in product(recipes, finetuned):
+            self._compress(job, recipe)
+        for job in twins:
+            self._compress(job, "dense")
         translators = [
             self._train("translate", *point)
             for point in product(study.translators, study.pretrain_seeds)
         ]
-        for recipe, number in product(translator_recipes, translators):
-            self._compress(number, recipe)
+        for recipe, job in product(translator_recipes, translators):
+            self._compress(job, recipe)
         analyses = [format_recipe(parse_one_shot(text)) for text in study.analyses]
-        for recipe, number in product(analyses, pretrained.values()):
-            self._analyze(number, recipe)
+        for recipe, job in product(analyses, pretrained.values()):
+            self._analyze(job, recipe)
         return self.jobs
 
     def _add(
-        self, name: str, command: str, settings: Settings, needs: tuple[int, ...], **labels: Any
-    ) -> int:
-        number = len(self.jobs)
+        self,
+        name: str,
+        command: str,
+        settings: Settings,
+        needs: tuple[int, ...],
+        labels: dict[str, Any],
+    ) -> Job:
         try:
             config = resolve(settings)
         except InputError as error:
@@ -168,11 +182,11 @@ class _Grid:
         # Refused here, so that no study fails at its last jobs.
         if command in ("translate", "finetune"):
             require_budget(config)
-        job = Job(number, name, command, config, self.workdir / "jobs" / name, needs, labels)
-        self.jobs.append(job)
-        return number
+        workdir = self.workdir / "jobs" / name
+        self.jobs.append(Job(len(self.jobs), name, command, config, workdir, needs, labels))
+        return self.jobs[-1]
 
-    def _train(self, command: str, size: str, seed: int) -> int:
+    def _train(self, command: str, size: str, seed: int) -> Job:
         """A pretraining or a translation job."""
         layers, hidden = parse_size(size)
         chosen = {"seed": seed, "model": {"layers": layers, "hidden": hidden}}
@@ -181,65 +195,50 @@ class _Grid:
         if command == "translate":
             labels |= {"task": "translation", "seed": seed, "init": "pretrained"}
             settings = merge(self.base, self.study.translation, chosen)
-        return self._add(f"{command}-{size}-p{seed}", command, settings, (), **labels)
+        return self._add(f"{command}-{size}-p{seed}", command, settings, (), labels)
 
-    def _pretrained(self, name: str, number: int) -> _Start:
-        """Finetuning of the encoder of a pretraining job."""
-        job = self.jobs[number]
-        settings = {"model": to_dict(job.config.model), "init": {"from": str(job.workdir)}}
-        return _Start(name, settings, job.labels | {"init": "pretrained"}, (number,))
-
-    def _scratch(self, size: str, number: int) -> _Start:
-        """Finetuning of random weights, with the tokenizer of a pretraining job."""
-        job = self.jobs[number]
-        tokenizer = str(job.workdir / file_name(job.config.tokenizer.path))
-        settings = {"model": to_dict(job.config.model), "tokenizer": {"path": tokenizer}}
-        return _Start(f"{size}-scratch", settings, job.labels | {"init": "scratch"}, (number,))
-
-    def _finetune(self, start: _Start, task: str, seed: int) -> int:
+    def _finetune(self, start: _Start, task: str, seed: int) -> Job:
         data = self.config.data
         shared = {
             **{name: self.base[name] for name in ("impl", "compress")},
             "data": {"dir": data.dir, "length": data.length},
             "eval": {"latency": self.config.eval.latency},
-            "model": start.settings.get("model", {}),
+            "model": start.model,
         }
-        settings = merge(
-            shared,
-            self.study.finetune,
-            self.study.tasks[task],
-            {"seed": seed},
-            # A task may change the model's dropout, but not the weights that it starts from.
-            {name: value for name, value in start.settings.items() if name != "model"},
-        )
+        # A task may change the model's dropout, but not the weights that it starts from.
+        own = (self.study.finetune, self.study.tasks[task], {"seed": seed}, start.settings)
         labels = {"task": task, "seed": seed, **start.labels}
         name = f"finetune-{start.name}-{task}-s{seed}"
-        return self._add(name, "finetune", settings, start.needs, **labels)
+        return self._add(name, "finetune", merge(shared, *own), start.needs, labels)
 
-    def _compress(self, trained: int, recipe: str) -> None:
-        source = self.jobs[trained]
+    def _compress(self, source: Job, recipe: str) -> None:
         # A job that finetunes as a part of compressing starts where finetuning started.
         when = source.config.compress.when if source.labels["init"] == "pretrained" else "after"
         finetunes = parse_recipe(recipe).finetunes
         again = source.command == "finetune" and (finetunes or when == "before")
         start = source.config.init.source if again else str(source.workdir)
-        needs = source.needs if again else (trained,)
+        needs = source.needs if again else (source.number,)
         rounds = str(self.workdir / "rounds")
         changes = {"compress": {"cache": rounds, "when": "after" if finetunes else when}}
         kind = "-translator" if source.command == "translate" else ""
         name = re.sub("^(finetune|translate)", f"compress{kind}", source.name)
         settings = merge(_starting_from(source, start, recipe), changes)
-        self._add(f"{name}-{_file_name(recipe)}", "compress", settings, needs, **source.labels)
+        self._add(f"{name}-{_file_name(recipe)}", "compress", settings, needs, source.labels)
 
-    def _analyze(self, pretrained: int, recipe: str) -> None:
-        source = self.jobs[pretrained]
+    def _analyze(self, source: Job, recipe: str) -> None:
         name = f"{source.name.replace('pretrain', 'analyze', 1)}-{_file_name(recipe)}"
         # An analysis that finished under the name of older versions is not run again.
         old = name.replace("analyze", "analyse", 1)
         if (self.workdir / "jobs" / old / "result.json").exists():
             name = old
         settings = _starting_from(source, str(source.workdir), recipe)
-        self._add(name, "analyze", settings, (pretrained,), **source.labels)
+        self._add(name, "analyze", settings, (source.number,), source.labels)
+
+
+def _start(name: str, job: Job, settings: Settings, init: str) -> _Start:
+    """A start with the architecture of a pretraining job, which has to be done first."""
+    model, labels = to_dict(job.config.model), job.labels | {"init": init}
+    return _Start(name, model, settings, labels, (job.number,))
 
 
 def _starting_from(source: Job, start: str, recipe: str) -> Settings:
