@@ -6,13 +6,15 @@ A training batch is a pure function of (seed, step).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from tlc_jax.data.labelled import Labelled, bucket_widths, narrowest
 from tlc_jax.data.order import Mixture
-from tlc_jax.data.packing import Packed
+
+if TYPE_CHECKING:  # labelled examples need no packing
+    from tlc_jax.data.packing import Packed
 
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
