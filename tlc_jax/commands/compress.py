@@ -52,11 +52,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if recipe.finetunes:
         require_budget(config)
     saved_model.find(config.init.source)
-
-    def work() -> dict[str, Any]:
-        return _compress(config, workdir, recipe) | latency_of_run(config, workdir)
-
-    return session.run_once(workdir, config, work, _trains(config, recipe))
+    trains = _trains(config, recipe)
+    return session.run_once(workdir, config, lambda: _compress(config, workdir, recipe), trains)
 
 
 def _written_out(recipe: Recipe, when: str) -> Recipe:
@@ -129,6 +126,7 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
         **numbers,
         "stage": "compress",
         "when": config.compress.when,
+        **latency_of_run(config, workdir),
     }
 
 

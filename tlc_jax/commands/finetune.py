@@ -1,11 +1,11 @@
 """Finetune a classifier on labelled texts or pairs.
 
-Starts from a pretrained encoder, a public one (hf:FOLDER), or from scratch.
-With init.from the run takes parameters and architecture of the earlier run, never its optimizer
-state; the log says which parameters it took. A pruned encoder keeps its zeros: the mask is the last
-transform of the optimizer. A quantized one is quantized again at the end, by the same recipe. With
-`seeds` there is one run per seed in seed-K/, and a summary. Predictions for every example of every
-validation split go to predictions/.
+Starts from a pretrained encoder, a public one (hf:FOLDER), or from scratch. With init.from the run
+takes parameters and architecture of the earlier run, never its optimizer state; the log says which
+parameters it took. A pruned encoder keeps its zeros: the mask is the last transform of the
+optimizer. A quantized one is quantized again at the end, by the same recipe. With `seeds` there is
+one run per seed in seed-K/, and a summary. Predictions for every example of every validation split
+go to predictions/.
 """
 
 from __future__ import annotations
@@ -33,13 +33,8 @@ from tlc_jax.training.loop import Outcome
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Finetunes in `workdir`; returns what result.json says."""
     saved_model.check_inputs(config, train=True)
-    if config.seeds:
-        return session.run_once(workdir, config, lambda: _sweep(config, workdir))
-
-    def work() -> dict[str, Any]:
-        return finetune(config, workdir) | latency_of_run(config, workdir)
-
-    return session.run_once(workdir, config, work)
+    work = _sweep if config.seeds else _finetune
+    return session.run_once(workdir, config, lambda: work(config, workdir))
 
 
 def _sweep(config: Config, workdir: Path) -> dict[str, Any]:
@@ -66,7 +61,7 @@ def _sweep(config: Config, workdir: Path) -> dict[str, Any]:
     }
 
 
-def finetune(config: Config, workdir: Path) -> dict[str, Any]:
+def _finetune(config: Config, workdir: Path) -> dict[str, Any]:
     """One finetuning run; a compressed start gives a compressed result."""
     start = None
     if config.init.source:
@@ -84,7 +79,7 @@ def finetune(config: Config, workdir: Path) -> dict[str, Any]:
         again, tokenizer, params = Recipe(tuple(plain)), run.tokenizer, outcome.params
         result |= write_compressed(params, again, masks, meta, tokenizer, workdir, run.evaluate)
     run.save_predictions(workdir)
-    return result
+    return result | latency_of_run(config, workdir)
 
 
 def train_classifier(
