@@ -157,9 +157,9 @@ def test_an_imported_model_goes_out_as_it_came_in(tmp_path, family) -> None:
         f"{public.BASES[family]}embeddings.{name}_embeddings.weight"
         for name in ("position", "token_type")
     )
-    if (
-        family != "bert"
-    ):  # one kind of segment is a part of every position, and the rows before the first are unused
+    # Elsewhere the one kind of segment is added to every position, and the rows before the first
+    # position are unused.
+    if family != "bert":
         came[position] = came[position] + came[types]
         came[position][:2], came[types] = 0, 0 * came[types]
     assert gone.keys() == came.keys()

@@ -274,10 +274,8 @@ def imported_arguments(
         for flag in finetune_arguments(command, world, workdir, *more)
         if "config.model." not in flag
     ]
-    one_width = (
-        "--config.data.length=16",
-        "--config.budget.steps=2",
-    )  # compilation is what takes the time here
+    # Compilation takes most of the time here: rows of 16 tokens are batches of one width.
+    one_width = ("--config.data.length=16", "--config.budget.steps=2")
     return [*flags, *one_width, f"--config.init.from=hf:{folder}"]
 
 
@@ -285,9 +283,8 @@ def test_from_a_public_encoder_to_predictions(world, tmp_path, capsys) -> None:
     public.write_model(tmp_path / "public", "roberta")
     run = tmp_path / "run"
     assert tlc(*imported_arguments("finetune", world, run, tmp_path / "public")) == 0
-    assert (
-        "classifier/dense/kernel" in capsys.readouterr().err
-    )  # no pooler here, so it starts from the seed
+    # There is no pooler here, so the classifier's first layer starts from the seed.
+    assert "classifier/dense/kernel" in capsys.readouterr().err
     assert (run / "tokenizer.json").exists() and not (run / "tokenizer.model").exists()
     again = tmp_path / "again"
     assert tlc("evaluate", f"--init={run}", f"--workdir={again}") == 0

@@ -222,10 +222,8 @@ def test_perplexity_of_a_checkpoint_is_that_of_its_run(pretrained, tmp_path) -> 
 
 def test_pretraining_goes_on_from_an_encoder(world, pretrained, tmp_path, capsys) -> None:
     still = ("--config.budget.steps=1", "--config.optimizer.learning_rate=0.0")
-    other = (
-        "--config.model.layers=3",
-        "--config.tokenizer.vocab_size=400",
-    )  # are those of the encoder
+    # Those of the encoder count.
+    other = ("--config.model.layers=3", "--config.tokenizer.vocab_size=400")
     arguments = pretrain_arguments(
         world, tmp_path, *still, *other, f"--config.init.from={pretrained}"
     )

@@ -23,9 +23,8 @@ def artifact(workdir: Path) -> Compressed:
     return load_artifact(workdir / "artifact" / "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    "steps", [12, 2]
-)  # of two, neither comes after three quarters of the budget
+# Of two steps, neither comes after three quarters of the budget.
+@pytest.mark.parametrize("steps", [12, 2])
 def test_gradual_pruning_while_finetuning_reaches_its_sparsity(
     world, pretrained, tmp_path, steps
 ) -> None:
