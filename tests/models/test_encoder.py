@@ -1,4 +1,4 @@
-"""The encoder against a reference written out here, and what its settings may and may not change."""
+"""The encoder against a reference written out here, and the limits of what settings change."""
 
 from __future__ import annotations
 
@@ -126,10 +126,8 @@ def test_logits_agree_with_the_reference_at_the_chosen_positions(params) -> None
         {"activation": "relu"},
         {"token_types": 2, "separator": 7},
         {"token_types": 1, "separator": 7},
-        {
-            "heads": 3,
-            "head_size": 16,
-        },  # narrower inside than the residual stream, as where heads were taken out
+        # Narrower inside than the residual stream, as where heads were removed.
+        {"heads": 3, "head_size": 16},
         {
             "norm": "post",
             "activation": "relu",
@@ -189,7 +187,8 @@ def test_implementation_settings_change_nothing_beyond_rounding(
     largest = max(float(np.abs(gradient).max()) for gradient in reference.values())
     for path, gradient in gradients(params, **impl).items():
         assert gradient.dtype == jnp.float32, path
-        # A key bias moves all scores of a query alike, so its gradient is nothing but rounding: measure that by others.
+        # A key bias moves all scores of a query alike, so its gradient is rounding alone and is
+        # measured against the other gradients.
         size = max(float(np.abs(reference[path]).max()), 0.01 * largest)
         np.testing.assert_allclose(gradient, reference[path], atol=tolerance * size, err_msg=path)
 

@@ -9,8 +9,8 @@ from tlc_jax.config import Impl, Model
 from tlc_jax.models import flops
 from tlc_jax.models.network import classifier, masked_language_model
 
-# Wide enough that element-wise work, which the formula leaves out, is small beside the products. Nothing of this
-# size is run: it is compiled only.
+# Wide enough that element-wise work, which the formula leaves out, is small beside the products.
+# Nothing of this size runs: it is only compiled.
 MODEL = Model(layers=1, hidden=768, max_length=64)
 VOCAB, BATCH, LENGTH, POSITIONS, CLASSES = 8192, 2, 64, 10, 3
 
@@ -32,15 +32,16 @@ def test_train_step_matches_the_closed_form():
         + 12 * MODEL.layers * LENGTH * h * tokens
         + 6 * head_tokens * (h**2 + h * VOCAB)
     )
-    assert flops.train_flops_per_step(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) == expected
-    assert flops.forward_flops_per_step(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) == expected / 3
+    assert flops.encoder_train_flops(MODEL, VOCAB, BATCH, LENGTH, POSITIONS) == expected
 
 
 def test_narrower_feed_forward_costs_less():
     narrow = dataclasses.replace(MODEL, ffn=MODEL.hidden)
-    saved = flops.train_flops_per_step(
-        MODEL, VOCAB, BATCH, LENGTH, POSITIONS
-    ) - flops.train_flops_per_step(narrow, VOCAB, BATCH, LENGTH, POSITIONS)
+    wide_flops, narrow_flops = (
+        flops.encoder_train_flops(model, VOCAB, BATCH, LENGTH, POSITIONS)
+        for model in (MODEL, narrow)
+    )
+    saved = wide_flops - narrow_flops
     assert saved == 6 * BATCH * LENGTH * MODEL.layers * 2 * MODEL.hidden * (3 * MODEL.hidden)
 
 
@@ -65,8 +66,9 @@ def test_formula_agrees_with_the_compiler(train, model):
     positions = jax.ShapeDtypeStruct((BATCH, POSITIONS), jnp.int32)
     function = jax.grad(loss) if train else loss
     measured = _counted_by_xla(function, network.abstract(), tokens, positions, compiled=train)
-    formula = flops.train_flops_per_step if train else flops.forward_flops_per_step
-    assert formula(model, VOCAB, BATCH, LENGTH, POSITIONS) == pytest.approx(measured, rel=0.02)
+    formula = flops.encoder_train_flops(model, VOCAB, BATCH, LENGTH, POSITIONS)
+    # The backward pass costs twice the forward pass.
+    assert (formula if train else formula / 3) == pytest.approx(measured, rel=0.02)
 
 
 def test_classifier_formula_agrees_with_the_compiler():
@@ -80,7 +82,7 @@ def test_classifier_formula_agrees_with_the_compiler():
     tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
     mask = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.bool_)
     measured = _counted_by_xla(jax.grad(loss), network.abstract(), tokens, mask)
-    formula = flops.classifier_train_flops_per_step(MODEL, CLASSES, BATCH, LENGTH)
+    formula = flops.encoder_train_flops(MODEL, CLASSES, BATCH, LENGTH)
     assert formula == pytest.approx(measured, rel=0.02)
 
 

@@ -1,4 +1,4 @@
-"""Affine maps and dropout: every precision and shape against plain arithmetic, forward and backward."""
+"""Affine maps and dropout in every precision and shape against plain arithmetic."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.models.numerics import affine, dropout
 
 TOLERANCE = {"float32": 1e-5, "mix": 0.03, "bfloat16": 0.03}
-# Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register divides: on CPUs
-# each takes another way through XLA, and some bfloat16 products exist on paper only.
+# Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register
+# divides: XLA compiles each differently on CPUs, which lack some bfloat16 products.
 SHAPES = [(80, 64, 500), (80, 256, 64), (1, 64, 3), (5, 3, 1), (7, 33, 65)]
 
 
@@ -96,7 +96,7 @@ def test_dropout_without_a_key_or_a_rate_is_the_identity() -> None:
 
 @pytest.mark.parametrize("mesh", ["data=8", "data=2,fsdp=2,tensor=2"])
 def test_each_device_draws_the_random_bits_of_its_own_rows(mesh) -> None:
-    """rbg is not divided by the compiler: without our doing, every device would draw the bits of all rows."""
+    """The compiler does not divide rbg: left alone, every device would draw all rows' bits."""
     placement = Placement.parse(mesh)
     x = placement.put_batch({"x": np.ones((64, 32, 32), np.float32)})["x"]
     with jax.set_mesh(placement.mesh):
@@ -110,9 +110,8 @@ def test_each_device_draws_the_random_bits_of_its_own_rows(mesh) -> None:
     assert f"u32[{64 * 32 * 32 // 2 // placement.batch_shards}]" in compiled.as_text()
     assert dropped.mean() == pytest.approx(0.1, abs=0.01)
     parts = np.split(dropped, placement.batch_shards)
-    assert not any(
-        np.array_equal(parts[0], part) for part in parts[1:]
-    )  # each from a key of its own
+    # Each device has a key of its own.
+    assert not any(np.array_equal(parts[0], part) for part in parts[1:])
 
 
 def test_draws_of_threefry_are_the_same_on_any_mesh() -> None:

@@ -1,6 +1,6 @@
-"""The encoder (RoBERTa's in pre-norm form, or BERT's) with a masked-language head or a classification head.
+"""The encoder, RoBERTa's in pre-norm form or BERT's, and its two heads.
 
-Shapes are named as in `blocks.py`.
+Shapes are named as in `layers.py`.
 """
 
 from __future__ import annotations
@@ -11,46 +11,48 @@ from flax import nnx
 
 from tlc_jax.core.mesh import split_rows
 from tlc_jax.models.layers import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
-from tlc_jax.models.numerics import affine, dropout
+from tlc_jax.models.numerics import dropout, split_key
 
 
-class Encoder(nnx.Module):
-    """Tokens to contextual vectors."""
+class Encoder(Stack):
+    """Tokens to contextual vectors: a stack of blocks after an embedding."""
 
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
-        self.shape = shape
+        # The embedding comes first, because the order of draws decides the fresh parameters.
         self.embedding = Embedding(vocab_size, shape, rngs)
-        self.stack = Stack(shape, rngs)
+        super().__init__(shape, rngs)
         if shape.norm == "pre":
             self.final_norm = layer_norm(shape, rngs)
 
     def encode(
         self, tokens_BxL: jax.Array, mask_BxL: jax.Array | None, key: jax.Array | None
     ) -> jax.Array:
-        """Hidden states x_BxLxD. `mask_BxL` is true at real tokens (None: everywhere); a key turns dropout on."""
-        key_embedding, key_stack = (None, None) if key is None else jax.random.split(key)
-        x_BxLxD = dropout(key_embedding, self.embedding(tokens_BxL), self.shape.dropout)
-        if self.shape.matmul == "bfloat16":
-            x_BxLxD = x_BxLxD.astype(jnp.bfloat16)
+        """Hidden states x_BxLxD.
+
+        Args:
+          tokens_BxL: token ids.
+          mask_BxL: true at real tokens; None: everywhere.
+          key: random key of dropout; None: no dropout.
+        """
+        key_embedding, key_stack = split_key(key, 2)
+        x_BxLxD = self.embedding(tokens_BxL, key_embedding)
         mask_Bx1x1xL = None if mask_BxL is None else mask_BxL[:, None, None, :]
-        x_BxLxD = self.stack(x_BxLxD, key_stack, mask_Bx1x1xL)
+        x_BxLxD = self.layers(x_BxLxD, key_stack, mask_Bx1x1xL)
         return self.final_norm(x_BxLxD) if self.shape.norm == "pre" else x_BxLxD
 
 
 class MaskedLanguageHead(nnx.Module):
-    """Vectors to logits over the vocabulary, through the tied token embedding."""
+    """Vectors to logits over the vocabulary, through the token embedding."""
 
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
-        # Logits are never rounded to bfloat16: neighboring tokens of a large vocabulary would tie.
-        self.matmul = "float32" if shape.matmul == "float32" else "mix"
-        self.activation = shape.activation
+        self.activation = ACTIVATIONS[shape.activation]
         self.dense = Dense(shape.hidden, shape.hidden, shape, rngs)
         self.norm = layer_norm(shape, rngs)
         self.bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
-    def __call__(self, x_BxKxD: jax.Array, token_VxD: jax.Array) -> jax.Array:
-        x_BxKxD = self.norm(ACTIVATIONS[self.activation](self.dense(x_BxKxD)))
-        return affine(x_BxKxD, token_VxD, self.bias[...], self.matmul, kernel_is_OxI=True)
+    def __call__(self, x_BxKxD: jax.Array, embedding: Embedding) -> jax.Array:
+        x_BxKxD = self.norm(self.activation(self.dense(x_BxKxD)))
+        return embedding.logits(x_BxKxD, self.bias[...])
 
 
 class MaskedLanguageModel(Encoder):
@@ -63,14 +65,15 @@ class MaskedLanguageModel(Encoder):
     def __call__(
         self, tokens_BxL: jax.Array, positions_BxK: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits_BxKxV at `positions_BxK`. Rows are full, so nothing is masked out of attention."""
+        """Logits_BxKxV at `positions_BxK` of full rows."""
+        # Packed rows hold no padding, and attention without a mask can use faster kernels.
         x_BxLxD = self.encode(tokens_BxL, None, key)
         x_BxKxD = split_rows(jnp.take_along_axis(x_BxLxD, positions_BxK[:, :, None], axis=1))
-        return self.mlm_head(x_BxKxD, self.embedding.token[...])
+        return self.mlm_head(x_BxKxD, self.embedding)
 
     def everywhere(self, tokens_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
         """Logits_BxLxV at every position of rows padded where `mask_BxL` is false."""
-        return self.mlm_head(self.encode(tokens_BxL, mask_BxL, None), self.embedding.token[...])
+        return self.mlm_head(self.encode(tokens_BxL, mask_BxL, None), self.embedding)
 
 
 class ClassificationHead(nnx.Module):
@@ -82,7 +85,7 @@ class ClassificationHead(nnx.Module):
         self.output = Dense(shape.hidden, classes, shape, rngs)
 
     def __call__(self, x_BxD: jax.Array, key: jax.Array | None) -> jax.Array:
-        key_in, key_out = (None, None) if key is None else jax.random.split(key)
+        key_in, key_out = split_key(key, 2)
         x_BxD = jnp.tanh(self.dense(dropout(key_in, x_BxD, self.rate)))
         return self.output(dropout(key_out, x_BxD, self.rate)).astype(jnp.float32)
 
@@ -98,6 +101,6 @@ class Classifier(Encoder):
         self, tokens_BxL: jax.Array, mask_BxL: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
         """Logits_BxC of rows padded where `mask_BxL` is false."""
-        key_encoder, key_head = (None, None) if key is None else jax.random.split(key)
+        key_encoder, key_head = split_key(key, 2)
         x_BxLxD = self.encode(tokens_BxL, mask_BxL, key_encoder)
         return self.classifier(x_BxLxD[:, 0], key_head)

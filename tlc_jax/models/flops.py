@@ -1,84 +1,57 @@
 """Floating-point operations of models by formula.
 
-Symbols: T tokens per step, S sequence length, L layers, H hidden, A attention's inner width (heads x head size), F
-feed-forward width, V vocabulary, C classes, B sequences per step. One multiply-add counts as two operations; the
-backward pass costs twice the forward pass. Element-wise work (layer norm, GELU, softmax, optimizer) is left out: it is
-below two percent of the total.
+One multiply-add counts as two operations. Element-wise work (layer norm, GELU, softmax, optimizer)
+is left out: it is less than two percent of the total.
 """
 
 from __future__ import annotations
 
 from tlc_jax.config import Model
 
-_BACKWARD_AND_FORWARD = (
-    3.0  # gradients with respect to inputs and to weights cost one forward pass each
-)
+# The backward pass costs twice the forward pass: one for the gradients of inputs, one for weights.
+_FORWARD_AND_BACKWARD = 3.0
 
 
-def forward_flops_per_step(
-    model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int
+def encoder_train_flops(
+    model: Model, outputs: int, batch: int, length: int, positions: int = 1
 ) -> float:
-    """Operations of one masked-language forward pass over [batch, length] tokens.
+    """Operations of a training step of an encoder with a head, without any recomputation.
 
-    `predicted_positions` is the number of positions per sequence whose logits are computed. With A = H and F = 4H this
-    is a third of 6·T·12·L·H² + 12·L·S·H·T + 6·T_head·(H² + H·V).
+    Args:
+      model: settings of the architecture.
+      outputs: logits of a position: the vocabulary, or the classes.
+      batch: rows of a batch.
+      length: tokens of a row.
+      positions: positions of a row whose logits are computed.
     """
-    head = model.hidden**2 + model.hidden * vocab_size
-    return _layers_forward(model, batch, length) + 2.0 * batch * predicted_positions * head
+    head = 2.0 * batch * positions * (model.hidden**2 + model.hidden * outputs)
+    return _FORWARD_AND_BACKWARD * (_layers(model, batch, length) + head)
 
 
-def train_flops_per_step(
-    model: Model, vocab_size: int, batch: int, length: int, predicted_positions: int
-) -> float:
-    """Operations of one masked-language training step: forward and backward, no recomputation counted."""
-    forward = forward_flops_per_step(model, vocab_size, batch, length, predicted_positions)
-    return _BACKWARD_AND_FORWARD * forward
-
-
-def classifier_forward_flops_per_step(model: Model, classes: int, batch: int, length: int) -> float:
-    """Operations of one forward pass of a classifier, whose head reads one token per sequence."""
-    return _layers_forward(model, batch, length) + 2.0 * batch * (
-        model.hidden**2 + model.hidden * classes
-    )
-
-
-def classifier_train_flops_per_step(model: Model, classes: int, batch: int, length: int) -> float:
-    """Operations of one training step of a classifier: forward and backward."""
-    return _BACKWARD_AND_FORWARD * classifier_forward_flops_per_step(model, classes, batch, length)
-
-
-def translator_train_flops_per_step(
+def translator_train_flops(
     model: Model, vocab_size: int, batch: int, source: int, target: int
 ) -> float:
-    """Operations of one training step of a translator over [batch, source] and [batch, target] tokens.
+    """Operations of a training step of a translator on [batch, source] and [batch, target] tokens.
 
     Attention is counted in full, though causality needs half of the decoder's own.
     """
-    hidden, inner, ffn = _widths(model)
-    # Decoder: query, key, value, output to itself; query and output to the source; up, down.
-    projections = (
-        2.0 * batch * target * (4 * hidden * inner + 2 * hidden * inner + 2 * hidden * ffn)
-    )
-    source_keys_and_values = 2.0 * batch * source * 2 * hidden * inner
-    attention = 4.0 * batch * target * (target + source) * inner
-    decoder = model.layers * (projections + source_keys_and_values + attention)
-    logits = 2.0 * batch * target * hidden * vocab_size
-    return _BACKWARD_AND_FORWARD * (_layers_forward(model, batch, source) + decoder + logits)
+    filled, tokens = model.filled(), batch * target
+    hidden, inner = filled.hidden, filled.heads * filled.head_size
+    # Besides an encoder's products: query and output of the attention to the source, its keys and
+    # values, and scores and weighted values of the longer attention.
+    cross = 2.0 * tokens * 2 * hidden * inner + 2.0 * batch * source * 2 * hidden * inner
+    decoder = _layers(model, batch, target) + model.layers * (cross + 4.0 * tokens * source * inner)
+    logits = 2.0 * tokens * hidden * vocab_size
+    return _FORWARD_AND_BACKWARD * (_layers(model, batch, source) + decoder + logits)
 
 
-def _widths(model: Model) -> tuple[int, int, int]:
-    """Of the residual stream, inside attention, and inside the feed-forward layer."""
-    filled = model.filled()
-    return filled.hidden, filled.heads * filled.head_size, filled.ffn
-
-
-def _layers_forward(model: Model, batch: int, length: int) -> float:
-    hidden, inner, ffn = _widths(model)
-    tokens = batch * length
-    projections = (
-        2.0 * tokens * (4 * hidden * inner + 2 * hidden * ffn)
-    )  # query, key, value, output; up, down
-    attention = 4.0 * tokens * length * inner  # scores and weighted values
+def _layers(model: Model, batch: int, length: int) -> float:
+    """Operations of a forward pass of all encoder layers on [batch, length] tokens."""
+    filled, tokens = model.filled(), batch * length
+    hidden, inner = filled.hidden, filled.heads * filled.head_size
+    # Query, key, value, output; up, down. Then scores and weighted values.
+    projections = 2.0 * tokens * (4 * hidden * inner + 2 * hidden * filled.ffn)
+    attention = 4.0 * tokens * length * inner
     return model.layers * (projections + attention)
 
 

@@ -1,4 +1,4 @@
-"""Models as the rest of the project sees them: pure functions of a plain nested dict of float32 arrays."""
+"""Models for the rest of the project: pure functions of a nested dict of float32 arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tlc_jax import config
 from tlc_jax.core.params import flatten
 from tlc_jax.models.encoder import Classifier, Encoder, MaskedLanguageModel
 from tlc_jax.models.layers import Shape
-from tlc_jax.models.translator import Translator
 
 Params = dict[str, Any]
 
@@ -26,10 +25,10 @@ class Network:
 
     Attributes:
       kind: "mlm", "classifier", "translator", "encoder" (without a head), or a registered kind.
-      model: its dimensions.
-      vocab_size: rows of its token embedding.
-      classes: outputs of a classifier; 0 for others.
-      impl: how it computes.
+      model: settings of its architecture.
+      vocab_size: number of rows of its token embedding.
+      classes: number of outputs of a classifier; 0 for others.
+      impl: settings of how it computes.
     """
 
     kind: str
@@ -39,14 +38,13 @@ class Network:
     impl: config.Impl
 
     def _create(self, rngs: nnx.Rngs) -> nnx.Module:
-        return _MODULES[self.kind](
-            self.vocab_size, self.classes, Shape.of(self.model, self.impl), rngs
-        )
+        shape = Shape.of(self.model, self.impl)
+        return _MODULES[self.kind](self.vocab_size, self.classes, shape, rngs)
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters; a pure function of the key."""
-        return _export(nnx.to_pure_dict(nnx.state(self._create(nnx.Rngs(params=key)), nnx.Param)))
+        return nnx.to_pure_dict(nnx.state(self._create(nnx.Rngs(params=key)), nnx.Param))
 
     def abstract(self) -> Params:
         """Shapes and types of the parameters."""
@@ -55,13 +53,13 @@ class Network:
     def parameter_counts(self) -> tuple[int, int]:
         """(all parameters, those outside the tables of tokens, positions and token types)."""
         sizes = {path: leaf.size for path, leaf in flatten(self.abstract()).items()}
-        tables = sum(
-            sizes.get(f"embedding/{name}", 0) for name in ("token", "position", "token_type")
-        )
-        return sum(sizes.values()), sum(sizes.values()) - tables
+        tables = {f"embedding/{name}" for name in ("token", "position", "token_type")}
+        nonembedding = sum(size for path, size in sizes.items() if path not in tables)
+        return sum(sizes.values()), nonembedding
 
     def cast(self, params: Params) -> Params:
-        """Kernels in the type that products round them to anyway: for loops that would round them again each time."""
+        """Parameters with kernels in the type that matrix products round them to."""
+        # For loops such as beam search, which would otherwise round the kernels in every step.
         if self.impl.matmul == "float32":
             return params
         return jax.tree.map_with_path(
@@ -70,20 +68,28 @@ class Network:
         )
 
     def apply(self, params: Params, *args: Any, method: str = "__call__", **kwargs: Any) -> Any:
-        """A method of the module, by default its `__call__`, with these parameters."""
+        """Calls a method of the module, by default its `__call__`, with these parameters."""
         module = nnx.eval_shape(lambda: self._create(nnx.Rngs(params=0)))
         graph, state = nnx.split(module)
-        nnx.replace_by_pure_dict(state, _import(params))
+        nnx.replace_by_pure_dict(state, params)
         return getattr(nnx.merge(graph, state), method)(*args, **kwargs)
 
 
 Build = Callable[[int, int, Shape, nnx.Rngs], nnx.Module]
 """(vocabulary size, classes, dimensions, generators) -> the module of a kind of model."""
 
+
+def _translator(vocab_size: int, classes: int, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
+    # Imported late, because most commands work on encoders alone.
+    from tlc_jax.models.translator import Translator
+
+    return Translator(vocab_size, shape, rngs)
+
+
 _MODULES: dict[str, Build] = {
     "mlm": lambda vocab_size, classes, shape, rngs: MaskedLanguageModel(vocab_size, shape, rngs),
     "encoder": lambda vocab_size, classes, shape, rngs: Encoder(vocab_size, shape, rngs),
-    "translator": lambda vocab_size, classes, shape, rngs: Translator(vocab_size, shape, rngs),
+    "translator": _translator,
     "classifier": Classifier,
 }
 
@@ -91,21 +97,6 @@ _MODULES: dict[str, Build] = {
 def register_module(kind: str, build: Build) -> None:
     """Makes a kind of model known to `Network`."""
     _MODULES[kind] = build
-
-
-def _export(tree: Params) -> Params:
-    """NNX's nesting to ours: the parameters of an encoder's stack are simply `blocks`."""
-    tree = dict(tree)
-    if "stack" in tree:
-        tree["blocks"] = tree.pop("stack")["blocks"]
-    return tree
-
-
-def _import(params: Params) -> Params:
-    tree = dict(params)
-    if "blocks" in tree:
-        tree["stack"] = {"blocks": tree.pop("blocks")}
-    return tree
 
 
 def masked_language_model(model: config.Model, vocab_size: int, impl: config.Impl) -> Network:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +20,22 @@ _TYPES = {
     "mix": (jnp.bfloat16, jnp.float32),
     "bfloat16": (jnp.bfloat16, jnp.bfloat16),
 }
-"""What both sides of a matrix product are rounded to, and the type of its result."""
+"""Types of the sides of a matrix product and of its result, by `impl.matmul`."""
 
 
 def affine(
     x: jax.Array, kernel: jax.Array, bias_O: jax.Array, precision: str, kernel_is_OxI: bool = False
 ) -> jax.Array:
-    """`x_...xI @ kernel_IxO + bias_O` in one of three ways, in the backward pass too.
-
-    * `float32`: as the arrays are.
-    * `mix`: both sides of a product rounded to bfloat16, its result and all else in float32. On CPUs with bfloat16
-      instructions this doubles the rate, where a bfloat16 *result* would undo the gain.
-    * `bfloat16`: results, and hence the activations between matrix products, in bfloat16 as well.
-
-    Gradients of kernel and bias come in float32 always.
+    """Computes `x_...xI @ kernel_IxO + bias_O`, with gradients of kernel and bias in float32.
 
     Args:
-      kernel_is_OxI: the kernel is stored the other way round, as an embedding table is.
+      x: any leading axes, then I.
+      kernel: [I, O], or [O, I] if `kernel_is_OxI`, float32.
+      bias_O: float32.
+      precision: types of the products, forward and backward: "float32", everything as it is;
+        "mix", both sides rounded to bfloat16, the result in float32; "bfloat16", the result in
+        bfloat16 as well.
+      kernel_is_OxI: the kernel is stored transposed, as an embedding table is.
     """
     y_TxO = _affine(x.reshape(-1, x.shape[-1]), kernel, bias_O, precision, kernel_is_OxI)
     return y_TxO.reshape(*x.shape[:-1], -1)
@@ -54,6 +54,7 @@ Residuals = tuple[jax.Array, jax.Array, jax.Array]
 def _affine_forward(
     x_TxI: jax.Array, kernel: jax.Array, bias_O: jax.Array, precision: str, kernel_is_OxI: bool
 ) -> tuple[jax.Array, Residuals]:
+    # On CPUs with bfloat16 instructions "mix" doubles the rate; bfloat16 results undo the gain.
     inputs, result = _TYPES[precision]
     like_x = jnp.zeros((), x_TxI.dtype)
     x_TxI, kernel = x_TxI.astype(inputs), kernel.astype(inputs)
@@ -64,7 +65,7 @@ def _affine_forward(
 def _affine_backward(
     precision: str, kernel_is_OxI: bool, residuals: Residuals, g_TxO: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    # A rule of our own, because JAX's would leave the cotangent in float32, and with it both products.
+    # JAX's own rule would leave the cotangent in float32, and with it both products.
     x_TxI, kernel, like_x = residuals
     g_TxO = g_TxO.astype(x_TxI.dtype)
     gradient_TxI = _dot(g_TxO, kernel, 0 if kernel_is_OxI else 1, like_x.dtype)
@@ -85,22 +86,22 @@ def _parameter_gradients(x_TxI: jax.Array, g_TxO: jax.Array) -> tuple[jax.Array,
 
 
 def _parameter_gradients_on_cpu(x_TxI: jax.Array, g_TxO: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same for XLA's CPU backend, 1.1 (float32) to 3.4 times (bfloat16) as fast.
-
-    That backend multiplies a matrix transposed on the left at half speed, and bfloat16 ones in float32 or not at all.
-    So the narrower side is transposed first, and barriers keep XLA from moving that back into the product. It also
-    sums over rows slowly: a product with ones is quicker, and one with two rows of them is not turned into a sum.
-    """
+    """The same for XLA's CPU backend, 1.1 (float32) to 3.4 times (bfloat16) as fast."""
+    # That backend multiplies a matrix transposed on the left at half speed, and bfloat16 ones in
+    # float32 or not at all. So the narrower side is transposed first, and barriers keep XLA from
+    # moving that back into the product.
     if x_TxI.shape[1] <= g_TxO.shape[1]:
         gradient_IxO = lax.optimization_barrier(_dot(_transposed(x_TxI), g_TxO, 0, jnp.float32))
     else:
         gradient_IxO = lax.optimization_barrier(_dot(_transposed(g_TxO), x_TxI, 0, jnp.float32)).T
+    # It also sums over rows slowly. A product with ones is quicker; XLA would turn one with a
+    # single row of ones into a sum, so there are two rows.
     ones_2xT = jnp.ones((2, g_TxO.shape[0]), g_TxO.dtype)
     return gradient_IxO, _dot(ones_2xT, g_TxO, 0, jnp.float32)[0]
 
 
 def _transposed(x: jax.Array) -> jax.Array:
-    """The transpose, laid out again in memory, which is why it takes the detour over a flat array."""
+    """The transpose, copied in memory: reshaping to a flat array forces the copy."""
     return lax.optimization_barrier(x.T.reshape(-1)).reshape(x.shape[1], x.shape[0])
 
 
@@ -112,20 +113,24 @@ def _dot(x: jax.Array, y: jax.Array, contract_y: int, result: jax.typing.DTypeLi
 def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
     """Zeroes elements with probability `rate` and rescales the rest; the identity without a key.
 
-    Sixteen random bits an element are enough: the probability is met to within 1/131072. With a key of
-    the generator rbg each device draws those of its own rows, so what is dropped depends on how rows are split.
+    With a key of the generator rbg each device draws the bits of its own rows, so which elements
+    are dropped depends on how rows are split over devices.
     """
     if key is None or rate == 0.0:
         return x
-    if (
-        jax.random.key_impl(key) == "threefry2x32"
-    ):  # the compiler divides it, and any mesh gets the same bits
+    # The compiler divides threefry among devices by itself, and any mesh gets the same bits.
+    if jax.random.key_impl(key) == "threefry2x32":
         bits = _random_bits(key, x.shape)
     else:
         bits = draw_by_rows(_random_bits, key, x.shape)
-    return jnp.where(
-        bits >= jnp.uint16(round(rate * 65536)), x / (1.0 - rate), jnp.zeros((), x.dtype)
-    )
+    # Sixteen random bits are enough: they meet the probability to within 1/131072.
+    kept = bits >= jnp.uint16(round(rate * 65536))
+    return jnp.where(kept, x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
+def split_key(key: jax.Array | None, count: int) -> Sequence[jax.Array | None]:
+    """Splits a random key; without a key, `count` times None."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -138,7 +143,7 @@ def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _random_bits_on_cpu(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Random uint16. XLA's CPU backend draws them nine times as fast as halves of uint32."""
+    """Random uint16, as halves of uint32: on CPUs XLA draws them nine times as fast."""
     size = math.prod(shape)
     pairs = jax.random.bits(key, ((size + 1) // 2,), jnp.uint32)
     return lax.bitcast_convert_type(pairs, jnp.uint16).reshape(-1)[:size].reshape(shape)

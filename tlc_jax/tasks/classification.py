@@ -139,7 +139,7 @@ class ClassifierRun(TaskRun):
 
     @classmethod
     def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
-        return flops.classifier_train_flops_per_step(config.model, network.classes, rows, width)
+        return flops.encoder_train_flops(config.model, network.classes, rows, width)
 
     def host_batches(self, seed: int) -> LabelledBatches:
         return LabelledBatches(self.data.train, self.config.optimizer.batch_size, seed)

@@ -83,7 +83,7 @@ class MaskedLanguageRun(TaskRun):
     @classmethod
     def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
         predicted = predicted_positions(width, config.objective.mask_rate)
-        return flops.train_flops_per_step(config.model, network.vocab_size, rows, width, predicted)
+        return flops.encoder_train_flops(config.model, network.vocab_size, rows, width, predicted)
 
     def host_batches(self, seed: int) -> RowBatches:
         return RowBatches(self._train, self.config.optimizer.batch_size, seed)

@@ -136,9 +136,7 @@ class TranslatorRun(TaskRun):
 
     @classmethod
     def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
-        return flops.translator_train_flops_per_step(
-            config.model, network.vocab_size, rows, width, width
-        )
+        return flops.translator_train_flops(config.model, network.vocab_size, rows, width, width)
 
     def host_batches(self, seed: int) -> PairBatches:
         config = self.config
