@@ -1,4 +1,4 @@
-"""Beam search against cases worked out by hand, against trying everything, and against plain decoding."""
+"""Beam search against cases by hand, against exhaustive search, and against plain decoding."""
 
 import functools
 import itertools
@@ -55,16 +55,16 @@ def test_a_beam_leaves_the_garden_path() -> None:
 
 
 def test_the_length_penalty_decides_between_short_and_long() -> None:
-    # [A </s>] has probability 0.3 and [B C </s>] 0.27; at alpha 1 the scores are log 0.3 / (7/6) = -1.03 and
-    # log 0.27 / (8/6) = -0.98.
+    # [A </s>] has probability 0.3 and [B C </s>] 0.27; at alpha 1 the scores are
+    # log 0.3 / (7/6) = -1.03 and log 0.27 / (8/6) = -0.98.
     step = markov(
         {BOS: {A: 0.73, B: 0.27}, A: {EOS: 30 / 73, A: 43 / 73}, B: {C: 1.0}, C: {EOS: 1.0}}
     )
     plain = decode(step, beams=2, length=3)
     assert sentence(plain.tokens_BxKxT[0, 0]) == [A, EOS]
-    penalised = decode(step, beams=2, length=3, alpha=1.0)
-    assert sentence(penalised.tokens_BxKxT[0, 0]) == [B, C, EOS]
-    np.testing.assert_allclose(penalised.scores_BxK[0], [-0.98199, -1.03198], rtol=1e-4)
+    penalized = decode(step, beams=2, length=3, alpha=1.0)
+    assert sentence(penalized.tokens_BxKxT[0, 0]) == [B, C, EOS]
+    np.testing.assert_allclose(penalized.scores_BxK[0], [-0.98199, -1.03198], rtol=1e-4)
 
 
 def test_the_penalty_is_that_of_gnmt() -> None:
@@ -152,8 +152,6 @@ def test_top_k_is_that_of_jax(size, k) -> None:
     np.testing.assert_array_equal(places, expected_places)
 
 
-# With the translator -------------------------------------------------------------------------------------------------
-
 VOCAB = 40
 MODEL = configs.Model(layers=2, hidden=64, heads=2, max_length=24, dropout=0.0, init="fan_in")
 
@@ -174,7 +172,7 @@ SOURCE[:, 8] = np.where(SOURCE[:, 8] == PAD, PAD, EOS)
 
 
 def forced(network):
-    """Logits of every position of whole prefixes, compiled once: causality hides what stands after a position."""
+    """Logits of every position of whole prefixes; causality hides what follows a position."""
     return jax.jit(
         lambda params, source, inputs: network.apply(params, source, source != PAD, inputs)
     )
@@ -222,7 +220,7 @@ def test_one_beam_is_greedy() -> None:
         assert sentence(found.tokens_BxKxT[row, 0]) == sentence(inputs[row, 1:])
 
 
-def test_padding_and_neighbours_change_nothing(network, params) -> None:
+def test_padding_and_neighbors_change_nothing(network, params) -> None:
     settings = configs.Decode(beams=3, extra=4)
     run = jax.jit(functools.partial(search, network, settings))
     together = run(params, jnp.asarray(SOURCE))

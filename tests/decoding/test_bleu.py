@@ -1,4 +1,7 @@
-"""Scores of translations against counts made by hand: p1..p4 are n-gram precisions, `exp` the brevity penalty."""
+"""Scores of translations against counts made by hand.
+
+p1 to p4 are n-gram precisions, and `exp` is the brevity penalty.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def test_identical_lines_score_100() -> None:
         assert numbers[name] == pytest.approx(100.0)
 
 
-def test_counts_are_pooled_over_lines_and_short_text_is_penalised() -> None:
+def test_counts_are_pooled_over_lines_and_short_text_is_penalized() -> None:
     hypotheses = ["the cat sat on a mat", "it rains very hard"]
     references = ["the cat sat on the mat now", "it rains very hard"]
     # First line 5/6, 3/5, 2/4, 1/3; second 4/4, 3/3, 2/2, 1/1; 10 tokens against 11.
@@ -47,13 +50,13 @@ def test_casing_counts() -> None:
     assert numbers["bleu_tokenized"] == pytest.approx(expected)
 
 
-def test_only_the_tokenised_score_is_without_smoothing() -> None:
+def test_only_the_tokenized_score_is_without_smoothing() -> None:
     numbers = score(["a b c x"], ["a b c d"])
     assert numbers["bleu"] == pytest.approx(100 * bleu_of(3 / 4, 2 / 3, 1 / 2, 1 / (2 * 1)))
     assert numbers["bleu_tokenized"] == pytest.approx(0.0)
 
 
-def test_compounds_are_split_in_the_tokenised_score_only() -> None:
+def test_compounds_are_split_in_the_tokenized_score_only() -> None:
     numbers = score(["a state-of-the-art tool"], ["the state-of-the-art tool"])
     # Nine tokens a side, of which the first differs; whole words would be three, without a 4-gram.
     assert numbers["bleu_tokenized"] == pytest.approx(100 * bleu_of(8 / 9, 7 / 8, 6 / 7, 5 / 6))
@@ -73,7 +76,7 @@ def test_compounds_are_split_as_perl_does(line: str, expected: str) -> None:
     assert split_compounds(line) == expected
 
 
-def test_the_tokeniser_follows_the_language() -> None:
+def test_the_tokenizer_follows_the_language() -> None:
     hypotheses, references = ["eau est bonne et claire"], ["l'eau est bonne et claire"]
     french = score(hypotheses, references)["bleu_tokenized"]  # l' eau
     english = score(hypotheses, references, language="en")["bleu_tokenized"]  # l 'eau
@@ -96,7 +99,7 @@ def test_signatures_state_the_settings() -> None:
     assert {"nrefs:1", "case:mixed", "nc:6", "nw:0"} <= set(numbers["chrf_signature"].split("|"))
 
 
-def test_lines_must_agree_in_number_and_be_some() -> None:
+def test_lines_agree_in_number_and_are_not_empty() -> None:
     with pytest.raises(ValueError, match="2 hypotheses for 1 references"):
         score(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="no hypotheses to score"):
@@ -107,7 +110,7 @@ def test_lines_must_agree_in_number_and_be_some() -> None:
         approx_bleu([], [])
 
 
-def test_approx_bleu_pools_counts_and_penalises_short_rows() -> None:
+def test_approx_bleu_pools_counts_and_penalizes_short_rows() -> None:
     predictions, references = (
         [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14]],
         [[5, 6, 7, 8, 5, 10, 15], [11, 12, 13, 14]],

@@ -66,8 +66,9 @@ def test_two_processes_never_share_a_workdir(tmp_path):
 
 def test_the_lock_goes_with_its_process(tmp_path):
     code = (
-        "import os, pathlib, sys; from tlc_jax.runs.workdir import claim; from tlc_jax.config import Config; "
-        "lock = claim(pathlib.Path(sys.argv[1]), Config()); print('claimed', flush=True); sys.stdin.read()"
+        "import pathlib, sys; from tlc_jax.runs.workdir import claim; "
+        "from tlc_jax.config import Config; lock = claim(pathlib.Path(sys.argv[1]), Config()); "
+        "print('claimed', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],

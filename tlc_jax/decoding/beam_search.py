@@ -1,6 +1,7 @@
 """Beam search over any model that scores the next token, in one compiled loop.
 
-Shapes in names: B sentences, K hypotheses (beams) of each, T positions, V vocabulary, C continuations of a hypothesis.
+Shapes in names: B sentences, K hypotheses (beams) of each, T positions, V vocabulary, C
+continuations of a hypothesis.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Hypotheses(NamedTuple):
 
     Attributes:
       tokens_BxKxT: int32, with </s> at their ends and <pad> after.
-      scores_BxK: log-probability over the length penalty; -inf where there are fewer than K hypotheses.
-      lengths_BxK: tokens, </s> included.
+      scores_BxK: log-probability over the length penalty; -inf beyond the hypotheses found.
+      lengths_BxK: number of tokens, </s> included.
     """
 
     tokens_BxKxT: jax.Array
@@ -44,7 +45,7 @@ class _State(NamedTuple):
 
 
 def length_penalty(length: jax.Array, alpha: float) -> jax.Array:
-    """((5 + length) / 6) ** alpha of Wu et al. (2016), by which a hypothesis' log-probability is divided."""
+    """((5 + length) / 6) ** alpha of Wu et al. (2016), the divisor of log-probabilities."""
     return ((5.0 + length) / 6.0) ** alpha
 
 
@@ -58,63 +59,48 @@ def beam_search(
     vocab_size: int,
     alpha: float,
 ) -> Hypotheses:
-    """The best translations that a beam of `beams` hypotheses finds.
+    """Finds the best translations with a beam of `beams` live hypotheses.
 
-    Of all continuations of the live hypotheses, a hypothesis that ends (</s>) is finished if it is among the best
-    `beams`; the best `beams` others stay alive. A sentence is done once no live hypothesis can overtake the worst of
-    its `beams` finished ones: log-probabilities only fall, and no length helps more than the longest one. At its limit
-    a sentence's live hypotheses are ended. With one beam this is greedy search, and stops at the first </s>.
+    Of all continuations of the live hypotheses, one that ends (</s>) is finished if it is among the
+    best `beams`; the best `beams` others stay alive. A sentence is done once no live hypothesis can
+    overtake the worst of its `beams` finished ones. At its limit the live hypotheses of a sentence
+    are ended. With one beam this is greedy search, and stops at the first </s>.
 
     Args:
       step: the model. Position 0 of every hypothesis is <s>.
-      cache: what `step` takes first.
-      limits_B: tokens that a translation may have, </s> included, at least 1 and at most `length`.
-      beams: hypotheses kept.
-      length: positions; decoding takes as many steps as the longest translation of the batch needs, not this many.
-      vocab_size: of the logits.
-      alpha: of the length penalty; 0: none. Not negative.
+      cache: first argument of `step` at position 0.
+      limits_B: tokens that a translation may have, </s> included, from 1 to `length`.
+      beams: number of hypotheses.
+      length: number of positions. Decoding takes as many steps as the longest translation of the
+        batch needs, which may be fewer.
+      vocab_size: number of logits.
+      alpha: exponent of the length penalty, not negative; 0: no penalty.
     """
-    B, K, T, C = limits_B.shape[0], beams, length, min(beams, vocab_size)
+    continuations = min(beams, vocab_size)
     longest_B = length_penalty(limits_B, alpha)
 
     def proceed(state: _State) -> jax.Array:
-        return (state.t < T) & ~jnp.all(state.done_B)
+        return (state.t < length) & ~jnp.all(state.done_B)
 
     def advance(state: _State) -> _State:
         t = state.t
         previous_BxK = jnp.where(t == 0, BOS, state.tokens_BxKxT[:, :, jnp.maximum(t - 1, 0)])
-        ancestors_BxKxT = state.ancestors_BxKxT.at[:, :, t].set(jnp.arange(K))
+        # The token at position t is that of the hypothesis itself, so far in its own beam.
+        ancestors_BxKxT = state.ancestors_BxKxT.at[:, :, t].set(jnp.arange(beams))
         logits_BxKxV, cache = step(state.cache, previous_BxK, ancestors_BxKxT, t)
         logits_BxKxV = logits_BxKxV.astype(jnp.float32)
-        normaliser_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
+        normalizer_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
 
-        ended_BxK = state.log_p_BxK + logits_BxKxV[:, :, EOS] - normaliser_BxK
-        alive = logits_BxKxV.at[:, :, :FIRST_ORDINARY].set(-jnp.inf)
-        best_BxKxC, token_BxKxC = top_k(alive, C)
-        scores_BxC = (
-            state.log_p_BxK[:, :, None] + best_BxKxC - normaliser_BxK[:, :, None]
-        ).reshape(B, K * C)
-        log_p_BxK, chosen_BxK = jax.lax.top_k(scores_BxC, K)
-        parent_BxK = chosen_BxK // C
-        token_BxK = jnp.take_along_axis(token_BxKxC.reshape(B, K * C), chosen_BxK, axis=1)
-
-        worst_kept_B = jax.lax.top_k(jnp.concatenate([log_p_BxK, ended_BxK], axis=1), K)[0][:, -1]
-        at_limit_B = t + 1 >= limits_B
-        accepted_BxK = ((ended_BxK >= worst_kept_B[:, None]) | at_limit_B[:, None]) & ~state.done_B[
-            :, None
-        ]
-        finished = _merge(
-            state.finished,
-            Hypotheses(
-                state.tokens_BxKxT.at[:, :, t].set(EOS),
-                jnp.where(accepted_BxK, ended_BxK / length_penalty(t + 1, alpha), -jnp.inf),
-                jnp.full((B, K), t + 1),
-            ),
+        ended_BxK = state.log_p_BxK + logits_BxKxV[:, :, EOS] - normalizer_BxK
+        log_p_BxK, parent_BxK, token_BxK = _grow(
+            state.log_p_BxK, logits_BxKxV, normalizer_BxK, continuations
         )
-        # No live hypothesis can end with a score above this one.
+        finished, at_limit_B = _finish(state, ended_BxK, log_p_BxK, limits_B, alpha)
+        # Log-probabilities only fall, and no length helps more than the longest one: no live
+        # hypothesis can end with a score above this bound.
         bound_B = log_p_BxK[:, 0] / longest_B
         enough_B = finished.scores_BxK[:, -1] >= bound_B
-        if K == 1:
+        if beams == 1:
             enough_B = finished.scores_BxK[:, 0] > -jnp.inf
         done_B = state.done_B | at_limit_B | enough_B
         tokens_BxKxT = jnp.take_along_axis(state.tokens_BxKxT, parent_BxK[:, :, None], axis=1)
@@ -128,23 +114,52 @@ def beam_search(
             cache,
         )
 
-    tokens_BxKxT = jnp.full((B, K, T), PAD, jnp.int32)
-    nothing = Hypotheses(tokens_BxKxT, jnp.full((B, K), -jnp.inf), jnp.zeros((B, K), jnp.int32))
-    start = _State(
-        jnp.int32(0),
-        tokens_BxKxT,
-        jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)
-        * jnp.ones((B, 1)),  # all hypotheses start out the same
-        jnp.zeros((B, K, T), jnp.int32),
-        nothing,
-        jnp.zeros((B,), bool),
-        cache,
-    )
+    start = _start(limits_B.shape[0], beams, length, cache)
     return jax.lax.while_loop(proceed, advance, start).finished
 
 
+def _start(B: int, K: int, T: int, cache: Any) -> _State:
+    tokens_BxKxT = jnp.full((B, K, T), PAD, jnp.int32)
+    nothing = Hypotheses(tokens_BxKxT, jnp.full((B, K), -jnp.inf), jnp.zeros((B, K), jnp.int32))
+    # All hypotheses start out the same, so only the first one may grow in the first step.
+    log_p_BxK = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf) * jnp.ones((B, 1))
+    ancestors_BxKxT, done_B = jnp.zeros((B, K, T), jnp.int32), jnp.zeros((B,), bool)
+    return _State(jnp.int32(0), tokens_BxKxT, log_p_BxK, ancestors_BxKxT, nothing, done_B, cache)
+
+
+def _grow(
+    log_p_BxK: jax.Array, logits_BxKxV: jax.Array, normalizer_BxK: jax.Array, C: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probability, parent and last token of the best K hypotheses that go on."""
+    B, K = log_p_BxK.shape
+    alive_BxKxV = logits_BxKxV.at[:, :, :FIRST_ORDINARY].set(-jnp.inf)
+    best_BxKxC, token_BxKxC = top_k(alive_BxKxV, C)
+    scores_BxKxC = log_p_BxK[:, :, None] + best_BxKxC - normalizer_BxK[:, :, None]
+    log_p_BxK, chosen_BxK = jax.lax.top_k(scores_BxKxC.reshape(B, K * C), K)
+    parent_BxK = chosen_BxK // C
+    token_BxK = jnp.take_along_axis(token_BxKxC.reshape(B, K * C), chosen_BxK, axis=1)
+    return log_p_BxK, parent_BxK, token_BxK
+
+
+def _finish(
+    state: _State, ended_BxK: jax.Array, log_p_BxK: jax.Array, limits_B: jax.Array, alpha: float
+) -> tuple[Hypotheses, jax.Array]:
+    """The finished hypotheses with those that end here, and which sentences are at their limit."""
+    K, t = ended_BxK.shape[1], state.t
+    worst_kept_B = jax.lax.top_k(jnp.concatenate([log_p_BxK, ended_BxK], axis=1), K)[0][:, -1]
+    at_limit_B = t + 1 >= limits_B
+    accepted_BxK = (ended_BxK >= worst_kept_B[:, None]) | at_limit_B[:, None]
+    accepted_BxK &= ~state.done_B[:, None]
+    new = Hypotheses(
+        state.tokens_BxKxT.at[:, :, t].set(EOS),
+        jnp.where(accepted_BxK, ended_BxK / length_penalty(t + 1, alpha), -jnp.inf),
+        jnp.full(ended_BxK.shape, t + 1),
+    )
+    return _merge(state.finished, new), at_limit_B
+
+
 def _merge(old: Hypotheses, new: Hypotheses) -> Hypotheses:
-    """The best K of both."""
+    """The best K hypotheses of both."""
     scores_BxK, chosen_BxK = jax.lax.top_k(
         jnp.concatenate([old.scores_BxK, new.scores_BxK], axis=1), old.scores_BxK.shape[1]
     )
@@ -158,18 +173,17 @@ def _merge(old: Hypotheses, new: Hypotheses) -> Hypotheses:
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k` over a long last axis, several times as fast on CPUs.
-
-    The k largest values lie in the k chunks with the largest maxima, so only these are sorted.
-    """
+    """`jax.lax.top_k` over a long last axis, several times as fast on CPUs."""
     *outer, size = x.shape
     if size <= 2 * k * _CHUNK:
         return jax.lax.top_k(x, k)
     padding = -size % _CHUNK
     x = jnp.pad(x, [(0, 0)] * len(outer) + [(0, padding)], constant_values=-jnp.inf)
     chunks = x.reshape(*outer, -1, _CHUNK)
+    # The k largest values lie in the k chunks with the largest maxima, so only these are searched.
     _, best = jax.lax.top_k(jnp.max(chunks, axis=-1), k)
-    best = jnp.sort(best, axis=-1)  # among equals the one that comes first wins, as in lax.top_k
+    # Chunks in order, so that the first of equal values wins, as in `jax.lax.top_k`.
+    best = jnp.sort(best, axis=-1)
     candidates = jnp.take_along_axis(chunks, best[..., None], axis=-2).reshape(*outer, k * _CHUNK)
     values, places = jax.lax.top_k(candidates, k)
     chunk = jnp.take_along_axis(best, places // _CHUNK, axis=-1)

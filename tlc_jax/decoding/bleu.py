@@ -1,4 +1,4 @@
-"""Scores of translations: sacreBLEU, chrF, the tokenised BLEU of the older literature, and teacher-forced BLEU."""
+"""Scores of translations: sacreBLEU, chrF, tokenized BLEU, and BLEU under teacher forcing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from typing import Any
 
 import numpy as np
 
-ORDERS = 4  # n-grams of 1 to 4 tokens, as in every BLEU here
+ORDERS = 4
+"""Longest n-grams that every BLEU here counts."""
 
 
 def score(
     hypotheses: Sequence[str], references: Sequence[str], language: str = "fr"
 ) -> dict[str, Any]:
-    """Corpus scores of raw (detokenised) lines, all 0..100 and cased, with one reference to a hypothesis.
+    """Corpus scores of raw (detokenized) lines, cased, from 0 to 100.
 
-    `bleu`: sacreBLEU, tokenised by 13a (Post, 2018), with its `bleu_signature`.
-    `chrf`: chrF2, sacreBLEU's defaults (Popović, 2015), with its `chrf_signature`.
-    `bleu_tokenized`: tokenised BLEU with compounds split, as tensor2tensor's get_ende_bleu.sh: Moses tokeniser for
-    `language`, `split_compounds`, then multi-bleu.perl, that is BLEU without smoothing: 0 where no 4-gram matches.
+    Args:
+      hypotheses: lines to score.
+      references: one reference for each hypothesis.
+      language: language of the Moses tokenizer.
+
+    Returns:
+      `bleu`: sacreBLEU, tokenized by 13a (Post, 2018), with its `bleu_signature`.
+      `chrf`: chrF2 with sacreBLEU's defaults (Popović, 2015), with its `chrf_signature`.
+      `bleu_tokenized`: the score of tensor2tensor's get_ende_bleu.sh: Moses tokenizer,
+        `split_compounds`, and BLEU without smoothing as in multi-bleu.perl, which is 0 where no
+        4-gram matches.
     """
     _check(hypotheses, references, "hypotheses")
     # Half a second to import, and `approx_bleu` needs neither.
@@ -31,64 +39,66 @@ def score(
     tokenizer = MosesTokenizer(language)
 
     def tokenized(lines: Sequence[str]) -> list[str]:
-        # As the script calls it: characters special to Moses are escaped (' is one token, &apos;), which changes no
-        # count as both sides are, and hyphens stay inside words for `split_compounds`.
+        # As in the script: characters special to Moses are escaped (' is one token, &apos;), which
+        # changes no count since both sides are, and hyphens stay in words for `split_compounds`.
         return [
             split_compounds(tokenizer.tokenize(line, return_str=True, escape=True))
             for line in lines
         ]
 
     bleu, chrf = BLEU(), CHRF()
-    multi_bleu = BLEU(
-        tokenize="none", smooth_method="none", force=True
-    )  # force: tokenised text is meant, no warning
+    # Without `force` sacreBLEU warns about tokenized text.
+    multi_bleu = BLEU(tokenize="none", smooth_method="none", force=True)
+    words = tokenized(hypotheses), [tokenized(references)]
     return {
         "bleu": bleu.corpus_score(hypotheses, [references]).score,
         "bleu_signature": str(bleu.get_signature()),
         "chrf": chrf.corpus_score(hypotheses, [references]).score,
         "chrf_signature": str(chrf.get_signature()),
-        "bleu_tokenized": multi_bleu.corpus_score(
-            tokenized(hypotheses), [tokenized(references)]
-        ).score,
+        "bleu_tokenized": multi_bleu.corpus_score(*words).score,
     }
 
 
 def split_compounds(line: str) -> str:
-    """`rich-text` to `rich ##AT##-##AT## text`: the substitution `s{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g` of Perl.
-
-    Perl reads bytes there, and a match uses up the bytes beside its hyphen: after a one-byte letter the next hyphen
-    stays (`a-t-il` is split once), after a two-byte one it does not (`vis-à-vis` is split twice).
-    """
+    """`rich-text` to `rich ##AT##-##AT## text`, as get_ende_bleu.sh does in Perl."""
+    # Its substitution s{(\S)-(\S)}{$1 ##AT##-##AT## $2}g works on bytes, and a match uses up those
+    # beside its hyphen: after a one-byte letter the next hyphen stays (`a-t-il` is split once),
+    # after a two-byte one it does not (`vis-à-vis` is split twice).
     return re.sub(rb"(\S)-(\S)", rb"\1 ##AT##-##AT## \2", line.encode()).decode()
 
 
 def approx_bleu(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> float:
-    """tensor2tensor's `approx_bleu`, 0..1: BLEU over subword ids of the likeliest tokens given the true prefix.
+    """`approx_bleu` of tensor2tensor, 0 to 1: BLEU of the likeliest tokens given the true prefix.
 
-    Not the BLEU of decoded text: no beam, no errors that add up, subwords for words. Counts are pooled over the whole
-    set; tensor2tensor averages the BLEU of batches and counts their padding, which must not be in the rows here.
-    Orders without a match are smoothed as in its `compute_bleu`: 1 / (2 possible), the next such 1 / (4 possible), ...
+    It is not the BLEU of decoded text: it has no beam, errors do not add up, and subwords stand for
+    words. Counts are pooled over the whole set, where tensor2tensor averages the BLEU of batches.
+
+    Args:
+      predictions: token ids of each row, without padding.
+      references: true token ids of each row, without padding.
     """
     _check(predictions, references, "predictions")
-    matches, possible = [0] * ORDERS, [0] * ORDERS
-    predicted_length = reference_length = 0
-    for prediction, reference in zip(predictions, references, strict=True):
-        ours, theirs = np.asarray(prediction).tolist(), np.asarray(reference).tolist()
-        predicted_length += len(ours)
-        reference_length += len(theirs)
-        for order in range(ORDERS):
-            counts = _ngrams(ours, order + 1)
-            matches[order] += (counts & _ngrams(theirs, order + 1)).total()
-            possible[order] += counts.total()
+    # Numbers of Python hash faster than those of NumPy.
+    ours, theirs = (
+        [np.asarray(row).tolist() for row in rows] for rows in (predictions, references)
+    )
+    predicted_length, reference_length = sum(map(len, ours)), sum(map(len, theirs))
     if not predicted_length:
         return 0.0
     log_precisions, smooth = 0.0, 1.0
-    for matched, of in zip(matches, possible, strict=True):
-        if not of:  # no row is that long: the order counts as a precision of 1, as there
+    for order in range(1, ORDERS + 1):
+        possible = matched = 0
+        for prediction, reference in zip(ours, theirs, strict=True):
+            counts = _ngrams(prediction, order)
+            matched += (counts & _ngrams(reference, order)).total()
+            possible += counts.total()
+        # As in tensor2tensor, an order that no row is long enough for has a precision of 1.
+        if not possible:
             continue
+        # The first order without a match counts 1 / 2 match, the next one 1 / 4, and so on.
         if not matched:
             smooth *= 2
-        log_precisions += math.log(matched / of if matched else 1 / (smooth * of))
+        log_precisions += math.log(matched / possible if matched else 1 / (smooth * possible))
     brevity = min(1.0, math.exp(1 - reference_length / predicted_length))
     return brevity * math.exp(log_precisions / ORDERS)
 

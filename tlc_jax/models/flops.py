@@ -58,7 +58,7 @@ def _layers(model: Model, batch: int, length: int) -> float:
 def mfu(
     flops_per_step: float, seconds_per_step: float, peak: float | None, devices: int = 1
 ) -> float | None:
-    """Model FLOPs utilization: the share of `devices` times `peak` FLOP/s that the formula's operations make up."""
+    """Model FLOPs utilization: the formula's FLOP/s as a share of `devices` times `peak` FLOP/s."""
     if peak is None or seconds_per_step <= 0:
         return None
     return flops_per_step / seconds_per_step / (peak * devices)

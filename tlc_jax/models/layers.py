@@ -243,7 +243,7 @@ SHARED_BY = {
 
 
 class Stack(nnx.Module):
-    """N blocks, their parameters stacked on a leading axis (of length 1 where layers share them)."""
+    """N blocks, their parameters stacked on a leading axis (of length 1 where layers share one)."""
 
     def __init__(
         self, shape: Shape, rngs: nnx.Rngs, block: Callable[[Shape, nnx.Rngs], Any] = Block

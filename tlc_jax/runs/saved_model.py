@@ -1,4 +1,4 @@
-"""What `init.from` names: a workdir, checkpoint, artifact or imported model, with its tokenizer."""
+"""Finds and reads the model that `init.from` names, with its tokenizer."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tlc_jax.training import checkpoint
 log = logging.getLogger(__name__)
 
 AVERAGED = "averaged"
+_HUGGING_FACE = "hf:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +82,14 @@ def network_of(meta: dict[str, Any], impl: Impl) -> Network:
 def find(source: str) -> Path:
     """The artifact, checkpoint folder (`.../checkpoints/STEP`) or imported folder of `init.from`.
 
-    A workdir means its artifact or averaged checkpoint where it has one, since that is what was
-    evaluated, and otherwise its newest checkpoint. No weights are read yet.
+    Reads no weights.
 
     Raises:
-      InputError: the source is empty, or nothing of the kind is there.
+      InputError: the source is empty, or there is no such model.
     """
-    if source.startswith("hf:"):
-        from tlc_jax.interop import huggingface_import  # here, because few runs import a model
+    if source.startswith(_HUGGING_FACE):
+        # Imported here, because few runs start from an imported model.
+        from tlc_jax.interop import huggingface_import
 
         return huggingface_import.find(source)
     path = Path(source).expanduser()
@@ -99,6 +100,8 @@ def find(source: str) -> Path:
         )
     if path.is_file():
         return path
+    # The model that a workdir's result.json describes comes first: the artifact, or the mean of the
+    # last checkpoints. A run without either is evaluated at its newest checkpoint.
     for artifact in (path / ARTIFACT, path / ARTIFACT.name):
         if artifact.exists():
             return artifact
@@ -157,15 +160,15 @@ def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
 
     Args:
       source: see `find`.
-      impl: only shapes matter here.
+      impl: settings of a network of the model's shapes.
       tokenizer_path: `tokenizer.path`; empty: the tokenizer that lies beside the model.
 
     Raises:
-      InputError: nothing readable is there, or the tokenizer is not the one that the model was
+      InputError: the model cannot be read, or the tokenizer is not the one that the model was
         trained with.
     """
     path = find(source)
-    if source.startswith("hf:"):
+    if source.startswith(_HUGGING_FACE):
         return _import(path, tokenizer_path)
     if path.is_file():
         artifact = load_artifact(path)
@@ -202,24 +205,25 @@ def _import(folder: Path, tokenizer_path: str) -> SavedModel:
 
 
 def _read_checkpoint(path: Path, impl: Impl) -> tuple[Path, dict[str, Any], Params]:
-    """The checkpoint, or where it is damaged the newest older one beside it that is whole."""
-    steps = [s for s in checkpoint.complete_steps(path.parent) if s <= int(path.name)]
-    first_error: InputError | None = None
-    for step in steps:
+    """Reads the checkpoint or, where it is damaged, the newest readable one before it."""
+    errors: list[InputError] = []
+    for step in checkpoint.complete_steps(path.parent):
+        if step > int(path.name):
+            continue
         try:
             meta = checkpoint.read_meta(path.parent, step)
             params = checkpoint.read_params(path.parent, step, network_of(meta, impl).abstract())
         except InputError as error:
-            first_error = first_error or error
+            errors.append(error)
             continue
-        if first_error is not None:
-            log.warning("%s; using the one of step %d", first_error, step)
+        if errors:
+            log.warning("%s; using the one of step %d", errors[0], step)
         return path.parent / str(step), meta, params
-    raise first_error or InputError(f"{path} is not a readable tlc checkpoint")
+    raise errors[0]
 
 
 def require_dense(start: SavedModel, kinds: tuple[str, ...] = ()) -> None:
-    """Refuses compressed models, and where `kinds` are given models of others."""
+    """Refuses a compressed model and, if `kinds` are given, a model of another kind."""
     if kinds and start.kind not in kinds:
         raise InputError(
             f"{start.path} is a model of kind {start.kind}, and {' or '.join(kinds)} is needed: "
@@ -232,41 +236,29 @@ def require_dense(start: SavedModel, kinds: tuple[str, ...] = ()) -> None:
 
 
 def initializer(network: Network, seed: int, start: SavedModel | None) -> Callable[[], Params]:
-    """What training starts from: random parameters, with those of a saved model put in.
+    """A function that makes the parameters that training starts from.
 
-    The pooler of an imported encoder counts as its parameters too. The log says what was taken.
+    They are random, except for those that the saved model has with the same path and shape. The
+    pooler of an imported encoder counts as part of the saved model.
 
     Raises:
       InputError: nothing in the saved model fits the network.
     """
-    saved = {**start.params, **start.pooler} if start else {}
+    restored = {}
     if start:
-        _, restored, kept = copy_matching(network.abstract(), saved)
+        shapes = {path: leaf.shape for path, leaf in flatten(network.abstract()).items()}
+        saved = flatten({**start.params, **start.pooler})
+        restored = {path: leaf for path, leaf in saved.items() if shapes.get(path) == leaf.shape}
         if not restored:
             raise InputError(f"nothing in {start.path} fits this model")
+        kept = ", ".join(path for path in shapes if path not in restored)
         session.say(
             f"from {start.path}: {len(restored)} parameters restored; not restored, so from the "
-            f"seed: {', '.join(kept) or 'none'}; no optimizer state is taken"
+            f"seed: {kept or 'none'}; no optimizer state is taken"
         )
 
     # Computed when it is called, so that no second copy of the parameters lives through training.
     def init() -> Params:
-        return copy_matching(network.init(jax.random.key(seed)), saved)[0]
+        return unflatten({**flatten(network.init(jax.random.key(seed))), **restored})
 
     return init
-
-
-def copy_matching(fresh: Params, saved: Params) -> tuple[Params, list[str], list[str]]:
-    """Fresh parameters with every saved one of the same path and shape put in.
-
-    Returns:
-      the parameters; paths that were restored; paths that keep their fresh values.
-    """
-    target, source = flatten(fresh), flatten(saved)
-    restored = {
-        path: source[path]
-        for path, leaf in target.items()
-        if path in source and source[path].shape == leaf.shape
-    }
-    kept = [path for path in target if path not in restored]
-    return unflatten({**target, **restored}), list(restored), kept

@@ -1,4 +1,4 @@
-"""What every command does first and last: devices, the workdir, results that are already there."""
+"""The first and last steps of every command: devices, the workdir, and results that exist."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import numpy as np
 
 from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.devices import keep_freed_memory, peak_flops
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json, write_json, write_text
+from tlc_jax.core.files import read_json, write_json
 from tlc_jax.core.mesh import Placement
-from tlc_jax.core.params import describe_parameters
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.models.network import Network, Params
+from tlc_jax.models.network import Network
 from tlc_jax.runs.workdir import claim
-from tlc_jax.training.optimizer import treatment
 
 _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
 
@@ -40,9 +37,12 @@ def run_once(
 
     Args:
       workdir: folder of the run; in a run of several processes the first one claims and writes.
-      config: the resolved config of the run.
+      config: resolved config of the run.
       work: () -> the content of `result.json`, without `provenance`.
       trains: whether the work trains; see `set_up`.
+
+    Returns:
+      The content of `result.json`.
 
     Raises:
       InputError: the workdir is in use or holds a run of another config; or the processes differ in
@@ -56,7 +56,7 @@ def run_once(
                 stack.enter_context(claim(workdir, config))
             except InputError as wrong:
                 error = wrong
-        # Raised by all together: the others would wait for the first one forever.
+        # All processes raise it together: the others would wait for the first one forever.
         processes.agree_on_error(error)
         if processes.several():
             _compare(workdir, config)
@@ -74,19 +74,18 @@ def run_once(
 
 def _compare(workdir: Path, config: Config) -> None:
     """Refuses processes that do not share one workdir and one config."""
-    # impl.processes names the process itself, so it is different everywhere.
-    one = dataclasses.replace(config, impl=dataclasses.replace(config.impl, processes=""))
-    mine = hashlib.sha256(json.dumps(to_dict(one), sort_keys=True, default=list).encode()).digest()
-    hashes = processes.gather(np.frombuffer(mine, np.uint8))
-    if (hashes != hashes[0]).any():
+    settings = to_dict(config)
+    # impl.processes names the process itself, so every process has another one.
+    del settings["impl"]["processes"]
+    text = json.dumps(settings, sort_keys=True, default=list)
+    if len(set(processes.gather_texts(hashlib.sha256(text.encode()).hexdigest()))) > 1:
         raise InputError(
             "the processes of this run were started with different settings: "
             "give all the same command",
             by_all=True,
         )
-    found = processes.gather(np.array([(workdir / "config.json").exists()]))
-    if not found.all():
-        blind = ", ".join(map(str, np.flatnonzero(~found[:, 0])))
+    found = processes.gather_texts(str((workdir / "config.json").exists()))
+    if blind := ", ".join(str(i) for i, text in enumerate(found) if text == "False"):
         raise InputError(
             f"--workdir={workdir} is not the same place for all processes (not for {blind}): "
             "put it on storage that all hosts share",
@@ -97,11 +96,9 @@ def _compare(workdir: Path, config: Config) -> None:
 def set_up(config: Config, trains: bool = True) -> None:
     """Sets up JAX as `impl` says and connects to the other processes of the run.
 
-    Touches no device in a run of one process.
-
     Args:
-      config: the resolved config of the run.
-      trains: keep the memory that a training step frees, for the next step (on CPUs).
+      config: resolved config of the run.
+      trains: whether to keep, on CPUs, memory that a training step frees for the next step.
     """
     logging.basicConfig(format="tlc: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save there
@@ -117,13 +114,13 @@ def set_up(config: Config, trains: bool = True) -> None:
 
 
 def open_devices(config: Config, trains: bool = True) -> Placement:
-    """The mesh of all devices; the first call that touches them in a run of one process."""
+    """Sets up JAX, and opens all devices as a mesh."""
     set_up(config, trains)
     return Placement.parse(config.impl.mesh, config.impl.sharding)
 
 
 def peak(config: Config) -> float | None:
-    """FLOP/s that all devices together could reach; None where their kind is unknown."""
+    """Peak rate of all devices together in FLOP/s; None where their kind is unknown."""
     one = peak_flops(jax.devices()[0].device_kind, config.impl.matmul)
     return None if one is None else one * jax.device_count()
 
@@ -136,7 +133,7 @@ def keep_tokenizer(tokenizer: Tokenizer, workdir: Path) -> None:
 
 
 def check_special_ids(model: Model, tokenizer: Tokenizer) -> None:
-    """Refuses ids in the settings of a new model that are not those of its tokenizer."""
+    """Refuses settings of a new model that disagree with the special ids of its tokenizer."""
     ids = {"padding": tokenizer.special.padding}
     if model.token_types:
         ids["separator"] = tokenizer.special.end
@@ -147,19 +144,10 @@ def check_special_ids(model: Model, tokenizer: Tokenizer) -> None:
             )
 
 
-def write_parameter_table(
-    config: Config, params: Params, placement: Placement, workdir: Path
-) -> None:
-    """Writes parameters.txt: each parameter's shape, sharding, and treatment by the optimizer."""
-    columns = {**placement.columns(params), **treatment(config.optimizer, params)}
-    if processes.first():
-        write_text(workdir / "parameters.txt", describe_parameters(params, **columns))
-
-
 def model_meta(
     kind: str, config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """What checkpoints and artifacts say about the model they hold."""
+    """The description of a model that its checkpoints and artifacts carry."""
     return {
         "kind": kind,
         "model": to_dict(config.model),
@@ -171,7 +159,7 @@ def model_meta(
 
 
 def provenance() -> dict[str, Any]:
-    """The device, the versions and the command behind a result."""
+    """The fields of result.json about device, versions and command."""
     from importlib.metadata import version
 
     device = jax.devices()[0]
@@ -199,13 +187,14 @@ def _machine() -> str:
 
 
 def say(text: str) -> None:
-    """Prints a line to stderr, by the first process only; stdout and files are for results."""
+    """Prints a line to stderr, from the first process only."""
+    # Standard output is for results, which another program may read.
     if processes.first():
         print(text, file=sys.stderr, flush=True)
 
 
 def adopt_model(config: Config, model: Model, path: Path) -> Config:
-    """The config with the architecture of a saved model; dropout stays the config's own.
+    """The config with the architecture of a saved model; dropout stays that of the config.
 
     Raises:
       InputError: data.length is beyond the saved model's positions.
@@ -222,9 +211,5 @@ def adopt_model(config: Config, model: Model, path: Path) -> Config:
 def size_numbers(network: Network) -> dict[str, Any]:
     """The fields of result.json that identify a model's size."""
     params, nonembedding = network.parameter_counts()
-    return {
-        "layers": network.model.layers,
-        "hidden": network.model.hidden,
-        "params": params,
-        "params_nonembedding": nonembedding,
-    }
+    model = {"layers": network.model.layers, "hidden": network.model.hidden}
+    return {**model, "params": params, "params_nonembedding": nonembedding}

@@ -1,4 +1,4 @@
-"""A run's directory: one config, one process at a time, files that are whole or not there."""
+"""A run's directory, which holds one config and serves one process at a time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict")
 
 
 class InUse(InputError):
-    """Another process works in the workdir."""
+    """Another process is using the workdir."""
 
 
 def claim(workdir: Path, config: Config, ignore: Iterable[str] = MAY_DIFFER) -> Lock:
-    """Takes `workdir` for a run of `config`: makes it, locks it, and writes `config.json`.
+    """Makes and locks the workdir of a run, and writes its `config.json`.
 
     Args:
       workdir: folder of the run, made where it does not exist.
@@ -42,29 +42,27 @@ def claim(workdir: Path, config: Config, ignore: Iterable[str] = MAY_DIFFER) -> 
             "wait for it, or choose another --workdir"
         ) from None
     try:
-        _settle_config(workdir / "config.json", config, tuple(ignore))
+        _write_config(workdir / "config.json", config, ignore)
     except BaseException:
+        # Without the lock, the next command would be told that this process still works here.
         lock.close()
         raise
     return lock
 
 
-def _settle_config(path: Path, config: Config, ignore: tuple[str, ...]) -> None:
+def _write_config(path: Path, config: Config, ignore: Iterable[str]) -> None:
     """Writes the config, unless the workdir holds a run of another one."""
     new = to_dict(config)
     if path.exists():
         rows = differences(to_dict(read_config(path)), new)
-        names = [row.partition(": ")[0] for row in rows]
-        differing = [
-            row
-            for row, name in zip(rows, names, strict=True)
-            if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in ignore)
-        ]
-        if differing:
+        # A row is "SECTION.SETTING: old -> new".
+        ignored = tuple(f"{name}{end}" for name in ignore for end in ".:")
+        if refused := [row for row in rows if not row.startswith(ignored)]:
             raise InputError(
-                f"{path.parent} holds a run of another config ({'; '.join(differing)}): "
+                f"{path.parent} holds a run of another config ({'; '.join(refused)}): "
                 "choose another --workdir, or give the same settings"
             )
+        # An unchanged file stays as it is, for whoever reads it while a second command comes.
         if not rows:
             return
     write_json(path, new)
@@ -76,7 +74,7 @@ def data_cache(config: Config, workdir: Path) -> Path:
 
 
 def config_of_run(source: str) -> Path:
-    """The config.json of the run that a workdir, one of its checkpoints or its artifact belongs to.
+    """The config.json of the run that a workdir, a checkpoint or an artifact belongs to.
 
     Raises:
       InputError: there is none.

@@ -22,8 +22,11 @@ import numpy as np
 from tlc_jax.compression.during_training import DENSE, DuringTraining
 from tlc_jax.config import Config
 from tlc_jax.config.durations import Amounts
+from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import write_text
 from tlc_jax.core.mesh import Placement
+from tlc_jax.core.params import describe_parameters
 from tlc_jax.data.sources import Examples
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
@@ -31,7 +34,7 @@ from tlc_jax.runs.saved_model import SavedModel, initializer
 from tlc_jax.runs.workdir import data_cache
 from tlc_jax.training.loop import Outcome, Task, train
 from tlc_jax.training.loss import Batch, Objective
-from tlc_jax.training.optimizer import adamw
+from tlc_jax.training.optimizer import adamw, treatment
 from tlc_jax.training.step import TrainState, make_train_step
 
 
@@ -246,7 +249,10 @@ class TaskRun(ABC):
           The parameters, and the fields of result.json that all training commands share.
         """
         config, network = self.config, self.network
-        session.write_parameter_table(config, network.abstract(), self.placement, workdir)
+        if processes.first():
+            abstract = network.abstract()
+            columns = self.placement.columns(abstract) | treatment(config.optimizer, abstract)
+            write_text(workdir / "parameters.txt", describe_parameters(abstract, **columns))
         size = session.size_numbers(network)
         name, params = f"{size['layers']}x{size['hidden']}", size["params"]
         session.say(f"{name}: {params:,} parameters, table in parameters.txt")
