@@ -14,7 +14,7 @@ from tests.commands.conftest import sentence, tlc
 from tlc_jax.commands import predict
 from tlc_jax.data.text_files import TextFiles
 from tlc_jax.models.network import Network
-from tlc_jax.tasks import translation
+from tlc_jax.tasks.translation import TranslatorRun
 
 
 @pytest.fixture
@@ -83,13 +83,13 @@ def test_translations_of_blocks_are_compiled_once_a_width(
         "".join(f"{line}\n" for line in [*sorted(lines, key=len), " ".join(lines[:2])])
     )
     widths = []
-    search = translation.Decoder.__call__
+    translate = TranslatorRun.translate
 
-    def recorded(self, params, split, **named):
+    def recorded(self, *arguments, **named):
         widths.append(named["widths"])
-        return search(self, params, split, **named)
+        return translate(self, *arguments, **named)
 
-    monkeypatch.setattr(translation.Decoder, "__call__", recorded)
+    monkeypatch.setattr(TranslatorRun, "translate", recorded)
     run = arguments(translated, tmp_path / "in.txt", tmp_path / "out.txt")
     assert tlc("predict", *run, "--config.data.buckets=2") == 0
     assert len(widths) == 4 and len(set(widths)) == 1 and len(widths[0]) <= 3

@@ -11,7 +11,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.planning import fit as fitting
 from tlc_jax.planning.compile import Footprint, _bytes_asked_for
 from tlc_jax.planning.fit import MemoryLimit, largest, memory_at_hand
-from tlc_jax.tasks.base import divisors
+from tlc_jax.tasks.base import microbatches
 
 SIZES = [8 * 2**i for i in range(11)]  # 8 to 8192
 
@@ -56,9 +56,9 @@ def test_a_copy_of_the_state_needs_room() -> None:
 
 
 def test_microbatches_divide_the_batch_and_among_devices() -> None:
-    assert divisors(48, 4) == [4, 8, 12, 16, 24, 48]
+    assert microbatches(48, [48], 4) == [4, 8, 12, 16, 24, 48]
     with pytest.raises(InputError, match="a batch of 48 rows does not divide among 5 devices"):
-        divisors(48, 5)
+        microbatches(48, [48], 5)
 
 
 @pytest.mark.parametrize(

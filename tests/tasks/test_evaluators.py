@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from tlc_jax.config import Config, Eval, Impl, Model, Objective
+from tlc_jax.config import Config, Eval, Impl, Model
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.data.packing import Packed
 from tlc_jax.models.network import Network, classifier, masked_language_model
-from tlc_jax.tasks.classification import ClassificationEvaluator, summarize
-from tlc_jax.tasks.masked_lm import PerplexityEvaluator, masked_language, unigram_loss
+from tlc_jax.tasks.classification import ClassifierRun, summarize
+from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
 
 V, LENGTH = 50, 16
 MODEL = Model(layers=1, hidden=64, max_length=LENGTH)
@@ -37,8 +37,9 @@ def labelled(name: str = "dev", count: int = 21) -> Labelled:
     )
 
 
-def evaluator(network: Network, batch_size: int, placement) -> ClassificationEvaluator:
-    return ClassificationEvaluator(Config(eval=Eval(batch_size=batch_size)), network, placement)
+def run_of(network: Network, batch_size: int, placement) -> ClassifierRun:
+    config = Config(eval=Eval(batch_size=batch_size))
+    return ClassifierRun(config, network, placement, tokenizer=None)
 
 
 def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(
@@ -47,7 +48,7 @@ def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(
     network = classifier(MODEL, V, 3, Impl())
     params = network.init(jax.random.key(0))
     split = labelled()
-    small, large = (evaluator(network, size, placement)(params, split) for size in (8, 32))
+    small, large = (run_of(network, size, placement).classify(params, split) for size in (8, 32))
     np.testing.assert_allclose(small.probabilities, large.probabilities, atol=1e-5)
     np.testing.assert_array_equal(small.ids, split.ids)
     for row in (0, 7, 20):
@@ -56,8 +57,8 @@ def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(
         np.testing.assert_allclose(small.probabilities[row], alone, atol=1e-5)
     known = split.labels >= 0
     assert small.accuracy == np.mean(small.probabilities.argmax(1)[known] == split.labels[known])
-    small.save(tmp_path / "p" / "dev.npz")
-    saved = np.load(tmp_path / "p" / "dev.npz")
+    small.save(tmp_path, "dev")
+    saved = np.load(tmp_path / "dev.npz")
     assert sorted(saved) == ["ids", "labels", "probabilities"]
 
 
@@ -65,9 +66,9 @@ def test_the_first_labelled_split_decides(placement) -> None:
     network = classifier(MODEL, V, 3, Impl())
     unlabelled = labelled("hidden")
     unlabelled.labels[:] = -1
-    predict, params = evaluator(network, 16, placement), network.init(jax.random.key(0))
+    run, params = run_of(network, 16, placement), network.init(jax.random.key(0))
     splits = [unlabelled, labelled("x"), labelled("y", 10)]
-    numbers = summarize({split.name: predict(params, split) for split in splits})
+    numbers = summarize({split.name: run.classify(params, split) for split in splits})
     assert list(numbers["accuracy_by_split"]) == ["x", "y"]
     assert numbers["accuracy"] == numbers["accuracy_by_split"]["x"]
     assert summarize({}) == {"accuracy": None, "valid_loss": None, "accuracy_by_split": {}}
@@ -82,17 +83,18 @@ def rows(count: int, seed: int = 0) -> Packed:
 def test_perplexity_weighs_every_row_once(placement) -> None:
     network = masked_language_model(MODEL, V, Impl())
     params = network.init(jax.random.key(0))
-    objective = masked_language(network, Objective())
+    config = Config(eval=Eval(batch_size=16, examples=8))
     sets = {"one": rows(21), "two": rows(8, seed=1)}
-    numbers = PerplexityEvaluator(objective, sets, 16, placement)(params)
+    run = MaskedLanguageRun(config, network, placement, valid_text=sets)
+    numbers = run.evaluate(params, True)
     weights = {"one": 21, "two": 8}
     mean = sum(numbers[f"valid_loss_{name}"] * n for name, n in weights.items()) / 29
     assert numbers["valid_loss"] == pytest.approx(mean, rel=1e-5)
     assert numbers["valid_perplexity"] == pytest.approx(np.exp(numbers["valid_loss"]))
     assert numbers["valid_loss"] == pytest.approx(np.log(V), abs=0.3)
-    again = PerplexityEvaluator(objective, sets, 16, placement)(params)
-    assert again == numbers
-    assert PerplexityEvaluator(objective, sets, 16, placement)(params, limit=8) != numbers
+    again = MaskedLanguageRun(config, network, placement, valid_text=sets)
+    assert again.evaluate(params, True) == numbers
+    assert again.evaluate(params, False) != numbers
 
 
 def test_the_unigram_loss_is_the_entropy_of_what_was_counted() -> None:

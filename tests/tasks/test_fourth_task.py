@@ -29,7 +29,7 @@ from tlc_jax.training.loss import Batch, Objective, Sums
 
 
 class RatingRun(ClassifierRun):
-    """Regression of a rating: data and batches of classification, with squared error as its loss."""
+    """Regression of a rating: data and batches of classification, with squared error as loss."""
 
     goal = "negative_squared_error"
 
@@ -96,7 +96,9 @@ def test_a_fourth_task_trains_and_is_evaluated_by_the_command(registered, config
     placement = Placement.parse("data=-1")
     labels = train_data[0].label_names
     network = Network("rating", config.model, tokenizer.vocab_size, len(labels), config.impl)
-    run = RatingRun(config, network, tokenizer, LabelledData(train_data, valid_data), placement)
+    meta = session.model_meta(network.kind, config, tokenizer, labels)
+    data = LabelledData(train_data, valid_data)
+    run = RatingRun(config, network, placement, meta, tokenizer=tokenizer, data=data)
     fresh = network.init(jax.random.key(0))
     before = run.evaluate(fresh, True)["negative_squared_error"]
 

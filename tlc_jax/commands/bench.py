@@ -133,7 +133,7 @@ def _step(config: Config, placement: Placement, packed: Packed) -> Variant:
 def _masked_language_run(config: Config, placement: Placement, packed: Packed) -> MaskedLanguageRun:
     """Masked-language training on random rows."""
     network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
-    return MaskedLanguageRun(config, network, [packed], {}, placement, {})
+    return MaskedLanguageRun(config, network, placement, train_text=[packed])
 
 
 def _task(config: Config, placement: Placement, packed: Packed) -> Task:

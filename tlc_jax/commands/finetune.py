@@ -114,7 +114,8 @@ def train_classifier(
     data = load_data(config, tokenizer, labels)
     placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
-    run = ClassifierRun(config, network, tokenizer, data, placement)
+    meta = session.model_meta(network.kind, config, tokenizer, data.labels)
+    run = ClassifierRun(config, network, placement, meta, tokenizer=tokenizer, data=data)
     choose_microbatch(run, workdir)
     masks = restrict_masks(start.masks, network.abstract()) if start else {}
     outcome = run.train(workdir, start, DuringTraining(masks, gradual, aware))

@@ -148,7 +148,7 @@ def _programs_kept(target: _Target, workdir: Path) -> Iterator[None]:
 def _plan(kind: str, config: Config, target: _Target, workdir: Path) -> dict[str, Any]:
     """The plan of one size."""
     network = Network(kind, config.model, config.tokenizer.vocab_size, 0, config.impl)
-    work = task_of(kind).workload(config, network, target.place.batch_shards)
+    work = task_of(kind)(config, network, target.place).workload()
     limit = dataclasses.replace(target.limit, state_copies=state_copies(config))
     compiler = Compiler(
         target.place, workdir / COMPILATIONS, _tpu_facts if target.chip else lambda text: {}

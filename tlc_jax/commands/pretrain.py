@@ -39,7 +39,8 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     network = masked_language_model(config.model, tokenizer.vocab_size, config.impl)
     meta = session.model_meta(network.kind, config, tokenizer)
     placement = session.open_devices(config)
-    run = MaskedLanguageRun(config, network, data.train, data.valid, placement, meta, special)
+    run = MaskedLanguageRun(config, network, placement, meta, special=special)
+    run.train_text, run.valid_text = data.train, data.valid
     choose_microbatch(run, workdir)
     numbers = run.train(workdir, start).numbers
     unigrams = unigram_loss(data.train, data.valid.values(), tokenizer.vocab_size, special)

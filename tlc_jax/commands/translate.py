@@ -53,7 +53,9 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         )
     placement = session.open_devices(config)
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
-    run = TranslatorRun(config, network, data.tokenizer, data.train, data.valid, placement)
+    meta = session.model_meta(network.kind, config, data.tokenizer)
+    run = TranslatorRun(config, network, placement, meta, tokenizer=data.tokenizer)
+    run.train_pairs, run.valid = data.train, data.valid
     choose_microbatch(run, workdir)
     padding = run.own_batches.padding()
     session.say(

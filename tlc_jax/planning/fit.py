@@ -137,7 +137,7 @@ def of_run(run: TaskRun, workdir: Path) -> Config:
     config, network = run.config, run.network
     if config.impl.microbatch != "auto":
         return config
-    work = run.own_workload()
+    work = run.workload()
     compiler = Compiler(run.placement, workdir / COMPILATIONS)
     limit = memory_at_hand(state_copies(config))
 

@@ -1,8 +1,8 @@
-"""What all tasks share: how a network and its data become a training run, and the registry.
+"""The base class of tasks, which makes training runs of a network and its data, and their registry.
 
-A task is one class in one file of this folder. It says what is learned (the objective), from which
-batches, at which cost, how parameters are evaluated, and what `predict` writes. `register` makes it
-known under the kind of model that it trains; nothing else branches on that kind.
+A task is one class in one file of this folder. It defines the objective, the batches, their cost,
+the evaluation, and the output of `predict`. `register` makes it known under the kind of model that
+it trains; nothing else branches on that kind.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Batches(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A training step before there is data, for compiling it ahead of time.
+    """The training step on the widest batch, for compiling it ahead of time.
 
     Attributes:
       objective: the loss.
-      unit: what optimizer.batch_size and impl.microbatch count, for people.
-      batch: shape of each int32 array of the widest batch, rows first.
+      unit: name of what optimizer.batch_size and impl.microbatch count.
+      batch: shape of each int32 array of the batch, rows first.
       microbatches: possible microbatches in `unit`, ascending.
       cost: what the step spends, without seconds and epochs.
     """
@@ -69,25 +69,33 @@ class Workload:
     cost: Amounts
 
 
+@dataclasses.dataclass(eq=False)
 class TaskRun(ABC):
     """A network with its data: evaluates parameters and makes training runs.
 
+    The data are fields of each task, and may be left out where they are not read.
+
     Attributes:
       goal: name of the metric that decides: pruning recovers it, and studies compare it.
-      counted: name of the array of a batch, [rows, width], whose tokens are counted.
+      unit: name of what optimizer.batch_size and impl.microbatch count.
+      arrays: number of axes of each int32 array of a batch: rows, then positions of a row. The
+        tokens of the first array are counted.
       config: resolved config of the run.
       network: the model as pure functions.
-      placement: mesh and sharding rules that arrays follow.
-      meta: what checkpoints and artifacts say about the model.
+      placement: mesh and sharding rules of all arrays.
+      meta: description of the model that checkpoints and artifacts carry.
+      predictions: by split, those of the last final evaluation; each has `save(folder, split)`.
     """
 
     goal: ClassVar[str]
-    counted: ClassVar[str] = "tokens"
+    unit: ClassVar[str]
+    arrays: ClassVar[dict[str, int]]
 
-    def __init__(
-        self, config: Config, network: Network, placement: Placement, meta: dict[str, Any]
-    ):
-        self.config, self.network, self.placement, self.meta = config, network, placement, meta
+    config: Config
+    network: Network
+    placement: Placement
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    predictions: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
 
     @classmethod
     @abstractmethod
@@ -97,11 +105,11 @@ class TaskRun(ABC):
         """The task of a saved model, with the splits of data.valid.
 
         Args:
-          config: resolved, with the model of `start`.
+          config: resolved config with the architecture of `start`.
           start: the saved model.
           cache: folder for prepared data.
           placement: mesh and sharding rules.
-          train: also read data.train, so that the model can be trained on.
+          train: also read data.train, so that the model can be trained further.
 
         Raises:
           InputError: a source of data is wrong.
@@ -111,27 +119,8 @@ class TaskRun(ABC):
     def objective(self) -> Objective:
         """The loss that training minimizes."""
 
-    @classmethod
     @abstractmethod
-    def workload(cls, config: Config, network: Network, shards: int) -> Workload:
-        """The training step of a config, without its data.
-
-        Args:
-          config: resolved.
-          network: the model.
-          shards: devices that the rows of a batch are split over.
-
-        Raises:
-          InputError: the batch does not divide among the devices.
-        """
-
-    def own_workload(self) -> Workload:
-        """As `workload`, with the batches that this task's data makes."""
-        return self.workload(self.config, self.network, self.placement.batch_shards)
-
-    @classmethod
-    @abstractmethod
-    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
+    def train_flops(self, rows: int, width: int) -> float:
         """Floating-point operations of a training step on [rows, width] tokens, by formula."""
 
     @abstractmethod
@@ -153,11 +142,31 @@ class TaskRun(ABC):
         batches = self.host_batches(seed)
         return lambda step: self.placement.put_batch(batches(step))
 
+    def shapes(self) -> Sequence[tuple[int, int]]:
+        """Rows and width of each kind of training batch; without data, of the widest."""
+        return [(self.config.optimizer.batch_size, self.config.data.length)]
+
+    def workload(self) -> Workload:
+        """The training step on the widest batch; it needs no data.
+
+        Raises:
+          InputError: the batch does not divide among the devices.
+        """
+        amount, shapes = self.config.optimizer.batch_size, self.shapes()
+        sizes = microbatches(amount, [rows for rows, _ in shapes], self.placement.batch_shards)
+        widest = rows, width = max(shapes, key=lambda shape: shape[1])
+        batch = {name: widest[:axes] for name, axes in self.arrays.items()}
+        return Workload(self.objective(), self.unit, batch, sizes, self._cost(rows, width))
+
     def cost(self, batch: Batch) -> Amounts:
         """What training on a batch spends: steps, examples, tokens, epochs and FLOPs."""
-        rows, width = batch[self.counted].shape
-        operations = self.train_flops(self.config, self.network, rows, width)
-        return step_cost(rows, width, operations, self.own_batches.rows_per_epoch)
+        rows, width = batch[next(iter(self.arrays))].shape
+        epochs = rows / self.own_batches.rows_per_epoch
+        return dataclasses.replace(self._cost(rows, width), epochs=epochs)
+
+    def _cost(self, rows: int, width: int) -> Amounts:
+        operations = self.train_flops(rows, width)
+        return Amounts(steps=1, examples=rows, tokens=rows * width, flops=operations)
 
     @abstractmethod
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
@@ -169,19 +178,23 @@ class TaskRun(ABC):
         """
 
     def save_predictions(self, workdir: Path) -> None:
-        """Writes the predictions of the last final evaluation to predictions/, if there are any."""
-        del workdir
+        """Writes the predictions of the last final evaluation, if there are any."""
+        if self.predictions and processes.first():
+            folder = workdir / "predictions"
+            folder.mkdir(exist_ok=True)
+            for split, found in self.predictions.items():
+                found.save(folder, split)
 
     @classmethod
     def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
-        """What `tlc predict` writes for texts."""
+        """The predictor that `tlc predict` asks."""
         raise InputError(f"{start.path} is a pretrained encoder: predict needs a finetuned one")
 
     @classmethod
     def forward_inputs(cls, config: Config, tokens_BxL: np.ndarray) -> tuple[np.ndarray, ...]:
         """Arguments of `network.apply` for full rows of tokens, which eval.latency times.
 
-        Empty for a network whose forward pass says little about its use: it is not timed.
+        Empty for a network that is not timed, because one forward pass says little about its use.
         """
         return ()
 
@@ -195,8 +208,8 @@ class TaskRun(ABC):
 
         Args:
           init: () -> parameters to start from.
-          during_training: what compression does while the model trains.
-          seed: seed of the batches; None: the config's.
+          during_training: how compression acts while the model trains.
+          seed: seed of the batches; None: that of the config.
         """
         config, abstract = self.config, self.network.abstract()
         # The mask comes last in the chain: neither momentum nor weight decay revives a weight.
@@ -205,14 +218,9 @@ class TaskRun(ABC):
         forward_params = during_training.forward_params
         # Rounding is worth compiling; without it, jit would only copy the parameters.
         evaluated = jax.jit(forward_params) if during_training.aware else forward_params
-        step = make_train_step(
-            self.objective(),
-            optimizer,
-            config.microbatches,
-            config.impl.dropout_keys,
-            during_training.mask_gradient,
-            forward_params,
-        )
+        settings = config.microbatches, config.impl.dropout_keys
+        compressing = during_training.mask_gradient, forward_params
+        step = make_train_step(self.objective(), optimizer, *settings, *compressing)
 
         def prune_to(state: TrainState, level: int) -> TrainState:
             return TrainState(*during_training.prune_to(state.params, state.optimizer, level))
@@ -242,7 +250,7 @@ class TaskRun(ABC):
         Args:
           workdir: folder of the run, claimed by the caller.
           start: model whose parameters training starts from; None: random parameters.
-          during_training: what compression does while the model trains.
+          during_training: how compression acts while the model trains.
           evaluate: replaces the task's own evaluation during training.
 
         Returns:
@@ -285,30 +293,26 @@ class Predictor(ABC):
         """Rows of cells for the examples of a block, in their order."""
 
 
-def step_cost(
-    rows: int, width: int, operations: float, rows_per_epoch: float = math.inf
-) -> Amounts:
-    """What a training step on [rows, width] tokens spends; without an epoch's rows, no epochs."""
-    tokens, epochs = rows * width, rows / rows_per_epoch
-    return Amounts(steps=1, examples=rows, tokens=tokens, epochs=epochs, flops=operations)
-
-
-def divisors(rows: int, shards: int) -> list[int]:
-    """Microbatches that a batch divides into and that divide among the devices, ascending.
+def microbatches(amount: int, rows: Sequence[int], shards: int) -> list[int]:
+    """Microbatches whose number suits every kind of batch, ascending.
 
     Args:
-      rows: rows of the batch.
+      amount: optimizer.batch_size.
+      rows: number of rows of each kind of batch.
       shards: devices that the rows are split over.
 
     Raises:
-      InputError: there are none.
+      InputError: a batch does not divide among the devices.
     """
-    found = [size for size in range(shards, rows + 1, shards) if rows % size == 0]
-    if not found:
-        raise InputError(
-            f"a batch of {rows} rows does not divide among {shards} devices: change the batch size"
-        )
-    return found
+    for count in rows:
+        if count % shards:
+            raise InputError(
+                f"a batch of {count} rows does not divide among {shards} devices: "
+                "change the batch size"
+            )
+    # Training compiles a step for each kind of batch, and all have the same number of parts.
+    sizes = [size for size in range(1, amount + 1) if amount % size == 0]
+    return [size for size in sizes if all(n % (amount // size * shards) == 0 for n in rows)]
 
 
 def loss_numbers(sums: np.ndarray, accuracy: str) -> dict[str, float]:
@@ -319,9 +323,16 @@ def loss_numbers(sums: np.ndarray, accuracy: str) -> dict[str, float]:
     return {"valid_loss": loss / weight, "valid_perplexity": perplexity, accuracy: correct / weight}
 
 
-def with_splits(overall: dict[str, Any], splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The overall numbers; with several splits also the numbers of each, with `_SPLIT` appended."""
-    result = dict(overall)
+def with_splits(
+    splits: dict[str, dict[str, Any]], overall: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Overall numbers; with several splits also those of each, with `_SPLIT` appended.
+
+    Args:
+      splits: numbers of each split.
+      overall: the overall numbers; None: those of the first split, which decides.
+    """
+    result = dict(overall or next(iter(splits.values())))
     for split, numbers in splits.items() if len(splits) > 1 else ():
         result |= {f"{name}_{split}": value for name, value in numbers.items()}
     return result
@@ -336,7 +347,7 @@ _TASKS: dict[str, str | type[TaskRun]] = {
 
 
 def register(kind: str, task: str | type[TaskRun]) -> None:
-    """Makes a task known for a kind of model.
+    """Registers the task of a kind of model.
 
     Args:
       kind: the kind that checkpoints and artifacts of its models carry.

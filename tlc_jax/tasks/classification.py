@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tlc_jax.config import Config
-from tlc_jax.core import distributed as processes
 from tlc_jax.core.files import atomic
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import LabelledBatches, evaluation_batches
@@ -24,7 +24,7 @@ from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import Predictor, TaskRun, Workload, divisors, step_cost
+from tlc_jax.tasks.base import Predictor, TaskRun
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 
@@ -88,74 +88,84 @@ class Predictions:
         known = self.labels >= 0
         return float(np.mean(self.probabilities[known].argmax(-1) == self.labels[known]))
 
-    def save(self, path: Path) -> None:
-        """Writes `ids`, `labels` and `probabilities` as an .npz."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def save(self, folder: Path, split: str) -> None:
+        """Writes `ids`, `labels` and `probabilities` to SPLIT.npz."""
         arrays = {name: getattr(self, name) for name in ("ids", "labels", "probabilities")}
-        with atomic(path) as temporary:
+        with atomic(folder / f"{split}.npz") as temporary:
             np.savez_compressed(temporary, **arrays)
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class ClassifierRun(TaskRun):
-    """A classifier with its labelled data.
-
-    Attributes:
-      predictions: predictions of the last final evaluation, by split.
-    """
+    """A classifier with its labelled data."""
 
     goal = "accuracy"
+    unit = "examples"
+    arrays: ClassVar = {"tokens": 2, "labels": 1}
 
-    def __init__(
-        self,
-        config: Config,
-        network: Network,
-        tokenizer: Tokenizer,
-        data: LabelledData,
-        placement: Placement,
-    ):
-        meta = session.model_meta(network.kind, config, tokenizer, data.labels)
-        super().__init__(config, network, placement, meta)
-        self.tokenizer, self.data = tokenizer, data
-        self._evaluator = ClassificationEvaluator(config, network, placement)
-        self.predictions: dict[str, Predictions] = {}
+    tokenizer: Tokenizer
+    data: LabelledData = LabelledData([], [])
 
     @classmethod
     def of_saved(
         cls, config: Config, start: SavedModel, cache: Path, placement: Placement, train: bool
     ) -> ClassifierRun:
-        data = load_data(config, start.tokenizer, start.labels, train)
-        return cls(config, start.network(config.impl), start.tokenizer, data, placement)
+        network, tokenizer = start.network(config.impl), start.tokenizer
+        data = load_data(config, tokenizer, start.labels, train)
+        meta = session.model_meta(network.kind, config, tokenizer, data.labels)
+        return cls(config, network, placement, meta, tokenizer=tokenizer, data=data)
 
     def objective(self) -> Objective:
         return classification(self.network)
 
-    @classmethod
-    def workload(cls, config: Config, network: Network, shards: int) -> Workload:
-        rows, length = config.optimizer.batch_size, config.data.length
-        shapes = {"tokens": (rows, length), "labels": (rows,)}
-        cost = step_cost(rows, length, cls.train_flops(config, network, rows, length))
-        objective = classification(network)
-        return Workload(objective, "examples", shapes, divisors(rows, shards), cost)
-
-    @classmethod
-    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
-        return flops.encoder_train_flops(config.model, network.classes, rows, width)
+    def train_flops(self, rows: int, width: int) -> float:
+        return flops.encoder_train_flops(self.config.model, self.network.classes, rows, width)
 
     def host_batches(self, seed: int) -> LabelledBatches:
         return LabelledBatches(self.data.train, self.config.optimizer.batch_size, seed)
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         limit = 0 if final else self.config.eval.examples
-        params = self.placement.put_params(params)
-        found = {split.name: self._evaluator(params, split, limit) for split in self.data.valid}
+        found = {split.name: self.classify(params, split, limit) for split in self.data.valid}
         if final:
             self.predictions = found
         return summarize(found)
 
-    def save_predictions(self, workdir: Path) -> None:
-        """Writes predictions/SPLIT.npz."""
-        for name, predictions in self.predictions.items() if processes.first() else ():
-            predictions.save(workdir / "predictions" / f"{name}.npz")
+    def classify(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
+        """Predictions for one split, in its order.
+
+        Args:
+          params: parameters of the network.
+          split: examples; they may be unlabelled.
+          limit: largest number of examples, the first ones; 0: all.
+        """
+        params = self.placement.put_params(params)
+        batch_size = self.config.eval.batch_size or self.config.optimizer.batch_size
+        count = min(limit or len(split), len(split))
+        log_p_NxC = np.zeros((count, self.network.classes), np.float32)
+        for batch in evaluation_batches(split, batch_size, limit):
+            placed = self.placement.put_batch({"tokens": batch["tokens"]})
+            rows_BxC = np.asarray(self._log_probabilities(params, placed["tokens"]))
+            real = batch["weights"] > 0
+            log_p_NxC[batch["index"][real]] = rows_BxC[real]
+        labels_N = np.asarray(split.labels[:count])
+        known = labels_N >= 0
+        # In float64, so that a long split keeps its digits.
+        losses = -log_p_NxC[known, labels_N[known]].astype(np.float64)
+        loss = float(losses.mean()) if known.any() else float("nan")
+        return Predictions(np.asarray(split.ids[:count]), labels_N, np.exp(log_p_NxC), loss)
+
+    @functools.cached_property
+    def _log_probabilities(self) -> Callable[..., jax.Array]:
+        """(params, tokens_BxL) -> log-probabilities_BxC. Compiles once per width of batch."""
+        network = self.network
+
+        @self.placement.jit
+        def log_probabilities(params: Params, tokens_BxL: jax.Array) -> jax.Array:
+            mask_BxL = tokens_BxL != network.model.padding
+            return jax.nn.log_softmax(network.apply(params, tokens_BxL, mask_BxL))
+
+        return log_probabilities
 
     @classmethod
     def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
@@ -169,10 +179,6 @@ class ClassifierRun(TaskRun):
 def classification(network: Network) -> Objective:
     """Predict `batch["labels"]` of the padded rows `batch["tokens"]`; labels of -1 do not count."""
 
-    def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        del key  # only dropout is random, and it has a key of its own
-        return batch
-
     def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
         tokens_BxL, labels_B = batch["tokens"], batch["labels"]
         mask_BxL = tokens_BxL != network.model.padding
@@ -181,45 +187,8 @@ def classification(network: Network) -> Objective:
         # Class 0 stands in for -1, which no gather could read; its weight is 0.
         return weighted_sums(logits_BxC, jnp.maximum(labels_B, 0), weights_B), logits_BxC
 
-    return Objective(corrupt, sums)
-
-
-class ClassificationEvaluator:
-    """Predicts the classes of whole splits; compiles once per width of batch."""
-
-    def __init__(self, config: Config, network: Network, placement: Placement):
-        self._batch_size = config.eval.batch_size or config.optimizer.batch_size
-        self._placement, self._classes = placement, network.classes
-
-        @placement.jit
-        def log_probabilities(params: Params, tokens_BxL: jax.Array) -> jax.Array:
-            mask_BxL = tokens_BxL != network.model.padding
-            return jax.nn.log_softmax(network.apply(params, tokens_BxL, mask_BxL))
-
-        self._log_probabilities = log_probabilities
-
-    def __call__(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
-        """The predictions of one split, in its order.
-
-        Args:
-          params: parameters of the network.
-          split: examples; they may be unlabelled.
-          limit: examples at most, the first ones; 0: all.
-        """
-        params = self._placement.put_params(params)
-        count = min(limit or len(split), len(split))
-        log_p_NxC = np.zeros((count, self._classes), np.float32)
-        for batch in evaluation_batches(split, self._batch_size, limit):
-            placed = self._placement.put_batch({"tokens": batch["tokens"]})
-            rows_BxC = np.asarray(self._log_probabilities(params, placed["tokens"]))
-            real = batch["weights"] > 0
-            log_p_NxC[batch["index"][real]] = rows_BxC[real]
-        labels_N = np.asarray(split.labels[:count])
-        known = labels_N >= 0
-        # In float64, so that a long split keeps its digits.
-        losses = -log_p_NxC[known, labels_N[known]].astype(np.float64)
-        loss = float(losses.mean()) if known.any() else float("nan")
-        return Predictions(np.asarray(split.ids[:count]), labels_N, np.exp(log_p_NxC), loss)
+    # Only dropout is random, and it has a key of its own.
+    return Objective(lambda key, batch: batch, sums)
 
 
 def summarize(predictions: dict[str, Predictions]) -> dict[str, Any]:
@@ -244,8 +213,8 @@ class LabelPredictor(Predictor):
 
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._start = config, start
-        network = start.network(config.impl)
-        self._evaluator = ClassificationEvaluator(config, network, placement)
+        network, tokenizer = start.network(config.impl), start.tokenizer
+        self._run = ClassifierRun(config, network, placement, tokenizer=tokenizer)
         self._source = Source("files", config.predict.input, "", "input", 0.0, config.predict.input)
         self.columns = ("label", *start.labels)
 
@@ -256,5 +225,5 @@ class LabelPredictor(Predictor):
         length, threads = self._config.data.length, self._config.impl.threads
         split = encode_examples(self._source, texts, length, tokenizer, labels, threads)
         self.cut += split.truncated
-        for row in self._evaluator(params, split).probabilities:
+        for row in self._run.classify(params, split).probabilities:
             yield labels[int(row.argmax())], *row.tolist()

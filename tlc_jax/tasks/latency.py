@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,15 @@ COMPUTES = {
     "mix": "bfloat16 products with float32 sums, dense",
     "bfloat16": "bfloat16, dense",
 }
-"""What a forward pass computes, by impl.matmul. Products are neither sparse nor low-bit: pruned
-weights are multiplied as zeros, and quantized ones as the values they stand for. So a compressed
-model takes the time of the dense one, and only a model of smaller matrices takes less."""
+"""Description of a forward pass, by impl.matmul. A compressed model takes the time of the dense
+one, because pruned weights are multiplied as zeros, and quantized ones as the values they stand
+for. Only smaller matrices take less."""
 
 
 def of_model(config: Config, start: SavedModel) -> dict[str, Any]:
     """The numbers of `measure` for a saved model at data.length; empty if eval.latency is empty.
 
-    Of several processes the first one measures, on one of its devices.
+    In a run of several processes the first one measures, on one of its devices.
     """
     if not config.eval.latency:
         return {}
@@ -124,14 +123,10 @@ def time_calls(
     """Seconds per call, after warm-up: at least 20 calls and at least 2 seconds of them."""
     for _ in range(_WARM_UP):
         call()
-    return list(_timed(call, clock))
-
-
-def _timed(call: Callable[[], Any], clock: Callable[[], float]) -> Iterator[float]:
+    seconds: list[float] = []
     begun = clock()
-    for number in itertools.count():
+    while len(seconds) < _LEAST_CALLS or clock() - begun < _LEAST_SECONDS:
         started = clock()
-        if number >= _LEAST_CALLS and started - begun >= _LEAST_SECONDS:
-            return
         call()
-        yield clock() - started
+        seconds.append(clock() - started)
+    return seconds

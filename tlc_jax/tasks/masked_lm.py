@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from tlc_jax.data.tokenizer import OURS, SpecialIds
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import TaskRun, Workload, divisors, loss_numbers, step_cost, with_splits
+from tlc_jax.tasks.base import TaskRun, loss_numbers, with_splits
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 _MASKS_SEED = 20200211
@@ -37,25 +37,23 @@ _MASKS_SEED = 20200211
 _COUNTED_ROWS = 200_000
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class MaskedLanguageRun(TaskRun):
-    """A masked-language model with packed rows of text."""
+    """A masked-language model with packed rows of text.
+
+    Attributes:
+      train_text: rows of each training source.
+      valid_text: rows to evaluate on, by name.
+      special: special ids of the tokenizer.
+    """
 
     goal = "valid_masked_accuracy"
+    unit = "sequences"
+    arrays: ClassVar = {"tokens": 2}
 
-    def __init__(
-        self,
-        config: Config,
-        network: Network,
-        train: Sequence[Packed],
-        valid: dict[str, Packed],
-        placement: Placement,
-        meta: dict[str, Any],
-        special: SpecialIds = OURS,
-    ):
-        super().__init__(config, network, placement, meta)
-        self._train, self._special = train, special
-        batch_size = config.eval.batch_size or config.optimizer.batch_size
-        self._evaluator = PerplexityEvaluator(self.objective(), valid, batch_size, placement)
+    train_text: Sequence[Packed] = ()
+    valid_text: Mapping[str, Packed] = dataclasses.field(default_factory=dict)
+    special: SpecialIds = OURS
 
     @classmethod
     def of_saved(
@@ -65,28 +63,22 @@ class MaskedLanguageRun(TaskRun):
         # Validation text of its own is packed alone; a held-out part needs the text it came from.
         source = config.data.train if train else config.data.valid or config.data.train
         settings = dataclasses.replace(config, data=dataclasses.replace(config.data, train=source))
-        data = prepare(settings, cache, tokenizer=start.tokenizer)
+        text = prepare(settings, cache, tokenizer=start.tokenizer)
         network, special = start.network(config.impl), start.tokenizer.special
-        return cls(config, network, data.train, data.valid, placement, start.meta, special)
+        run = cls(config, network, placement, start.meta, special=special)
+        run.train_text, run.valid_text = text.train, text.valid
+        return run
 
     def objective(self) -> Objective:
-        return masked_language(self.network, self.config.objective, self._special)
+        return masked_language(self.network, self.config.objective, self.special)
 
-    @classmethod
-    def workload(cls, config: Config, network: Network, shards: int) -> Workload:
-        rows, length = config.optimizer.batch_size, config.data.length
-        cost = step_cost(rows, length, cls.train_flops(config, network, rows, length))
-        objective = masked_language(network, config.objective)
-        shapes = {"tokens": (rows, length)}
-        return Workload(objective, "sequences", shapes, divisors(rows, shards), cost)
-
-    @classmethod
-    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
+    def train_flops(self, rows: int, width: int) -> float:
+        config, outputs = self.config, self.network.vocab_size
         predicted = predicted_positions(width, config.objective.mask_rate)
-        return flops.encoder_train_flops(config.model, network.vocab_size, rows, width, predicted)
+        return flops.encoder_train_flops(config.model, outputs, rows, width, predicted)
 
     def host_batches(self, seed: int) -> RowBatches:
-        return RowBatches(self._train, self.config.optimizer.batch_size, seed)
+        return RowBatches(self.train_text, self.config.optimizer.batch_size, seed)
 
     def batches(self, seed: int) -> Callable[[int], Batch]:
         batches, rows = self.host_batches(seed), self.config.optimizer.batch_size
@@ -95,7 +87,39 @@ class MaskedLanguageRun(TaskRun):
         return lambda step: self.placement.put_batch(batches(step, own_rows), rows)
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
-        return self._evaluator(params, 0 if final else self.config.eval.examples)
+        """`valid_loss` (nats per predicted token), `valid_perplexity` and `valid_masked_accuracy`.
+
+        All sets count together; with several sets there are also the numbers of each, as
+        `..._NAME`.
+        """
+        params, limit = self.placement.put_params(params), 0 if final else self.config.eval.examples
+        sums = {name: self._sums(params, text, limit) for name, text in self.valid_text.items()}
+        sets = {name: loss_numbers(each, self.goal) for name, each in sums.items()}
+        return with_splits(sets, loss_numbers(functools.reduce(np.add, sums.values()), self.goal))
+
+    def _sums(self, params: Params, text: Packed, limit: int) -> np.ndarray:
+        """(loss, weight, correct) summed over at most `limit` rows; 0: all rows."""
+        batch_size = self.config.eval.batch_size or self.config.optimizer.batch_size
+        results = []
+        for index, batch in enumerate(evaluation_batches(text, batch_size, limit)):
+            chosen = {name: batch[name] for name in ("tokens", "weights")}
+            placed = self.placement.put_batch(chosen)
+            results.append(self._batch_sums(params, placed, np.int32(index)))
+        # Read after the loop, because reading one result would wait for it. In float64, so that a
+        # long evaluation keeps its digits.
+        return np.array([[float(x) for x in sums] for sums in results], np.float64).sum(axis=0)
+
+    @functools.cached_property
+    def _batch_sums(self) -> Callable[..., Sums]:
+        """(params, batch, its index) -> sums over the batch. Compiles once for all evaluations."""
+        objective = self.objective()
+
+        @self.placement.jit
+        def sums(params: Params, batch: dict[str, jax.Array], index: jax.Array) -> Sums:
+            key = jax.random.fold_in(jax.random.key(_MASKS_SEED, impl="threefry2x32"), index)
+            return objective.sums(params, objective.corrupt(key, batch), None)[0]
+
+        return sums
 
     @classmethod
     def forward_inputs(cls, config: Config, tokens_BxL: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -212,46 +236,6 @@ def _ordinary(tokens: jax.Array, special: SpecialIds) -> jax.Array:
     return functools.reduce(operator.and_, [tokens != id for id in special.all])
 
 
-class PerplexityEvaluator:
-    """Evaluates parameters on named sets; compiles once, however often it is called."""
-
-    def __init__(
-        self, objective: Objective, sets: dict[str, Packed], batch_size: int, placement: Placement
-    ):
-        self._sets, self._batch_size, self._placement = sets, batch_size, placement
-
-        @placement.jit
-        def sums(params: Params, batch: dict[str, jax.Array], index: jax.Array) -> Sums:
-            key = jax.random.fold_in(jax.random.key(_MASKS_SEED, impl="threefry2x32"), index)
-            return objective.sums(params, objective.corrupt(key, batch), None)[0]
-
-        self._sums: Callable[..., Sums] = sums
-
-    def __call__(self, params: Params, limit: int = 0) -> dict[str, Any]:
-        """`valid_loss` (nats per predicted token), `valid_perplexity` and `valid_masked_accuracy`.
-
-        Over all sets together; with several sets also over each, as `..._NAME`.
-
-        Args:
-          params: parameters of the network.
-          limit: rows of each set at most; 0: all.
-        """
-        params = self._placement.put_params(params)
-        totals = {name: self._total(params, packed, limit) for name, packed in self._sets.items()}
-        sets = {name: _numbers(total) for name, total in totals.items()}
-        return with_splits(_numbers(functools.reduce(np.add, totals.values())), sets)
-
-    def _total(self, params: Params, packed: Packed, limit: int) -> np.ndarray:
-        results = []
-        for index, batch in enumerate(evaluation_batches(packed, self._batch_size, limit)):
-            chosen = {name: batch[name] for name in ("tokens", "weights")}
-            placed = self._placement.put_batch(chosen)
-            results.append(self._sums(params, placed, np.int32(index)))
-        # Read after the loop, because reading one result would wait for it. In float64, so that a
-        # long evaluation keeps its digits.
-        return np.array([[float(x) for x in sums] for sums in results], np.float64).sum(axis=0)
-
-
 def unigram_loss(
     train: Iterable[Packed], valid: Iterable[Packed], vocab_size: int, special: SpecialIds = OURS
 ) -> float:
@@ -272,7 +256,3 @@ def _count(sets: Iterable[Packed], vocab_size: int) -> np.ndarray:
         rows = np.linspace(0, len(packed) - 1, min(len(packed), _COUNTED_ROWS)).astype(np.int64)
         counts += np.bincount(packed.take(rows).reshape(-1), minlength=vocab_size)
     return counts
-
-
-def _numbers(sums: np.ndarray) -> dict[str, float]:
-    return loss_numbers(sums, "valid_masked_accuracy")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tlc_jax.config import Config, Decode
-from tlc_jax.core import distributed as processes
-from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.length_buckets import (
     PairBatches,
@@ -32,120 +30,67 @@ from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import Predictor, TaskRun, Workload, loss_numbers, step_cost, with_splits
+from tlc_jax.tasks.base import Predictor, TaskRun, loss_numbers, with_splits
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 _SAMPLES = 10
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class TranslatorRun(TaskRun):
     """A translator with its sentence pairs.
 
     Attributes:
+      tokenizer: tokenizer of both languages; None: nothing is translated.
       train_pairs: pairs of each training source.
       valid: splits to evaluate on; the first one decides.
-      translations: translations of the last final evaluation, by split.
     """
 
     goal = "token_accuracy"
-    counted = "target"
+    unit = "target tokens"
+    arrays: ClassVar = {"target": 2, "source": 2}
 
-    def __init__(
-        self,
-        config: Config,
-        network: Network,
-        tokenizer: Tokenizer,
-        train: list[Pairs],
-        valid: list[Split],
-        placement: Placement,
-    ):
-        meta = session.model_meta(network.kind, config, tokenizer)
-        super().__init__(config, network, placement, meta)
-        self.train_pairs, self.valid = train, valid
-        best_only = dataclasses.replace(config.decode, nbest=1)
-        buckets = config.data.buckets
-        self._decoder = Decoder(network, best_only, buckets, tokenizer, placement)
-        # Without smoothing, so that the loss is the negative log-likelihood.
-        objective = translation(network, 0.0)
-
-        @placement.jit
-        def forced(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            sums, logits_BxTxV = objective.sums(params, batch, None)
-            return jnp.stack(sums), jnp.argmax(logits_BxTxV, axis=-1)
-
-        self._forced = forced
-        self.translations: dict[str, Translations] = {}
+    tokenizer: Tokenizer | None = None
+    train_pairs: Sequence[Pairs] = ()
+    valid: Sequence[Split] = ()
 
     @classmethod
     def of_saved(
         cls, config: Config, start: SavedModel, cache: Path, placement: Placement, train: bool
     ) -> TranslatorRun:
         network, tokenizer = start.network(config.impl), start.tokenizer
+        meta = session.model_meta(network.kind, config, tokenizer)
+        run = cls(config, network, placement, meta, tokenizer=tokenizer)
         if config.data.valid and not train:
-            return cls(config, network, tokenizer, [], load_splits(config, tokenizer), placement)
+            run.valid = load_splits(config, tokenizer)
+            return run
         path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
         data = prepare_pairs(dataclasses.replace(config, tokenizer=path), cache)
-        return cls(config, network, tokenizer, data.train, data.valid, placement)
+        run.train_pairs, run.valid = data.train, data.valid
+        return run
 
     def objective(self) -> Objective:
         return translation(self.network, self.config.objective.label_smoothing)
 
-    @classmethod
-    def workload(
-        cls,
-        config: Config,
-        network: Network,
-        shards: int,
-        shapes: Sequence[tuple[int, int]] = (),
-    ) -> Workload:
-        """See `TaskRun.workload`.
+    def train_flops(self, rows: int, width: int) -> float:
+        vocab_size = self.network.vocab_size
+        return flops.translator_train_flops(self.config.model, vocab_size, rows, width, width)
 
-        Args:
-          config: resolved.
-          network: the model.
-          shards: devices that the rows of a batch are split over.
-          shapes: (rows, width) of each kind of batch; empty: batches as wide as data.length.
-        """
-        tokens, length = config.optimizer.batch_size, config.data.length
-        shapes = shapes or [(rows_of(tokens, length), length)]
-        # A number of parts must suit every width that training compiles a step for.
-        parts = [
-            n
-            for n in range(1, tokens + 1)
-            if tokens % n == 0 and all(rows % (n * shards) == 0 for rows, _ in shapes)
-        ]
-        if not parts:
-            counts = ", ".join(str(rows) for rows, _ in shapes)
-            raise InputError(
-                f"batches of {counts} pairs do not divide among {shards} devices: "
-                "change the batch size"
-            )
-        rows, width = max(shapes, key=lambda shape: shape[1])
-        batch = {"source": (rows, width), "target": (rows, width)}
-        cost = step_cost(rows, width, cls.train_flops(config, network, rows, width))
-        objective = translation(network, config.objective.label_smoothing)
-        microbatches = sorted(tokens // n for n in parts)
-        return Workload(objective, "target tokens", batch, microbatches, cost)
-
-    def own_workload(self) -> Workload:
-        config = self.config
-        # With one part a step, because impl.microbatch may still be auto.
-        tokens, buckets = config.optimizer.batch_size, config.data.buckets
-        shapes = PairBatches(self.train_pairs, tokens, config.seed, buckets).shapes
-        return self.workload(config, self.network, self.placement.batch_shards, shapes)
-
-    @classmethod
-    def train_flops(cls, config: Config, network: Network, rows: int, width: int) -> float:
-        return flops.translator_train_flops(config.model, network.vocab_size, rows, width, width)
-
-    def host_batches(self, seed: int) -> PairBatches:
+    def host_batches(self, seed: int, parts: int = 0) -> PairBatches:
         config = self.config
         tokens, buckets = config.optimizer.batch_size, config.data.buckets
-        return PairBatches(self.train_pairs, tokens, seed, buckets, config.microbatches)
+        return PairBatches(self.train_pairs, tokens, seed, buckets, parts or config.microbatches)
 
     @functools.cached_property
     def own_batches(self) -> PairBatches:
         return self.host_batches(self.config.seed)
+
+    def shapes(self) -> Sequence[tuple[int, int]]:
+        if not self.train_pairs:
+            length = self.config.data.length
+            return [(rows_of(self.config.optimizer.batch_size, length), length)]
+        # With one part a step, because impl.microbatch may still be auto.
+        return self.host_batches(self.config.seed, parts=1).shapes
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """Teacher-forced loss and accuracy; if `final`, also BLEU of every sentence."""
@@ -154,19 +99,20 @@ class TranslatorRun(TaskRun):
             return numbers
         scores = {}
         for split in self.valid:
-            self.translations[split.name] = found = self._decoder(params, split)
+            self.predictions[split.name] = found = self.translate(params, split)
             score = bleu.score(found.best, split.references)
             scores[split.name] = {**score, "sentences": len(split.texts), "cut": split.cut}
-        return numbers | _of_first(scores)
+        return numbers | with_splits(scores)
 
     def loss(self, params: Params, final: bool) -> dict[str, Any]:
         """`valid_loss`, `valid_perplexity`, `token_accuracy` and `approx_bleu`, without decoding.
 
-        All given the true target so far. The loss is in nats per target token, </s> included.
+        Every token is predicted from the true ones before it. The loss is in nats per target token,
+        </s> included.
         """
         params = self.placement.put_params(params)
         limit = 0 if final else self.config.eval.examples
-        return _of_first({split.name: self._loss(params, split, limit) for split in self.valid})
+        return with_splits({split.name: self._loss(params, split, limit) for split in self.valid})
 
     def _loss(self, params: Params, split: Split, limit: int) -> dict[str, Any]:
         pairs, config, shards = split.pairs, self.config, self.placement.batch_shards
@@ -180,25 +126,64 @@ class TranslatorRun(TaskRun):
         for width, rows in sentence_batches(longer, widths, batch_size, limit):
             batch = self.placement.put_batch(evaluation_batch(pairs, rows, width, batch_size))
             sums, argmax_BxT = jax.device_get(self._forced(params, batch))
+            # In float64, so that a long evaluation keeps its digits.
             total += sums.astype(np.float64)
             for place, row in enumerate(rows):
                 predicted[row] = argmax_BxT[place, : pairs.lengths[row, 1] - 1]
         references = [pairs.side(row, 1).tolist() for row in range(count)]
         approx_bleu = bleu.approx_bleu(predicted, references)
-        return {**loss_numbers(total, "token_accuracy"), "approx_bleu": approx_bleu}
+        return {**loss_numbers(total, self.goal), "approx_bleu": approx_bleu}
 
-    def save_predictions(self, workdir: Path) -> None:
-        """Writes predictions/SPLIT.txt, one translation a line in the order of the split."""
-        for name, found in self.translations.items() if processes.first() else ():
-            path = workdir / "predictions" / f"{name}.txt"
-            path.parent.mkdir(exist_ok=True)
-            text = "".join(f"{single_line(text)}\n" for text in found.best)
-            path.write_text(text, encoding="utf-8")
+    @functools.cached_property
+    def _forced(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """(params, batch) -> (loss, weight, correct) sums and likeliest tokens_BxT."""
+        # Without smoothing, so that the loss is the negative log-likelihood.
+        objective = translation(self.network, 0.0)
+
+        @self.placement.jit
+        def forced(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            sums, logits_BxTxV = objective.sums(params, batch, None)
+            return jnp.stack(sums), jnp.argmax(logits_BxTxV, axis=-1)
+
+        return forced
+
+    def translate(
+        self, params: Params, split: Split, nbest: int = 1, widths: Sequence[int] = ()
+    ) -> Translations:
+        """Translates the sources of a split by beam search.
+
+        Args:
+          params: parameters of the translator.
+          split: sentences; their references are not read.
+          nbest: translations of each sentence to keep.
+          widths: widths of batches, ascending, of which the last holds the longest source; empty:
+            those that leave the least padding.
+        """
+        assert self.tokenizer is not None, "a run without a tokenizer serves for planning only"
+        params, batch_size = self.placement.put_params(params), self.config.decode.batch_size
+        lengths = split.pairs.lengths[:, 0]
+        texts: list[list[str]] = [[] for _ in lengths]
+        scores = np.zeros((len(lengths), nbest), np.float32)
+        widths = widths or best_widths(lengths, self.config.data.buckets)
+        for width, rows in sentence_batches(lengths, widths, batch_size):
+            batch = evaluation_batch(split.pairs, rows, width, batch_size)
+            source = self.placement.put_batch({"source": batch["source"]})["source"]
+            found = jax.device_get(self._search(params, source))
+            for place, row in enumerate(rows):
+                best_KxT = found.tokens_BxKxT[place, :nbest]
+                texts[row] = [self.tokenizer.decode(ids) for ids in best_KxT]
+                scores[row] = found.scores_BxK[place, :nbest]
+        return Translations(texts, scores)
+
+    @functools.cached_property
+    def _search(self) -> Callable[..., Hypotheses]:
+        """(params, source_BxS) -> hypotheses. Compiles once per width of sources."""
+        return self.placement.jit(functools.partial(search, self.network, self.config.decode))
 
     def samples(self) -> list[dict[str, str]]:
         """Sentences of the first split, drawn by the seed, with references and translations."""
         split = self.valid[0]
-        count, best = len(split.texts), self.translations[split.name].best
+        count, best = len(split.texts), self.predictions[split.name].best
         rng = np.random.default_rng(self.config.seed)
         rows = sorted(rng.choice(count, min(_SAMPLES, count), replace=False))
         columns = {"source": split.texts, "reference": split.references, "translation": best}
@@ -209,13 +194,8 @@ class TranslatorRun(TaskRun):
         return TranslationPredictor(config, start, placement)
 
 
-def _of_first(splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The numbers of the first split, which decides, and with several splits those of each."""
-    return with_splits(next(iter(splits.values())), splits)
-
-
 def single_line(text: str) -> str:
-    """A translation with spaces for its line ends, so that a line of a file stays a sentence."""
+    """A translation with spaces for its line ends, so that each line of a file is a sentence."""
     return " ".join(text.splitlines())
 
 
@@ -227,10 +207,6 @@ def translation(network: Network, smoothing: float) -> Objective:
       smoothing: share of each target's weight that is spread over the vocabulary.
     """
 
-    def corrupt(key: jax.Array, batch: Batch) -> Batch:
-        del key  # only dropout is random, and it has a key of its own
-        return batch
-
     def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
         source_BxS, target_BxT = batch["source"], batch["target"]
         inputs_BxT = jnp.pad(target_BxT[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
@@ -238,7 +214,8 @@ def translation(network: Network, smoothing: float) -> Objective:
         weights_BxT = (target_BxT != PAD).astype(jnp.float32)
         return weighted_sums(logits_BxTxV, target_BxT, weights_BxT, smoothing), logits_BxTxV
 
-    return Objective(corrupt, sums)
+    # Only dropout is random, and it has a key of its own.
+    return Objective(lambda key, batch: batch, sums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,48 +234,10 @@ class Translations:
     def best(self) -> list[str]:
         return [texts[0] for texts in self.texts]
 
-
-class Decoder:
-    """Beam search with one network; compiles once per width of sources, at most `buckets` times."""
-
-    def __init__(
-        self,
-        network: Network,
-        settings: Decode,
-        buckets: int,
-        tokenizer: Tokenizer,
-        placement: Placement,
-    ):
-        self._settings, self._buckets = settings, buckets
-        self._tokenizer, self._placement = tokenizer, placement
-        self._search = placement.jit(functools.partial(search, network, settings))
-
-    def __call__(
-        self, params: Params, split: Split, widths: Sequence[int] | None = None
-    ) -> Translations:
-        """Translates the sources of a split.
-
-        Args:
-          params: parameters of the translator.
-          split: sentences; their references are not read.
-          widths: widths of batches, ascending, the last holding the longest source; None: those
-            that leave the least padding.
-        """
-        nbest, batch_size = self._settings.nbest, self._settings.batch_size
-        params = self._placement.put_params(params)
-        lengths = split.pairs.lengths[:, 0]
-        texts: list[list[str]] = [[] for _ in lengths]
-        scores = np.zeros((len(lengths), nbest), np.float32)
-        widths = widths or best_widths(lengths, self._buckets)
-        for width, rows in sentence_batches(lengths, widths, batch_size):
-            batch = evaluation_batch(split.pairs, rows, width, batch_size)
-            source = self._placement.put_batch({"source": batch["source"]})["source"]
-            found = jax.device_get(self._search(params, source))
-            for place, row in enumerate(rows):
-                best_KxT = found.tokens_BxKxT[place, :nbest]
-                texts[row] = [self._tokenizer.decode(ids) for ids in best_KxT]
-                scores[row] = found.scores_BxK[place, :nbest]
-        return Translations(texts, scores)
+    def save(self, folder: Path, split: str) -> None:
+        """Writes SPLIT.txt, one translation a line in the order of the split."""
+        text = "".join(f"{single_line(text)}\n" for text in self.best)
+        (folder / f"{split}.txt").write_text(text, encoding="utf-8")
 
 
 def search(network: Network, settings: Decode, params: Params, source_BxS: jax.Array) -> Hypotheses:
@@ -325,8 +264,8 @@ class TranslationPredictor(Predictor):
 
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._tokenizer = config, start.tokenizer
-        network, buckets = start.network(config.impl), config.data.buckets
-        self._decoder = Decoder(network, config.decode, buckets, start.tokenizer, placement)
+        network, tokenizer = start.network(config.impl), start.tokenizer
+        self._run = TranslatorRun(config, network, placement, tokenizer=tokenizer)
         several = ("sentence", "rank", "score") if config.decode.nbest > 1 else ()
         self.columns = (*several, "translation")
         self._widths: tuple[int, ...] = ()
@@ -339,11 +278,12 @@ class TranslationPredictor(Predictor):
         if not self._widths:
             # The widths of the first block stay: other widths would be compiled for again. The
             # last width holds any source.
-            found = best_widths(split.pairs.lengths[:, 0], self._config.data.buckets)
-            self._widths = tuple(sorted({*found, max(length, found[-1])}))
-        answers = self._decoder(params, split, widths=self._widths)
-        for number, texts, scores in zip(block.ids, answers.texts, answers.scores, strict=True):
-            if self._config.decode.nbest == 1:
+            best = best_widths(split.pairs.lengths[:, 0], self._config.data.buckets)
+            self._widths = tuple(sorted({*best, max(length, best[-1])}))
+        nbest = self._config.decode.nbest
+        found = self._run.translate(params, split, nbest, widths=self._widths)
+        for number, texts, scores in zip(block.ids, found.texts, found.scores, strict=True):
+            if nbest == 1:
                 yield (single_line(texts[0]),)
                 continue
             for rank, (text, score) in enumerate(zip(texts, scores, strict=True), start=1):
