@@ -5,9 +5,9 @@ Shapes are named as in `layers.py`.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from tlc_jax.core.mesh import split_rows
 from tlc_jax.models.layers import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
@@ -24,9 +24,7 @@ class Encoder(Stack):
         if shape.norm == "pre":
             self.final_norm = layer_norm(shape, rngs)
 
-    def encode(
-        self, tokens_BxL: jax.Array, mask_BxL: jax.Array | None, key: jax.Array | None
-    ) -> jax.Array:
+    def encode(self, tokens_BxL: Array, mask_BxL: Array | None, key: Array | None) -> Array:
         """Hidden states x_BxLxD.
 
         Args:
@@ -50,7 +48,7 @@ class MaskedLanguageHead(nnx.Module):
         self.norm = layer_norm(shape, rngs)
         self.bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
-    def __call__(self, x_BxKxD: jax.Array, embedding: Embedding) -> jax.Array:
+    def __call__(self, x_BxKxD: Array, embedding: Embedding) -> Array:
         x_BxKxD = self.norm(self.activation(self.dense(x_BxKxD)))
         return embedding.logits(x_BxKxD, self.bias[...])
 
@@ -62,16 +60,14 @@ class MaskedLanguageModel(Encoder):
         super().__init__(vocab_size, shape, rngs)
         self.mlm_head = MaskedLanguageHead(vocab_size, shape, rngs)
 
-    def __call__(
-        self, tokens_BxL: jax.Array, positions_BxK: jax.Array, key: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, tokens_BxL: Array, positions_BxK: Array, key: Array | None = None) -> Array:
         """Logits_BxKxV at `positions_BxK` of full rows."""
         # Packed rows hold no padding, and attention without a mask can use faster kernels.
         x_BxLxD = self.encode(tokens_BxL, None, key)
         x_BxKxD = split_rows(jnp.take_along_axis(x_BxLxD, positions_BxK[:, :, None], axis=1))
         return self.mlm_head(x_BxKxD, self.embedding)
 
-    def everywhere(self, tokens_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
+    def everywhere(self, tokens_BxL: Array, mask_BxL: Array) -> Array:
         """Logits_BxLxV at every position of rows padded where `mask_BxL` is false."""
         return self.mlm_head(self.encode(tokens_BxL, mask_BxL, None), self.embedding)
 
@@ -84,7 +80,7 @@ class ClassificationHead(nnx.Module):
         self.dense = Dense(shape.hidden, shape.hidden, shape, rngs)
         self.output = Dense(shape.hidden, classes, shape, rngs)
 
-    def __call__(self, x_BxD: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x_BxD: Array, key: Array | None) -> Array:
         key_in, key_out = split_key(key, 2)
         x_BxD = jnp.tanh(self.dense(dropout(key_in, x_BxD, self.rate)))
         return self.output(dropout(key_out, x_BxD, self.rate)).astype(jnp.float32)
@@ -97,9 +93,7 @@ class Classifier(Encoder):
         super().__init__(vocab_size, shape, rngs)
         self.classifier = ClassificationHead(classes, shape, rngs)
 
-    def __call__(
-        self, tokens_BxL: jax.Array, mask_BxL: jax.Array, key: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, tokens_BxL: Array, mask_BxL: Array, key: Array | None = None) -> Array:
         """Logits_BxC of rows padded where `mask_BxL` is false."""
         key_encoder, key_head = split_key(key, 2)
         x_BxLxD = self.encode(tokens_BxL, mask_BxL, key_encoder)

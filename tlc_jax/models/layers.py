@@ -15,12 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from tlc_jax import config
 from tlc_jax.core.mesh import split_rows
 from tlc_jax.models.numerics import affine, dropout, split_key
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
@@ -54,7 +55,7 @@ class Dense(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         return affine(x, self.kernel[...], self.bias[...], self.matmul)
 
 
@@ -63,7 +64,7 @@ def layer_norm(shape: Shape, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(shape.hidden, epsilon=shape.norm_epsilon, dtype=jnp.float32, rngs=rngs)
 
 
-def sinusoids(length: int, width: int) -> jax.Array:
+def sinusoids(length: int, width: int) -> Array:
     """[length, width] sines and cosines of geometrically spaced wavelengths, of mean square 1."""
     frequency = 1000.0 ** -(jnp.arange(width // 2) / (width // 2))
     angle = jnp.arange(length)[:, None] * frequency
@@ -96,7 +97,7 @@ class Embedding(nnx.Module):
             self.token_type = rows(shape.token_types)
         self.norm = layer_norm(shape, rngs)
 
-    def __call__(self, tokens_BxL: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, tokens_BxL: Array, key: Array | None = None) -> Array:
         """x_BxLxD in the type of the residual stream; a key turns dropout on."""
         x_BxLxD = self.token[...][tokens_BxL] + self.position[...][: tokens_BxL.shape[1]]
         if self.shape.token_types:
@@ -106,15 +107,15 @@ class Embedding(nnx.Module):
             x_BxLxD = x_BxLxD + self.token_type[...][types_BxL]
         return self._finished(x_BxLxD, key)
 
-    def at(self, tokens_BxK: jax.Array, position: jax.Array) -> jax.Array:
+    def at(self, tokens_BxK: Array, position: Array) -> Array:
         """Embeddings of tokens that all stand at one position."""
         return self._finished(self.token[...][tokens_BxK] + self.position[...][position], None)
 
-    def _finished(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def _finished(self, x: Array, key: Array | None) -> Array:
         x = dropout(key, self.norm(x), self.shape.dropout)
         return x.astype(jnp.bfloat16) if self.shape.matmul == "bfloat16" else x
 
-    def logits(self, x: jax.Array, bias_V: jax.Array) -> jax.Array:
+    def logits(self, x: Array, bias_V: Array) -> Array:
         """Logits over the vocabulary of vectors on the last axis."""
         # Never rounded to bfloat16: neighboring tokens of a large vocabulary would tie.
         precision = "float32" if self.shape.matmul == "float32" else "mix"
@@ -137,24 +138,22 @@ class Attention(nnx.Module):
         self.value = Dense(shape.hidden, inner, shape, rngs)
         self.output = Dense(inner, shape.hidden, shape, rngs)
 
-    def __call__(
-        self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array | None, causal: bool = False
-    ) -> jax.Array:
+    def __call__(self, x_BxLxD: Array, mask_Bx1x1xL: Array | None, causal: bool = False) -> Array:
         """Self-attention; if `causal`, of each position to itself and earlier ones only."""
         return self.attend(x_BxLxD, *self.keys_and_values(x_BxLxD), mask_Bx1x1xL, causal)
 
-    def keys_and_values(self, x_BxLxD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def keys_and_values(self, x_BxLxD: Array) -> tuple[Array, Array]:
         """Keys and values for `attend`, each [B, L, H, E], of the sequence to attend to."""
         return self._split(self.key(x_BxLxD)), self._split(self.value(x_BxLxD))
 
     def attend(
         self,
-        x_BxTxD: jax.Array,
-        k_BxLxHxE: jax.Array,
-        v_BxLxHxE: jax.Array,
-        mask_Bx1x1xL: jax.Array | None,
+        x_BxTxD: Array,
+        k_BxLxHxE: Array,
+        v_BxLxHxE: Array,
+        mask_Bx1x1xL: Array | None,
         causal: bool = False,
-    ) -> jax.Array:
+    ) -> Array:
         """Attention of T positions to L positions, those where `mask` is true (None: all)."""
         q_BxTxHxE = self._split(self.query(x_BxTxD))
         y_BxTxHxE = jax.nn.dot_product_attention(
@@ -163,12 +162,8 @@ class Attention(nnx.Module):
         return self.output(y_BxTxHxE.reshape(*x_BxTxD.shape[:2], -1))
 
     def attend_cached(
-        self,
-        x_BxTxD: jax.Array,
-        k_BxHxExL: jax.Array,
-        v_BxHxLxE: jax.Array,
-        mask_Bx1xTxL: jax.Array,
-    ) -> jax.Array:
+        self, x_BxTxD: Array, k_BxHxExL: Array, v_BxHxLxE: Array, mask_Bx1xTxL: Array
+    ) -> Array:
         """Like `attend`, with keys and values head by head, as decoding keeps them."""
         q_BxHxTxE = self._split(self.query(x_BxTxD)).swapaxes(1, 2)
         # The softmax needs float32 scores: in bfloat16 close ones would tie.
@@ -181,7 +176,7 @@ class Attention(nnx.Module):
         y_BxHxTxE = jnp.einsum("bhtl,bhle->bhte", share_BxHxTxL, v_BxHxLxE)
         return self.output(y_BxHxTxE.swapaxes(1, 2).reshape(*x_BxTxD.shape[:2], -1))
 
-    def _split(self, x_BxLxA: jax.Array) -> jax.Array:
+    def _split(self, x_BxLxA: Array) -> Array:
         B, L, A = x_BxLxA.shape
         return x_BxLxA.reshape(B, L, self.heads, A // self.heads)
 
@@ -194,7 +189,7 @@ class FeedForward(nnx.Module):
         self.up = Dense(shape.hidden, shape.ffn, shape, rngs)
         self.down = Dense(shape.ffn, shape.hidden, shape, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+    def __call__(self, x_BxLxD: Array) -> Array:
         return self.down(self.activation(self.up(x_BxLxD)))
 
 
@@ -214,21 +209,15 @@ class Block(nnx.Module):
         self.ffn_norm = layer_norm(shape, rngs)
         self.ffn = FeedForward(shape, rngs)
 
-    def __call__(
-        self, x_BxLxD: jax.Array, key: jax.Array | None, mask_Bx1x1xL: jax.Array | None
-    ) -> jax.Array:
+    def __call__(self, x_BxLxD: Array, key: Array | None, mask_Bx1x1xL: Array | None) -> Array:
         key_attention, key_ffn = split_key(key, 2)
         attention = functools.partial(self.attention, mask_Bx1x1xL=mask_Bx1x1xL)
         x_BxLxD = self._add(x_BxLxD, attention, self.attention_norm, key_attention)
         return self._add(x_BxLxD, self.ffn, self.ffn_norm, key_ffn)
 
     def _add(
-        self,
-        x_BxLxD: jax.Array,
-        sublayer: Callable[..., jax.Array],
-        norm: nnx.LayerNorm,
-        key: jax.Array | None,
-    ) -> jax.Array:
+        self, x_BxLxD: Array, sublayer: Callable[..., Array], norm: nnx.LayerNorm, key: Array | None
+    ) -> Array:
         if self.pre_norm:
             return x_BxLxD + dropout(key, sublayer(norm(x_BxLxD)), self.dropout)
         return norm(x_BxLxD + dropout(key, sublayer(x_BxLxD), self.dropout))
@@ -261,16 +250,14 @@ class Stack(nnx.Module):
             state[name] = jax.tree.map(lambda leaf: leaf[:1], state[name])
         self.blocks = nnx.merge(graph, state)
 
-    def layers(
-        self, x_BxLxD: jax.Array, key: jax.Array | None, *context: jax.Array | None
-    ) -> jax.Array:
+    def layers(self, x_BxLxD: Array, key: Array | None, *context: Array | None) -> Array:
         """Runs all layers; every block takes `context` after its input and its key."""
         graph, shared, own = self._parts()
         keys_N = None if key is None else jax.random.split(key, self.shape.layers)
 
         def layer(
-            x_BxLxD: jax.Array, own_and_key: tuple[nnx.State, jax.Array | None]
-        ) -> tuple[jax.Array, None]:
+            x_BxLxD: Array, own_and_key: tuple[nnx.State, Array | None]
+        ) -> tuple[Array, None]:
             own, key = own_and_key
             block = nnx.merge(graph, shared, own)
             return block(split_rows(x_BxLxD), key, *context).astype(x_BxLxD.dtype), None

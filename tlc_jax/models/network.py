@@ -10,6 +10,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from tlc_jax import config
 from tlc_jax.core.params import flatten
@@ -42,7 +43,7 @@ class Network:
         return _MODULES[self.kind](self.vocab_size, self.classes, shape, rngs)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def init(self, key: jax.Array) -> Params:
+    def init(self, key: Array) -> Params:
         """Fresh parameters; a pure function of the key."""
         return nnx.to_pure_dict(nnx.state(self._create(nnx.Rngs(params=key)), nnx.Param))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from tlc_jax.core.mesh import draw_by_rows
 
@@ -24,8 +24,8 @@ _TYPES = {
 
 
 def affine(
-    x: jax.Array, kernel: jax.Array, bias_O: jax.Array, precision: str, kernel_is_OxI: bool = False
-) -> jax.Array:
+    x: Array, kernel: Array, bias_O: Array, precision: str, kernel_is_OxI: bool = False
+) -> Array:
     """Computes `x_...xI @ kernel_IxO + bias_O`, with gradients of kernel and bias in float32.
 
     Args:
@@ -43,17 +43,17 @@ def affine(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _affine(
-    x_TxI: jax.Array, kernel: jax.Array, bias_O: jax.Array, precision: str, kernel_is_OxI: bool
-) -> jax.Array:
+    x_TxI: Array, kernel: Array, bias_O: Array, precision: str, kernel_is_OxI: bool
+) -> Array:
     return _affine_forward(x_TxI, kernel, bias_O, precision, kernel_is_OxI)[0]
 
 
-Residuals = tuple[jax.Array, jax.Array, jax.Array]
+Residuals = tuple[Array, Array, Array]
 
 
 def _affine_forward(
-    x_TxI: jax.Array, kernel: jax.Array, bias_O: jax.Array, precision: str, kernel_is_OxI: bool
-) -> tuple[jax.Array, Residuals]:
+    x_TxI: Array, kernel: Array, bias_O: Array, precision: str, kernel_is_OxI: bool
+) -> tuple[Array, Residuals]:
     # On CPUs with bfloat16 instructions "mix" doubles the rate; bfloat16 results undo the gain.
     inputs, result = _TYPES[precision]
     like_x = jnp.zeros((), x_TxI.dtype)
@@ -63,8 +63,8 @@ def _affine_forward(
 
 
 def _affine_backward(
-    precision: str, kernel_is_OxI: bool, residuals: Residuals, g_TxO: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    precision: str, kernel_is_OxI: bool, residuals: Residuals, g_TxO: Array
+) -> tuple[Array, Array, Array]:
     # JAX's own rule would leave the cotangent in float32, and with it both products.
     x_TxI, kernel, like_x = residuals
     g_TxO = g_TxO.astype(x_TxI.dtype)
@@ -78,14 +78,14 @@ def _affine_backward(
 _affine.defvjp(_affine_forward, _affine_backward)
 
 
-def _parameter_gradients(x_TxI: jax.Array, g_TxO: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _parameter_gradients(x_TxI: Array, g_TxO: Array) -> tuple[Array, Array]:
     gradient_IxO = lax.dot_general(
         x_TxI, g_TxO, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
     )
     return gradient_IxO, jnp.sum(g_TxO, axis=0, dtype=jnp.float32)
 
 
-def _parameter_gradients_on_cpu(x_TxI: jax.Array, g_TxO: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _parameter_gradients_on_cpu(x_TxI: Array, g_TxO: Array) -> tuple[Array, Array]:
     """The same for XLA's CPU backend, 1.1 (float32) to 3.4 times (bfloat16) as fast."""
     # That backend multiplies a matrix transposed on the left at half speed, and bfloat16 ones in
     # float32 or not at all. So the narrower side is transposed first, and barriers keep XLA from
@@ -100,17 +100,17 @@ def _parameter_gradients_on_cpu(x_TxI: jax.Array, g_TxO: jax.Array) -> tuple[jax
     return gradient_IxO, _dot(ones_2xT, g_TxO, 0, jnp.float32)[0]
 
 
-def _transposed(x: jax.Array) -> jax.Array:
+def _transposed(x: Array) -> Array:
     """The transpose, copied in memory: reshaping to a flat array forces the copy."""
     return lax.optimization_barrier(x.T.reshape(-1)).reshape(x.shape[1], x.shape[0])
 
 
-def _dot(x: jax.Array, y: jax.Array, contract_y: int, result: jax.typing.DTypeLike) -> jax.Array:
+def _dot(x: Array, y: Array, contract_y: int, result: jax.typing.DTypeLike) -> Array:
     """The product of two matrices over the second axis of x and axis `contract_y` of y."""
     return lax.dot_general(x, y, (((1,), (contract_y,)), ((), ())), preferred_element_type=result)
 
 
-def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
+def dropout(key: Array | None, x: Array, rate: float) -> Array:
     """Zeroes elements with probability `rate` and rescales the rest; the identity without a key.
 
     With a key of the generator rbg each device draws the bits of its own rows, so which elements
@@ -128,12 +128,12 @@ def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
-def split_key(key: jax.Array | None, count: int) -> Sequence[jax.Array | None]:
+def split_key(key: Array | None, count: int) -> Sequence[Array | None]:
     """Splits a random key; without a key, `count` times None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint16."""
     return lax.platform_dependent(
         key,
@@ -142,7 +142,7 @@ def _random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     )
 
 
-def _random_bits_on_cpu(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _random_bits_on_cpu(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint16, as halves of uint32: on CPUs XLA draws them nine times as fast."""
     size = math.prod(shape)
     pairs = jax.random.bits(key, ((size + 1) // 2,), jnp.uint32)

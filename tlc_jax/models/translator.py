@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from tlc_jax.models.layers import Block, Embedding, Shape, Stack, layer_norm
 from tlc_jax.models.numerics import split_key
@@ -28,18 +29,14 @@ class DecoderBlock(Block):
         super().__init__(shape, rngs, cross=True)
 
     def __call__(  # type: ignore[override]
-        self,
-        x_BxTxD: jax.Array,
-        key: jax.Array | None,
-        memory_BxSxD: jax.Array,
-        mask_Bx1x1xS: jax.Array,
-    ) -> jax.Array:
+        self, x_BxTxD: Array, key: Array | None, memory_BxSxD: Array, mask_Bx1x1xS: Array
+    ) -> Array:
         key_self, key_cross, key_ffn = split_key(key, 3)
 
-        def attend_to_target(y_BxTxD: jax.Array) -> jax.Array:
+        def attend_to_target(y_BxTxD: Array) -> Array:
             return self.attention(y_BxTxD, None, causal=True)
 
-        def attend_to_source(y_BxTxD: jax.Array) -> jax.Array:
+        def attend_to_source(y_BxTxD: Array) -> Array:
             k_and_v = self.cross.keys_and_values(memory_BxSxD)
             return self.cross.attend(y_BxTxD, *k_and_v, mask_Bx1x1xS)
 
@@ -48,13 +45,8 @@ class DecoderBlock(Block):
         return self._add(x_BxTxD, self.ffn, self.ffn_norm, key_ffn)
 
     def step(
-        self,
-        x_BxKxD: jax.Array,
-        cache: LayerCache,
-        own_Bx1xKxP: jax.Array,
-        mask_Bx1x1xS: jax.Array,
-        t: jax.Array,
-    ) -> tuple[jax.Array, LayerCache]:
+        self, x_BxKxD: Array, cache: LayerCache, own_Bx1xKxP: Array, mask_Bx1x1xS: Array, t: Array
+    ) -> tuple[Array, LayerCache]:
         """One more position of every hypothesis.
 
         Args:
@@ -83,20 +75,20 @@ class LayerCache(NamedTuple):
 
     # Positions come last in the keys: XLA's CPU backend reads them so, as the right-hand side of a
     # product, at 2.6 times the speed.
-    k_BxHxExP: jax.Array
-    v_BxHxPxE: jax.Array
-    memory_k_BxHxExS: jax.Array
-    memory_v_BxHxSxE: jax.Array
+    k_BxHxExP: Array
+    v_BxHxPxE: Array
+    memory_k_BxHxExS: Array
+    memory_v_BxHxSxE: Array
 
 
 class Cache(NamedTuple):
     """The state that decoding carries from one position to the next."""
 
     layers: tuple[LayerCache, ...]
-    mask_Bx1x1xS: jax.Array
+    mask_Bx1x1xS: Array
 
 
-Step = Callable[[Cache, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Cache]]
+Step = Callable[[Cache, Array, Array, Array], tuple[Array, Cache]]
 
 
 class Translator(nnx.Module):
@@ -111,12 +103,8 @@ class Translator(nnx.Module):
         self.output_bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
     def __call__(
-        self,
-        source_BxS: jax.Array,
-        mask_BxS: jax.Array,
-        inputs_BxT: jax.Array,
-        key: jax.Array | None = None,
-    ) -> jax.Array:
+        self, source_BxS: Array, mask_BxS: Array, inputs_BxT: Array, key: Array | None = None
+    ) -> Array:
         """Logits_BxTxV: position t predicts the token after inputs[: t + 1]."""
         key_source, key_target, key_encoder, key_decoder = split_key(key, 4)
         memory_BxSxD, mask_Bx1x1xS = self.encode(source_BxS, mask_BxS, key_source, key_encoder)
@@ -127,18 +115,18 @@ class Translator(nnx.Module):
 
     def encode(
         self,
-        source_BxS: jax.Array,
-        mask_BxS: jax.Array,
-        key_embedding: jax.Array | None = None,
-        key_stack: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
+        source_BxS: Array,
+        mask_BxS: Array,
+        key_embedding: Array | None = None,
+        key_stack: Array | None = None,
+    ) -> tuple[Array, Array]:
         """The source's vectors, and its mask in the form that attention takes."""
         x_BxSxD = self.embedding(source_BxS, key_embedding)
         mask_Bx1x1xS = mask_BxS[:, None, None, :]
         x_BxSxD = self.encoder.layers(x_BxSxD, key_stack, mask_Bx1x1xS)
         return self.encoder_norm(x_BxSxD), mask_Bx1x1xS
 
-    def start(self, source_BxS: jax.Array, mask_BxS: jax.Array, beams: int, length: int) -> Cache:
+    def start(self, source_BxS: Array, mask_BxS: Array, beams: int, length: int) -> Cache:
         """The cache before the first target token.
 
         Args:
@@ -171,8 +159,8 @@ class Translator(nnx.Module):
         blocks = [*self.decoder.each()]
 
         def step(
-            cache: Cache, tokens_BxK: jax.Array, ancestors_BxKxT: jax.Array, t: jax.Array
-        ) -> tuple[jax.Array, Cache]:
+            cache: Cache, tokens_BxK: Array, ancestors_BxKxT: Array, t: Array
+        ) -> tuple[Array, Cache]:
             x_BxKxD = self.embedding.at(tokens_BxK, t)
             B, K, T = ancestors_BxKxT.shape
             own_BxKxTxK = ancestors_BxKxT[..., None] == jnp.arange(K)
@@ -187,5 +175,5 @@ class Translator(nnx.Module):
 
         return step
 
-    def _logits(self, x: jax.Array) -> jax.Array:
+    def _logits(self, x: Array) -> Array:
         return self.embedding.logits(self.decoder_norm(x), self.output_bias[...])
