@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import math
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -154,6 +154,7 @@ class TaskRun(ABC):
         """
         amount, shapes = self.config.optimizer.batch_size, self.shapes()
         sizes = microbatches(amount, [rows for rows, _ in shapes], self.placement.batch_shards)
+        # Buckets hold about as many tokens each, and the widest one takes the most for attention.
         widest = rows, width = max(shapes, key=lambda shape: shape[1])
         batch = {name: widest[:axes] for name, axes in self.arrays.items()}
         return Workload(self.objective(), self.unit, batch, sizes, self._cost(rows, width))
@@ -161,6 +162,7 @@ class TaskRun(ABC):
     def cost(self, batch: Batch) -> Amounts:
         """What training on a batch spends: steps, examples, tokens, epochs and FLOPs."""
         rows, width = batch[next(iter(self.arrays))].shape
+        # Not the rows of the data: batches of pairs are filled up with rows that repeat.
         epochs = rows / self.own_batches.rows_per_epoch
         return dataclasses.replace(self._cost(rows, width), epochs=epochs)
 
@@ -179,6 +181,7 @@ class TaskRun(ABC):
 
     def save_predictions(self, workdir: Path) -> None:
         """Writes the predictions of the last final evaluation, if there are any."""
+        # All processes hold the same predictions; two that write one file would break it.
         if self.predictions and processes.first():
             folder = workdir / "predictions"
             folder.mkdir(exist_ok=True)
@@ -218,13 +221,11 @@ class TaskRun(ABC):
         forward_params = during_training.forward_params
         # Rounding is worth compiling; without it, jit would only copy the parameters.
         evaluated = jax.jit(forward_params) if during_training.aware else forward_params
-        settings = config.microbatches, config.impl.dropout_keys
-        compressing = during_training.mask_gradient, forward_params
-        step = make_train_step(self.objective(), optimizer, *settings, *compressing)
-
-        def prune_to(state: TrainState, level: int) -> TrainState:
-            return TrainState(*during_training.prune_to(state.params, state.optimizer, level))
-
+        parts, keys = config.microbatches, config.impl.dropout_keys
+        mask_gradient = during_training.mask_gradient
+        step = make_train_step(
+            self.objective(), optimizer, parts, keys, mask_gradient, forward_params
+        )
         return Task(
             init=init,
             optimizer=optimizer,
@@ -234,7 +235,7 @@ class TaskRun(ABC):
             evaluate=lambda params, final: self.evaluate(evaluated(params), final),
             meta=self.meta,
             pruning_level=during_training.pruning_level,
-            prune_to=prune_to,
+            prune_to=lambda state, level: TrainState(*during_training.prune_to(*state, level)),
             peak_flops=session.peak(config),
         )
 
@@ -264,6 +265,7 @@ class TaskRun(ABC):
         size = session.size_numbers(network)
         name, params = f"{size['layers']}x{size['hidden']}", size["params"]
         session.say(f"{name}: {params:,} parameters, table in parameters.txt")
+        # Checked before anything is compiled: a start of other shapes is refused here.
         task = self.task(initializer(network, config.seed, start), during_training)
         if evaluate:
             task = dataclasses.replace(task, evaluate=evaluate)
@@ -367,11 +369,8 @@ def task_of(kind: str) -> type[TaskRun]:
         raise InputError(
             f"no task is registered for models of kind {kind!r}; known are {', '.join(_TASKS)}"
         )
-    if isinstance(found, str):
-        # Imported late, so that a command loads only the task that it runs.
-        module, _, name = found.partition(":")
-        found = getattr(importlib.import_module(module), name)
-    return found
+    # Imported late, so that a command loads only the task that it runs.
+    return pkgutil.resolve_name(found) if isinstance(found, str) else found
 
 
 def open_saved(

@@ -59,6 +59,8 @@ def load_data(
         data, threads = config.data, config.impl.threads
         return load_labelled(spec, data, tokenizer, names, config.seed, threads)
 
+    # Labels are numbered by the model, or else by the training data: the order in which another
+    # source mentions them must not decide.
     if not config.data.valid:
         return LabelledData(*hold_out(load(config.data.train, labels), config.data.holdout))
     training = load(config.data.train, labels) if train else []
@@ -146,6 +148,7 @@ class ClassifierRun(TaskRun):
         for batch in evaluation_batches(split, batch_size, limit):
             placed = self.placement.put_batch({"tokens": batch["tokens"]})
             rows_BxC = np.asarray(self._log_probabilities(params, placed["tokens"]))
+            # The last batch is filled up with copies, which must not overwrite their originals.
             real = batch["weights"] > 0
             log_p_NxC[batch["index"][real]] = rows_BxC[real]
         labels_N = np.asarray(split.labels[:count])
@@ -192,11 +195,8 @@ def classification(network: Network) -> Objective:
 
 
 def summarize(predictions: dict[str, Predictions]) -> dict[str, Any]:
-    """`accuracy` and `valid_loss` of the first labelled split, and `accuracy_by_split` of them all.
-
-    The first split decides, such as MNLI matched: an average over different kinds of splits would
-    mean little.
-    """
+    """`accuracy` and `valid_loss` of the first labelled split, and `accuracy_by_split` of all."""
+    # An average over splits of different kinds, such as MNLI matched and mismatched, means little.
     labelled = [name for name, found in predictions.items() if (found.labels >= 0).any()]
     first = predictions[labelled[0]] if labelled else None
     return {

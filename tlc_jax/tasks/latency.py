@@ -19,7 +19,7 @@ from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import task_of
 
-_WARM_UP = 3  # calls, the first of which compiles
+_WARM_UP = 3
 _LEAST_CALLS = 20
 _LEAST_SECONDS = 2.0
 COMPUTES = {
@@ -121,6 +121,7 @@ def time_calls(
     call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
     """Seconds per call, after warm-up: at least 20 calls and at least 2 seconds of them."""
+    # The first calls are slower: allocators grow, and caches fill.
     for _ in range(_WARM_UP):
         call()
     seconds: list[float] = []

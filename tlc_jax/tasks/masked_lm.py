@@ -208,6 +208,7 @@ def mask_tokens(
     key_choice, key_action, key_token = jax.random.split(key, 3)
     draws_BxL = jax.random.uniform(key_choice, (B, L))
     priority_BxL = jnp.where(_ordinary(tokens_BxL, special), draws_BxL, -1.0)
+    # Special tokens come last: they are selected only where a row has too little text.
     _, positions_BxK = jax.lax.top_k(priority_BxL, K)
     targets_BxK = jnp.take_along_axis(tokens_BxL, positions_BxK, axis=1)
     # K is rounded up, so the last position has the weight of the fraction that is left: the

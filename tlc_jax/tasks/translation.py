@@ -122,6 +122,7 @@ class TranslatorRun(TaskRun):
         total = np.zeros(3)
         predicted: list[Any] = [()] * count
         tokens = config.eval.batch_size or config.optimizer.batch_size
+        # Fewer rows than devices could not be split, whatever the batch holds in tokens.
         batch_size = max(shards, tokens // widths[-1] // shards * shards)
         for width, rows in sentence_batches(longer, widths, batch_size, limit):
             batch = self.placement.put_batch(evaluation_batch(pairs, rows, width, batch_size))
@@ -129,6 +130,7 @@ class TranslatorRun(TaskRun):
             # In float64, so that a long evaluation keeps its digits.
             total += sums.astype(np.float64)
             for place, row in enumerate(rows):
+                # Neither padding nor </s> counts in n-grams.
                 predicted[row] = argmax_BxT[place, : pairs.lengths[row, 1] - 1]
         references = [pairs.side(row, 1).tolist() for row in range(count)]
         approx_bleu = bleu.approx_bleu(predicted, references)
@@ -244,7 +246,9 @@ def search(network: Network, settings: Decode, params: Params, source_BxS: jax.A
     """Beam search for the translations of padded sources."""
     length = min(source_BxS.shape[1] + settings.extra, network.model.max_length)
     mask_BxS = source_BxS != PAD
+    # A translation much longer than its source is a model that repeats itself.
     limits_B = jnp.minimum(jnp.sum(mask_BxS, axis=1) + settings.extra, length)
+    # Rounded once, outside the loop over positions.
     params = network.cast(params)
     return beam_search(
         network.apply(params, method="stepper"),
