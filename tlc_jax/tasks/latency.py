@@ -53,9 +53,7 @@ def of_model(config: Config, start: SavedModel) -> dict[str, Any]:
 
 
 def of_run(config: Config, workdir: Path) -> dict[str, Any]:
-    """As `of_model`, for the model of a finished run: its artifact if it has one."""
-    if not config.eval.latency:
-        return {}
+    """Like `of_model`, for the model of a finished run: its artifact if it has one."""
     return of_model(config, saved_model.load(str(workdir), config.impl))
 
 
