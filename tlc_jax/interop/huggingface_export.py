@@ -14,7 +14,7 @@ import numpy as np
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
 from tlc_jax.data.tokenizer import SpecialIds
-from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, Family, exported
+from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, Family, other_layout
 from tlc_jax.models.network import Network, Params
 
 _HEADS = {"mlm": "ForMaskedLM", "classifier": "ForSequenceClassification"}
@@ -36,7 +36,7 @@ def family_of(network: Network) -> Family:
     # RoBERTa has no token types, and its masked-language head computes GELU in any case.
     name = "bert" if model.token_types or model.activation != "gelu" else "roberta"
     family = FAMILIES["roberta-prelayernorm" if model.norm == "pre" else name]
-    if network.kind == "mlm" and family.head_activation not in ("", model.activation):
+    if network.kind == "mlm" and not family.is_bert and model.activation != "gelu":
         raise InputError(
             "Hugging Face has no pre-norm masked-language model "
             f"with model.activation={model.activation}: {_ONNX_CAN}"
@@ -68,7 +68,7 @@ def config_json(network: Network, labels: tuple[str, ...], special: SpecialIds) 
         "hidden_dropout_prob": model.dropout,
         "attention_probs_dropout_prob": 0.0,
         "max_position_embeddings": family.first_position(model.padding) + model.max_length,
-        # One row of zeros stands for no token types; see `exported`.
+        # One row of zeros stands for no token types; see `tensors`.
         "type_vocab_size": max(1, model.token_types),
         "layer_norm_eps": model.norm_epsilon,
         "pad_token_id": model.padding,
@@ -89,7 +89,26 @@ def config_json(network: Network, labels: tuple[str, ...], special: SpecialIds) 
 def tensors(network: Network, params: Params) -> dict[str, np.ndarray]:
     """The parameters under transformers' names and in its layout, float32.
 
+    Layers that share parameters each get a copy.
+
     Raises:
       InputError: transformers has no such encoder.
     """
-    return exported(family_of(network), network.model, flatten(params))
+    family, model = family_of(network), network.model
+    found = {}
+    for path, leaf in flatten(params).items():
+        values = np.asarray(leaf, np.float32)
+        if path.startswith("blocks/"):
+            for layer in range(model.layers):
+                # A stack of one layer is shared by all.
+                found[family.name(path, layer)] = other_layout(path, values[layer % len(values)])
+        else:
+            found[family.name(path)] = other_layout(path, values)
+    position = family.name("embedding/position")
+    unused = family.first_position(model.padding)
+    found[position] = np.pad(found[position], ((unused, 0), (0, 0)))
+    if not model.token_types:
+        # Their encoders always add a token type: one row of zeros stands for none.
+        types = family.name("embedding/token_type")
+        found[types] = np.zeros((1, model.hidden), np.float32)
+    return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 
 from tlc_jax import config as configs
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import read_json
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.interop.huggingface_names import Family, family_of, imported, model_of
+from tlc_jax.interop.huggingface_names import Family, family_of, model_of, other_layout
 from tlc_jax.models.network import Network, Params
 
 PREFIX = "hf:"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 # Old checkpoints store these, which follow from the settings.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
@@ -81,32 +80,32 @@ def load(folder: Path) -> Imported:
     tokenizer, tokenizer_path = _tokenizer(folder)
     where = str(folder / "config.json")
     model = model_of(family, settings, tokenizer.special.end, where)
-    _check_tokenizer(tokenizer, tokenizer_path, settings, model)
+    vocab_size, padding = settings.get("vocab_size"), tokenizer.special.padding
+    wrong = ""
+    if tokenizer.vocab_size != vocab_size:
+        wrong = f"has {tokenizer.vocab_size} pieces, and config.json says vocab_size {vocab_size}"
+    elif padding != model.padding:
+        wrong = f"pads with {padding}, and config.json says pad_token_id {model.padding}"
+    if wrong:
+        raise InputError(f"{tokenizer_path} {wrong}: the tokenizer is not this model's")
     # The files stay open until every tensor is read: each is read from disk only when it is needed.
     with contextlib.ExitStack() as stack:
         tensors = _Tensors(folder, stack)
+        # Models without a head are saved without the prefix.
+        if not any(name.startswith(family.base) for name in tensors.place):
+            family = dataclasses.replace(family, base="")
         kind = _kind(settings, family, tensors)
         labels = _labels(settings, where) if kind == "classifier" else ()
-        if kind == "mlm" and family.head_activation not in ("", model.activation):
-            raise InputError(
-                f"{where}: its masked-language head has {family.head_activation}, "
-                f"not {model.activation}"
-            )
+        if kind == "mlm" and not family.is_bert and model.activation != "gelu":
+            raise InputError(f"{where}: its masked-language head has gelu, not {model.activation}")
         network = Network(kind, model, tokenizer.vocab_size, len(labels), configs.Impl())
         shapes = {path: leaf.shape for path, leaf in flatten(network.abstract()).items()}
-        # Models without a head are saved without the prefix.
-        base = family.base if tensors.any_begins(family.base) else ""
         types = settings.get("type_vocab_size", 2)
-
-        def read(shapes: Mapping[str, tuple[int, ...]]) -> Params:
-            return unflatten(imported(family, model, shapes, base, types, tensors.read))
-
-        params, pooler = read(shapes), {}
-        has_pooler = family.pooled and tensors.has(family.name("classifier/dense/kernel", base))
-        if has_pooler and kind != "classifier":
-            width = model.hidden
-            kernel, bias = "classifier/dense/kernel", "classifier/dense/bias"
-            pooler = read({kernel: (width, width), bias: (width,)})
+        params, pooler = _read_leaves(family, model, shapes, types, tensors), {}
+        kernel, bias = "classifier/dense/kernel", "classifier/dense/bias"
+        if family.is_bert and kind != "classifier" and family.name(kernel) in tensors.place:
+            shapes = {kernel: (model.hidden, model.hidden), bias: (model.hidden,)}
+            pooler = _read_leaves(family, model, shapes, types, tensors)
         if kind == "mlm":
             _check_tied(family, params, tensors)
         # Last, because every read above counts as a use.
@@ -128,28 +127,26 @@ def _settings(folder: Path) -> tuple[dict[str, Any], Family]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing: a folder as `transformers` saves models is needed"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON, perhaps cut short ({error})") from None
+    if not path.is_file():
+        raise InputError(f"{path} is missing: a folder as `transformers` saves models is needed")
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a JSON object")
     return content
 
 
-def _files(folder: Path) -> dict[str, tuple[str, ...] | None]:
-    """The safetensors files of a folder with the tensors that each must contain; None for any."""
+def _files(folder: Path) -> dict[str, set[str]]:
+    """The safetensors files of a folder with the tensors that each must contain, where an index
+    says so.
+    """
     if (folder / _INDEX).exists():
         places = _read_json(folder / _INDEX).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise InputError(f"{folder / _INDEX} has no weight_map: save the model again")
-        files: dict[str, tuple[str, ...] | None] = {}
-        for file in sorted(set(places.values())):
-            files[file] = tuple(sorted(name for name, place in places.items() if place == file))
+        files: dict[str, set[str]] = {file: set() for file in sorted(places.values())}
+        for name, file in places.items():
+            files[file].add(name)
+        for file in files:
             # A name with a folder in it could point outside of the model's folder.
             if Path(file).name != file or not (folder / file).is_file():
                 raise InputError(
@@ -157,7 +154,7 @@ def _files(folder: Path) -> dict[str, tuple[str, ...] | None]:
                 )
         return files
     if (folder / _SINGLE).is_file():
-        return {_SINGLE: None}
+        return {_SINGLE: set()}
     if pickles := sorted(file.name for file in folder.glob("*.bin")):
         raise InputError(
             f"{folder} has its weights in {pickles[0]} alone, a pickle, which is never loaded: "
@@ -171,7 +168,7 @@ class _Tensors:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack):
         self._folder = folder
-        self._place: dict[str, tuple[Any, str, Path]] = {}  # name -> file, name in it, path
+        self.place: dict[str, tuple[Any, str, Path]] = {}  # name -> file, name in it, path
         self._read: set[str] = set()
         for file, expected in _files(folder).items():
             path = folder / file
@@ -182,30 +179,28 @@ class _Tensors:
                     f"{path} is damaged or cut short ({error}): copy it again"
                 ) from None
             names = opened.keys()
-            if missing := sorted(set(expected or ()) - set(names)):
+            if missing := sorted(expected - set(names)):
                 raise InputError(
                     f"{path} lacks {missing[0]}, which {_INDEX} says it holds: "
                     "copy the whole folder"
                 )
             for name in names:
-                self._place[_new_name(name)] = (opened, name, path)
-
-    def has(self, name: str) -> bool:
-        return name in self._place
-
-    def any_begins(self, prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in self._place)
+                # Checkpoints converted from TensorFlow have the older names.
+                new_name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+                new_name = new_name.replace("LayerNorm.beta", "LayerNorm.bias")
+                self.place[new_name] = (opened, name, path)
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """The tensor, float32."""
-        if not self.has(name) and self.has(tied := name.replace(".bias", ".decoder.bias")):
+        tied = name.replace(".bias", ".decoder.bias")
+        if name not in self.place and tied in self.place:
             name = tied  # a head has one bias, stored under either name
-        if not self.has(name):
+        if name not in self.place:
             raise InputError(
                 f"{self._folder} has no tensor {name}: "
                 "the model is incomplete, or not what config.json says"
             )
-        file, own_name, path = self._place[name]
+        file, own_name, path = self.place[name]
         # The shape is in the file's header: a wrong tensor is refused before it is loaded.
         found = tuple(file.get_slice(own_name).get_shape())
         if found != shape:
@@ -218,24 +213,52 @@ class _Tensors:
 
     def unused(self) -> tuple[str, ...]:
         """Names of tensors that were never read, buffers left out."""
-        left = set(self._place) - self._read
+        left = self.place.keys() - self._read
         return tuple(sorted(name for name in left if not name.endswith(_BUFFERS)))
 
 
-def _new_name(name: str) -> str:
-    """The name that transformers uses today; checkpoints converted from TensorFlow have older
-    ones.
+def _read_leaves(
+    family: Family,
+    model: configs.Model,
+    shapes: Mapping[str, tuple[int, ...]],
+    types: int,
+    tensors: _Tensors,
+) -> Params:
+    """Parameters in our layout; `huggingface_export.tensors` is the way back.
+
+    Args:
+      family: family of their model.
+      model: our settings of it.
+      shapes: our path -> shape of each leaf to read.
+      types: number of rows of their table of token types.
+      tensors: their tensors.
     """
-    for old, new in _OLD_NAMES.items():
-        name = name.removesuffix(old) + new if name.endswith(old) else name
-    return name
+
+    def one(path: str, shape: tuple[int, ...], layer: int | str = "") -> np.ndarray:
+        shape = shape[::-1] if path.endswith("/kernel") else shape
+        return other_layout(path, tensors.read(family.name(path, layer), shape))
+
+    leaves = {}
+    for path, shape in shapes.items():
+        if path.startswith("blocks/"):
+            leaves[path] = np.stack([one(path, shape[1:], layer) for layer in range(shape[0])])
+        elif path == "embedding/position":
+            first = family.first_position(model.padding)
+            table = one(path, (first + shape[0], shape[1]))[first:]
+            # A type that every token has is a constant: added to the positions, it needs no table.
+            if not family.is_bert and types:
+                table = table + one("embedding/token_type", (types, shape[1]))[0]
+            leaves[path] = table
+        else:
+            leaves[path] = one(path, shape)
+    return unflatten(leaves)
 
 
 def _kind(settings: Mapping[str, Any], family: Family, tensors: _Tensors) -> str:
     architectures = map(str, settings.get("architectures") or ())
     if any(name.endswith("ForSequenceClassification") for name in architectures):
         return "classifier"
-    return "mlm" if tensors.has(family.name("mlm_head/dense/kernel")) else "encoder"
+    return "mlm" if family.name("mlm_head/dense/kernel") in tensors.place else "encoder"
 
 
 def _labels(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -260,7 +283,7 @@ def _check_tied(family: Family, params: Params, tensors: _Tensors) -> None:
         ("bias", params["mlm_head"]["bias"], f"differs from {head}.bias"),
     ):
         theirs = f"{head}.decoder.{name}"
-        if tensors.has(theirs) and not np.array_equal(tensors.read(theirs, ours.shape), ours):
+        if theirs in tensors.place and not np.array_equal(tensors.read(theirs, ours.shape), ours):
             raise InputError(f"{theirs} {wrong}: only models that tie the two can be imported")
 
 
@@ -294,16 +317,3 @@ def _tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
     else:
         model = path.read_bytes()
     return imported_tokenizer.ImportedTokenizer(model, str(path)), path
-
-
-def _check_tokenizer(
-    tokenizer: Tokenizer, path: Path, settings: Mapping[str, Any], model: configs.Model
-) -> None:
-    vocab_size, padding = settings.get("vocab_size"), tokenizer.special.padding
-    wrong = ""
-    if tokenizer.vocab_size != vocab_size:
-        wrong = f"has {tokenizer.vocab_size} pieces, and config.json says vocab_size {vocab_size}"
-    elif padding != model.padding:
-        wrong = f"pads with {padding}, and config.json says pad_token_id {model.padding}"
-    if wrong:
-        raise InputError(f"{path} {wrong}: the tokenizer is not this model's")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,23 @@ def write(
 
     graph = Graph()
     types: collections.Counter[str] = collections.Counter()
-    for name, values, codes in _weights(params, quantized):
-        if codes is None:
-            graph.initializer(values, name)
-            types[values.dtype.name] += 1
-        else:
-            types[_add_quantized(graph, name, codes)] += 1
-    encoder_graph(graph, network)
+    for name, leaf in flatten(params).items():
+        values, codes = np.asarray(leaf, np.float32), quantized.get(name)
+        if codes is not None and not stays_integer(codes):
+            codes = None
+        parts = [(name, values, codes)]
+        if name.startswith("blocks/"):
+            stack = range(len(values))
+            layers = [None if codes is None else _layer_of(codes, layer) for layer in stack]
+            parts = [(layer_path(name, layer), values[layer], layers[layer]) for layer in stack]
+        for part, part_values, part_codes in parts:
+            if part_codes is None:
+                graph.initializer(part_values, part)
+                types["float32"] += 1
+            else:
+                types[_add_quantized(graph, part, part_codes)] += 1
     model = onnx.helper.make_model(
-        graph.proto(),
+        encoder_graph(graph, network),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="tlc",
@@ -86,22 +94,6 @@ def write(
     # By its path: the checker of a model in memory cannot see weights in a second file.
     onnx.checker.check_model(str(path))
     return dict(types)
-
-
-def _weights(
-    params: Params, quantized: Mapping[str, QuantizedTensor]
-) -> Iterator[tuple[str, np.ndarray, QuantizedTensor | None]]:
-    """(name in the graph, float32 values, codes if they stay) of each weight, layer by layer."""
-    for path, leaf in flatten(params).items():
-        values, codes = np.asarray(leaf, np.float32), quantized.get(path)
-        if codes is not None and not stays_integer(codes):
-            codes = None
-        if not path.startswith("blocks/"):
-            yield path, values, codes
-            continue
-        for layer in range(len(values)):
-            codes_of_layer = None if codes is None else _layer_of(codes, layer)
-            yield layer_path(path, layer), values[layer], codes_of_layer
 
 
 def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:

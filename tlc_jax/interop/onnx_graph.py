@@ -38,17 +38,15 @@ class Graph:
     """Nodes and initializers, added one by one."""
 
     def __init__(self) -> None:
-        self._nodes: list[Any] = []
-        self._initializers: dict[str, Any] = {}
-        self._inputs: list[Any] = []
-        self._outputs: list[Any] = []
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
 
     def initializer(self, values: np.ndarray, name: str) -> str:
         """Adds values unless the name is taken; returns the name."""
         import onnx  # here, because the package is optional
 
-        if name not in self._initializers:
-            self._initializers[name] = onnx.numpy_helper.from_array(values, name)
+        if name not in self.initializers:
+            self.initializers[name] = onnx.numpy_helper.from_array(values, name)
         return name
 
     def number(self, value: float, dtype: Any) -> str:
@@ -63,48 +61,38 @@ class Graph:
         """Adds a node with one output and returns its name, a new one unless it is given."""
         import onnx
 
-        output = output or f"{kind}_{len(self._nodes)}"
-        self._nodes.append(onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
+        output = output or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
-    def input(self, name: str, dtype: Any, shape: tuple[str | int, ...]) -> str:
-        """Declares an input."""
-        self._inputs.append(_value_info(name, dtype, shape))
-        return name
 
-    def output(self, name: str, dtype: Any, shape: tuple[str | int, ...]) -> None:
-        """Declares an output."""
-        self._outputs.append(_value_info(name, dtype, shape))
+def encoder_graph(graph: Graph, network: Network) -> Any:
+    """The ONNX message of an encoder with its head.
 
-    def proto(self) -> Any:
-        """The graph as an ONNX message."""
-        import onnx
+    Its inputs are `tokens` and `mask` (1 at real tokens), int64 [batch, length]. Its output is
+    `logits`, float32 [batch, classes] of a classifier and [batch, length, vocabulary] of a
+    masked-language model.
 
-        nodes, initializers = self._nodes, list(self._initializers.values())
-        return onnx.helper.make_graph(nodes, "encoder", self._inputs, self._outputs, initializers)
-
-
-def _value_info(name: str, dtype: Any, shape: tuple[str | int, ...]) -> Any:
+    Args:
+      graph: graph that has the weights; the nodes of the encoder are added to it.
+      network: an encoder with a head.
+    """
     import onnx
 
-    return onnx.helper.make_tensor_value_info(name, _type(dtype), shape)
-
-
-def encoder_graph(graph: Graph, network: Network) -> None:
-    """Adds an encoder with its head: `tokens` and `mask` (1 at real tokens), int64 [batch, length],
-    to `logits`, float32 [batch, classes] of a classifier and [batch, length, vocabulary] of a
-    masked-language model.
-    """
-    tokens_BxL = graph.input("tokens", np.int64, ("batch", "length"))
-    mask_BxL = graph.input("mask", np.int64, ("batch", "length"))
     encoder = _Encoder(graph, Shape.of(network.model, network.impl))
-    x_BxLxD = encoder.encode(tokens_BxL, mask_BxL)
+    x_BxLxD = encoder.encode("tokens", "mask")
+    rows: tuple[str | int, ...] = ("batch", "length")
     if network.kind == "mlm":
         encoder.masked_language_head(x_BxLxD)
-        graph.output("logits", np.float32, ("batch", "length", network.vocab_size))
+        logits = (*rows, network.vocab_size)
     else:
         encoder.classification_head(x_BxLxD)
-        graph.output("logits", np.float32, ("batch", network.classes))
+        logits = ("batch", network.classes)
+    types, value = onnx.TensorProto, onnx.helper.make_tensor_value_info
+    inputs = [value(name, types.INT64, rows) for name in ("tokens", "mask")]
+    outputs = [value("logits", types.FLOAT, logits)]
+    initializers = list(graph.initializers.values())
+    return onnx.helper.make_graph(graph.nodes, "encoder", inputs, outputs, initializers)
 
 
 class _Encoder:

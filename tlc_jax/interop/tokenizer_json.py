@@ -63,10 +63,10 @@ def _json(content: dict[str, Any]) -> bytes:
 def _special_pieces(tokenizer: Tokenizer) -> dict[str, str]:
     """Special pieces by the names of their roles in transformers."""
     ids = tokenizer.special
-    ids_of = {"pad": ids.padding, "mask": ids.mask}
-    ids_of |= {"bos": ids.start, "cls": ids.start, "eos": ids.end, "sep": ids.end}
+    roles = {"pad": ids.padding, "mask": ids.mask}
+    roles |= {"bos": ids.start, "cls": ids.start, "eos": ids.end, "sep": ids.end}
     unknown = next(piece for piece in map(tokenizer.piece, ids.all) if piece in _UNKNOWN)
-    pieces = {f"{role}_token": tokenizer.piece(id) for role, id in ids_of.items()}
+    pieces = {f"{role}_token": tokenizer.piece(id) for role, id in roles.items()}
     return {"unk_token": unknown, **pieces}
 
 
@@ -77,8 +77,8 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
         _NEVER_FOUND if id < _BYTES.stop else tokenizer.score(id) for id in range(len(pieces))
     ]
     start, end = SPECIAL_PIECES[BOS], SPECIAL_PIECES[EOS]
-    single = [_special(start, 0), _sequence("A", 0), _special(end, 0)]
-    second = [_sequence("B", second_type), _special(end, second_type)]
+    single = [_special(start, 0), {"Sequence": {"id": "A", "type_id": 0}}, _special(end, 0)]
+    second = [{"Sequence": {"id": "B", "type_id": second_type}}, _special(end, second_type)]
     split = {"type": "Split", "behavior": "Isolated", "invert": False}
     splits = [{**split, "pattern": {"String": sign}} for sign in _unknown_in_names(pieces)]
     # Metaspace puts its sign in front of a text only if the text does not begin with one, but ours
@@ -121,10 +121,6 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
 
 def _special(piece: str, type_id: int) -> dict[str, Any]:
     return {"SpecialToken": {"id": piece, "type_id": type_id}}
-
-
-def _sequence(name: str, type_id: int) -> dict[str, Any]:
-    return {"Sequence": {"id": name, "type_id": type_id}}
 
 
 def _replace(pattern: str, content: str) -> dict[str, Any]:
