@@ -281,16 +281,16 @@ def test_the_overview_names_every_stage():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_stage_names_its_flags_and_every_setting_it_reads(name):
-    text = help_text.of_stage(name)
+    text = help_text.of_command(name)
     for option in COMMANDS[name].options:
         assert f"--{option.name}" in text
-    for setting, _, _ in config.describe():
+    for setting, *_ in config.describe():
         listed = f"\n  {setting}=" in text
         assert listed == (setting.partition(".")[0] in COMMANDS[name].sections), setting
 
 
 def test_the_table_of_stages_names_real_sections():
-    sections = {setting.partition(".")[0] for setting, _, _ in config.describe()}
+    sections = {setting.partition(".")[0] for setting, *_ in config.describe()}
     for stage in COMMANDS.values():
         assert {*stage.sections, *SHARED_SECTIONS} <= sections
         assert len(set(stage.sections)) == len(stage.sections)

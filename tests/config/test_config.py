@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlc_jax import config as configs
-from tlc_jax.config.checks import require_budget, require_own_architecture, require_translator
 from tlc_jax.config.load import load_file
+from tlc_jax.config.resolve import require_budget, require_own_architecture, require_translator
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import note_once
 
@@ -36,8 +36,8 @@ def test_golden_configs(case, golden, monkeypatch):
 
 
 def test_every_setting_is_documented():
-    names = [name for name, _, doc in configs.describe()]
-    assert all(doc for _, _, doc in configs.describe())
+    names = [setting.name for setting in configs.describe()]
+    assert all(setting.doc for setting in configs.describe())
     assert len(set(names)) == len(names)
     assert {"seed", "init.from", "model.layers", "study.tasks", "budget.seconds"} <= set(names)
 

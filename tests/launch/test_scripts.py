@@ -387,7 +387,7 @@ def test_the_manifest_runs_a_command_that_tlc_takes() -> None:
     (container,) = pod["containers"]
     assert container["command"] == ["tlc"]
     command = command_line.parse(container["args"])
-    assert command.stage == "pretrain"
+    assert command.name == "pretrain"
     assert command.config.impl.processes == "auto"
     (mount,) = container["volumeMounts"]
     assert command.workdir.is_relative_to(mount["mountPath"])

@@ -1,35 +1,45 @@
-"""From an argument list to a checked command, or to one line that says what is wrong. Imports no JAX."""
+"""From an argument list to a checked command, or one line that says what is wrong.
+
+This file imports no JAX, so that a refusal comes at once.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import keyword
+import functools
+import itertools
+import operator
 import re
 import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags.tuple_parser import TupleParser
 
 from tlc_jax import config as configs
 from tlc_jax.commands import COMMANDS, SHARED_SECTIONS, CommandSpec, find
 from tlc_jax.compression.recipe import parse_recipe
-from tlc_jax.config.checks import require_budget
 from tlc_jax.config.load import load_file, unknown_key
+from tlc_jax.config.resolve import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, one_line
 from tlc_jax.runs.workdir import config_of_run, read_config
 
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+_SETTING = re.compile(r"(--?(?:no)?config\.)([^=]+)")
+_PARTIAL_CONFIGS = ("study.finetune.", "study.tasks.", "study.translation.")
+"""Settings below these have the types of the settings whose names they end with."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What to run: a stage's name, its resolved config, its workdir and its own flags."""
+    """A command to run: its name, its resolved config, its workdir and its own flags."""
 
-    stage: str
+    name: str
     config: configs.Config
     workdir: Path
     options: Mapping[str, Any]
@@ -39,175 +49,166 @@ def parse(arguments: Sequence[str]) -> Command:
     """The command that `arguments` (without the program's name) ask for.
 
     Raises:
-      InputError: with one line on what is wrong and how to mend it.
+      InputError: wrong arguments or settings, in one line that says how to mend them.
     """
-    name, *rest = arguments
-    name, stage = find(name)
-    values, overrides = _parse_flags(stage, rest)
-    _check_overrides(name, stage, overrides)
-    if values["workdir"] is None and stage.needs_workdir:
+    name, spec = find(arguments[0])
+    options, overrides = _parse_flags(name, spec, list(map(_current_section, arguments[1:])))
+    if options["workdir"] is None and spec.needs_workdir:
         raise InputError(f"--workdir=DIR is missing: where should `tlc {name}` keep its files?")
-    workdir = Path(values.pop("workdir") or ".")
-    path = values.pop("config")
-    settings = (
-        load_file(path)
-        if path is not None
-        else _default_settings(name, stage, workdir, values, overrides)
-    )
-    config = configs.resolve(_apply(settings, overrides, values.get("init")))
+    path, workdir = options.pop("config"), Path(options.pop("workdir") or ".")
+    if (init := options.get("init")) is not None:
+        chosen = overrides.setdefault("init.from", init)
+        if chosen != init:
+            raise InputError(
+                f"--init={init} and --config.init.from={chosen} disagree: give one of them"
+            )
+    if path is not None:
+        settings = load_file(path)
+    else:
+        settings = _default_settings(name, spec, workdir, overrides.get("init.from"))
+    config = configs.resolve(_override(settings, overrides))
     for recipe in (config.recipe, *config.study.recipes, *config.study.translator_recipes):
         parse_recipe(recipe)
-    if stage.needs_budget:
+    if spec.needs_budget:
         require_budget(config)
-    if not stage.several and config.impl.processes not in ("auto", "one"):
+    if not spec.several and config.impl.processes not in ("auto", "one"):
         raise InputError(f"`tlc {name}` runs in one process: leave impl.processes out")
-    return Command(name, config, workdir, types.MappingProxyType(values))
+    return Command(name, config, workdir, types.MappingProxyType(options))
 
 
-def _parse_flags(stage: CommandSpec, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The values of the plain flags, and the arguments that override settings."""
-    plain = flags.FlagValues()
-    flags.DEFINE_string("config", None, "config file", flag_values=plain)
-    flags.DEFINE_string("workdir", None, "directory of the run", flag_values=plain)
-    define: dict[type, Callable[..., Any]] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        str: flags.DEFINE_string,
-    }
-    for option in stage.options:
-        define[option.kind](option.name, option.default, option.doc, flag_values=plain)
-    plain.set_gnu_getopt(True)
+def _current_section(argument: str) -> str:
+    """An argument with the name that its section of settings has today."""
+    if match := _SETTING.match(argument):
+        section, dot, rest = argument[match.start(2) :].partition(".")
+        return f"{match[1]}{configs.current_name(section)}{dot}{rest}"
+    return argument
+
+
+class _LiteralParser(flags.ArgumentParser):
+    """Parses a Python literal; any other text stays text, such as `auto` of impl.microbatch."""
+
+    def parse(self, argument: str) -> Any:
+        try:
+            return ast.literal_eval(argument)
+        except (SyntaxError, ValueError):
+            return argument
+
+
+_DEFINE: dict[Any, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: functools.partial(flags.DEFINE_multi, TupleParser(), flags.ArgumentSerializer()),
+}
+_define_literal = functools.partial(flags.DEFINE, _LiteralParser())
+
+
+def _parse_flags(
+    name: str, spec: CommandSpec, arguments: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of a command's own flags, and of the settings that `arguments` override.
+
+    Raises:
+      InputError: an unknown flag or setting, a value of another type, or a setting that the command
+        does not read.
+    """
+    values = flags.FlagValues()
+    own: dict[str, tuple[type, Any]] = {"config": (str, None), "workdir": (str, None)}
+    own |= {option.name: (option.kind, option.default) for option in spec.options}
+    for flag, (kind, default) in own.items():
+        _DEFINE[kind](flag, default, "", flag_values=values)
+    kinds = {setting.name: setting.type for setting in configs.describe()}
+    known = list(kinds)
+    for match in filter(None, map(_SETTING.match, arguments)):
+        if match[2].startswith(_PARTIAL_CONFIGS):
+            *_, section, leaf = match[2].split(".")
+            kinds[match[2]] = kinds.get(f"{section}.{leaf}", kinds.get(leaf))
+    for setting, kind in kinds.items():
+        define = _DEFINE.get(typing.get_origin(kind) or kind, _define_literal)
+        define(f"config.{setting}", None, "", flag_values=values)
+    values.set_gnu_getopt(True)  # flags may follow an argument, so that a stray one is named
     try:
-        _, *overrides = plain(["tlc", *arguments], known_only=True)
-    except flags.Error as error:
+        _, *unknown = values(["tlc", *arguments], known_only=True)
+    except (flags.Error, ValueError) as error:
         raise InputError(one_line(error)) from error
-    return {name: plain[name].value for name in plain}, list(map(_current_section, overrides))
-
-
-def _current_section(override: str) -> str:
-    """An override with the name that its section has today."""
-    return re.sub(
-        r"^(--?(?:no)?config\.)(\w+)",
-        lambda found: found[1] + configs.current_name(found[2]),
-        override,
-    )
-
-
-def _check_overrides(name: str, stage: CommandSpec, overrides: Sequence[str]) -> None:
-    """Refuses arguments that are not settings, unknown settings, and settings that the command ignores."""
-    known = [setting for setting, _, _ in configs.describe()]
-    free = tuple(
-        f"{setting}." for setting, default, _ in configs.describe() if isinstance(default, Mapping)
-    )
-    takes_value = False  # "--config.x value" is as good as "--config.x=value"
-    for argument in overrides:
-        match = _OVERRIDE.match(argument)
-        if match is None and takes_value:
-            takes_value = False
-            continue
-        if match is None:
-            flag = argument.split("=")[0]
-            possible = ["--config", "--workdir", *(f"--{option.name}" for option in stage.options)]
-            kind = "flag" if argument.startswith("-") else "argument"
-            raise InputError(
-                f"unknown {kind} {flag!r} of `tlc {name}`{did_you_mean(flag, possible)}"
-            )
-        setting = match[1]
-        if setting not in known and not setting.startswith(free):
-            raise InputError(_unknown_setting(setting, known))
-        if (section := setting.partition(".")[0]) not in {*stage.sections, *SHARED_SECTIONS}:
+    if unknown:
+        raise InputError(_unknown(unknown[0], name, list(own), known))
+    given = {setting: values[f"config.{setting}"] for setting in kinds}
+    overrides: dict[str, Any] = {s: flag.value for s, flag in given.items() if flag.present}
+    for setting, value in overrides.items():
+        section = setting.partition(".")[0]
+        if section not in (*spec.sections, *SHARED_SECTIONS):
             readers = ", ".join(other for other in COMMANDS if section in COMMANDS[other].sections)
             raise InputError(
                 f"`tlc {name}` does not read config.{setting} (it is for {readers}): leave it out"
             )
-        takes_value = "=" not in argument
+        if isinstance(given[setting], flags.MultiFlag):
+            overrides[setting] = tuple(itertools.chain(*value))  # a tuple for each repetition
+    return {flag: values[flag].value for flag in own}, overrides
+
+
+def _unknown(argument: str, command: str, own: Sequence[str], known: Sequence[str]) -> str:
+    """The message about an argument that is neither a flag of the command nor a setting."""
+    if match := _SETTING.match(argument):
+        return _unknown_setting(match[2], known)
+    flag = argument.partition("=")[0]
+    kind = "flag" if flag.startswith("-") else "argument"
+    close = did_you_mean(flag, [f"--{name}" for name in own])
+    return f"unknown {kind} {flag!r} of `tlc {command}`{close}"
 
 
 def _unknown_setting(name: str, known: Sequence[str]) -> str:
-    """The message about a setting that does not exist; a right name in the wrong section is found too."""
+    """The message about an unknown setting, which may be a known one in the wrong section."""
     if inside := [setting for setting in known if setting.startswith(f"{name}.")]:
         return f"config.{name} is a section: set one of {', '.join(inside)}"
     section, _, leaf = name.rpartition(".")
     inside = [setting for setting in known if section and setting.startswith(f"{section}.")]
-    twins = [setting for setting in known if setting.rpartition(".")[2] == leaf]
-    sections = list(dict.fromkeys(setting.partition(".")[0] for setting in known))
     close = did_you_mean(name, inside or known)
-    if twins:
+    if twins := [setting for setting in known if setting.rpartition(".")[2] == leaf]:
         close = f"; did you mean {twins[0]}?"
     elif not inside and "did you mean" not in close:
-        close = did_you_mean(name, sections)  # a hundred settings would not be one line
+        # Sections alone, because a hundred settings would not be one line.
+        close = did_you_mean(name, dict.fromkeys(other.partition(".")[0] for other in known))
     return f"unknown config field {name}{close}"
 
 
 def _default_settings(
-    name: str, stage: CommandSpec, workdir: Path, values: Mapping[str, Any], overrides: Sequence[str]
+    name: str, spec: CommandSpec, workdir: Path, source: str | None
 ) -> ConfigDict:
-    """The config of a stage that may go without --config."""
-    if stage.default_config == "workdir":
+    """The config of a command that may go without --config; `source` is init.from."""
+    if spec.default_config == "workdir":
         path = workdir / "config.json"
         if not path.exists():
             raise InputError(
                 f"{path} does not exist: name the --workdir of a study, or its --config"
             )
-        return configs.to_config_dict(read_config(path))
-    if stage.default_config == "init":
-        source = values.get("init") or _value_of("init.from", overrides)
+    elif spec.default_config == "init":
         if not source:
             raise InputError(
-                f"`tlc {name}` needs --init=DIR (a run, a checkpoint or an artifact) or --config=FILE.py"
+                f"`tlc {name}` needs --init=DIR (a run, a checkpoint or an artifact) or "
+                "--config=FILE.py"
             )
-        return configs.to_config_dict(read_config(config_of_run(source)))
-    raise InputError(
-        f"--config=FILE.py[:ARG] is missing, such as --config=configs/mlm.py:12x768; see `tlc {name} --help`"
-    )
-
-
-def _value_of(setting: str, overrides: Sequence[str]) -> str | None:
-    """The last value given to a setting on the command line."""
-    value = None
-    for index, argument in enumerate(overrides):
-        if (match := _OVERRIDE.match(argument)) and match[1] == setting:
-            _, equals, after = argument.partition("=")
-            value = after if equals else overrides[index + 1]
-    return value
-
-
-def _apply(settings: ConfigDict, overrides: Sequence[str], init: str | None) -> ConfigDict:
-    """`settings` with the overrides of the command line."""
-    values = flags.FlagValues()
-    arguments = ["tlc", *map(_spell_keywords, _with_values(overrides))]
-    try:
-        config_flags.DEFINE_config_dict("config", settings, flag_values=values, sys_argv=arguments)
-        values(arguments)
-    except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(unknown_key(error) or one_line(error)) from error
-    if init is not None:
-        chosen = _value_of("init.from", overrides)
-        if chosen is not None and chosen != init:
-            raise InputError(
-                f"--init={init} and --config.init.from={chosen} disagree: give one of them"
-            )
-        settings.init["from"] = init
-    return settings
-
-
-def _with_values(overrides: Sequence[str]) -> list[str]:
-    """`--config.a.b value` as `--config.a.b=value`: config_flags would take some settings for switches."""
-    joined: list[str] = []
-    for argument in overrides:
-        if _OVERRIDE.match(argument):
-            joined.append(argument)
-        else:
-            joined[-1] += f"={argument}"
-    return joined
-
-
-def _spell_keywords(argument: str) -> str:
-    """`--config.init.from=X` as `--config.init["from"]=X`: config_flags reads names as Python, where `from` is none."""
-    name, equals, value = argument.partition("=")
-    if _OVERRIDE.match(argument):
-        first, *parts = name.split(".")
-        name = first + "".join(
-            f'["{part}"]' if keyword.iskeyword(part) else f".{part}" for part in parts
+        path = config_of_run(source)
+    else:
+        raise InputError(
+            "--config=FILE.py[:ARG] is missing, such as --config=configs/mlm.py:12x768; "
+            f"see `tlc {name} --help`"
         )
-    return name + equals + value
+    return configs.to_config_dict(read_config(path))
+
+
+def _override(settings: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """`settings` with the overrides of the command line."""
+    try:
+        for name, value in overrides.items():
+            *sections, leaf = name.split(".")
+            section = functools.reduce(operator.getitem, sections, settings)
+            if isinstance(section[leaf], ConfigDict) and not isinstance(value, dict):
+                raise TypeError(f"config.{name} is a section of settings, not {value!r}")
+            # The types of the schema count, and not those that a config file happens to use.
+            with section.ignore_type():
+                section[leaf] = value
+    except (TypeError, KeyError) as error:
+        raise InputError(unknown_key(error) or one_line(error)) from error
+    return settings

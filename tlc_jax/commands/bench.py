@@ -29,7 +29,7 @@ from tlc_jax.bench import decoding_peers, peers
 from tlc_jax.bench.throughput import Variant, alternate, summary
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
-from tlc_jax.config.checks import require_own_architecture, require_translator
+from tlc_jax.config.resolve import require_own_architecture, require_translator
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import write_json
 from tlc_jax.core.mesh import Placement

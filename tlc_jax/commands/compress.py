@@ -37,7 +37,7 @@ from tlc_jax.compression.recipe import (
 )
 from tlc_jax.compression.remove import remove_structures
 from tlc_jax.config import Config
-from tlc_jax.config.checks import require_budget
+from tlc_jax.config.resolve import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.models.network import Params
 from tlc_jax.runs import saved_model, session

@@ -18,7 +18,7 @@ import jax
 
 from tlc_jax.commands import choose_microbatch
 from tlc_jax.config import Config
-from tlc_jax.config.checks import require_translator
+from tlc_jax.config.resolve import require_translator
 from tlc_jax.data.pairs import prepare_pairs
 from tlc_jax.models.network import Network, Params, translator
 from tlc_jax.runs import saved_model, session

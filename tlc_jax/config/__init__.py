@@ -1,21 +1,6 @@
 """Settings: `default_config` for config files, `resolve` for frozen configs."""
 
-from tlc_jax.config.resolve import (
-    Config,
-    current_name,
-    default_config,
-    describe,
-    differences,
-    key_of,
-    merge,
-    parse_size,
-    resolve,
-    to_config_dict,
-    to_dict,
-)
-from tlc_jax.config.schema import *  # noqa: F403  # the sections, and `setting`
-
-__all__ = [
-    "Config", "current_name", "default_config", "describe", "differences", "key_of", "merge",
-    "parse_size", "resolve", "to_config_dict", "to_dict",
-]  # fmt: skip
+# ruff: noqa: F401, F403  # the names that other rooms use
+from tlc_jax.config.load import default_config, to_config_dict
+from tlc_jax.config.resolve import describe, differences, merge, parse_size, resolve, to_dict
+from tlc_jax.config.schema import *

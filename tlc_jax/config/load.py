@@ -1,4 +1,4 @@
-"""Config files: Python whose `get_config(arg)` returns a ConfigDict. What is wrong in one is said with its line."""
+"""Config files: Python with a `get_config(arg)` that returns a ConfigDict."""
 
 from __future__ import annotations
 
@@ -7,18 +7,42 @@ import sys
 import traceback
 import types
 from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
+from tlc_jax.config.resolve import to_dict
+from tlc_jax.config.schema import Config, current_name
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import one_line
 
 
+class _Settings(ConfigDict):
+    """A ConfigDict that knows old names, so that old config files can be read."""
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(current_name(name))
+
+
+def default_config() -> ConfigDict:
+    """All settings with their defaults, locked so that a config file cannot misspell a name."""
+    return to_config_dict(Config())
+
+
+def to_config_dict(config: Config) -> ConfigDict:
+    """A config as a locked ConfigDict that config files and flags can change."""
+    settings = to_dict(config)
+    # A ConfigDict keeps the type of the first value, and this one is a number or a word.
+    settings["impl"]["microbatch"] = FieldReference(config.impl.microbatch, field_type=object)
+    return _Settings(settings).lock()
+
+
 def load_file(argument: str) -> ConfigDict:
-    """The locked ConfigDict of `FILE.py[:ARG]`: what its `get_config(ARG)` returns.
+    """The locked ConfigDict that `get_config(ARG)` of `FILE.py[:ARG]` returns.
 
     Raises:
-      InputError: no such file, an error inside it (named with its line), or no ConfigDict.
+      InputError: the file does not exist, fails (the message names the line), or returns something
+        other than a ConfigDict.
     """
     path, colon, parameter = argument.partition(":")
     try:
@@ -46,7 +70,8 @@ def load_file(argument: str) -> ConfigDict:
             sys.path.remove(place)
     if not isinstance(settings, ConfigDict):
         raise InputError(
-            f"get_config of {path} must return a ConfigDict, such as one from config.default_config()"
+            f"get_config of {path} must return a ConfigDict, such as one from "
+            "config.default_config()"
         )
     return settings.lock()
 
@@ -55,17 +80,15 @@ def _blame(path: str, error: Exception) -> str:
     """One line on an error inside a config file."""
     if isinstance(error, SyntaxError):
         return f"config file {path}, line {error.lineno}: {error.msg}"
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == path
-    ]
-    where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
-    return f"{where}: {unknown_key(error) or f'{type(error).__name__}: {one_line(error)}'}"
+    frames = traceback.extract_tb(error.__traceback__)
+    # The last of these lines is where the file, and not what it calls, failed.
+    lines = [f", line {frame.lineno}" for frame in frames if frame.filename == path]
+    what = unknown_key(error) or f"{type(error).__name__}: {one_line(error)}"
+    return f"config file {path}{''.join(lines[-1:])}: {what}"
 
 
 def unknown_key(error: Exception) -> str | None:
-    """What ml_collections says about a name that a ConfigDict does not have, in our words."""
+    """Our message for an error of ml_collections about an unknown name; None for other errors."""
     if meant := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error)):
         return f"unknown config field {meant[2]}; did you mean {meant[1]}?"
     if isinstance(error, (AttributeError, KeyError)) and (

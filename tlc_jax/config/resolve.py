@@ -1,8 +1,7 @@
-"""ConfigDicts in, frozen dataclasses out.
+"""From a ConfigDict, or a stored config.json, to the frozen `Config`.
 
-Files in `configs/` start from `default_config()`, a locked `ml_collections.ConfigDict` made from
-`Config`. Flags override it, and `resolve` turns the result into a frozen `Config`. It refuses
-unknown names, wrong types and values out of bounds before JAX is imported.
+`resolve` refuses unknown names, wrong types, values out of bounds and settings that contradict each
+other. It does so before JAX is imported.
 """
 
 from __future__ import annotations
@@ -12,163 +11,54 @@ import json
 import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import ConfigDict
 
-from tlc_jax.config.checks import check_values
-from tlc_jax.config.schema import (
-    Analyze,
-    Bench,
-    Budget,
-    Checkpoint,
-    Compress,
-    Data,
-    Decode,
-    Eval,
-    Export,
-    Impl,
-    Init,
-    Model,
-    Objective,
-    Optimizer,
-    Plan,
-    Predict,
-    Study,
-    Tokenizer,
-    setting,
-)
+from tlc_jax.config.durations import UNITS
+from tlc_jax.config.schema import Config, Model, current_name
+from tlc_jax.core.distributed import parse as parse_processes
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, note_once
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A resolved configuration."""
-
-    seed: int = setting(0, "with it and the step everything random is fixed")
-    seeds: tuple[int, ...] = setting(
-        (), "finetune: one run per seed, in seed-K/, and a summary; empty: `seed` alone"
-    )
-    data: Data = Data()
-    tokenizer: Tokenizer = Tokenizer()
-    model: Model = Model()
-    objective: Objective = Objective()
-    budget: Budget = Budget()
-    optimizer: Optimizer = Optimizer()
-    init: Init = Init()
-    recipe: str = setting(
-        "dense", "prune, remove, quantize, finetune, joined by +: e.g. prune:0.75+quantize:4"
-    )
-    compress: Compress = Compress()
-    eval: Eval = Eval()
-    checkpoint: Checkpoint = Checkpoint()
-    decode: Decode = Decode()
-    impl: Impl = Impl()
-    predict: Predict = Predict()
-    analyze: Analyze = Analyze()
-    export: Export = Export()
-    study: Study = Study()
-    bench: Bench = Bench()
-    plan: Plan = Plan()
-
-    @property
-    def microbatch(self) -> int:
-        """Part of the batch per gradient accumulation step: the largest divisor up to the setting.
-
-        Raises:
-          ValueError: impl.microbatch=auto, which the command has to replace by a number first.
-        """
-        if isinstance(self.impl.microbatch, str):
-            raise ValueError("impl.microbatch=auto was not settled")
-        batch = self.optimizer.batch_size
-        most = min(self.impl.microbatch or batch, batch)
-        return next(size for size in range(most, 0, -1) if batch % size == 0)
-
-    @property
-    def microbatches(self) -> int:
-        """Gradient accumulation steps per optimizer step."""
-        return self.optimizer.batch_size // self.microbatch
-
-    def with_microbatch(self, microbatch: int) -> Config:
-        """The same with another impl.microbatch."""
-        return dataclasses.replace(self, impl=dataclasses.replace(self.impl, microbatch=microbatch))
-
-
-# Old names of commands and settings, which keep working for one release.
-_RENAMED = {"analyse": "analyze"}
-
-
-def current_name(name: str) -> str:
-    """The name of a command or top-level setting today, with one line on stderr if it changed."""
-    new = _RENAMED.get(name, name)
-    if new != name:
-        note_once(f"{name} is now called {new}; use that name")
-    return new
-
-
-class _Settings(ConfigDict):
-    """A ConfigDict that knows old names, so that old config files can be read."""
-
-    def __getattr__(self, name: str) -> Any:
-        return super().__getattr__(current_name(name))
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The name users write. `from` cannot be a dataclass field, so a field may carry an alias."""
+def _key_of(field: dataclasses.Field[Any]) -> str:
+    """The name users write. `from` cannot be a dataclass field, so a field may have an alias."""
     return str(field.metadata.get("alias") or field.name)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as the nested plain dict that users see, ready for JSON."""
-    result: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            value = to_dict(value)
-        elif isinstance(value, Mapping):
-            value = {name: _plain(inner) for name, inner in value.items()}
-        result[key_of(field)] = value
-    return result
+    values = {_key_of(field): getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for name, value in values.items()
+    }
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, ConfigDict):
-        value = value.to_dict()
-    if isinstance(value, Mapping):
+    """`value` with plain dicts in place of ConfigDicts and read-only mappings."""
+    if isinstance(value, (ConfigDict, Mapping)):
         return {name: _plain(inner) for name, inner in value.items()}
     return value
-
-
-def default_config() -> ConfigDict:
-    """All settings with their defaults, locked so that a misspelt name in a config file is refused."""
-    return to_config_dict(Config())
-
-
-def to_config_dict(config: Config) -> ConfigDict:
-    """A config as a locked ConfigDict that config files and flags can change."""
-    settings = _Settings(to_dict(config))
-    # A ConfigDict keeps the type of the first value, and this one is a number or a word.
-    del settings.impl.microbatch
-    settings.impl.microbatch = FieldReference(config.impl.microbatch, field_type=object)
-    return settings.lock()
 
 
 def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
     """The frozen config of a (possibly overridden) ConfigDict or of a stored config.json.
 
     Raises:
-      InputError: an unknown name, a wrong type or a value that cannot be.
+      InputError: an unknown name, a wrong type, a value out of bounds, or a contradiction.
     """
-    plain = _plain(settings)
-    if isinstance(plain, Mapping):
-        plain = {current_name(name): value for name, value in plain.items()}
-    config = _build(Config, plain, "")
-    check_values(config)
+    config = typing.cast(Config, _build(Config, _plain(settings)))
+    for message in _contradictions(config):
+        raise InputError(message)
+    if config.study.translators:
+        require_translator(config)
     for size in (*config.study.sizes, *config.study.translators):
         parse_size(size)
-    return typing.cast(Config, config)
+    parse_processes(config.impl.processes)
+    return config
 
 
 def merge(base: Mapping[str, Any], *partials: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,59 +80,87 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             rows += differences(before, after, f"{prefix}{name}.")
+        # As JSON, where a tuple equals the list that config.json has in its place.
         elif json.dumps(before, default=list) != json.dumps(after, default=list):
             rows.append(f"{prefix}{name}: {before!r} -> {after!r}")
     return rows
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`LAYERSxHIDDEN` to (layers, hidden)."""
+    """The layers and the hidden width of `LAYERSxHIDDEN`."""
     layers, cross, hidden = text.partition("x")
     if not (cross and layers.isdecimal() and hidden.isdecimal()):
         raise InputError(f"size {text!r} is not LAYERSxHIDDEN, such as 12x768")
     return int(layers), int(hidden)
 
 
-def describe(cls: type = Config, prefix: str = "") -> list[tuple[str, Any, str]]:
-    """(name, default, documentation) of every setting, for help texts."""
-    rows = []
-    for field in dataclasses.fields(cls):
-        name = f"{prefix}{key_of(field)}"
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if dataclasses.is_dataclass(default):
-            rows += describe(type(default), f"{name}.")
+class Setting(typing.NamedTuple):
+    """What help and flags know about a setting.
+
+    Attributes:
+      name: name with its section, such as "model.layers".
+      type: declared type.
+      default: value where nothing is set.
+      doc: help text with the allowed values.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    doc: str
+
+
+def describe(section: Any = Config, prefix: str = "") -> list[Setting]:
+    """All settings, in the order of their declaration."""
+    settings, defaults = [], section()
+    for field in dataclasses.fields(section):
+        name = f"{prefix}{_key_of(field)}"
+        if dataclasses.is_dataclass(field.type):
+            settings += describe(field.type, f"{name}.")
         else:
             doc, allowed = field.metadata["doc"], field.metadata["allowed"]
             hint = allowed if isinstance(allowed, str) else " | ".join(map(str, allowed))
-            rows.append((name, default, f"{doc} [{hint}]" if hint else doc))
-    return rows
+            doc = f"{doc} [{hint}]" if hint else doc
+            settings.append(Setting(name, field.type, getattr(defaults, field.name), doc))
+    return settings
 
 
-def _build(cls: type, settings: Mapping[str, Any], prefix: str) -> Any:
+def _build(cls: Any, settings: Mapping[str, Any], prefix: str = "") -> Any:
+    """The section `cls` with these settings, all of them checked one by one."""
     if not isinstance(settings, Mapping):
         raise InputError(f"config.{prefix.rstrip('.')} is a section of settings, not {settings!r}")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for name in settings:
-        if name not in fields:
-            raise InputError(
-                f"unknown config field {prefix}{name}"
-                f"{did_you_mean(prefix + name, [prefix + known for known in sorted(fields)])}"
-            )
+    fields = {_key_of(field): field for field in dataclasses.fields(cls)}
     values = {}
-    for name, value in settings.items():
-        field = fields[name]
-        hint = hints[field.name]
+    for given, value in settings.items():
+        name = given if prefix else current_name(given)
         where = f"{prefix}{name}"
-        values[field.name] = (
-            _build(hint, value, f"{where}.")
-            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-            else _convert(value, hint, where)
-        )
-        _check(values[field.name], field.metadata.get("allowed", ()), f"config.{where}={value!r}")
+        if name not in fields:
+            known = [prefix + other for other in sorted(fields)]
+            raise InputError(f"unknown config field {where}{did_you_mean(where, known)}")
+        field = fields[name]
+        if dataclasses.is_dataclass(field.type):
+            values[field.name] = _build(field.type, value, f"{where}.")
+        else:
+            values[field.name] = converted = _convert(value, field.type, where)
+            _check(converted, field.metadata["allowed"], f"config.{where}={value!r}")
     return cls(**values)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the declared type; ints become floats, lists tuples, and nothing else changes."""
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f'config.{where}={value!r} must be a tuple, such as {where}="(1, 2)"')
+        return tuple(_convert(item, typing.get_args(hint)[0], where) for item in value)
+    if origin is Mapping and isinstance(value, Mapping):
+        return types.MappingProxyType(dict(value))
+    if hint is float and type(value) is int:  # a bool is an int too, but True seconds are a mistake
+        return float(value)
+    if type(value) in (typing.get_args(hint) if origin is types.UnionType else (hint,)):
+        return value
+    name = hint.__name__ if isinstance(hint, type) else hint
+    raise InputError(f"config.{where}={value!r} must be of type {name}")
 
 
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
@@ -261,24 +179,77 @@ def _check(value: Any, allowed: tuple[Any, ...] | str, what: str) -> None:
                 raise InputError(f"{what} must be {allowed}")
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the declared type; an int is a float, a list is a tuple, nothing else is converted."""
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        if isinstance(value, (list, tuple)):
-            inner = typing.get_args(hint)[0]
-            return tuple(_convert(item, inner, where) for item in value)
-        raise InputError(f'config.{where}={value!r} must be a tuple, such as {where}="(1, 2)"')
-    if origin is types.UnionType:
-        if type(value) in typing.get_args(hint):
-            return value
-    elif origin is not None and issubclass(origin, Mapping):
-        if isinstance(value, Mapping):
-            return types.MappingProxyType(dict(value))
-    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    elif type(value) is hint:
-        return value
-    raise InputError(
-        f"config.{where}={value!r} must be of type {hint.__name__ if isinstance(hint, type) else hint}"
-    )
+def _contradictions(config: Config) -> Iterator[str]:
+    """Messages about settings that contradict each other, whatever the command."""
+    model, data, optimizer = config.model, config.data, config.optimizer
+    objective, checkpoint, decode = config.objective, config.checkpoint, config.decode
+    width = model.head_size or model.HEAD_SIZE
+    if model.heads and not model.head_size and model.hidden % model.heads:
+        yield f"model.hidden={model.hidden} is not divisible by model.heads={model.heads}"
+    if not model.heads and model.hidden % width:
+        yield (
+            f"model.hidden={model.hidden} is not a multiple of the head size {width}: "
+            "change it or set model.heads"
+        )
+    if data.length > model.max_length:
+        yield (
+            f"data.length={data.length} is beyond the model's positions: "
+            f"raise model.max_length={model.max_length}"
+        )
+    if objective.mask_token + objective.random_token > 1:
+        yield "objective.mask_token and objective.random_token must add up to at most 1"
+    # The rate is relative to the one at the end of warm-up, and 1 / sqrt(0) has no value.
+    if optimizer.schedule == "rsqrt" and optimizer.warmup == 0:
+        yield "optimizer.schedule=rsqrt starts at the end of warm-up: set optimizer.warmup above 0"
+    if isinstance(config.impl.microbatch, str) and config.impl.microbatch != "auto":
+        yield f"impl.microbatch={config.impl.microbatch!r}: write a number or auto"
+    if checkpoint.average > checkpoint.keep:
+        yield (
+            f"checkpoint.average={checkpoint.average} is more than "
+            f"checkpoint.keep={checkpoint.keep}"
+        )
+    if decode.nbest > decode.beams:
+        yield f"decode.nbest={decode.nbest} is more than decode.beams={decode.beams}"
+    if 0 < data.max_ratio < 1:
+        yield f"data.max_ratio={data.max_ratio} must be 0 or at least 1"
+    if not set(config.study.scratch) <= set(config.study.sizes):
+        yield f"study.scratch={config.study.scratch} must be among study.sizes"
+
+
+def require_translator(config: Config) -> None:
+    """Refuses settings of `model` that only encoders have."""
+    model = config.model
+    if model.norm != "pre":
+        raise InputError(
+            f"model.norm={model.norm}: translators normalize the inputs of layers; "
+            "leave model.norm=pre"
+        )
+    if model.token_types or model.padding:
+        raise InputError(
+            "model.token_types and model.padding are for imported encoders: "
+            "leave them 0 for a translator"
+        )
+
+
+def require_own_architecture(config: Config) -> None:
+    """Refuses settings of `model` that the systems compared in `bench --peers` do not have."""
+    for name in ("norm", "activation", "token_types", "head_size"):
+        if getattr(config.model, name) != (default := getattr(Model, name)):
+            raise InputError(
+                f"model.{name}: --peers compares pre-norm models with GELU; leave it at {default!r}"
+            )
+
+
+def require_budget(config: Config) -> None:
+    """Refuses to train without a limit."""
+    budget = config.budget
+    if not any(getattr(budget, unit) > 0 for unit in UNITS):
+        raise InputError(
+            f"no budget: set at least one of {', '.join(f'budget.{unit}' for unit in UNITS)}"
+        )
+    if budget.clock == "benchmark" and not budget.converts_seconds:
+        note_once("budget.clock=benchmark has no effect without budget.seconds")
+    if budget.clock == "benchmark" and budget.charge == "total":
+        raise InputError(
+            "budget.clock=benchmark counts training steps only: leave budget.charge=training"
+        )

@@ -4,23 +4,34 @@ Sections from `data` to `eval` are science: they change results. `impl` does not
 The rest drives one command.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here, unlike elsewhere: `resolve` reads types of fields from them.
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from tlc_jax.config.durations import UNITS, Amounts
+from tlc_jax.core.text import note_once
+
+# Old names of commands and settings, which keep working for one release.
+_RENAMED = {"analyse": "analyze"}
+
+
+def current_name(name: str) -> str:
+    """The name of a command or top-level setting today, with one line on stderr if it changed."""
+    new = _RENAMED.get(name, name)
+    if new != name:
+        note_once(f"{name} is now called {new}; use that name")
+    return new
 
 
 def setting(default: Any, doc: str, allowed: tuple[Any, ...] | str = (), alias: str = "") -> Any:
     """A field that `resolve` checks and `tlc COMMAND --help` explains.
 
     Args:
-      default: what holds where nothing is set.
-      doc: help text; it names the unit.
-      allowed: the values to choose from, or bounds such as ">= 0 and < 1"; of a tuple, both are
-        for each of its items. Bounds do not concern words.
+      default: value where nothing is set.
+      doc: help text, with the unit.
+      allowed: values to choose from, or bounds such as ">= 0 and < 1". They hold for each item of a
+        tuple. Bounds do not concern words.
       alias: name for users, where Python reserves it.
     """
     metadata = {"doc": doc, "allowed": allowed, "alias": alias}
@@ -32,100 +43,73 @@ def setting(default: Any, doc: str, allowed: tuple[Any, ...] | str = (), alias: 
 @dataclasses.dataclass(frozen=True)
 class Data:
     train: str = setting(
-        "", "source or comma-joined sources to train on; NAME=SOURCE names one, SOURCE@W weighs it"
+        "", "sources to train on, joined by commas; NAME=SOURCE names one, SOURCE@0.3 weighs one"
     )
-    valid: str = setting(
-        "", "source or comma-joined sources to evaluate on; empty: hold out part of data.train"
-    )
-    dir: str = setting("", "TFDS data directory; empty: TFDS's own default")
-    cache: str = setting(
-        "", "directory of tokenizers and packed tokens; empty: data/ inside the workdir"
-    )
-    text: str = setting(
-        "", "column or feature with the (first) text; empty: the usual names are tried"
-    )
-    pair: str = setting(
-        "", "column or feature with the second text; empty: the usual names; '-': none"
-    )
-    label: str = setting("", "column or feature with the label; empty: 'label'")
-    length: int = setting(
-        128, "tokens per packed row (pretraining) or at most per example (finetuning)", ">= 8"
-    )
-    holdout: float = setting(
-        0.005, "fraction of rows held out for validation where data.valid is empty", "> 0 and < 1"
-    )
-    subsample: float = setting(
-        1.0, "fraction of the training rows or examples to use, chosen by the seed", "> 0 and <= 1"
-    )
+    valid: str = setting("", "sources to evaluate on; if empty, a part of data.train is held out")
+    dir: str = setting("", "directory of TFDS data; if empty, TFDS's own default")
+    cache: str = setting("", "directory of tokenizers and packed tokens; if empty, WORKDIR/data")
+    text: str = setting("", "column of the (first) text; if empty, the usual names are tried")
+    pair: str = setting("", "column of the second text, - for none; if empty, the usual names")
+    label: str = setting("", "column of the label; if empty, the column named label")
+    length: int = setting(128, "tokens per packed row, or at most per finetuning example", ">= 8")
+    holdout: float = setting(0.005, "share of rows held out if data.valid is empty", "> 0 and < 1")
+    subsample: float = setting(1.0, "share of the training data, drawn by the seed", "> 0 and <= 1")
     max_ratio: float = setting(
-        4.0,
-        "translation: drop pairs where one side has over this many times the tokens of the other; 0: none",
-        ">= 0",
+        4.0, "translation: largest ratio of a pair's lengths in tokens; 0 for no limit", ">= 0"
     )
-    buckets: int = setting(8, "translation: batch widths at most; each is compiled once", ">= 1")
+    buckets: int = setting(8, "translation: number of batch widths; each is compiled once", ">= 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     path: str = setting(
-        "",
-        "SentencePiece model or tokenizer.json to load; empty: train one and store it in data.cache",
+        "", "SentencePiece model or tokenizer.json; if empty, one is trained and kept in data.cache"
     )
     vocab_size: int = setting(32768, "pieces, special and byte pieces included", ">= 1")
-    train_bytes: int = setting(
-        20_000_000, "bytes of text at most to train the tokenizer on", ">= 1"
-    )
+    train_bytes: int = setting(20_000_000, "bytes of text that train the tokenizer at most", ">= 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    HEAD_SIZE: ClassVar[int] = 64  # where settings leave it open
+    HEAD_SIZE: ClassVar[int] = 64  # where the settings leave it open
 
-    layers: int = setting(12, "Transformer layers", ">= 1")
+    layers: int = setting(12, "number of Transformer layers", ">= 1")
     hidden: int = setting(768, "width of the residual stream", ">= 1")
-    heads: int = setting(0, "attention heads; 0: hidden / head_size, or hidden / 64", ">= 0")
-    head_size: int = setting(0, "width of an attention head; 0: hidden / heads", ">= 0")
-    ffn: int = setting(0, "width of the feed-forward layer; 0: 4 x hidden", ">= 0")
-    max_length: int = setting(128, "learned positions", ">= 1")
+    heads: int = setting(0, "number of attention heads; 0 for hidden / head_size", ">= 0")
+    head_size: int = setting(0, "width of a head; 0 for hidden / heads, or 64 without both", ">= 0")
+    ffn: int = setting(0, "width of the feed-forward layer; 0 for 4 x hidden", ">= 0")
+    max_length: int = setting(128, "number of learned positions", ">= 1")
+    # Never inside attention: fused kernels do not offer it.
     dropout: float = setting(
-        0.1,
-        "dropout after embeddings and sub-layers and in heads (never inside attention)",
-        ">= 0 and < 1",
+        0.1, "dropout rate after embeddings and sub-layers and in heads", ">= 0 and < 1"
     )
-    share: str = setting(
-        "none", "layers that share one set of parameters", ("none", "attention", "all")
-    )
+    share: str = setting("none", "parameters that layers share", ("none", "attention", "all"))
     init: str = setting(
         "normal",
-        "normal: all drawn with deviation 0.02; fan_in: with 1/sqrt(fan in), positions start as sinusoids",
+        "deviation of random weights: 0.02 (normal), or 1/sqrt(fan in) and sinusoidal positions",
         ("normal", "fan_in"),
     )
     norm: str = setting(
         "pre",
-        "normalize the inputs of layers (pre) or, as in BERT, their sums (post)",
+        "normalize the inputs of layers (pre), or their sums as in BERT (post)",
         ("pre", "post"),
     )
-    norm_epsilon: float = setting(1e-5, "added to the variance in layer normalization", "> 0")
+    norm_epsilon: float = setting(1e-5, "number added to variances in layer normalization", "> 0")
     activation: str = setting(
         "gelu",
-        "activation of feed-forward layers and the masked-language head",
+        "activation of feed-forward layers and of the masked-language head",
         ("gelu", "gelu_tanh", "relu"),
     )
-    token_types: int = setting(0, "segment embeddings, as in BERT; 0: none", (0, 1, 2))
-    separator: int = setting(
-        0, "with token types: type 1 begins after the first token with this id", ">= 0"
-    )
-    padding: int = setting(
-        0, "token id of padding, which attention ignores; the tokenizer decides it", ">= 0"
-    )
+    token_types: int = setting(0, "segment embeddings, as in BERT; 0 for none", (0, 1, 2))
+    separator: int = setting(0, "token id that ends the first segment, with token types", ">= 0")
+    padding: int = setting(0, "token id of padding, which the tokenizer decides", ">= 0")
 
-    def filled(self) -> Model:
-        """The same with the widths that follow from others written out."""
+    def filled(self) -> Self:
+        """The same model with the widths that follow from others written out."""
         heads = self.heads or self.hidden // (self.head_size or self.HEAD_SIZE)
         head_size = self.head_size or self.hidden // heads
-        return dataclasses.replace(
-            self, heads=heads, head_size=head_size, ffn=self.ffn or 4 * self.hidden
-        )
+        ffn = self.ffn or 4 * self.hidden
+        return dataclasses.replace(self, heads=heads, head_size=head_size, ffn=ffn)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,32 +117,26 @@ class Objective:
     label_smoothing: float = setting(
         0.1, "translation: share of the target's weight spread over all tokens", ">= 0 and < 1"
     )
-    mask_rate: float = setting(
-        0.15, "fraction of positions to predict in masked-language training", "> 0 and < 1"
-    )
-    mask_token: float = setting(0.8, "of these, the fraction replaced by <mask>", ">= 0 and <= 1")
-    random_token: float = setting(
-        0.1, "of these, the fraction replaced by a random ordinary token", ">= 0 and <= 1"
-    )
+    mask_rate: float = setting(0.15, "share of positions to predict in pretraining", "> 0 and < 1")
+    mask_token: float = setting(0.8, "share of these replaced by <mask>", ">= 0 and <= 1")
+    random_token: float = setting(0.1, "share of these with a random token", ">= 0 and <= 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    seconds: float = setting(0.0, "training seconds; 0: no such limit", ">= 0")
-    steps: int = setting(0, "optimizer steps; 0: no such limit", ">= 0")
-    examples: int = setting(0, "rows or examples seen; 0: no such limit", ">= 0")
-    tokens: int = setting(0, "tokens seen, padding included; 0: no such limit", ">= 0")
-    epochs: float = setting(0.0, "passes over the training data; 0: no such limit", ">= 0")
-    flops: float = setting(
-        0.0, "floating-point operations by our formula; 0: no such limit", ">= 0"
-    )
+    seconds: float = setting(0.0, "training seconds; 0 for no limit", ">= 0")
+    steps: int = setting(0, "optimizer steps; 0 for no limit", ">= 0")
+    examples: int = setting(0, "training rows or examples, repeats included; 0: no limit", ">= 0")
+    tokens: int = setting(0, "training tokens, padding included; 0 for no limit", ">= 0")
+    epochs: float = setting(0.0, "passes over the training data; 0 for no limit", ">= 0")
+    flops: float = setting(0.0, "floating-point operations by formula; 0 for no limit", ">= 0")
     clock: str = setting(
         "measured",
-        "count seconds, or convert them once to steps after timing 100 steps",
+        "seconds are measured, or turned into steps after a benchmark of 100 steps",
         ("measured", "benchmark"),
     )
     charge: str = setting(
-        "training", "seconds that count: those of training steps, or all", ("training", "total")
+        "training", "seconds of training steps count, or all", ("training", "total")
     )
 
     @property
@@ -167,254 +145,235 @@ class Budget:
         return self.clock == "benchmark" and self.seconds > 0
 
     def limits(self) -> Amounts:
+        """The limit in each unit."""
         return Amounts(**{unit: getattr(self, unit) for unit in UNITS})
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     batch_size: int = setting(
-        256,
-        "per step: sequences to pretrain, examples to finetune, target tokens to translate",
-        ">= 1",
+        256, "sequences, finetuning examples, or target tokens of translations per step", ">= 1"
     )
     learning_rate: float = setting(5e-4, "peak learning rate", ">= 0")
+    # By the square root, as tensor2tensor does.
     reference_width: int = setting(
         0,
-        "hidden width that learning_rate is for; others get it times sqrt(this / hidden); 0: no scaling",
+        "hidden width of learning_rate; others get sqrt(this / hidden) of it; 0: all get it",
         ">= 0",
     )
-    warmup: float = setting(
-        0.06, "fraction of the budget over which the learning rate rises linearly", ">= 0 and <= 1"
-    )
+    warmup: float = setting(0.06, "share of the budget over which the rate rises", ">= 0 and <= 1")
     schedule: str = setting(
-        "linear",
-        "learning rate after warm-up; rsqrt: inverse square root of the budget used",
-        ("linear", "cosine", "constant", "rsqrt"),
+        "linear", "learning rate after warm-up", ("linear", "cosine", "constant", "rsqrt")
     )
-    beta1: float = setting(0.9, "Adam's decay of the first moment")
-    beta2: float = setting(0.98, "Adam's decay of the second moment")
+    beta1: float = setting(0.9, "Adam's decay of the first moment per step")
+    beta2: float = setting(0.98, "Adam's decay of the second moment per step")
     epsilon: float = setting(1e-6, "Adam's epsilon")
     weight_decay: float = setting(0.01, "decoupled weight decay per step, times the learning rate")
-    clip_norm: float = setting(0.0, "global gradient norm is clipped to this; 0: never", ">= 0")
+    clip_norm: float = setting(0.0, "largest global gradient norm; 0 for no clipping", ">= 0")
+    # Vectors (biases and scales of normalization) do not decay.
     decay: tuple[str, ...] = setting(
         (r".*/(kernel|token|position)",),
-        "parameters that decay: regular expressions over whole paths",
+        "parameters that decay, as regular expressions of whole paths",
     )
     freeze: tuple[str, ...] = setting(
-        (), "parameters that stay fixed: regular expressions over whole paths"
+        (), "parameters that stay fixed, as regular expressions of whole paths"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    every_seconds: float = setting(
-        0.0, "training seconds between evaluations; 0: no such rule", ">= 0"
-    )
-    every_steps: int = setting(0, "steps between evaluations; 0: no such rule", ">= 0")
-    examples: int = setting(
-        0, "rows or examples at most per split, except in the final evaluation; 0: all", ">= 0"
-    )
-    batch_size: int = setting(
-        0, "rows or examples per evaluation step; 0: optimizer.batch_size", ">= 0"
-    )
+    every_seconds: float = setting(0.0, "training seconds between evaluations; 0: no rule", ">= 0")
+    every_steps: int = setting(0, "steps between evaluations; 0 for no such rule", ">= 0")
+    examples: int = setting(0, "rows per split before the final evaluation; 0 for all", ">= 0")
+    batch_size: int = setting(0, "rows per evaluation step; 0 for optimizer.batch_size", ">= 0")
     latency: tuple[int, ...] = setting(
-        (),
-        "finetune, compress, evaluate: time the model on batches of these sizes, at data.length; empty: never",
-        ">= 1",
+        (), "batch sizes to time the finished model at, in rows of data.length tokens", ">= 1"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-    beams: int = setting(4, "hypotheses of the beam search; 1: greedy", ">= 1")
-    alpha: float = setting(
-        0.6, "exponent of the length penalty ((5 + length) / 6) ** alpha; 0: none", ">= 0"
-    )
-    extra: int = setting(50, "tokens that a translation may have more than its source", ">= 0")
+    beams: int = setting(4, "hypotheses of the beam search; 1 is greedy", ">= 1")
+    alpha: float = setting(0.6, "exponent of the length penalty ((5 + length) / 6)**alpha", ">= 0")
+    extra: int = setting(50, "tokens of a translation beyond those of its source, at most", ">= 0")
     nbest: int = setting(
-        1,
-        "predict: translations written of each sentence; above 1 with their scores, as a TSV",
-        ">= 1",
+        1, "predict: translations per sentence; more than 1 give a TSV with scores", ">= 1"
     )
     batch_size: int = setting(32, "sentences decoded at once", ">= 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    every_seconds: float = setting(
-        300.0, "training seconds between checkpoints; 0: no such rule", ">= 0"
-    )
-    every_steps: int = setting(0, "steps between checkpoints; 0: no such rule", ">= 0")
-    keep: int = setting(2, "checkpoints kept", ">= 1")
+    every_seconds: float = setting(300.0, "training seconds between checkpoints; 0: none", ">= 0")
+    every_steps: int = setting(0, "steps between checkpoints; 0 for no such rule", ">= 0")
+    keep: int = setting(2, "number of last checkpoints kept", ">= 1")
     keep_every_steps: int = setting(
-        0, "steps between checkpoints that are never deleted, for `tlc analyze`; 0: none", ">= 0"
+        0, "steps between checkpoints that are kept forever, for `tlc analyze`; 0: none", ">= 0"
     )
     average: int = setting(
-        0,
-        "translate: the result is the mean of this many last checkpoints; 0 or 1: the last one",
-        ">= 0",
+        0, "translate: number of last checkpoints whose mean is the result; 0: the last", ">= 0"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Init:
     source: str = setting(
-        "",
-        "workdir, checkpoint, artifact or hf:FOLDER of a public encoder; empty: from scratch",
-        alias="from",
+        "", "run, checkpoint, artifact or hf:FOLDER to start from; if empty, scratch", alias="from"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Compress:
-    when: str = setting(
-        "after", "compress after finetuning (paper 1), or before it", ("after", "before")
-    )
-    step: float = setting(
-        0.15, "sparsity added per round of iterative pruning; 1: all at once", "> 0 and <= 1"
-    )
+    when: str = setting("after", "compression after finetuning or before it", ("after", "before"))
+    step: float = setting(0.15, "sparsity added per round of pruning; 1: in one", "> 0 and <= 1")
+    # The paper recovers to 99.5 % of the dense accuracy, for one epoch at most.
     recover: float = setting(
-        0.995,
-        "a round of recovery ends at this share of the dense accuracy; 0: no recovery",
-        ">= 0 and <= 1",
+        0.995, "share of the dense accuracy that ends a recovery; 0: no recovery", ">= 0 and <= 1"
     )
-    recover_epochs: float = setting(1.0, "epochs of recovery at most after each round of pruning")
-    cache: str = setting(
-        "", "directory where recipes for one model share pruning rounds; empty: none is shared"
-    )
-    recover_evals: int = setting(
-        10, "evaluations in an epoch of recovery, to see whether accuracy is back"
-    )
+    recover_epochs: float = setting(1.0, "epochs of recovery after each round of pruning, at most")
+    cache: str = setting("", "directory of pruning rounds that recipes share; if empty, none")
+    recover_evals: int = setting(10, "evaluations of accuracy in an epoch of recovery")
 
 
 @dataclasses.dataclass(frozen=True)
 class Impl:
-    mesh: str = setting(
-        "data=-1", "devices per axis, e.g. data=2,fsdp=4,tensor=1; -1: all that are left"
-    )
+    mesh: str = setting("data=-1", "devices per axis: data=2,fsdp=4,tensor=1; -1 for all others")
     processes: str = setting(
-        "auto",
-        "processes of this run: auto (from the environment), one, or HOST:PORT,COUNT,INDEX of process 0",
+        "auto", "processes of the run: auto (from the environment), one, or HOST:PORT,COUNT,INDEX"
     )
     sharding: tuple[str, ...] = setting(
-        (), "PATTERN=AXES rules that come first; per dimension an axis, several joined by +, or -"
+        (), "rules PATTERN=AXES with, for each dimension, an axis, several joined by +, or -"
     )
     microbatch: int | str = setting(
         0,
-        "part of optimizer.batch_size per gradient accumulation step, at most (the largest divisor "
-        "up to it is used); 0: whole batch; auto: the largest that fits, found by compiling",
+        "batch size per gradient accumulation step, at most; 0: whole batch; auto: what fits",
         ">= 0",
     )
-    layer_loop: str = setting(
-        "scan", "how layers run: one scanned body, or unrolled", ("scan", "unrolled")
-    )
+    layer_loop: str = setting("scan", "how layers are compiled", ("scan", "unrolled"))
     remat: bool = setting(False, "recompute a layer's activations in the backward pass")
     matmul: str = setting(
         "float32",
-        "matrix products: float32; mix (bfloat16 in, float32 out, rest float32); bfloat16 (activations too)",
+        "matrix products; mix: bfloat16 in and float32 out; bfloat16: activations too",
         ("float32", "mix", "bfloat16"),
     )
     dropout_keys: str = setting(
-        "rbg", "random generator of masking and dropout", ("rbg", "threefry2x32")
+        "rbg", "random bits of masking and dropout", ("rbg", "threefry2x32")
     )
     prefetch: int = setting(2, "batches prepared ahead by a background thread", ">= 0")
-    threads: int = setting(0, "threads for tokenizing; 0: one per core")
-    log_seconds: float = setting(2.0, "seconds between lines of metrics at most")
-    compilation_cache: str = setting(
-        "", "directory of JAX's persistent compilation cache; empty: none"
-    )
+    threads: int = setting(0, "threads for tokenizing; 0 for one per core")
+    log_seconds: float = setting(2.0, "seconds between lines of metrics, at least")
+    compilation_cache: str = setting("", "directory of JAX's compilation cache; if empty, none")
     tensorboard: bool = setting(False, "also write TensorBoard events (extra `tensorboard`)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    input: str = setting(
-        "", "file to read: .tsv, .csv, .jsonl or text, each also .gz; - is standard input"
-    )
-    output: str = setting("", "file to write; empty: standard output")
+    input: str = setting("", "text, .tsv, .csv or .jsonl file, each also .gz; - is standard input")
+    output: str = setting("", "file to write; if empty, standard output")
 
 
 @dataclasses.dataclass(frozen=True)
 class Analyze:
     parts: tuple[str, ...] = setting(
         ("error", "sensitivity", "convergence"),
-        "error: distance of each matrix from the original; sensitivity: loss when one is compressed "
-        "alone; convergence: how well each checkpoint of the run compresses",
+        "error: distance of each matrix from the original; sensitivity: loss with one compressed "
+        "matrix; convergence: how well each checkpoint of the run compresses",
         ("error", "sensitivity", "convergence"),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    format: str = setting(
-        "hf", "hf: a folder for Hugging Face transformers; onnx: an ONNX model", ("hf", "onnx")
-    )
+    format: str = setting("hf", "a folder for Hugging Face, or an ONNX model", ("hf", "onnx"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    sizes: tuple[str, ...] = setting((), "encoders as LAYERSxHIDDEN")
-    encoders: tuple[str, ...] = setting(
-        (), "encoders that are already trained, named as in init.from"
-    )
-    translators: tuple[str, ...] = setting(
-        (), "translators as LAYERSxHIDDEN, the layers of each side"
-    )
-    pretrain_seeds: tuple[int, ...] = setting(
-        (0,), "one run of each encoder and translator for each of these"
-    )
-    seeds: tuple[int, ...] = setting(
-        (0,), "one finetuning run of each pretrained encoder for each of these"
-    )
-    recipes: tuple[str, ...] = setting(
-        ("dense",), "compression recipes applied to each finetuned model"
-    )
-    translator_recipes: tuple[str, ...] = setting(
-        (), "recipes applied to each translator; empty: recipes"
-    )
+    sizes: tuple[str, ...] = setting((), "sizes of encoders, LAYERSxHIDDEN")
+    encoders: tuple[str, ...] = setting((), "trained encoders, named as in init.from")
+    translators: tuple[str, ...] = setting((), "sizes of translators, LAYERSxHIDDEN for each side")
+    pretrain_seeds: tuple[int, ...] = setting((0,), "seeds of each encoder and each translator")
+    seeds: tuple[int, ...] = setting((0,), "seeds of finetuning each pretrained encoder")
+    recipes: tuple[str, ...] = setting(("dense",), "recipes for each finetuned model")
+    translator_recipes: tuple[str, ...] = setting((), "recipes for translators; if empty, recipes")
     analyses: tuple[str, ...] = setting(
-        (), "recipes to analyze every pretrained encoder of sizes under"
+        (), "recipes to analyze each pretrained encoder of sizes by"
     )
-    scratch: tuple[str, ...] = setting(
-        (), "sizes that are also finetuned from random weights, to compare with"
-    )
-    finetune: Mapping[str, Any] = setting(
-        {}, "settings of every finetuning run, as a partial config"
-    )
-    tasks: Mapping[str, Any] = setting(
-        {}, "task name -> settings of its finetuning runs, as a partial config"
-    )
-    translation: Mapping[str, Any] = setting(
-        {}, "settings of translation runs, as a partial config over the study's own"
-    )
-    megabytes: tuple[float, ...] = setting(
-        (), "deployment budgets (10^6 bytes) that the report picks models for"
-    )
+    scratch: tuple[str, ...] = setting((), "sizes to finetune from random weights too")
+    finetune: Mapping[str, Any] = setting({}, "partial config of every finetuning run")
+    tasks: Mapping[str, Any] = setting({}, "partial config of finetuning runs by name of the task")
+    translation: Mapping[str, Any] = setting({}, "partial config of translation runs")
+    megabytes: tuple[float, ...] = setting((), "budgets in 10^6 bytes that the report picks for")
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
     task: str = setting(
         "pretrain",
-        "what is measured: pretraining, decoding translations, or compressing by `recipe`",
+        "work that is timed: pretraining, decoding translations, or compressing by `recipe`",
         ("pretrain", "decode", "compress"),
     )
-    rounds: int = setting(5, "rounds; medians are reported")
+    rounds: int = setting(5, "number of rounds; medians are reported")
     steps: int = setting(10, "training steps per round")
-    seconds: float = setting(
-        20.0, "training seconds of the short real run that goodput is measured on"
-    )
+    seconds: float = setting(20.0, "training seconds of the real run that goodput is measured on")
     source: int = setting(32, "decoding: tokens of every source sentence")
     generated: int = setting(40, "decoding: tokens generated for every sentence")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    topology: str = setting(
-        "", "TPU slice to plan for, such as v5e:16x16 or v4:2x2x4; empty: the devices at hand"
+    topology: str = setting("", "TPU slice, such as v5e:16x16; if empty, the devices at hand")
+    seconds: float = setting(20.0, "seconds to time steps of each size at most; 0: none", ">= 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A resolved configuration."""
+
+    seed: int = setting(0, "with it and the step everything random is fixed")
+    seeds: tuple[int, ...] = setting(
+        (), "finetune: seeds of several runs, each in seed-K/; if empty, one run of `seed`"
     )
-    seconds: float = setting(
-        20.0,
-        "devices at hand: seconds that steps of each size are timed for at most; 0: none",
-        ">= 0",
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    objective: Objective = Objective()
+    budget: Budget = Budget()
+    optimizer: Optimizer = Optimizer()
+    init: Init = Init()
+    recipe: str = setting(
+        "dense", "prune, remove, quantize, finetune, joined by +: e.g. prune:0.75+quantize:4"
     )
+    compress: Compress = Compress()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    decode: Decode = Decode()
+    impl: Impl = Impl()
+    predict: Predict = Predict()
+    analyze: Analyze = Analyze()
+    export: Export = Export()
+    study: Study = Study()
+    bench: Bench = Bench()
+    plan: Plan = Plan()
+
+    @property
+    def microbatch(self) -> int:
+        """Batch size per gradient accumulation step: the largest divisor up to impl.microbatch.
+
+        Raises:
+          ValueError: impl.microbatch=auto, which the command has to replace by a number first.
+        """
+        if isinstance(self.impl.microbatch, str):
+            raise ValueError("impl.microbatch=auto was not settled")
+        batch = self.optimizer.batch_size
+        most = min(self.impl.microbatch or batch, batch)
+        return next(size for size in range(most, 0, -1) if batch % size == 0)
+
+    @property
+    def microbatches(self) -> int:
+        """Gradient accumulation steps per optimizer step."""
+        return self.optimizer.batch_size // self.microbatch
+
+    def with_microbatch(self, microbatch: int) -> Self:
+        """The same config with another impl.microbatch."""
+        return dataclasses.replace(self, impl=dataclasses.replace(self.impl, microbatch=microbatch))

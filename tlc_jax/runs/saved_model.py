@@ -15,7 +15,7 @@ from tlc_jax.compression.artifact import ARTIFACT, load_artifact
 from tlc_jax.compression.prune import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Config, Impl, Model
-from tlc_jax.config.checks import require_budget
+from tlc_jax.config.resolve import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.sources import check_sources

@@ -11,7 +11,7 @@ from typing import Any
 
 from tlc_jax.compression.recipe import format_recipe, parse_one_shot, parse_recipe
 from tlc_jax.config import Config, Study, merge, parse_size, resolve, to_dict
-from tlc_jax.config.checks import require_budget
+from tlc_jax.config.resolve import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import is_locked
 from tlc_jax.data.tokenizer import file_name
