@@ -5,14 +5,12 @@ import pytest
 
 from tlc_jax.statistics.claims import evaluate
 from tlc_jax.statistics.kinds import Size
-from tlc_jax.statistics.regime import regimes
 from tlc_jax.statistics.uncertainty import FAILS, HOLDS, UNTESTED
 from tlc_jax.study.rows import load
 
 
 def _verdicts(workdir):
-    study = load(workdir)
-    return {claim.number: claim for claim in evaluate(study, regimes(study))}
+    return {claim.number: claim for claim in evaluate(load(workdir))}
 
 
 def _edit(workdir, change):
@@ -113,7 +111,7 @@ def _with_twin(study_maker, workdir, loss_shift):
         if curve.size.hidden == 128
     ]
     study = dataclasses.replace(study, curves=(*study.curves, *curves))
-    return {claim.number: claim for claim in evaluate(study, regimes(study))}["3"]
+    return {claim.number: claim for claim in evaluate(study)}["3"]
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.05, HOLDS), (1.5, FAILS)])

@@ -2,13 +2,13 @@
 
 import json
 
+import pandas as pd
 import pytest
 
-from tlc_jax.statistics.claims import evaluate
-from tlc_jax.statistics.claims_training import width_before_depth
+from tlc_jax.statistics.claims import evaluate, width_before_depth
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import TRANSLATOR, Size
-from tlc_jax.statistics.regime import regime, regimes
+from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.uncertainty import FAILS, HOLDS, UNTESTED
 from tlc_jax.study.rows import load
 
@@ -16,8 +16,7 @@ NUMBERS = ["1a-mt", "1b-mt", "2a-mt", "2b-mt", "2c-mt", "3-mt"]
 
 
 def _claims(workdir):
-    study = load(workdir)
-    return {claim.number: claim for claim in evaluate(study, regimes(study))}
+    return {claim.number: claim for claim in evaluate(load(workdir))}
 
 
 @pytest.mark.parametrize(("large_wins", "verdict"), [(True, HOLDS), (False, FAILS)])
@@ -115,7 +114,8 @@ BASE = _curve(2, 128, 2_000_000, 3.0)
 
 
 def _judge(*curves):
-    return width_before_depth(curves, regime(curves))
+    study = Study("made", pd.DataFrame(), (), curves, (), (), {}, {}, {}, ())
+    return width_before_depth(study)
 
 
 @pytest.mark.parametrize(("wide", "verdict"), [(2.5, HOLDS), (2.695, FAILS), (2.9, FAILS)])

@@ -37,7 +37,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """
     study = load(workdir)
     found = regimes(study)
-    claims = claims_of.evaluate(study, found)
+    claims = claims_of.evaluate(study)
     chosen = tables.choices(study, config.study.megabytes)
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)

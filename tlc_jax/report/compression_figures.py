@@ -7,16 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tlc_jax.compression.error import Matrix, MatrixError
 from tlc_jax.report import style
-from tlc_jax.statistics.frontier import group
 
 _MOST_WRITTEN = 24  # layers up to which cells of a heat map carry their numbers
+
+
+def _rows(errors: Sequence[MatrixError]) -> pd.DataFrame:
+    """One line for each output row of each matrix: its kind, its layer, and the norm."""
+    return pd.concat(
+        pd.DataFrame({"kind": error.matrix.kind, "layer": error.matrix.layer, "norm": error.norms})
+        for error in errors
+    )
 
 
 def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
@@ -24,12 +31,13 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
 
     Boxes are quartiles, whiskers the 5th and 95th percentile.
     """
-    kinds = group(errors, lambda error: error.matrix.kind)
+    norms = _rows(errors).groupby("kind", sort=False)["norm"]
+    low, median, high = (norms.quantile(share) for share in (0.05, 0.5, 0.95))
     figure, axes = style.new_figure(6.4, 4.2)
-    norms = [np.concatenate([error.norms for error in members]) for members in kinds.values()]
     ink = {"color": style.INK}
     boxes = axes.boxplot(
-        norms,
+        [values.to_numpy() for _, values in norms],
+        tick_labels=list(median.index),
         whis=(5, 95),
         showfliers=False,
         widths=0.55,
@@ -38,52 +46,35 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
         whiskerprops=ink,
         capprops=ink,
     )
-    for box, color in zip(boxes["boxes"], style.colors(list(kinds)).values(), strict=True):
+    for box, color in zip(boxes["boxes"], style.colors(median.index).values(), strict=True):
         box.set(facecolor=color, alpha=0.6)
-    ends = [np.quantile(values, (0.05, 0.95)) for values in norms]
-    for place, (values, (_, top)) in enumerate(zip(norms, ends, strict=True), start=1):
-        median = f"{np.median(values):.3g}"
-        axes.annotate(median, (place, top), (0, 4), textcoords="offset points", ha="center")
-    axes.set_xticks(range(1, len(kinds) + 1), list(kinds))
+    for place, (value, top) in enumerate(zip(median, high, strict=True), start=1):
+        text = f"{value:.3g}"
+        axes.annotate(text, (place, top), (0, 4), textcoords="offset points", ha="center")
     # A recipe that leaves most rows of a kind alone makes a quantile 0, which no log axis can show.
-    if positive := [float(end) for end in np.ravel(ends) if end > 0]:
+    if positive := [end for end in (*low, *high) if end > 0]:
         style.log_axis(axes, "y", min(positive), 1.1 * max(positive))
-    _describe(
-        axes,
-        "numbers: medians; boxes: quartiles; whiskers: 5th and 95th percentile",
-        "L2 norm of the difference\nof each output row (log)",
-        title,
-    )
-    return figure
-
-
-def _describe(axes: Axes, x: str, y: str, title: str) -> None:
-    axes.set(xlabel=x, ylabel=y)
     axes.set_title(title)
+    axes.set_xlabel("numbers: medians; boxes: quartiles; whiskers: 5th and 95th percentile")
+    axes.set_ylabel("L2 norm of the difference\nof each output row (log)")
+    return figure
 
 
 def error_by_depth(errors: Sequence[MatrixError], title: str) -> Figure:
     """The median over the output rows of each kind of matrix, by layer."""
+    # Matrices outside the layers have none and drop out of the groups.
+    rows = _rows([error for error in errors if error.matrix.layer is not None])
+    medians = rows.groupby(["kind", "layer"], sort=False)["norm"].median()
+    kinds = list(medians.index.unique("kind"))
+    colors, markers = style.colors(kinds), style.recipe_markers(kinds)
     figure, axes = style.new_figure(6.4, 4.2)
-    in_layers = [error for error in errors if error.matrix.layer is not None]
-    kinds = group(in_layers, lambda error: error.matrix.kind)
-    colors, markers = style.colors(list(kinds)), style.recipe_markers(list(kinds))
-    for kind, members in kinds.items():
-        layers = group(members, lambda error: error.matrix.layer or 0)
-        medians = [
-            float(np.median(np.concatenate([error.norms for error in layer])))
-            for layer in layers.values()
-        ]
-        look: dict[str, Any] = {
-            "color": colors[kind],
-            "marker": markers[kind],
-            "markersize": 5,
-            "linewidth": 1.6,
-        }
-        axes.plot(list(layers), medians, label=kind, **look)
+    for kind in kinds:
+        look: Any = {"color": colors[kind], "marker": markers[kind], "ms": 5, "lw": 1.6}
+        axes.plot(medians[kind].index, medians[kind], label=kind, **look)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
-    _describe(axes, "layer", "median of the L2 norm of the difference\nof each output row", title)
+    axes.set_title(title)
+    axes.set(xlabel="layer", ylabel="median of the L2 norm of the difference\nof each output row")
     figure.legend(loc="outside lower left", ncols=4)
     return figure
 
@@ -99,45 +90,36 @@ def sensitivity(found: Sequence[tuple[Matrix, float]], meaning: str, title: str)
     Returns:
       Layers by matrices, and beside them the matrices outside the layers.
     """
-    # (rows, columns, cells) of each part; a part may be empty.
-    outside = {matrix.name: value for matrix, value in found if matrix.layer is None}
-    inside = {
-        (matrix.layer, matrix.name): value for matrix, value in found if matrix.layer is not None
-    }
-    names = list(dict.fromkeys(name for _, name in inside))
-    layers = sorted({layer for layer, _ in inside})
-    grid = [[inside.get((layer, name), np.nan) for name in names] for layer in layers]
-    parts = [
-        part
-        for part in (
-            ([str(layer) for layer in layers], names, grid),
-            (list(outside), [], [[value] for value in outside.values()]),
-        )
-        if part[0]
-    ]
-    height = 1.6 + 0.36 * max(len(rows) for rows, *_ in parts)
+    costs = pd.DataFrame(
+        {"layer": matrix.layer, "name": matrix.name, "cost": cost} for matrix, cost in found
+    )
+    outside = costs["layer"].isna()
+    inside = costs[~outside].astype({"layer": int})
+    # A pivot sorts its columns, and matrices have an order of their own.
+    layers = inside.pivot(index="layer", columns="name", values="cost")[inside["name"].unique()]
+    parts = [part for part in (layers, costs[outside].set_index("name")[["cost"]]) if len(part)]
+    height = 1.6 + 0.36 * max(map(len, parts))
     figure = Figure(figsize=(7.6, max(3.0, min(9.0, height))), layout="constrained")
-    FigureCanvasAgg(figure)
-    widths = [2.6 if columns else 1.0 for _, columns, _ in parts]
+    widths = [2.6 if part is layers else 1.0 for part in parts]
     axes = figure.subplots(1, len(parts), width_ratios=widths, squeeze=False)[0]
-    limit = max(abs(value) for _, value in found) or 1.0
-    for one, (rows, columns, cells) in zip(axes, parts, strict=True):
-        _heat(one, np.array(cells), limit, columns, rows)
-        if columns:
+    limit = costs["cost"].abs().max() or 1.0
+    for one, part in zip(axes, parts, strict=True):
+        _heat(one, part, limit)
+        if part is layers:
+            one.set_xticks(range(part.shape[1]), part.columns, rotation=30, ha="right")
             one.set_ylabel("layer")
+        else:
+            one.set_xticks([])
     figure.colorbar(axes[0].images[0], ax=list(axes), label=meaning, shrink=0.9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
 
 
-def _heat(
-    axes: Axes, cells: np.ndarray, limit: float, columns: Sequence[str], rows: Sequence[str]
-) -> None:
+def _heat(axes: Axes, cells: pd.DataFrame, limit: float) -> None:
     axes.imshow(cells, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.grid(False)
-    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
-    axes.set_yticks(range(len(rows)), rows)
-    if len(rows) > _MOST_WRITTEN:
+    axes.set_yticks(range(len(cells)), cells.index)
+    if len(cells) > _MOST_WRITTEN:
         return
     digits = max(0, 2 - math.floor(math.log10(limit)))
     for (row, column), value in np.ndenumerate(cells):
@@ -164,6 +146,7 @@ def convergence(
     for name, color in style.colors(list(looks)).items():
         values = [scale * row[f"{metric}_{name}"] for row in rows]
         axes.plot(steps, values, looks[name], color=color, label=name)
-    _describe(axes, "optimizer steps of the checkpoint", label, title)
+    axes.set_title(title)
+    axes.set(xlabel="optimizer steps of the checkpoint", ylabel=label)
     figure.legend(loc="outside lower left", ncols=2)
     return figure

@@ -1,28 +1,46 @@
-"""The figures of a report: functions from one kind's part of a study to a matplotlib figure."""
+"""The figures of a report: functions from one kind's part of a study to a matplotlib figure.
+
+The main figures have an interactive version too, a chart: the JSON that templates/explore.js draws.
+Axes, ticks and markers are read off the matplotlib figure, so the script formats no numbers and
+both versions look alike. A chart has the axes `x` and `y` and a list of series; a series names its
+size and recipe (places in `filters`), and each of its points is [x, y, deviation, text].
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from tlc_jax.report import charts, style
-from tlc_jax.report.labels import count_label, recipe_labels, recipes_of, size_label
-from tlc_jax.statistics.curves import LOSS, Quantity, by_size, measured
+from tlc_jax.report import style
+from tlc_jax.report.labels import (
+    count_label,
+    counted,
+    model_label,
+    recipe_labels,
+    recipes_of,
+    size_label,
+)
+from tlc_jax.statistics.curves import LOSS, Quantity, by_size, measured, shared_costs, values_at
 from tlc_jax.statistics.frontier import pareto, summarize
-from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
-from tlc_jax.statistics.records import Model, Study
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
+from tlc_jax.statistics.records import Study
+
+Chart = dict[str, Any]
 
 _DASHES = (0, (4, 2))
+_MOST_POINTS = 80  # of one line: more cannot be told apart, and make the page large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +51,14 @@ class Drawn:
       path: its PNG.
       what: name of its title and caption in templates/captions.html.
       kind, task: kind of model and task that it shows.
-      chart: its interactive version, see `charts`; None where the PNG is all.
+      chart: its interactive version; None where the PNG is all.
     """
 
     path: Path
     what: str
     kind: Kind = ENCODER
     task: str = ""
-    chart: dict[str, Any] | None = None
+    chart: Chart | None = None
 
     @property
     def wide(self) -> bool:
@@ -50,36 +68,70 @@ class Drawn:
 def draw_all(study: Study, folder: Path) -> list[Drawn]:
     """Writes every figure that the study has data for into `folder`."""
     with matplotlib.rc_context(style.RC):
-        return [drawn for kind in study.kinds for drawn in _draw_kind(study.of(kind), folder)]
+        return [
+            Drawn(style.save(figure, folder / f"{name}.png"), what, kind, task, chart)
+            for kind in study.kinds
+            for name, what, task, figure, chart in _figures(study.of(kind))
+        ]
 
 
-def _draw_kind(study: Study, folder: Path) -> list[Drawn]:
-    kind, drawn = study.kind, list[Drawn]()
-
-    def add(
-        name: str, what: str, figure: Figure, task: str = "", chart: dict[str, Any] | None = None
-    ) -> None:
-        path = style.save(figure, folder / f"{name}.png")
-        drawn.append(Drawn(path, what, kind, task, chart))
-
-    prefix = "translation_" if kind == TRANSLATOR else ""
+def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, Chart | None]]:
+    """File name, name of the caption, task, figure and chart."""
+    prefix = "translation_" if study.kind == TRANSLATOR else ""
     for of in measured(study.curves):
         for axis in ("seconds", "steps"):
             what = f"{'loss' if of == LOSS else of.name}_{axis}"
             figure = training_curves(study, axis, of)
-            chart = charts.training_curves(study, axis, of, figure.axes[0])
-            add(f"{prefix}{what}", what, figure, chart=chart)
+            yield f"{prefix}{what}", what, "", figure, _chart(figure, _curves(study, axis, of))
     for task in study.tasks:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
         for cost in ("megabytes", "nonzero"):
             figure = score_against(study, task, cost)
-            chart = charts.score_against(study, task, cost, figure.axes[0])
-            add(f"{kind.score.lower()}_{cost}-{name}", cost, figure, task, chart)
+            chart = _chart(figure, _scores(study, task, cost)) | {"frontier": True}
+            yield f"{study.kind.score.lower()}_{cost}-{name}", cost, task, figure, chart
         if any(model.recipe != "dense" for model in study.models if model.task == task):
-            add(f"lost-{name}", "lost", score_lost(study, task), task)
-        if _twins(study, task):
-            add(f"scratch-{name}", "scratch", pretrained_and_scratch(study, task), task)
-    return drawn
+            yield f"lost-{name}", "lost", task, score_lost(study, task), None
+        if study.by_size(task).keys() & study.by_size(task, pretrained=False).keys():
+            yield f"scratch-{name}", "scratch", task, pretrained_and_scratch(study, task), None
+
+
+def filters(study: Study) -> dict[str, list[dict[str, str]]]:
+    """Sizes and recipes of one kind's part of a study, with label, color and marker."""
+    recipes = recipes_of(study.models)
+    labels, markers = recipe_labels(recipes), style.recipe_markers(recipes)
+    circle = style.marker_outline("o")
+    return {
+        "size": [
+            {"label": size_label(size), "color": color, "marker": circle}
+            for size, color in style.size_colors(study.sizes).items()
+        ],
+        "recipe": [
+            {"label": labels[r], "color": style.INK, "marker": style.marker_outline(markers[r])}
+            for r in recipes
+        ],
+    }
+
+
+def _chart(figure: Figure, series: Iterable[dict[str, Any]]) -> Chart:
+    axes = figure.axes[0]
+    return {"x": _axis(axes.xaxis), "y": _axis(axes.yaxis), "series": list(series)}
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    low, high = axis.get_view_interval()
+    # Locators return ticks outside of the limits too, which matplotlib only hides.
+    ticks = [float(tick) for tick in axis.get_majorticklocs() if low <= tick <= high]
+    labels = axis.get_major_formatter().format_ticks(ticks)
+    return {
+        "label": axis.get_label_text(),
+        "log": axis.get_scale() == "log",
+        "limits": [float(low), float(high)],
+        "ticks": list(zip(ticks, labels, strict=True)),
+    }
+
+
+def _point(x: float, y: float, deviation: float, *lines: str) -> list[Any]:
+    return [*(float(f"{number:.5g}") for number in (x, y, deviation)), "\n".join(lines)]
 
 
 def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
@@ -93,13 +145,14 @@ def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
     figure, axes = style.new_figure(6.4, 4.5)
     colors = style.size_colors(study.sizes)
     for size, curves in by_size(study.curves).items():
-        costs, found = charts.mean_curve(curves, axis, of)
-        means = [summary.mean for summary in found]
+        costs = shared_costs(curves, axis)
+        found = [summarize(values_at(curves, axis, cost, of)) for cost in costs]
+        means, stds = np.array([(one.mean, one.std) for one in found]).T
         axes.plot(costs, means, color=colors[size], linewidth=1.8, label=size_label(size))
         axes.plot(costs[-1:], means[-1:], "o", color=colors[size], markersize=4)
         if len(curves) > 1:
-            below, above = ([s.mean + sign * s.std for s in found] for sign in (-1, 1))
-            axes.fill_between(costs, below, above, color=colors[size], alpha=0.18, linewidth=0)
+            band: Any = {"color": colors[size], "alpha": 0.18, "linewidth": 0}
+            axes.fill_between(costs, means - stds, means + stds, **band)
     values = [value for curve in study.curves for value in getattr(curve, axis)]
     style.log_axis(axes, "x", min(values), max(values))
     axes.set_xlabel("training seconds (log)" if axis == "seconds" else "optimizer steps (log)")
@@ -111,6 +164,23 @@ def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
     title = "layers x hidden (parameters)"
     figure.legend(loc="outside lower left", ncols=4, title=title, alignment="left")
     return figure
+
+
+def _curves(study: Study, axis: str, of: Quantity) -> Iterator[dict[str, Any]]:
+    """The series of `training_curves`."""
+    for size, curves in by_size(study.curves).items():
+        costs = np.array(shared_costs(curves, axis))
+        kept = np.unique(np.linspace(0, len(costs) - 1, _MOST_POINTS).astype(int))
+        points = []
+        for cost in costs[kept]:
+            value = summarize(values_at(curves, axis, cost, of))
+            text = f"{of.name} {value.written('.3f')}{of.unit}"
+            if of == LOSS:
+                text += f", perplexity {math.exp(value.mean):.4g}"
+            at = f"at {cost:,.0f} {axis}" if cost >= 100 else f"at {cost:.3g} {axis}"
+            seeds = f"{at}, {counted(value.n, 'seed')}"
+            points.append(_point(cost, value.mean, value.std, size_label(size), text, seeds))
+        yield {"size": study.sizes.index(size), "points": points}
 
 
 def _add_perplexity(axes: Axes) -> None:
@@ -136,16 +206,14 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     models = [model for model in study.models if model.task == task]
     recipes = recipes_of(study.models)
     colors, markers = style.size_colors(study.sizes), style.recipe_markers(recipes)
-    for model in models:
-        color, score = colors[model.size], model.score
-        look = {"fmt": markers[model.recipe], "mfc": color if model.pretrained else "white"}
-        yerr = 100 * score.std if score.n > 1 else None
-        x, y = getattr(model, cost), 100 * score.mean
-        style.mark(axes, x, y, color, **look, yerr=yerr, ms=6.5, alpha=0.92)
     costs = [getattr(model, cost) for model in models]
-    values = [100 * model.score.mean for model in models]
+    scores = [model.points.mean for model in models]
+    for model, x, y in zip(models, costs, scores, strict=True):
+        look: dict[str, Any] = {"fmt": markers[model.recipe], "ms": 6.5, "alpha": 0.92}
+        look["mfc"] = colors[model.size] if model.pretrained else "white"
+        style.mark(axes, x, y, colors[model.size], yerr=model.points.std, **look)
     style.log_axis(axes, "x", min(costs), max(costs))
-    frontier = [(costs[index], values[index]) for index in pareto(costs, values)]
+    frontier = [(costs[index], scores[index]) for index in pareto(costs, scores)]
     ends = [*frontier, (axes.get_xlim()[1], frontier[-1][1])]
     axes.step(*zip(*ends, strict=True), where="post", color=style.INK, lw=1, ls=_DASHES, zorder=2)
     axes.plot(*zip(*frontier, strict=True), "o", color=style.INK, ms=13, mfc="none", zorder=4)
@@ -154,10 +222,13 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     axes.set_ylabel(study.kind.heading)
 
     labels, used = recipe_labels(recipes), {model.recipe for model in models}
+    # One legend with two headings: two legends outside the axes would lie on each other.
     heading = {"marker": "", "color": "none"}
-    sizes = sorted({model.size for model in models})
     entries = [style.handle("size (parameters)", **heading)]
-    entries += [style.handle(size_label(size), color=colors[size]) for size in sizes]
+    entries += [
+        style.handle(size_label(size), color=colors[size])
+        for size in sorted({model.size for model in models})
+    ]
     entries.append(style.handle("\nrecipe", **heading))
     entries += [style.handle(labels[r], markers[r]) for r in recipes if r in used]
     entries.append(style.handle("", **heading))
@@ -171,6 +242,27 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     return figure
 
 
+def _scores(study: Study, task: str, cost: str) -> Iterator[dict[str, Any]]:
+    """The series of `score_against`, one per model."""
+    recipes = recipes_of(study.models)
+    labels = recipe_labels(recipes)
+    for model in (model for model in study.models if model.task == task):
+        score = model.points
+        lines = [
+            model_label(model, labels),
+            f"{study.kind.score} {score.written('.1f')} {study.kind.unit}, "
+            f"{counted(score.n, 'seed')}",
+            f"{model.megabytes:.3g} MB, {count_label(model.nonzero)} non-zero of "
+            f"{count_label(model.size.params)} parameters",
+        ]
+        yield {
+            "size": study.sizes.index(model.size),
+            "recipe": recipes.index(model.recipe),
+            "hollow": not model.pretrained,
+            "points": [_point(getattr(model, cost), score.mean, score.std, *lines)],
+        }
+
+
 def score_lost(study: Study, task: str) -> Figure:
     """Points of the score lost by recipe, sizes side by side."""
     models = [model for model in study.models if model.task == task and model.pretrained]
@@ -178,18 +270,11 @@ def score_lost(study: Study, task: str) -> Figure:
     recipes = [recipe for recipe in recipes_of(models) if recipe != "dense"]
     labels, colors = recipe_labels(recipes), style.size_colors(study.sizes)
     figure, axes = style.new_figure(6.4, 1.9 + 0.34 * len(recipes))
-    dense = study.by_size(task)
-    for model in models:
-        if model.recipe == "dense" or model.size not in dense:
-            continue
-        base = dense[model.size].scores
-        drops = [100 * (base[seed] - value) for seed, value in model.scores.items() if seed in base]
-        if not drops:
-            continue
-        found = summarize(drops)
-        offset = 0.6 * ((sizes.index(model.size) + 0.5) / len(sizes) - 0.5)
-        row, xerr = recipes.index(model.recipe) + offset, found.std if found.n > 1 else None
-        style.mark(axes, found.mean, row, colors[model.size], xerr=xerr, ms=5.5)
+    for row, recipe in enumerate(recipes):
+        for size, drops in study.drops(task, recipe).items():
+            lost = summarize(100 * drop for drop in drops)
+            offset = 0.6 * ((sizes.index(size) + 0.5) / len(sizes) - 0.5)
+            style.mark(axes, lost.mean, row + offset, colors[size], xerr=lost.std, ms=5.5)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     _name_rows(axes, [labels[recipe] for recipe in recipes])
     axes.set_xlabel(f"{study.kind.score} lost ({study.kind.points})")
@@ -200,27 +285,20 @@ def score_lost(study: Study, task: str) -> Figure:
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-
-
-def _twins(study: Study, task: str) -> list[tuple[Size, Model, Model]]:
-    """Each size with its pretrained and its never pretrained dense model, where it has both."""
-    pretrained, scratch = study.by_size(task), study.by_size(task, pretrained=False)
-    return [(size, pretrained[size], scratch[size]) for size in pretrained if size in scratch]
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
 
 
 def pretrained_and_scratch(study: Study, task: str) -> Figure:
     """Dense score of each size on a task, pretrained (filled) and from scratch (hollow)."""
-    colors, twins = style.size_colors(study.sizes), _twins(study, task)
-    figure, axes = style.new_figure(6.4, 1.9 + 0.5 * len(twins))
-    for place, (size, *models) in enumerate(twins):
-        ends = [100 * model.score.mean for model in models]
-        axes.plot(ends, [place, place], color=colors[size], linewidth=1.2)
-        for model, face in zip(models, (colors[size], "white"), strict=True):
-            xerr = 100 * model.score.std if model.score.n > 1 else None
-            x = 100 * model.score.mean
-            style.mark(axes, x, place, colors[size], mfc=face, xerr=xerr, ms=7)
-    _name_rows(axes, [size_label(size) for size, *_ in twins])
+    dense, twins = study.by_size(task), study.by_size(task, pretrained=False)
+    colors, sizes = style.size_colors(study.sizes), [size for size in dense if size in twins]
+    figure, axes = style.new_figure(6.4, 1.9 + 0.5 * len(sizes))
+    for row, size in enumerate(sizes):
+        color, ends = colors[size], (dense[size].points, twins[size].points)
+        axes.plot([end.mean for end in ends], [row, row], color=color, linewidth=1.2)
+        for end, face in zip(ends, (color, "white"), strict=True):
+            style.mark(axes, end.mean, row, color, xerr=end.std, mfc=face, ms=7)
+    _name_rows(axes, [size_label(size) for size in sizes])
     axes.set_xlabel(study.kind.heading)
     handles = [style.handle("pretrained"), style.handle("from scratch", face="white")]
     figure.legend(handles=handles, loc="outside lower left", ncols=2)

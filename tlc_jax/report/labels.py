@@ -70,6 +70,11 @@ def count_label(count: float) -> str:
     return f"{count:.3g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 seed, 2 seeds."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def size_label(size: Size) -> str:
     """A size with its parameters, for legends."""
     return f"{size} ({count_label(size.params)})"

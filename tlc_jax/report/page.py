@@ -8,6 +8,7 @@ text, or the names of jobs, which open on a click.
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -18,27 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
-from tlc_jax.report import charts
-from tlc_jax.report.figures import Drawn
-from tlc_jax.report.labels import count_label, model_label, recipe_labels, size_label
-from tlc_jax.report.tables import (
-    LATENCY,
-    Choice,
-    analysis_fields,
-    latency_sizes,
-    on_frontier,
-    scores,
-)
-from tlc_jax.statistics.curves import Curve, by_size
-from tlc_jax.statistics.frontier import group, summarize
+from tlc_jax.core.text import number
+from tlc_jax.report.figures import Drawn, filters
+from tlc_jax.report.labels import count_label, counted, model_label, recipe_labels, size_label
+from tlc_jax.report.tables import Choice, analysis_fields, latencies, on_frontier, scores
+from tlc_jax.statistics.curves import by_size
+from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
-from tlc_jax.statistics.records import Analysis, Model, Study
-from tlc_jax.statistics.regime import Progress, Regime
+from tlc_jax.statistics.records import SPLIT, Analysis, Model, Study, present
+from tlc_jax.statistics.regime import Regime
 from tlc_jax.statistics.uncertainty import Claim, rule
 
-Table = list[dict[str, str | Sequence[str]]]
+Table = list[dict[str, Any]]
 
 _ANALYSIS_FIGURES = ("error_modules", "error_depth", "sensitivity", "convergence")
 
@@ -56,6 +51,7 @@ def render(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        # A misspelled name in a template raises instead of printing nothing.
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"columns": _columns, "base64": _base64}
@@ -68,9 +64,9 @@ def render(
             "best": _best_table([choice for choice in chosen if choice.kind == kind], part),
             "training": _training_table(part, regimes[kind]),
             "models": _model_tables(part),
-            "filters": charts.filters(part),
+            "filters": filters(part),
             "figures": [figure for figure in drawn if figure.kind == kind],
-            "latency": _latencies(part.models),
+            "latency": _timed(part.rows),
             "configs": {
                 name: "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
                 for name, config in study.configs.items()
@@ -89,7 +85,7 @@ def render(
         rule=rule(study.kinds),
         claims=claims,
         analyses=_analysis_table(study),
-        analysis_figures=[(name, _figures_of(analysis)) for name, analysis in _named(study)],
+        analysis_figures=_analysis_figures(study),
         samples=_samples(study),
         facts={name: value for name, value in _facts(study) if value},
     )
@@ -107,17 +103,16 @@ def _base64(path: Path) -> str:
 
 def coverage(study: Study) -> str:
     """One sentence: how many models, sizes, recipes, tasks and seeds."""
-    sizes = [
-        _count(len(study.of(kind).sizes), "size")
+    parts = [
+        counted(len(study.of(kind).sizes), "size")
         + ("" if study.kinds == [ENCODER] else f" of {kind.models}")
         for kind in study.kinds
     ]
-    parts = [
-        *sizes,
-        _count(len({model.recipe for model in study.models}), "recipe"),
-        _count(len({(model.size.kind, model.task) for model in study.models}), "task"),
-        f"up to {_count(max(model.score.n for model in study.models), 'seed')} each",
-        f"{_count(len(study.rows), 'evaluated model')} in all",
+    parts += [
+        counted(study.rows["recipe"].nunique(), "recipe"),
+        counted(len(study.rows.groupby(["kind", "task"])), "task"),
+        f"up to {counted(max(model.score.n for model in study.models), 'seed')} each",
+        f"{counted(len(study.rows), 'evaluated model')} in all",
     ]
     return ", ".join(parts) + ("; synthetic data" if study.synthetic else "")
 
@@ -138,23 +133,20 @@ def unfinished(study: Study) -> list[str]:
             error = job.get("error")
             names.append(f"{job.get('name')}" + (f" ({error.splitlines()[-1]})" if error else ""))
         more = " ..." if len(jobs) > 5 else ""
-        lines.append(f"{_count(len(jobs), 'job')} {state}: {', '.join(names)}{more}")
+        lines.append(f"{counted(len(jobs), 'job')} {state}: {', '.join(names)}{more}")
     return [*lines, *study.notes]
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _leads(study: Study, chosen: Sequence[Choice]) -> Iterable[tuple[str, list[dict[str, str]]]]:
+def _leads(study: Study, chosen: Sequence[Choice]) -> Iterable[tuple[str, Table]]:
     """Each task with the best model under each budget that admits one."""
+    # By kind too: a task of encoders may have the name of one of translators.
     for (kind, task), options in group(chosen, lambda choice: (choice.kind, choice.task)).items():
         labels = recipe_labels(model.recipe for model in study.of(kind).models)
         found = [
             {
                 "megabytes": f"{choice.megabytes:g}",
                 "model": model_label(choice.model, labels),
-                "score": f"{choice.model.score.written('.1f', 100)} {kind.unit}",
+                "score": f"{choice.model.points.written('.1f')} {kind.unit}",
             }
             for choice in options
             if choice.model
@@ -164,20 +156,18 @@ def _leads(study: Study, chosen: Sequence[Choice]) -> Iterable[tuple[str, list[d
 
 def _best_table(chosen: Sequence[Choice], study: Study) -> Table:
     labels = recipe_labels(model.recipe for model in study.models)
-    rows: Table = []
+    rows = []
     for choice in chosen:
         row: dict[str, Any] = {"task": choice.task, "#budget (MB)": f"{choice.megabytes:g}"}
+        row["best model"] = "nothing fits"
         if model := choice.model:
-            row |= {
-                "best model": model_label(model, labels),
-                **_numeric(scores(model)),
-                "#seeds": str(model.score.n),
-                "#artifact (MB)": f"{model.megabytes:.3f}",
-                "#non-zero": count_label(model.nonzero),
-                "jobs": model.jobs,
-            }
-        rows.append({"best model": "nothing fits"} | row)
-    return [{name: row[name] for name in ("task", "#budget (MB)", *row)} for row in rows]
+            row["best model"] = model_label(model, labels)
+            row |= _numeric(scores(model))
+            row["#seeds"] = str(model.score.n)
+            row["#artifact (MB)"] = f"{model.megabytes:.3f}"
+            row |= {"#non-zero": count_label(model.nonzero), "jobs": model.jobs}
+        rows.append(row)
+    return rows
 
 
 def _numeric(cells: Mapping[str, str]) -> dict[str, str]:
@@ -185,44 +175,37 @@ def _numeric(cells: Mapping[str, str]) -> dict[str, str]:
 
 
 def _training_table(study: Study, regime: Regime) -> Table:
-    curves = by_size(study.curves)
-    return [_training_row(progress, curves[progress.size]) for progress in regime.progress]
+    sizes, rows = by_size(study.curves), []
+    for progress in regime.progress:
+        curves = sizes[progress.size]
+        results = pd.DataFrame([curve.result for curve in curves])
 
+        def over_seeds(field: str, results: pd.DataFrame = results) -> Summary:
+            return summarize(present(results, field))
 
-def _training_row(progress: Progress, curves: Sequence[Curve]) -> dict[str, Any]:
-    def mean(field: str, form: str) -> str:
-        found = [curve.result[field] for curve in curves if curve.result.get(field) is not None]
-        return summarize(found).written(form) if found else ""
-
-    size, encoder = progress.size, progress.size.kind == ENCODER
-    row = {
-        "size": str(size),
-        "#parameters": count_label(size.params),
-        "#steps": f"{progress.steps:,.0f}",
-    }
-    # Batches of sentence pairs are padded: how many tokens they hold says little.
-    if encoder:
-        for heading, field, form in _THROUGHPUT:
-            found = [curve.result[field] for curve in curves if curve.result.get(field) is not None]
-            row[heading] = form(summarize(found).mean) if found else ""
-    plateau = {None: "unknown", True: "yes", False: "left"}[progress.plateau]
-    return row | {
-        "#training s": f"{summarize(curve.seconds[-1] for curve in curves).mean:,.1f}",
-        "#final loss (nats)": summarize(curve.losses[-1] for curve in curves).written(".3f"),
-        "#perplexity": f"{math.exp(progress.loss):,.4g}",
-        **{f"#{score.heading}": mean(score.field, score.form) for score in size.kind.trained},
-        "#fall in last fifth": f"{progress.fall:.3f}",
-        "early plateau": plateau if encoder else "",
-        "stopped by": ", ".join(sorted({str(c.result.get("stopped_by", "")) for c in curves})),
-        "jobs": [curve.job for curve in curves],
-    }
-
-
-_THROUGHPUT = (
-    ("#tokens seen", "tokens", count_label),
-    ("#tokens/s", "tokens_per_second", "{:,.0f}".format),
-    ("#MFU", "mfu", "{:.1%}".format),
-)
+        row: dict[str, Any] = {
+            "size": str(progress.size),
+            "#parameters": count_label(progress.size.params),
+            "#steps": f"{progress.steps:,.0f}",
+        }
+        # Batches of sentence pairs are padded: how many tokens they hold says little.
+        if study.kind == ENCODER:
+            tokens = over_seeds("tokens")
+            row["#tokens seen"] = count_label(tokens.mean) if tokens.n else ""
+            row["#tokens/s"] = over_seeds("tokens_per_second").written(",.0f", spread=False)
+            row["#MFU"] = over_seeds("mfu").written(".1%", spread=False)
+        row["#training s"] = f"{summarize(curve.seconds[-1] for curve in curves).mean:,.1f}"
+        row["#final loss (nats)"] = summarize(curve.losses[-1] for curve in curves).written(".3f")
+        row["#perplexity"] = f"{math.exp(progress.loss):,.4g}"
+        for score in study.kind.trained:
+            row[f"#{score.heading}"] = over_seeds(score.field).written(score.form)
+        row["#fall in last fifth"] = f"{progress.fall:.3f}"
+        if study.kind == ENCODER:
+            words = {None: "unknown", True: "yes", False: "left"}
+            row["early plateau"] = words[progress.plateau]
+        row["stopped by"] = ", ".join(sorted(set(present(results, "stopped_by"))))
+        rows.append(row | {"jobs": [curve.job for curve in curves]})
+    return rows
 
 
 def _model_tables(study: Study) -> dict[str, Table]:
@@ -230,25 +213,25 @@ def _model_tables(study: Study) -> dict[str, Table]:
     frontier, labels = on_frontier(study), recipe_labels(model.recipe for model in study.models)
     tables = {}
     for task, models in group(study.models, lambda model: model.task).items():
-        timed = latency_sizes(models)
-        splits = [row.get("accuracy_by_split") or {} for model in models for row in model.rows]
-        names = list(dict.fromkeys(name for found in splits for name in found))
-        names = names if len(names) > 1 else []
+        rows = study.rows[study.rows["task"] == task].dropna(axis="columns", how="all")
+        splits = [str(column) for column in rows if str(column).startswith(SPLIT)]
+        # The accuracy on a single split is the accuracy.
+        splits = splits if len(splits) > 1 else []
+        timed = latencies(rows)
         tables[task] = [
-            _model_row(model, names, timed, labels[model.recipe], model.jobs in frontier)
+            _model_row(model, splits, timed, labels[model.recipe], model.jobs in frontier)
             for model in models
         ]
     return tables
 
 
 def _model_row(
-    model: Model, splits: Sequence[str], timed: Sequence[int], label: str, best: bool
+    model: Model, splits: Sequence[str], timed: Mapping[int, str], label: str, best: bool
 ) -> dict[str, Any]:
-    def mean(field: str, form: str, scale: float = 1.0) -> str:
-        value = model.mean(field)
-        return "" if value is None else f"{scale * value:{form}}"
+    def mean(column: str, form: str, scale: float = 1.0) -> str:
+        return model.summary(column).written(form, scale, spread=False)
 
-    row = {
+    return {
         "model": f"{model.size}{'' if model.pretrained else ', from scratch'}",
         "recipe": Markup("<span title='{}'>{}</span>{}").format(
             model.recipe, label, " •" if best else ""
@@ -260,64 +243,67 @@ def _model_row(
         "#artifact (MB)": f"{model.megabytes:.3f}",
         "#checkpoint (MB)": mean("bytes_checkpoint", ".3f", 1e-6),
         **_numeric(scores(model)),
+        **{
+            f"#{column.removeprefix(SPLIT)} (%)": model.summary(column).written(".1f", 100)
+            for column in splits
+        },
+        **{f"#ms for {size}": mean(column, ".3g") for size, column in timed.items()},
+        "#seeds": str(model.score.n),
+        "jobs": model.jobs,
     }
-    by_split = [row.get("accuracy_by_split") or {} for row in model.rows]
-    for split in splits:
-        found = [values[split] for values in by_split if split in values]
-        row[f"#{split} (%)"] = summarize(found).written(".1f", 100) if found else ""
-    row |= {f"#ms for {size}": mean(f"{LATENCY}{size}", ".3g") for size in timed}
-    return row | {"#seeds": str(model.score.n), "jobs": model.jobs}
 
 
-def _latencies(models: Sequence[Model]) -> list[str]:
+def _timed(rows: pd.DataFrame) -> list[str]:
     """The ways in which models were timed."""
-    rows = [row for model in models for row in model.rows if "latency_computes" in row]
-    ways = (
-        f"{row['latency_computes']} on one {row['latency_device']}, "
-        f"{row['latency_length']} tokens a sequence"
-        for row in rows
-    )
-    return list(dict.fromkeys(ways))
+    names = ["latency_computes", "latency_device", "latency_length"]
+    if not set(names) <= set(rows):
+        return []
+    ways = rows[names].dropna().drop_duplicates().itertuples(index=False)
+    # As a whole number: a column with a gap, where a model was not timed, holds floats.
+    return [f"{way[0]} on one {way[1]}, {way[2]:.0f} tokens a sequence" for way in ways]
 
 
-def _named(study: Study) -> Iterable[tuple[str, Analysis]]:
-    labels = recipe_labels(analysis.recipe for analysis in study.analyses)
+def _encoders(study: Study) -> list[str]:
+    """The encoder of each analysis, with its seed where several were analyzed."""
     several = len({analysis.seed for analysis in study.analyses}) > 1
-    for analysis in study.analyses:
-        seed = f", seed {analysis.seed}" if several else ""
-        yield f"{size_label(analysis.size)}{seed}, {labels[analysis.recipe]}", analysis
+    return [
+        size_label(analysis.size) + (f", seed {analysis.seed}" if several else "")
+        for analysis in study.analyses
+    ]
 
 
 def _analysis_table(study: Study) -> Table:
     labels = recipe_labels(analysis.recipe for analysis in study.analyses)
-
-    def number(value: float | None, form: str) -> str:
-        return "" if value is None else f"{value:{form}}"
-
-    rows: Table = []
-    for (name, analysis), fields in zip(_named(study), analysis_fields(study), strict=True):
-        label = labels[analysis.recipe]
-        layer = fields["costliest_layer"]
-        costliest = ""
-        if fields["costliest"] is not None:
-            place = "" if layer is None else f", layer {layer}"
-            costliest = f"{fields['costliest']}{place} ({fields['costliest_lost']:+.3f})"
-        error = fields["relative_error"]
+    rows = []
+    for encoder, fields in zip(_encoders(study), analysis_fields(study), strict=True):
+        costliest, error = fields["costliest"] or "", fields["relative_error"]
+        if costliest and fields["costliest_layer"] is not None:
+            costliest += f", layer {fields['costliest_layer']}"
+        if costliest:
+            costliest += f" ({fields['costliest_lost']:+.3f})"
         rows.append(
             {
-                "recipe": label,
-                "encoder": name.removesuffix(f", {label}"),
-                "#validation loss": number(fields["valid_loss_dense"], ".3f"),
-                "#compressed": number(fields["valid_loss_compressed"], ".3f"),
-                "#rise": number(fields["loss_rise"], "+.3f"),
-                "#relative error": "" if error is None else f"{100 * error:.1f} %",
+                "recipe": labels[fields["recipe"]],
+                "encoder": encoder,
+                "#validation loss": number(fields["valid_loss_dense"], ".3f", ""),
+                "#compressed": number(fields["valid_loss_compressed"], ".3f", ""),
+                "#rise": number(fields["loss_rise"], "+.3f", ""),
+                "#relative error": f"{100 * error:.1f} %" if error else "",
                 "costliest matrix": costliest,
             }
         )
     return rows
 
 
-def _figures_of(analysis: Analysis) -> list[Drawn]:
+def _analysis_figures(study: Study) -> list[tuple[str, list[Drawn]]]:
+    labels = recipe_labels(analysis.recipe for analysis in study.analyses)
+    return [
+        (f"{encoder}, {labels[analysis.recipe]}", _drawn(analysis))
+        for encoder, analysis in zip(_encoders(study), study.analyses, strict=True)
+    ]
+
+
+def _drawn(analysis: Analysis) -> list[Drawn]:
     found = [Drawn(analysis.folder / f"{what}.png", what) for what in _ANALYSIS_FIGURES]
     return [figure for figure in found if figure.path.exists()]
 
@@ -341,11 +327,15 @@ def _facts(study: Study) -> Iterable[tuple[str, str]]:
         yield field, " | ".join(sorted(values))
     packages = ["tlc_jax", "jax", "flax", "optax", "orbax-checkpoint", "aqtp", "numpy"]
     packages += ["sacrebleu", "sacremoses"] if TRANSLATOR in study.kinds else []
-    versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
+    versions = []
+    for name in packages:
+        # A report can be written where the packages for training are not installed.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
     yield (
         "this page was written by",
         f"tlc report --workdir={study.name}, on {platform.system()} {platform.machine()} with "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}",
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}",
     )
     data = [config["data"] for config in study.configs.values() if config.get("data")]
     yield "data sources", ", ".join(sorted({str(part.get("train")) for part in data}))
@@ -369,10 +359,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {inner}" for name, inner in value.items())
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -85,16 +84,18 @@ def handle(label: str, marker: str = "o", color: str = INK, face: str | None = N
     return Line2D([], [], ls="none", marker=marker, color=color, mfc=face or color, label=label)
 
 
-def mark(axes: Axes, x: float, y: float, color: str, **options: Any) -> None:
-    """Draws a point; `fmt`, `mfc`, `ms`, `xerr` and `yerr` are options of `Axes.errorbar`."""
+def mark(
+    axes: Axes, x: float, y: float, color: str, xerr: float = 0, yerr: float = 0, **options: Any
+) -> None:
+    """Draws a point with its deviation; `fmt`, `mfc` and `ms` are options of `Axes.errorbar`."""
     look: dict[str, Any] = {"fmt": "o", "mew": 1.2, "elinewidth": 1, "capsize": 2.5, "zorder": 3}
-    axes.errorbar(x, y, color=color, **look | options)
+    # Of a single seed nothing is known: no bar, while a bar of length 0 would show its caps.
+    axes.errorbar(x, y, xerr=xerr or None, yerr=yerr or None, color=color, **look | options)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure with one pair of axes; width and height are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.subplots()
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from tlc_jax.statistics.curves import measured
-from tlc_jax.statistics.frontier import best_under, group, pareto, round_budgets
+from tlc_jax.statistics.frontier import group, pareto, round_budgets
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
-from tlc_jax.statistics.records import Model, Study
+from tlc_jax.statistics.records import Model, Study, best_model, present
 from tlc_jax.statistics.uncertainty import Claim
 
 Fields = dict[str, Any]
-LATENCY = "latency_ms_"  # followed by the number of sequences of a batch
+_LATENCY = "latency_ms_"  # followed by the number of sequences of a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +37,15 @@ def choices(study: Study, budgets: Sequence[float] = ()) -> list[Choice]:
       study: the whole study.
       budgets: megabytes; none: three round ones inside the range of each task's models.
     """
-    chosen = []
-    for (kind, task), models in _by_task(study).items():
-        costs, scores = [m.megabytes for m in models], [m.score.mean for m in models]
-        for budget in budgets or round_budgets(costs):
-            index = best_under(budget, costs, scores)
-            chosen.append(Choice(kind, task, budget, None if index is None else models[index]))
-    return chosen
+    return [
+        Choice(kind, task, budget, best_model(models, budget))
+        for (kind, task), models in _by_task(study).items()
+        for budget in budgets or round_budgets([model.megabytes for model in models])
+    ]
 
 
 def _by_task(study: Study) -> dict[tuple[Kind, str], list[Model]]:
+    # By kind too: a task of encoders may have the name of one of translators.
     return group(study.models, lambda model: (model.size.kind, model.task))
 
 
@@ -61,27 +60,25 @@ def on_frontier(study: Study) -> set[tuple[str, ...]]:
 
 def scores(model: Model) -> dict[str, str]:
     """The score of a model and the means of those beside it, by the heading of their columns."""
-    kind = model.size.kind
-    means = {beside: model.mean(beside.field) for beside in kind.beside}
-    return {kind.heading: model.score.written(".1f", 100)} | {
-        beside.heading: "" if mean is None else f"{mean:{beside.form}}"
-        for beside, mean in means.items()
-    }
+    cells = {model.size.kind.heading: model.points.written(".1f")}
+    for beside in model.size.kind.beside:
+        cells[beside.heading] = model.summary(beside.field).written(beside.form, spread=False)
+    return cells
 
 
-def latency_sizes(models: Sequence[Model]) -> list[int]:
-    """The batch sizes that any of the models was timed on, ascending."""
-    names = {name for model in models for row in model.rows for name in row}
-    return sorted(int(name.removeprefix(LATENCY)) for name in names if name.startswith(LATENCY))
+def latencies(rows: pd.DataFrame) -> dict[int, str]:
+    """Columns of latency, by their batch sizes, ascending."""
+    columns = [str(column) for column in rows if str(column).startswith(_LATENCY)]
+    return dict(sorted((int(column.removeprefix(_LATENCY)), column) for column in columns))
 
 
 def write_csvs(
     study: Study, chosen: Sequence[Choice], claims: Sequence[Claim], folder: Path
 ) -> list[Path]:
     """Writes all numbers of the figures and tables, unrounded; returns the paths."""
-    timed = latency_sizes(study.models)
+    timed = latencies(study.rows).values()
     tables = {
-        "models": [_model_fields(model, timed) for model in study.models],
+        "models": [_model_fields(model, list(timed)) for model in study.models],
         "best": [_choice_fields(choice) for choice in chosen],
         "claims": [
             dataclasses.asdict(claim) | {"evidence": " | ".join(claim.evidence)} for claim in claims
@@ -90,31 +87,25 @@ def write_csvs(
     }
     if study.analyses:
         tables["analyses"] = analysis_fields(study)
-    paths = []
     for name, rows in tables.items():
-        paths.append(folder / f"{name}.csv")
         # As objects, because pandas would write a column of whole numbers with a gap as floats.
-        pd.DataFrame(rows, dtype=object).to_csv(paths[-1], index=False)
-    return paths
+        pd.DataFrame(rows, dtype=object).to_csv(folder / f"{name}.csv", index=False)
+    return [folder / f"{name}.csv" for name in tables]
 
 
-def _model_fields(model: Model, timed: Sequence[int]) -> Fields:
-    sizes = ("bytes_ideal", "bytes_artifact", "bytes_checkpoint")
+def _model_fields(model: Model, timed: Sequence[str]) -> Fields:
+    size = model.size
     return {
-        "kind": model.size.kind.name,
-        "task": model.task,
-        "layers": model.size.layers,
-        "hidden": model.size.hidden,
-        "params": model.size.params,
-        "init": "pretrained" if model.pretrained else "scratch",
-        "recipe": model.recipe,
+        **{"kind": size.kind.name, "task": model.task},
+        **{"layers": size.layers, "hidden": size.hidden, "params": size.params},
+        **_recipe_fields(model),
         "sparsity": round(model.sparsity, 6),
         "bits": model.bits,
         "nonzero": round(model.nonzero),
         "megabytes_artifact_largest": model.megabytes,
-        **{f"{field}_mean": model.mean(field) for field in sizes},
+        **_means(model, "bytes_ideal", "bytes_artifact", "bytes_checkpoint"),
         **_score_fields(model),
-        **{f"{LATENCY}{size}_mean": model.mean(f"{LATENCY}{size}") for size in timed},
+        **_means(model, *timed),
         "jobs": " ".join(model.jobs),
     }
 
@@ -123,14 +114,22 @@ def _choice_fields(choice: Choice) -> Fields:
     row = {"kind": choice.kind.name, "task": choice.task, "megabytes": choice.megabytes}
     if (model := choice.model) is None:
         return row
-    return row | {
+    return {
+        **row,
         "size": str(model.size),
-        "init": "pretrained" if model.pretrained else "scratch",
-        "recipe": model.recipe,
+        **_recipe_fields(model),
         **_score_fields(model),
         "megabytes_artifact": model.megabytes,
         "jobs": " ".join(model.jobs),
     }
+
+
+def _recipe_fields(model: Model) -> Fields:
+    return {"init": "pretrained" if model.pretrained else "scratch", "recipe": model.recipe}
+
+
+def _means(model: Model, *columns: str) -> Fields:
+    return {f"{column}_mean": model.summary(column).mean for column in columns}
 
 
 def _score_fields(model: Model) -> Fields:
@@ -142,10 +141,9 @@ def _score_fields(model: Model) -> Fields:
         "seeds": score.n,
     }
     if kind == TRANSLATOR:
-        names = (*(column.field for column in kind.beside), "token_accuracy", "valid_loss")
-        fields |= {f"{name}_mean": model.mean(name) for name in names}
-        signatures = {str(row["bleu_signature"]) for row in model.rows if row.get("bleu_signature")}
-        fields["bleu_signature"] = " ".join(sorted(signatures))
+        beside = (column.field for column in kind.beside)
+        fields |= _means(model, *beside, "token_accuracy", "valid_loss")
+        fields["bleu_signature"] = " ".join(sorted(set(present(model.rows, "bleu_signature"))))
     return fields
 
 

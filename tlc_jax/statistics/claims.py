@@ -1,90 +1,130 @@
 """The claims of "Train Large, Then Compress" (Li et al., 2020), each tested on one study.
 
-Every criterion was fixed before the numbers were known; `uncertainty` defines what counts as clear.
-A claim without data is "not tested" and says what it needs. Claims about a kind of model that a
-study does not have are left out. Claims about training are in `claims_training`; here are those
-about evaluated models: what compression costs, which model fits a budget best, what pretraining is
-worth.
+Each claim is one function of one kind's part of a study. Every criterion was fixed before the
+numbers were known; `uncertainty` defines what counts as clear. A claim without data is "not
+tested" and says what it needs. Claims about a kind of model that a study does not have are left
+out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import combinations
 
-from tlc_jax.statistics import claims_training
-from tlc_jax.statistics.frontier import best_under, summarize
-from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
-from tlc_jax.statistics.records import Model, Study
-from tlc_jax.statistics.regime import Regime
-from tlc_jax.statistics.uncertainty import SCORE_MARGIN, Claim, clear, judge, pool, trend
+from tlc_jax.statistics.curves import (
+    Quantity,
+    by_size,
+    mean_at,
+    measured,
+    reaching,
+    shared_end,
+    values_at,
+)
+from tlc_jax.statistics.frontier import summarize
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
+from tlc_jax.statistics.records import Model, Study, best_model
+from tlc_jax.statistics.regime import crossings
+from tlc_jax.statistics.uncertainty import (
+    LOSS_MARGIN,
+    SCORE_MARGIN,
+    Claim,
+    Findings,
+    clear,
+    judge,
+    pool,
+    trend,
+)
 
+_UNITS = {"steps": "steps", "seconds": "s"}
+_MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
 _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally good
 _BUDGETS = 64  # memory budgets tried, evenly on a log scale
 
 
-def evaluate(study: Study, regimes: Mapping[Kind, Regime]) -> list[Claim]:
+def evaluate(study: Study) -> list[Claim]:
     """All claims in the paper's order; those about translation (-mt) follow their likes."""
-    claims = [claim for kind in study.kinds for claim in _of_kind(study.of(kind), regimes[kind])]
+    claims = list(_NOT_IN_A_STUDY) if ENCODER in study.kinds else []
+    for kind in study.kinds:
+        part = study.of(kind)
+        claims += [claim(part) for claim in (*_OF_ALL, *_OF_KIND[kind])]
     return sorted(claims, key=lambda claim: claim.number)  # digits sort before "control"
 
 
-def _of_kind(study: Study, regime: Regime) -> list[Claim]:
-    kind, curves = study.kind, study.curves
-    shared = [
-        claims_training.fewer_steps(kind, curves, regime),
-        claims_training.less_time(kind, curves, regime),
-        _robust(study, "2a", "quantization", _lowest_bits(study)),
-        _robust(study, "2b", "pruning", _highest_sparsity(study)),
-        _compressed_large_wins(study),
-    ]
-    if kind == TRANSLATOR:
-        return [*shared, claims_training.width_before_depth(curves, regime)]
-    return [
-        *shared,
-        claims_training.shape_matters_little(curves),
-        _finetuning_no_harder(study),
-        *(judge(ENCODER, number, text, needed, []) for number, text, needed in _NOT_IN_A_STUDY),
-        _pretraining_helps(study),
-    ]
+def fewer_steps(study: Study) -> Claim:
+    """Claim 1a."""
+    text = "Larger models reach a given validation loss in fewer gradient steps."
+    return _faster(study, "1a", text, "steps")
 
 
-_NOT_IN_A_STUDY = (
-    (
-        "4",
-        "Growing the model pays more than growing the batch, once the batch is in the critical "
-        "range.",
-        "Needs runs of one size at several batch sizes; a study's grid keeps the batch fixed.",
-    ),
-    (
-        "6",
-        "How long a model was pretrained does not affect how well it quantizes; its size does.",
-        "Needs finetuned and quantized checkpoints of one size at several ages; a study uses the "
-        "last one.",
-    ),
-    (
-        "7",
-        "With 5 % or 1 % of the text the advantage of size shrinks or reverses.",
-        "Needs runs at several values of data.subsample.",
-    ),
-    (
-        "8",
-        "Quantizing and pruning change the weights of deeper models less.",
-        "Needs weight differences by layer type; results hold accuracies only.",
-    ),
-    (
-        "9",
-        "Sharing parameters across layers slows convergence.",
-        "Needs runs at several values of model.share.",
-    ),
-)
+def less_time(study: Study) -> Claim:
+    """Claim 1b."""
+    text = (
+        "The saving in steps outweighs their cost: larger models are also ahead in wall-clock time."
+    )
+    return _faster(study, "1b", text, "seconds")
 
 
-def _robust(study: Study, number: str, operation: str, recipes: Sequence[str]) -> Claim:
-    """Claims 2a and 2b, on recipes of one operation alone."""
+def _faster(study: Study, number: str, text: str, axis: str) -> Claim:
+    quantities = measured(study.curves)
+    name = "gradient step" if axis == "steps" else "training second"
+    criterion = f"Validation loss at the last {name} that every size reached falls with size."
+    for other in quantities[1:]:
+        criterion += f" The same for {other.name} is listed and does not count."
+    if axis == "steps":
+        criterion += (
+            " Read with care: schedules follow each run's own budget, so at that step the learning "
+            "rate has decayed for the size with the fewest steps only, which favors it."
+        )
+    findings: Findings = []
+    if len(by_size(study.curves)) > 1:
+        (holds, at_the_end, reached), *others = (_standing(study, axis, of) for of in quantities)
+        crossed = [crossing.describe(_UNITS[axis]) for crossing in crossings(study.curves, axis)]
+        also = [line for other in others for line in other[1:]]
+        findings = [(holds, line) for line in (at_the_end, *crossed, reached, *also)]
+    needed = "fewer than two sizes have loss curves"
+    return judge(study.kind, number, text, criterion, findings, needed)
+
+
+def _standing(study: Study, axis: str, of: Quantity) -> tuple[bool, str, str]:
+    """Whether larger sizes end ahead, where each ends, and its cost to match the smallest."""
+    sizes, unit = by_size(study.curves), _UNITS[axis]
+    smallest, end = min(sizes), shared_end(study.curves, axis)
+    values = {size: values_at(own, axis, end, of) for size, own in sizes.items()}
+    signed = {size: [of.better * value for value in some] for size, some in values.items()}
+    found = trend(signed, of.margin)
+    listing = ", ".join(_ended(size, some) for size, some in values.items())
+    # The worst seed of the smallest size: every seed of it gets there.
+    goal = min(values[smallest], key=lambda value: of.better * value)
+    costs = {size: reaching(own, axis, goal, of) for size, own in sizes.items()}
+    reached = ", ".join(
+        f"{size} {cost:,.0f} {unit}" if cost else f"{size} never" for size, cost in costs.items()
+    )
+    return (
+        found.holds,
+        f"{of.name} at {end:,.0f} {unit}: {listing}{of.unit} ({found})",
+        f"to reach {goal:.3f}{of.unit or f' {of.name}'}, where {smallest} was then: {reached}",
+    )
+
+
+def _robust_to_quantization(study: Study) -> Claim:
+    """Claim 2a, at the paper's 4 bits, or at the fewest bits tested."""
+    bits = {m.recipe: m.bits for m in study.models if m.sparsity == 0 and m.bits < 32}
+    chosen = 4.0 if 4.0 in bits.values() else min(bits.values(), default=0.0)
+    return _robust(study, "2a", "quantization", {r for r, value in bits.items() if value == chosen})
+
+
+def _robust_to_pruning(study: Study) -> Claim:
+    """Claim 2b, at the highest sparsity tested."""
+    pruned = [model for model in study.models if model.sparsity > 0 and model.bits == 32]
+    # Rounded, because the sparsity reached differs between sizes by a few weights.
+    sparsities = {model.recipe: round(model.sparsity, 2) for model in pruned}
+    highest = max(sparsities.values(), default=0.0)
+    return _robust(study, "2b", "pruning", {r for r, s in sparsities.items() if s == highest})
+
+
+def _robust(study: Study, number: str, operation: str, recipes: Collection[str]) -> Claim:
     score = study.kind.score
-    text = f"Larger models lose less {score} under {operation}."
     criterion = (
         f"The loss of {score} against the same seed's dense model falls with size, for every "
         "recipe listed."
@@ -94,13 +134,14 @@ def _robust(study: Study, number: str, operation: str, recipes: Sequence[str]) -
             " Read with care where the dense models are far apart: one with little BLEU has little "
             "to lose."
         )
-    findings: list[tuple[bool, str]] = []
+    findings: Findings = []
     for task in study.tasks:
         dense = study.by_size(task)
-        for recipe in recipes:
-            drops = _drops(study, task, recipe)
+        for recipe in sorted(recipes):
+            drops = study.drops(task, recipe)
             if len(drops) < 2:
                 continue
+            # Turned around, because a trend is about values that are better larger.
             kept = {size: [-drop for drop in values] for size, values in drops.items()}
             found = trend(kept, SCORE_MARGIN)
             listing = ", ".join(
@@ -108,33 +149,9 @@ def _robust(study: Study, number: str, operation: str, recipes: Sequence[str]) -
                 for size, values in drops.items()
             )
             findings.append((found.holds, f"{task}, {recipe}: points lost {listing} ({found})"))
+    text = f"Larger models lose less {score} under {operation}."
     needed = f"no recipe of {operation} alone, beside dense, on two sizes"
     return judge(study.kind, number, text, criterion, findings, needed)
-
-
-def _lowest_bits(study: Study) -> list[str]:
-    """The recipes of quantization alone at the paper's 4 bits, or at the fewest bits tested."""
-    bits = {m.recipe: m.bits for m in study.models if m.sparsity == 0 and m.bits < 32}
-    chosen = 4.0 if 4.0 in bits.values() else min(bits.values(), default=0.0)
-    return sorted(recipe for recipe, value in bits.items() if value == chosen)
-
-
-def _highest_sparsity(study: Study) -> list[str]:
-    """The recipes of pruning alone at the highest sparsity tested."""
-    pruned = [model for model in study.models if model.sparsity > 0 and model.bits == 32]
-    sparsities = {model.recipe: round(model.sparsity, 2) for model in pruned}
-    highest = max(sparsities.values(), default=0.0)
-    return sorted(recipe for recipe, value in sparsities.items() if value == highest)
-
-
-def _drops(study: Study, task: str, recipe: str) -> dict[Size, list[float]]:
-    """Score of the dense model minus that of the compressed one, seed by seed."""
-    dense, compressed = study.by_size(task), study.by_size(task, recipe)
-    drops = {}
-    for size in sorted(dense.keys() & compressed.keys()):
-        before, after = dense[size].scores, compressed[size].scores
-        drops[size] = [before[seed] - after[seed] for seed in sorted(before.keys() & after.keys())]
-    return {size: values for size, values in drops.items() if values}
 
 
 def _compressed_large_wins(study: Study) -> Claim:
@@ -145,36 +162,106 @@ def _compressed_large_wins(study: Study) -> Claim:
         "megabytes, the best compressed model of a size too large to fit dense clearly beats the "
         "best dense model that fits, over more than half of the range."
     )
-    findings = [found for task in study.tasks if (found := _budget_scan(study, task))]
+    findings: Findings = []
+    for task in study.tasks:
+        models = [model for model in study.models if model.task == task and model.pretrained]
+        dense = [model for model in models if model.recipe == "dense"]
+        compressed = [model for model in models if model.recipe != "dense"]
+        low, high = (end((m.megabytes for m in dense), default=0.0) for end in (min, max))
+        if low == high or not compressed:
+            continue
+        wins = 0
+        for place in range(_BUDGETS):
+            budget = low * (high / low) ** ((place + 0.5) / _BUDGETS)
+            fitting = max(model.size for model in dense if model.megabytes <= budget)
+            rival = best_model(dense, budget)
+            ours = best_model([model for model in compressed if model.size > fitting], budget)
+            wins += bool(rival and ours and _clearly(ours, rival, models) > 0)
+        share = wins / _BUDGETS
+        line = f"{task}: true over {share:.0%} of the range from {low:.3g} to {high:.3g} MB"
+        findings.append((share > 0.5, line))
     needed = "needs dense artifacts of two sizes, and compressed ones"
     return judge(study.kind, "2c", text, criterion, findings, needed)
 
 
-def _budget_scan(study: Study, task: str) -> tuple[bool, str] | None:
-    models = [model for model in study.models if model.task == task and model.pretrained]
-    dense = sorted((m for m in models if m.recipe == "dense"), key=lambda model: model.megabytes)
-    compressed = [model for model in models if model.recipe != "dense"]
-    if len(dense) < 2 or not compressed or dense[0].megabytes >= dense[-1].megabytes:
-        return None
-    spread = pool([_scores(model) for model in models])
-    low, high = dense[0].megabytes, dense[-1].megabytes
-    wins = 0
-    for place in range(_BUDGETS):
-        budget = low * (high / low) ** ((place + 0.5) / _BUDGETS)
-        fitting = max(model.size for model in dense if model.megabytes <= budget)
-        rival = _best(dense, budget)
-        ours = _best([model for model in compressed if model.size > fitting], budget)
-        if rival and ours:
-            wins += clear(_scores(rival), _scores(ours), spread, SCORE_MARGIN) > 0
-    share = wins / _BUDGETS
-    line = f"{task}: true over {share:.0%} of the range from {low:.3g} to {high:.3g} MB"
-    return share > 0.5, line
+def shape_matters_little(study: Study) -> Claim:
+    """Claim 3 for encoders."""
+    text = (
+        "Validation loss depends mainly on the number of parameters, little on depth against width."
+    )
+    criterion = (
+        f"Sizes whose parameters are within a factor {_MATCHED_PARAMETERS} but whose depths differ "
+        "end, at equal steps, closer than a quarter of the range over all sizes."
+    )
+    end = shared_end(study.curves, "steps") if study.curves else 0.0
+    losses = {size: mean_at(own, "steps", end) for size, own in by_size(study.curves).items()}
+    reach = max(losses.values(), default=0.0) - min(losses.values(), default=0.0)
+    findings = [
+        (
+            abs(losses[small] - losses[large]) < reach / 4,
+            f"{_counted(small)} {losses[small]:.3f}, {_counted(large)} {losses[large]:.3f} nats "
+            f"at step {end:,.0f}; range over all sizes {reach:.3f}",
+        )
+        for small, large in combinations(losses, 2)
+        # Where all sizes end alike, a quarter of their range is noise.
+        if reach > LOSS_MARGIN
+        if small.layers != large.layers and _ratio(small, large) <= _MATCHED_PARAMETERS
+    ]
+    needed = (
+        "needs two sizes with about as many parameters but different depth, "
+        "and a range of sizes around them"
+    )
+    return judge(ENCODER, "3", text, criterion, findings, needed)
 
 
-def _best(models: Sequence[Model], budget: float) -> Model | None:
-    costs, scores = [m.megabytes for m in models], [m.score.mean for m in models]
-    index = best_under(budget, costs, scores)
-    return None if index is None else models[index]
+def width_before_depth(study: Study) -> Claim:
+    """Claim 3 for translators."""
+    text = "Width is to be preferred over depth."
+    criterion = (
+        "Of two sizes grown from the same trained size, one by width alone and one by depth alone, "
+        "the wider is more often clearly ahead than clearly behind, in validation loss at the end "
+        "of the training seconds that both reached: seconds are the cost that they share, "
+        "parameters may differ. Two sizes whose parameters are within a factor "
+        f"{_MATCHED_PARAMETERS} are compared even where the size they grew from was not trained. "
+        "Each wider size is compared with the deeper one nearest to it in parameters."
+    )
+    needed = (
+        "needs a size grown by width alone and one grown by depth alone from the same trained "
+        "size, such as 2x256 and 4x128 beside 2x128, or two such sizes with parameters within a "
+        f"factor {_MATCHED_PARAMETERS}"
+    )
+    sizes = by_size(study.curves)
+    crossed = {(one.small, one.large): one for one in crossings(study.curves, "seconds")}
+    balance, evidence = 0, []
+    for wide, deep in _wide_and_deep(list(sizes)):
+        crossing = crossed[min(wide, deep), max(wide, deep)]
+        # An outcome is that of the larger size, and the wider one may be the smaller.
+        balance += crossing.outcome if wide > deep else -crossing.outcome
+        line = f"wider {_counted(wide)}, deeper {_counted(deep)}: {crossing.describe('s')}"
+        end = shared_end([*sizes[wide], *sizes[deep]], "seconds")
+        for of in measured(study.curves)[1:]:
+            ends = [(size, values_at(sizes[size], "seconds", end, of)) for size in (wide, deep)]
+            line += f"; {of.name} {', '.join(_ended(size, values) for size, values in ends)}"
+        evidence.append(line)
+    findings = [(balance > 0, line) for line in evidence]
+    return judge(TRANSLATOR, "3", text, criterion, findings, needed)
+
+
+def _wide_and_deep(sizes: Sequence[Size]) -> list[tuple[Size, Size]]:
+    """Each wider size with the comparable deeper size that is nearest in parameters."""
+    shapes = {(size.layers, size.hidden) for size in sizes}
+    pairs = []
+    for wide in sizes:
+        deeper = [
+            deep
+            for deep in sizes
+            if deep.hidden < wide.hidden and deep.layers > wide.layers
+            # The size that both grew from has the depth of one and the width of the other.
+            if (wide.layers, deep.hidden) in shapes or _ratio(wide, deep) <= _MATCHED_PARAMETERS
+        ]
+        if deeper:
+            pairs.append((wide, min(deeper, key=lambda deep: _ratio(wide, deep))))
+    return pairs
 
 
 def _finetuning_no_harder(study: Study) -> Claim:
@@ -187,42 +274,27 @@ def _finetuning_no_harder(study: Study) -> Claim:
         f"Of sizes whose pretraining losses lie within {_MATCHED_LOSS} nats, the larger is never "
         "clearly less accurate."
     )
-    evidence, tested = [], False
+    findings: Findings = []
+    apart = []
     for task in study.tasks:
         dense = study.by_size(task)
-        spread = pool([_scores(model) for model in dense.values()])
-        losses = {
-            size: loss
-            for size, model in sorted(dense.items())
-            if (loss := _pretrain_loss(model)) is not None
-        }
+        # NaN where the encoder was trained elsewhere, inf where its training went wrong.
+        losses = {size: m.summary("pretrain_valid_loss").mean for size, m in dense.items()}
+        losses = {size: loss for size, loss in losses.items() if math.isfinite(loss)}
         reached = {
             size: f"{size} at {loss:.3f} nats reaches {_percent(dense[size])}"
             for size, loss in losses.items()
         }
         for small, large in combinations(losses, 2):
             if abs(losses[small] - losses[large]) <= _MATCHED_LOSS:
-                tested = True
-                outcome = clear(_scores(dense[small]), _scores(dense[large]), spread, SCORE_MARGIN)
-                evidence.append(
-                    (outcome >= 0, f"{task}: {reached[small]} against {reached[large]}")
-                )
-        if losses and not tested:
+                outcome = _clearly(dense[large], dense[small], dense.values())
+                line = f"{task}: {reached[small]} against {reached[large]}"
+                findings.append((outcome >= 0, line))
+        if losses:
             listing = "; ".join(reached.values())
-            evidence.append(
-                (True, f"{task}: no two sizes are within {_MATCHED_LOSS} nats: {listing}")
-            )
-    needed = [line for _, line in evidence] or ["needs dense rows with their pretraining loss"]
-    return judge(ENCODER, "5", text, criterion, evidence if tested else [], *needed)
-
-
-def _pretrain_loss(model: Model) -> float | None:
-    losses = [
-        row["pretrain_valid_loss"]
-        for row in model.rows
-        if row.get("pretrain_valid_loss") is not None
-    ]
-    return summarize(losses).mean if losses and all(map(math.isfinite, losses)) else None
+            apart.append(f"{task}: no two sizes are within {_MATCHED_LOSS} nats: {listing}")
+    needed = apart or ["needs dense rows with their pretraining loss"]
+    return judge(ENCODER, "5", text, criterion, findings, *needed)
 
 
 def _pretraining_helps(study: Study) -> Claim:
@@ -231,15 +303,14 @@ def _pretraining_helps(study: Study) -> Claim:
     criterion = (
         "The pretrained size with the best dense accuracy clearly beats its twin, on every task."
     )
-    findings: list[tuple[bool, str]] = []
+    findings: Findings = []
     for task in study.tasks:
         dense, twins = study.by_size(task), study.by_size(task, pretrained=False)
         paired = sorted(dense.keys() & twins.keys())
         if not paired:
             continue
         best = max(paired, key=lambda size: dense[size].score.mean)
-        spread = pool([_scores(model) for model in (*dense.values(), *twins.values())])
-        wins = clear(_scores(twins[best]), _scores(dense[best]), spread, SCORE_MARGIN) > 0
+        wins = _clearly(dense[best], twins[best], [*dense.values(), *twins.values()]) > 0
         line = (
             f"{task}, {best}: pretrained {_percent(dense[best])}, "
             f"from scratch {_percent(twins[best])}"
@@ -249,14 +320,73 @@ def _pretraining_helps(study: Study) -> Claim:
     return judge(ENCODER, "control", text, criterion, findings, needed)
 
 
-def _scores(model: Model) -> list[float]:
-    return list(model.scores.values())
+def _clearly(better: Model, worse: Model, among: Iterable[Model]) -> int:
+    """1 where the first model has the clearly higher score, -1 where the lower one, else 0.
+
+    The spread of seeds is pooled over the models `among`.
+    """
+    spread = pool([model.scores.values() for model in among])
+    return clear(worse.scores.values(), better.scores.values(), spread, SCORE_MARGIN)
 
 
-def _points(values: Sequence[float]) -> str:
-    return summarize(values).written(".1f", 100)
+def _points(fractions: Iterable[float]) -> str:
+    return summarize(fractions).written(".1f", 100)
 
 
 def _percent(model: Model) -> str:
     """Accuracy with the number of seeds."""
-    return f"{_points(_scores(model))} % (n={model.score.n})"
+    return f"{_points(model.scores.values())} % (n={model.score.n})"
+
+
+def _ratio(first: Size, second: Size) -> float:
+    return max(first.params, second.params) / min(first.params, second.params)
+
+
+def _counted(size: Size) -> str:
+    return f"{size} ({size.params / 1e6:.3g} M)"
+
+
+def _ended(size: Size, values: Sequence[float]) -> str:
+    return f"{size} {summarize(values).written('.3f')}"
+
+
+_OF_ALL: tuple[Callable[[Study], Claim], ...] = (
+    fewer_steps,
+    less_time,
+    _robust_to_quantization,
+    _robust_to_pruning,
+    _compressed_large_wins,
+)
+_OF_KIND = {
+    ENCODER: (shape_matters_little, _finetuning_no_harder, _pretraining_helps),
+    TRANSLATOR: (width_before_depth,),
+}
+_NOT_IN_A_STUDY = (
+    Claim(
+        "4",
+        "Growing the model pays more than growing the batch, once the batch is in the critical "
+        "range.",
+        "Needs runs of one size at several batch sizes; a study's grid keeps the batch fixed.",
+    ),
+    Claim(
+        "6",
+        "How long a model was pretrained does not affect how well it quantizes; its size does.",
+        "Needs finetuned and quantized checkpoints of one size at several ages; a study uses the "
+        "last one.",
+    ),
+    Claim(
+        "7",
+        "With 5 % or 1 % of the text the advantage of size shrinks or reverses.",
+        "Needs runs at several values of data.subsample.",
+    ),
+    Claim(
+        "8",
+        "Quantizing and pruning change the weights of deeper models less.",
+        "Needs weight differences by layer type; results hold accuracies only.",
+    ),
+    Claim(
+        "9",
+        "Sharing parameters across layers slows convergence.",
+        "Needs runs at several values of model.share.",
+    ),
+)

@@ -77,9 +77,26 @@ def shared_end(curves: Sequence[Curve], axis: str) -> float:
     return float(min(getattr(curve, axis)[-1] for curve in curves))
 
 
+def shared_costs(curves: Sequence[Curve], axis: str) -> list[float]:
+    """The costs of all evaluations that lie where every curve has values; at least one."""
+    end = shared_end(curves, axis)
+    # A run may have a single evaluation, after the end of another one: then that end is all.
+    start = min(end, max(getattr(curve, axis)[0] for curve in curves))
+    costs = {float(cost) for curve in curves for cost in getattr(curve, axis)}
+    return sorted(cost for cost in costs if start <= cost <= end)
+
+
 def values_at(curves: Sequence[Curve], axis: str, cost: float, of: Quantity = LOSS) -> list[float]:
-    """The value of each curve at a cost, interpolated linearly in the logarithm of the cost."""
-    return [interpolate(getattr(curve, axis), getattr(curve, of.field), cost) for curve in curves]
+    """The value of each curve at a cost, linear in the logarithm of the cost between points."""
+    return [
+        float(np.interp(math.log(cost), np.log(getattr(curve, axis)), getattr(curve, of.field)))
+        for curve in curves
+    ]
+
+
+def mean_at(curves: Sequence[Curve], axis: str, cost: float) -> float:
+    """The mean validation loss of the curves at a cost."""
+    return summarize(values_at(curves, axis, cost)).mean
 
 
 def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOSS) -> float | None:
@@ -94,8 +111,3 @@ def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOS
         around = slice(max(0, good[0] - 1), good[0] + 1)
         costs.append(np.interp(of.better * goal, values[around], getattr(curve, axis)[around]))
     return summarize(costs).mean
-
-
-def interpolate(costs: Sequence[float], values: Sequence[float], cost: float) -> float:
-    """The value at a cost: linear in the logarithm of the cost, constant outside the points."""
-    return float(np.interp(math.log(cost), np.log(costs), values))

@@ -11,29 +11,38 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
+import pandas as pd
+
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation (n - 1; 0 for a single value) of a metric over seeds."""
+    """A metric over seeds.
+
+    Attributes:
+      mean: mean; NaN without values.
+      std: sample standard deviation (n - 1); 0 below two values.
+      n: number of values.
+    """
 
     mean: float
     std: float
     n: int
 
-    def written(self, form: str, scale: float = 1.0) -> str:
-        """Text such as "71.2 ± 0.4"; the mean alone for a single seed."""
-        text = f"{scale * self.mean:{form}}"
-        return f"{text} ± {scale * self.std:{form}}" if self.n > 1 else text
+    def written(self, form: str, scale: float = 1.0, *, spread: bool = True) -> str:
+        """Text such as "71.2 ± 0.4"; the mean alone for one seed, nothing without values."""
+        text = f"{scale * self.mean:{form}}" if self.n else ""
+        return f"{text} ± {scale * self.std:{form}}" if spread and self.n > 1 else text
 
 
 def summarize(values: Iterable[float]) -> Summary:
-    """Mean and spread of at least one value."""
+    """Mean and spread of values."""
     numbers = [float(value) for value in values]
-    std = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-    return Summary(statistics.fmean(numbers), std, len(numbers))
+    mean = statistics.fmean(numbers) if numbers else math.nan
+    # Not numpy: fmean and stdev sum exactly, so the order of seeds cannot change a digit.
+    return Summary(mean, statistics.stdev(numbers) if len(numbers) > 1 else 0.0, len(numbers))
 
 
 def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -50,13 +59,12 @@ def pareto(costs: Sequence[float], values: Sequence[float]) -> list[int]:
     Ties: of equal costs the highest value stays, of equal values the lowest cost, of equal points
     the first one.
     """
-    frontier: list[int] = []
-    best = -math.inf
-    for index in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i], i)):
-        if values[index] > best:
-            frontier.append(index)
-            best = values[index]
-    return frontier
+    # Of several columns pandas sorts stably, so the first of equal points comes first.
+    points = pd.DataFrame({"cost": costs, "value": values})
+    points = points.sort_values(["cost", "value"], ascending=[True, False])
+    # Negated, because the first point has none before it, and NaN compares false.
+    better = ~(points["value"] <= points["value"].cummax().shift())
+    return list(points.index[better])
 
 
 def best_under(budget: float, costs: Sequence[float], values: Sequence[float]) -> int | None:

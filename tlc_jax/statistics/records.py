@@ -1,4 +1,4 @@
-"""The results of a study as plain objects: evaluated models, learning curves, analyses."""
+"""The results of a study: evaluated models as one tidy data frame, learning curves, analyses."""
 
 from __future__ import annotations
 
@@ -7,47 +7,73 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tlc_jax.statistics.curves import Curve
-from tlc_jax.statistics.frontier import Summary, group, summarize
-from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
+from tlc_jax.statistics.frontier import Summary, best_under, summarize
+from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Size
 
 Row = Mapping[str, Any]
 
+SPLIT = "accuracy_by_split."  # prefix of the columns of accuracy on one named split
+_MODEL = ["task", "size", "pretrained", "recipe"]
+_SEEDS = ["pretrain_seed", "seed"]
+# Values of rows that lack a column: older studies wrote fewer, and null where nothing applies.
+_DEFAULTS: Row = {
+    "kind": ENCODER.name,
+    "init": "pretrained",
+    "pretrain_seed": 0,
+    "seed": 0,
+    "sparsity": 0.0,
+    "bits": 32.0,
+}
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)  # data frames have no single answer to ==
 class Model:
     """One size under one recipe on one task, over all its seeds.
 
     Attributes:
+      rows: its lines of `Study.rows`, one per seed.
       scores: fractions by (pretraining seed, finetuning seed).
       megabytes: 10^6 bytes of the largest artifact among the seeds, so that every seed's fits.
       nonzero, sparsity: means over the seeds.
-      rows: the row of results.jsonl of each seed.
     """
 
     task: str
     size: Size
     pretrained: bool
     recipe: str
+    rows: pd.DataFrame
     scores: Mapping[tuple[int, int], float]
     megabytes: float
     nonzero: float
     sparsity: float
     bits: float
-    rows: tuple[Row, ...]
 
     @property
     def score(self) -> Summary:
         return summarize(self.scores.values())
 
     @property
-    def jobs(self) -> tuple[str, ...]:
-        return tuple(str(row["job"]) for row in self.rows)
+    def points(self) -> Summary:
+        """The score in percent, or in points of BLEU."""
+        return summarize(100 * score for score in self.scores.values())
 
-    def mean(self, field: str) -> float | None:
-        """The mean over seeds of a field that rows may lack."""
-        values = [row[field] for row in self.rows if row.get(field) is not None]
-        return summarize(values).mean if values else None
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        return tuple(self.rows["job"])
+
+    def summary(self, column: str) -> Summary:
+        """A column over the seeds that have it."""
+        return summarize(present(self.rows, column))
+
+
+def best_model(models: Sequence[Model], megabytes: float) -> Model | None:
+    """The model of the highest score whose artifacts fit; None where none does."""
+    costs, scores = [m.megabytes for m in models], [m.score.mean for m in models]
+    index = best_under(megabytes, costs, scores)
+    return None if index is None else models[index]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +97,12 @@ class Analysis:
         return str(self.result["recipe"])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Study:
     """All results of a study.
 
     Attributes:
+      rows: the evaluated models, one line per seed; see `tidy`.
       analyses: ordered by recipe, then by size.
       jobs: number, name, state and error of each job.
       recorded: the rest of study.json, such as the command.
@@ -85,7 +112,7 @@ class Study:
     """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: pd.DataFrame
     models: tuple[Model, ...]
     curves: tuple[Curve, ...]
     analyses: tuple[Analysis, ...]
@@ -110,14 +137,15 @@ class Study:
         """The part about one kind of model. Sizes are compared within one part alone."""
         return dataclasses.replace(
             self,
-            rows=tuple(row for row in self.rows if kind_of(row) == kind),
+            rows=self.rows[self.rows["kind"] == kind.name],
             models=tuple(model for model in self.models if model.size.kind == kind),
             curves=tuple(curve for curve in self.curves if curve.size.kind == kind),
         )
 
     @property
     def sizes(self) -> list[Size]:
-        return sorted({model.size for model in self.models} | {curve.size for curve in self.curves})
+        # Of curves too: a size that was trained may have no evaluated model yet.
+        return sorted({m.size for m in self.models} | {curve.size for curve in self.curves})
 
     @property
     def tasks(self) -> list[str]:
@@ -131,19 +159,25 @@ class Study:
         models = (m for m in self.models if (m.task, m.recipe, m.pretrained) == wanted)
         return {model.size: model for model in models}
 
+    def drops(self, task: str, recipe: str) -> dict[Size, list[float]]:
+        """Score of the dense model minus that of the compressed one, seed by seed, by size."""
+        dense, drops = self.by_size(task), {}
+        for size, model in self.by_size(task, recipe).items():
+            before = dense[size].scores if size in dense else {}
+            drops[size] = [before[s] - score for s, score in model.scores.items() if s in before]
+        return {size: values for size, values in drops.items() if values}
+
     @property
     def synthetic(self) -> bool:
         """Whether any data of any job came from the toy generator."""
         data = [config.get("data", {}) for config in self.configs.values()]
-        return any("toy:" in str(part.get(name, "")) for part in data for name in _SOURCES)
+        return any("toy:" in str(part.get(name)) for part in data for name in ("train", "valid"))
 
     def signatures(self, score: str) -> list[str]:
         """The different sacreBLEU signatures of "bleu" or "chrf" in this study."""
-        found = [row.get(f"{score}_signature") for row in (*self.rows, *self.results.values())]
-        return list(dict.fromkeys(str(signature) for signature in found if signature))
-
-
-_SOURCES = ("train", "valid")
+        column = f"{score}_signature"
+        found = [result.get(column) for result in self.results.values()]
+        return [text for text in dict.fromkeys([*present(self.rows, column), *found]) if text]
 
 
 def kind_of(row: Row) -> Kind:
@@ -151,62 +185,62 @@ def kind_of(row: Row) -> Kind:
     return KINDS[str(row.get("kind") or ENCODER.name)]
 
 
-def shape_of(row: Row) -> Shape:
-    """The shape of the model of a row of results.jsonl."""
-    return int(row["layers"]), int(row["hidden"]), kind_of(row)
+def present(rows: pd.DataFrame, column: str) -> list[Any]:
+    """The values of a column without gaps; none where no row has the column."""
+    return rows[column].dropna().tolist() if column in rows else []
 
 
-def sizes_of(rows: Sequence[Row]) -> dict[Shape, Size]:
-    """One `Size` per shape, with the parameters of the whole model.
-
-    Recipes may remove parameters, so the largest count of a task is that of the whole model. Tasks
-    differ in their heads by a few parameters: the smallest count stands for all.
-    """
-    sizes = {}
-    for shape, members in group(rows, shape_of).items():
-        tasks = group(members, lambda row: row["task"]).values()
-        sizes[shape] = Size(min(max(int(row["params"]) for row in task) for task in tasks), *shape)
-    return sizes
-
-
-def models_of(rows: Sequence[Row], sizes: Mapping[Shape, Size], notes: list[str]) -> list[Model]:
-    """The evaluated models, by task, size, and falling megabytes.
+def tidy(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line per row of results.jsonl, with the columns that reports group by.
 
     Args:
       rows: rows of results.jsonl with a finite score.
-      sizes: see `sizes_of`.
+
+    Returns:
+      The columns of the file (those of `SPLIT` one per split) and `size`, `pretrained`, and
+      `score`, a fraction. A size has the parameters of the whole model. Recipes may remove
+      parameters, so the largest count of a task is that of the whole model. Tasks differ in their
+      heads by a few parameters: the smallest count stands for all.
+    """
+    frame = pd.json_normalize([{**_DEFAULTS, **row} for row in rows]).fillna(_DEFAULTS)
+    # A gap makes a column of whole numbers one of floats, and seeds are shown.
+    frame = frame.astype(dict.fromkeys(_SEEDS, int))
+    shape = ["layers", "hidden", "kind"]
+    params = frame.groupby([*shape, "task"])["params"].max().groupby(shape).min()
+    sizes = {
+        (layers, hidden, kind): Size(count, layers, hidden, KINDS[kind])
+        for (layers, hidden, kind), count in params.items()
+    }
+    return frame.assign(
+        size=[sizes[key] for key in frame[shape].itertuples(index=False, name=None)],
+        pretrained=frame["init"] != "scratch",
+        score=[row[kind_of(row).field] / kind_of(row).full for row in rows],
+    )
+
+
+def models_of(rows: pd.DataFrame, notes: list[str]) -> list[Model]:
+    """The evaluated models, by task, size, and falling megabytes.
+
+    Args:
+      rows: see `tidy`.
       notes: gets a line for each model of which several jobs have the same seeds.
     """
-
-    def key(row: Row) -> tuple[str, Size, bool, str]:
-        pretrained = row.get("init", "pretrained") != "scratch"
-        return str(row["task"]), sizes[shape_of(row)], pretrained, str(row["recipe"])
-
-    def seeds(row: Row) -> tuple[int, int]:
-        return int(row.get("pretrain_seed") or 0), int(row.get("seed") or 0)
-
-    models = []
-    for (task, size, pretrained, recipe), members in group(rows, key).items():
-        by_seed = {seeds(row): row for row in members}
-        if len(by_seed) < len(members):
-            notes.append(
-                f"{size}, {recipe} on {task}: several jobs have the same seeds, "
-                "and only the last one counts"
-            )
-        kept = list(by_seed.values())
-        model = Model(
-            task=task,
-            size=size,
-            pretrained=pretrained,
-            recipe=recipe,
-            scores={
-                seed: float(row[size.kind.field]) / size.kind.full for seed, row in by_seed.items()
-            },
-            megabytes=max(row["bytes_artifact"] for row in kept) / 1e6,
-            nonzero=summarize(row["nonzero"] for row in kept).mean,
-            sparsity=summarize(row.get("sparsity") or 0.0 for row in kept).mean,
-            bits=float(kept[0].get("bits") or 32),
-            rows=tuple(kept),
+    repeated = rows.duplicated([*_MODEL, *_SEEDS], keep="last")
+    for row in rows[repeated].drop_duplicates(_MODEL).itertuples():
+        notes.append(
+            f"{row.size}, {row.recipe} on {row.task}: several jobs have the same seeds, "
+            "and only the last one counts"
         )
-        models.append(model)
+    models = [
+        Model(
+            **dict(zip(_MODEL, key, strict=True)),
+            rows=seeds,
+            scores=seeds.set_index(_SEEDS)["score"].to_dict(),
+            megabytes=seeds["bytes_artifact"].max() / 1e6,
+            nonzero=seeds["nonzero"].mean(),
+            sparsity=seeds["sparsity"].mean(),
+            bits=float(seeds["bits"].iloc[0]),
+        )
+        for key, seeds in rows[~repeated].groupby(_MODEL, sort=False)
+    ]
     return sorted(models, key=lambda m: (m.task, m.size, not m.pretrained, -m.megabytes))

@@ -11,7 +11,16 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from tlc_jax.statistics.curves import Curve, by_size, interpolate, shared_end, values_at
+import numpy as np
+
+from tlc_jax.statistics.curves import (
+    Curve,
+    by_size,
+    mean_at,
+    shared_costs,
+    shared_end,
+    values_at,
+)
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Kind, Size
 from tlc_jax.statistics.records import Study
@@ -83,14 +92,15 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Regime:
-    """The crossings at equal seconds and at equal steps, and the progress of every size.
+    """Which size leads, and what every size reached.
 
     Attributes:
+      seconds: the crossings at equal training seconds.
+      progress: of each size, the smallest first.
       leader: the size of the lowest mean loss at the end of the shared training seconds.
     """
 
     seconds: tuple[Crossing, ...]
-    steps: tuple[Crossing, ...]
     progress: tuple[Progress, ...]
     leader: Size | None
 
@@ -135,53 +145,57 @@ def regimes(study: Study) -> dict[Kind, Regime]:
 
 
 def regime(curves: Sequence[Curve]) -> Regime:
-    """Compares the curves of all sizes of one kind at equal training seconds and equal steps."""
+    """The regime of the curves of all sizes of one kind."""
     sizes = by_size(curves)
     end = shared_end(curves, "seconds") if curves else 0.0
-    finals = {size: summarize(values_at(own, "seconds", end)).mean for size, own in sizes.items()}
-    pairs = list(combinations(sizes.values(), 2))
+    finals = {size: mean_at(own, "seconds", end) for size, own in sizes.items()}
     return Regime(
-        seconds=tuple(_crossing(*pair, curves, "seconds") for pair in pairs),
-        steps=tuple(_crossing(*pair, curves, "steps") for pair in pairs),
-        progress=tuple(_progress(members) for members in sizes.values()),
+        seconds=crossings(curves, "seconds"),
+        progress=tuple(_progress(own) for own in sizes.values()),
         leader=min(finals, key=lambda size: finals[size], default=None),
     )
+
+
+def crossings(curves: Sequence[Curve], axis: str) -> tuple[Crossing, ...]:
+    """Compares all pairs of sizes of one kind; `axis` is "seconds" or "steps"."""
+    pairs = combinations(by_size(curves).values(), 2)
+    return tuple(_crossing(small, large, curves, axis) for small, large in pairs)
 
 
 def _crossing(
     small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequence[Curve], axis: str
 ) -> Crossing:
-    both = [*small, *large]
-    end = shared_end(both, axis)
-    start = min(end, max(float(getattr(curve, axis)[0]) for curve in both))
-    inner = {float(cost) for curve in both for cost in getattr(curve, axis) if start < cost < end}
-    grid = sorted({start, *inner, end})
-
     def gap(cost: float) -> float:
-        own, other = values_at(large, axis, cost), values_at(small, axis, cost)
-        return summarize(own).mean - summarize(other).mean
+        return mean_at(large, axis, cost) - mean_at(small, axis, cost)
 
-    gaps = [gap(cost) for cost in grid]
+    costs = shared_costs([*small, *large], axis)
+    gaps, end = [gap(cost) for cost in costs], costs[-1]
     # The spread of seeds is pooled over all sizes, not over these two: more degrees of freedom.
     spread = pool([values_at(own, axis, end) for own in by_size(all_curves).values()])
+    # Losses are better smaller, and `clear` is positive where the second is larger.
     outcome = -clear(values_at(small, axis, end), values_at(large, axis, end), spread, LOSS_MARGIN)
     behind = [place for place, value in enumerate(gaps) if value >= 0]
     at = None
     if outcome > 0 and behind:
-        last = behind[-1]
-        share = gaps[last] / (gaps[last] - gaps[last + 1])
-        at = grid[last] + share * (grid[last + 1] - grid[last])
-    narrowing = gaps[-1] < gap(max(start, end / 2))
+        # The larger one may overtake several times: the last time counts. Reversed, because
+        # numpy.interp needs rising gaps.
+        around = slice(behind[-1], behind[-1] + 2)
+        at = float(np.interp(0.0, gaps[around][::-1], costs[around][::-1]))
+    narrowing = gaps[-1] < gap(max(costs[0], end / 2))
     return Crossing(small[0].size, large[0].size, outcome, at, gaps[-1], narrowing)
 
 
 def _progress(curves: Sequence[Curve]) -> Progress:
     loss = summarize(curve.losses[-1] for curve in curves).mean
-    before = (interpolate(c.steps, c.losses, 0.8 * c.steps[-1]) - c.losses[-1] for c in curves)
-    steps = summarize(curve.steps[-1] for curve in curves).mean
+    falls = [values_at([c], "steps", 0.8 * c.steps[-1])[0] - c.losses[-1] for c in curves]
     reference = _plateau(curves[0])
-    plateau = None if reference is None else loss > reference
-    return Progress(curves[0].size, steps, loss, summarize(before).mean, plateau)
+    return Progress(
+        size=curves[0].size,
+        steps=summarize(curve.steps[-1] for curve in curves).mean,
+        loss=loss,
+        fall=summarize(falls).mean,
+        plateau=None if reference is None else loss > reference,
+    )
 
 
 def _plateau(curve: Curve) -> float | None:

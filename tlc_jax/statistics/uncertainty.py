@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 from scipy import stats
@@ -23,6 +23,8 @@ LOSS_MARGIN = 0.01  # nats: about one percent of perplexity
 SCORE_MARGIN = 0.005
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
+
+Findings = list[tuple[bool, str]]  # whether the criterion is met, and the numbers
 
 
 def rule(kinds: Sequence[Kind]) -> str:
@@ -46,7 +48,7 @@ class Pooled:
     freedom: int  # 0: every group has a single seed
 
 
-def pool(groups: Sequence[Sequence[float]]) -> Pooled:
+def pool(groups: Sequence[Collection[float]]) -> Pooled:
     """The pooled standard deviation of groups of values."""
     freedom = sum(len(values) - 1 for values in groups)
     squares = sum(summarize(values).std ** 2 * (len(values) - 1) for values in groups)
@@ -61,7 +63,9 @@ def half_width(spread: Pooled, first: int, second: int) -> float:
     return quantile * spread.std * math.sqrt(1 / first + 1 / second)
 
 
-def clear(first: Sequence[float], second: Sequence[float], spread: Pooled, margin: float) -> int:
+def clear(
+    first: Collection[float], second: Collection[float], spread: Pooled, margin: float
+) -> int:
     """1 where the mean of `second` is clearly above that of `first`, -1 where below, else 0."""
     difference = summarize(second).mean - summarize(first).mean
     if abs(difference) <= max(margin, half_width(spread, len(first), len(second))):
@@ -74,19 +78,16 @@ class Trend:
     """How a quantity changes with size; larger values are better.
 
     Attributes:
-      ends: 1 where the largest size is clearly better than the smallest, -1 where worse, else 0.
+      holds: whether the largest size is clearly better than the smallest, and more pairs rise than
+        fall.
       rising, falling: numbers of pairs in which the larger size is clearly better, clearly worse.
       pairs: number of pairs of sizes.
     """
 
-    ends: int
+    holds: bool
     rising: int
     falling: int
     pairs: int
-
-    @property
-    def holds(self) -> bool:
-        return self.ends > 0 and self.rising > self.falling
 
     def __str__(self) -> str:
         return (
@@ -100,8 +101,9 @@ def trend(values: Mapping[Size, Sequence[float]], margin: float) -> Trend:
     ordered = [values[size] for size in sorted(values)]
     spread = pool(ordered)
     outcomes = [clear(*pair, spread, margin) for pair in combinations(ordered, 2)]
+    rising, falling = outcomes.count(1), outcomes.count(-1)
     ends = clear(ordered[0], ordered[-1], spread, margin)
-    return Trend(ends, outcomes.count(1), outcomes.count(-1), len(outcomes))
+    return Trend(ends > 0 and rising > falling, rising, falling, len(outcomes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,17 +121,12 @@ class Claim:
     number: str
     text: str
     criterion: str
-    verdict: str
-    evidence: tuple[str, ...]
+    verdict: str = UNTESTED
+    evidence: tuple[str, ...] = ()
 
 
 def judge(
-    kind: Kind,
-    number: str,
-    text: str,
-    criterion: str,
-    findings: Sequence[tuple[bool, str]],
-    *needed: str,
+    kind: Kind, number: str, text: str, criterion: str, findings: Findings, *needed: str
 ) -> Claim:
     """A claim about a kind of model, which holds where every finding does.
 
@@ -138,9 +135,9 @@ def judge(
       findings: whether the criterion is met, and the numbers; none: the claim is not tested.
       needed: what a study needs for the test.
     """
-    number = number if not kind.topic else f"{number}-mt"
-    if not findings:
-        return Claim(number, kind.titled(text), criterion, UNTESTED, needed)
-    verdict = HOLDS if all(met for met, _ in findings) else FAILS
-    evidence = tuple(line for _, line in findings)
+    verdict, evidence = UNTESTED, needed
+    if findings:
+        verdict = HOLDS if all(met for met, _ in findings) else FAILS
+        evidence = tuple(line for _, line in findings)
+    number = f"{number}-mt" if kind.topic else number
     return Claim(number, kind.titled(text), criterion, verdict, evidence)

@@ -15,7 +15,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, read_json, write_json, write_text
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Shape, Size
-from tlc_jax.statistics.records import Analysis, Row, Study, kind_of, models_of, sizes_of
+from tlc_jax.statistics.records import Analysis, Row, Study, kind_of, models_of, tidy
 from tlc_jax.study.jobs import Job, needed_first, state
 
 _MEASURED = """
@@ -114,18 +114,19 @@ def load(workdir: Path) -> Study:
         configs[config.parent.name] = _read(config)
         if (result := config.with_name("result.json")).exists():
             results[config.parent.name] = _read(result)
-    sizes = sizes_of(usable)
+    frame = tidy(usable)
+    sizes = {(size.layers, size.hidden, size.kind): size for size in frame["size"]}
     recorded = _read(workdir / "study.json") if (workdir / "study.json").exists() else {}
     # The first versions wrote the list of jobs alone.
     recorded = {"jobs": recorded} if isinstance(recorded, list) else recorded
-    models = models_of(usable, sizes, notes)
+    models = models_of(frame, notes)
     # In the order of the names, in which the jobs of one kind follow each other.
     curves = [
         _read_curve(workdir / "jobs" / job, configs[job], results[job], sizes) for job in results
     ]
     return Study(
         name=workdir.resolve().name,
-        rows=tuple(usable),
+        rows=frame,
         models=tuple(models),
         curves=tuple(curve for curve in curves if curve),
         analyses=_analyses(workdir, configs, results, sizes),
