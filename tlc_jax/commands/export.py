@@ -49,6 +49,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def _refuse_other_content(workdir: Path) -> None:
     """Raises `InputError` if the workdir holds another command's run, or something else."""
+    # Hidden files do not count: a run that was refused or killed leaves its lock.
     if not workdir.is_dir() or all(path.name.startswith(".") for path in workdir.iterdir()):
         return
     result, holds = workdir / "result.json", ""
@@ -112,6 +113,7 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 def _write_huggingface(folder: Path, start: SavedModel, network: Network) -> dict[str, Any]:
     weights = huggingface_export.tensors(network, start.params)
+    # transformers refuses a file that does not name its framework in `format`.
     save_safetensors(folder / "model.safetensors", weights, {"format": "pt"})
     content = huggingface_export.config_json(network, start.labels, start.tokenizer.special)
     write_json(folder / "config.json", content)

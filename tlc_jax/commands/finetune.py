@@ -117,6 +117,7 @@ def train_classifier(
     meta = session.model_meta(network.kind, config, tokenizer, data.labels)
     run = ClassifierRun(config, network, placement, meta, tokenizer=tokenizer, data=data)
     choose_microbatch(run, workdir)
+    # The pretraining head may be pruned too; it is left behind, and its masks with it.
     masks = restrict_masks(start.masks, network.abstract()) if start else {}
     outcome = run.train(workdir, start, DuringTraining(masks, gradual, aware))
     numbers = {

@@ -31,6 +31,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     # An encoder alone will do: a masked-language head starts from the seed then.
     start, config = saved_model.load_dense_start(config, "mlm", "encoder")
+    # With the tokenizer of the start, since its embeddings belong to that one's ids.
     given = start.tokenizer if start else None
     data = prepare(config, data_cache(config, workdir), tokenizer=given)
     tokenizer, special = data.tokenizer, data.tokenizer.special
