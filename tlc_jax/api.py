@@ -251,7 +251,7 @@ def train(command: str, config: Config | ConfigDict, workdir: str | Path) -> dic
       workdir: folder of the run; a run that is there already goes on, or is returned if done.
 
     Returns:
-      What result.json says.
+      The content of result.json.
 
     Raises:
       InputError: wrong settings. StoppedEarly, TrainingFailed: as the command.

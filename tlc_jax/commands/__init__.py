@@ -129,7 +129,7 @@ def find(name: str) -> tuple[str, CommandSpec]:
 
 
 def run_command(name: str, config: Config, workdir: Path) -> dict[str, Any]:
-    """Runs a command without flags of its own, from Python; returns what result.json says."""
+    """Runs a command without flags of its own, from Python; returns the content of result.json."""
     # By name, because each command imports whole rooms that the others do without.
     return importlib.import_module(f"tlc_jax.commands.{name}").run(config, workdir, {})
 

@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Analyzes in `workdir`; returns what result.json says."""
+    """Analyzes in `workdir`; returns the content of result.json."""
     saved_model.find(config.init.source)
     parse_one_shot(config.recipe)
     saved_model.check_inputs(config)

@@ -47,7 +47,7 @@ from tlc_jax.tasks.masked_lm import require_head
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Compresses in `workdir`; returns what result.json says."""
+    """Compresses in `workdir`; returns the content of result.json."""
     recipe = _written_out(parse_recipe(config.recipe), config.compress.when)
     if recipe.finetunes:
         require_budget(config)

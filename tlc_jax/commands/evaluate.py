@@ -19,7 +19,7 @@ from tlc_jax.tasks.base import open_saved
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Evaluates in `workdir`; returns what result.json says."""
+    """Evaluates in `workdir`; returns the content of result.json."""
     saved_model.find(config.init.source)
     saved_model.check_inputs(config)
     result = session.run_once(workdir, config, lambda: _evaluate(config, workdir))

@@ -36,7 +36,7 @@ _FOLDERS = {"hf": "huggingface", "onnx": "onnx"}
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Exports into `workdir`; returns what result.json says."""
+    """Exports into `workdir`; returns the content of result.json."""
     saved_model.find(config.init.source)
     # Before the workdir is claimed, so that a refusal leaves nothing behind.
     if config.export.format == "onnx":

@@ -31,7 +31,7 @@ from tlc_jax.training.loop import Outcome
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Finetunes in `workdir`; returns what result.json says."""
+    """Finetunes in `workdir`; returns the content of result.json."""
     saved_model.check_inputs(config, train=True)
     work = _sweep if config.seeds else _finetune
     return session.run_once(workdir, config, lambda: work(config, workdir))

@@ -23,7 +23,7 @@ from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Pretrains in `workdir`; returns what result.json says."""
+    """Pretrains in `workdir`; returns the content of result.json."""
     saved_model.check_inputs(config, train=True)
     return session.run_once(workdir, config, lambda: _pretrain(config, workdir))
 

@@ -31,7 +31,7 @@ _COUNTED = ("pairs", "kept", "empty", "too_long", "unequal", "source_tokens", "t
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains and evaluates in `workdir`; returns what result.json says."""
+    """Trains and evaluates in `workdir`; returns the content of result.json."""
     require_translator(config)
     saved_model.check_inputs(config, train=True)
     return session.run_once(workdir, config, lambda: _translate(config, workdir))
