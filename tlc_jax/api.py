@@ -81,7 +81,7 @@ class Model:
 
     @property
     def kind(self) -> str:
-        """ "mlm", "encoder", "classifier", "translator", or the kind of a registered task."""
+        """Kind of model: mlm, encoder, classifier, translator, or that of a registered task."""
         return self.start.kind
 
     @property
