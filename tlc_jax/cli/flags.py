@@ -122,6 +122,7 @@ def _parse_flags(
     known = list(kinds)
     for match in filter(None, map(_SETTING.match, arguments)):
         if match[2].startswith(_PARTIAL_CONFIGS):
+            # Known only from the arguments, because the names of tasks are free.
             *_, section, leaf = match[2].split(".")
             kinds[match[2]] = kinds.get(f"{section}.{leaf}", kinds.get(leaf))
     for setting, kind in kinds.items():

@@ -38,41 +38,28 @@ def of_command(name: str) -> str:
       InputError: there is no such command.
     """
     name, spec = find(name)
+    config = _CONFIG if spec.default_config == "none" else f"[{_CONFIG}]"
+    workdir = _WORKDIR if spec.needs_workdir else f"[{_WORKDIR}]"
     options = [
         (f"--{o.name}" if o.kind is bool else f"--{o.name}=...", o.doc) for o in spec.options
     ]
-    usage = [
-        f"usage: tlc {name}",
-        _CONFIG if spec.default_config == "none" else f"[{_CONFIG}]",
-        _WORKDIR if spec.needs_workdir else f"[{_WORKDIR}]",
-        *(f"[{option}]" for option, _ in options),
-        "[--config.NAME=VALUE ...]",
+    usage = [config, workdir, *(f"[{option}]" for option, _ in options)]
+    lines = [
+        f"usage: tlc {name} {' '.join(usage)} [--config.NAME=VALUE ...]",
+        f"\n{_docstring(name)}\n",
+        "Flags",
+        _entry(_CONFIG, "file whose get_config(ARG) returns the settings"),
+        _entry(_WORKDIR, "directory of the run"),
+        *(_entry(*option) for option in options),
+        "\nSettings that this command reads, with their defaults: --config.NAME=VALUE, or in the "
+        "config file",
     ]
-    flags = [
-        (_CONFIG, "file whose get_config(ARG) returns the settings"),
-        (_WORKDIR, "directory of the run"),
-        *options,
-    ]
-    settings = [
-        (f"{setting.name}={str(setting.default) or repr('')}", setting.doc)
-        for section in spec.sections
-        for setting in configs.describe()
-        if setting.name.partition(".")[0] == section
-    ]
-    return "\n".join(
-        [
-            " ".join(usage),
-            "",
-            _docstring(name),
-            "",
-            "Flags",
-            *(_entry(*flag) for flag in flags),
-            "",
-            "Settings that this command reads, with their defaults: --config.NAME=VALUE, or in the "
-            "config file",
-            *(_entry(*setting) for setting in settings),
-        ]
-    )
+    for section in spec.sections:
+        for setting in configs.describe():
+            if setting.name.partition(".")[0] == section:
+                default = str(setting.default) or "''"
+                lines.append(_entry(f"{setting.name}={default}", setting.doc))
+    return "\n".join(lines)
 
 
 def _entry(name: str, doc: str) -> str:

@@ -154,6 +154,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             raise InputError(f'config.{where}={value!r} must be a tuple, such as {where}="(1, 2)"')
         return tuple(_convert(item, typing.get_args(hint)[0], where) for item in value)
     if origin is Mapping and isinstance(value, Mapping):
+        # Read-only, because a config is frozen.
         return types.MappingProxyType(dict(value))
     if hint is float and type(value) is int:  # a bool is an int too, but True seconds are a mistake
         return float(value)

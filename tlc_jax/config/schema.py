@@ -54,9 +54,7 @@ class Data:
     length: int = setting(128, "tokens per packed row, or at most per finetuning example", ">= 8")
     holdout: float = setting(0.005, "share of rows held out if data.valid is empty", "> 0 and < 1")
     subsample: float = setting(1.0, "share of the training data, drawn by the seed", "> 0 and <= 1")
-    max_ratio: float = setting(
-        4.0, "translation: largest ratio of a pair's lengths in tokens; 0 for no limit", ">= 0"
-    )
+    max_ratio: float = setting(4.0, "translation: largest ratio of lengths; 0 for no limit", ">= 0")
     buckets: int = setting(8, "translation: number of batch widths; each is compiled once", ">= 1")
 
 
@@ -80,9 +78,7 @@ class Model:
     ffn: int = setting(0, "width of the feed-forward layer; 0 for 4 x hidden", ">= 0")
     max_length: int = setting(128, "number of learned positions", ">= 1")
     # Never inside attention: fused kernels do not offer it.
-    dropout: float = setting(
-        0.1, "dropout rate after embeddings and sub-layers and in heads", ">= 0 and < 1"
-    )
+    dropout: float = setting(0.1, "dropout of embeddings, sub-layers and heads", ">= 0 and < 1")
     share: str = setting("none", "parameters that layers share", ("none", "attention", "all"))
     init: str = setting(
         "normal",
@@ -90,15 +86,11 @@ class Model:
         ("normal", "fan_in"),
     )
     norm: str = setting(
-        "pre",
-        "normalize the inputs of layers (pre), or their sums as in BERT (post)",
-        ("pre", "post"),
+        "pre", "normalize inputs of layers (pre), or sums as in BERT (post)", ("pre", "post")
     )
     norm_epsilon: float = setting(1e-5, "number added to variances in layer normalization", "> 0")
     activation: str = setting(
-        "gelu",
-        "activation of feed-forward layers and of the masked-language head",
-        ("gelu", "gelu_tanh", "relu"),
+        "gelu", "activation of feed-forward layers and the MLM head", ("gelu", "gelu_tanh", "relu")
     )
     token_types: int = setting(0, "segment embeddings, as in BERT; 0 for none", (0, 1, 2))
     separator: int = setting(0, "token id that ends the first segment, with token types", ">= 0")
@@ -112,6 +104,7 @@ class Model:
         return dataclasses.replace(self, heads=heads, head_size=head_size, ffn=ffn)
 
 
+# The defaults are those of the Transformer paper (smoothing) and of BERT (15 %, 80/10/10).
 @dataclasses.dataclass(frozen=True)
 class Objective:
     label_smoothing: float = setting(
@@ -122,6 +115,7 @@ class Objective:
     random_token: float = setting(0.1, "share of these with a random token", ">= 0 and <= 1")
 
 
+# The first limit that is used up ends the run.
 @dataclasses.dataclass(frozen=True)
 class Budget:
     seconds: float = setting(0.0, "training seconds; 0 for no limit", ">= 0")
@@ -131,13 +125,9 @@ class Budget:
     epochs: float = setting(0.0, "passes over the training data; 0 for no limit", ">= 0")
     flops: float = setting(0.0, "floating-point operations by formula; 0 for no limit", ">= 0")
     clock: str = setting(
-        "measured",
-        "seconds are measured, or turned into steps after a benchmark of 100 steps",
-        ("measured", "benchmark"),
+        "measured", "seconds are measured, or become steps after timing", ("measured", "benchmark")
     )
-    charge: str = setting(
-        "training", "seconds of training steps count, or all", ("training", "total")
-    )
+    charge: str = setting("training", "seconds charged: of training, or all", ("training", "total"))
 
     @property
     def converts_seconds(self) -> bool:
@@ -151,20 +141,17 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    batch_size: int = setting(
-        256, "sequences, finetuning examples, or target tokens of translations per step", ">= 1"
-    )
+    batch_size: int = setting(256, "sequences, examples or target tokens per step", ">= 1")
     learning_rate: float = setting(5e-4, "peak learning rate", ">= 0")
     # By the square root, as tensor2tensor does.
     reference_width: int = setting(
-        0,
-        "hidden width of learning_rate; others get sqrt(this / hidden) of it; 0: all get it",
-        ">= 0",
+        0, "hidden width of learning_rate; others scale it by sqrt(this / hidden); 0: none", ">= 0"
     )
     warmup: float = setting(0.06, "share of the budget over which the rate rises", ">= 0 and <= 1")
     schedule: str = setting(
         "linear", "learning rate after warm-up", ("linear", "cosine", "constant", "rsqrt")
     )
+    # Adam's defaults and the weight decay are those of RoBERTa.
     beta1: float = setting(0.9, "Adam's decay of the first moment per step")
     beta2: float = setting(0.98, "Adam's decay of the second moment per step")
     epsilon: float = setting(1e-6, "Adam's epsilon")
@@ -172,12 +159,9 @@ class Optimizer:
     clip_norm: float = setting(0.0, "largest global gradient norm; 0 for no clipping", ">= 0")
     # Vectors (biases and scales of normalization) do not decay.
     decay: tuple[str, ...] = setting(
-        (r".*/(kernel|token|position)",),
-        "parameters that decay, as regular expressions of whole paths",
+        (r".*/(kernel|token|position)",), "paths of parameters that decay (regular expressions)"
     )
-    freeze: tuple[str, ...] = setting(
-        (), "parameters that stay fixed, as regular expressions of whole paths"
-    )
+    freeze: tuple[str, ...] = setting((), "paths of fixed parameters (regular expressions)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,19 +170,16 @@ class Eval:
     every_steps: int = setting(0, "steps between evaluations; 0 for no such rule", ">= 0")
     examples: int = setting(0, "rows per split before the final evaluation; 0 for all", ">= 0")
     batch_size: int = setting(0, "rows per evaluation step; 0 for optimizer.batch_size", ">= 0")
-    latency: tuple[int, ...] = setting(
-        (), "batch sizes to time the finished model at, in rows of data.length tokens", ">= 1"
-    )
+    latency: tuple[int, ...] = setting((), "batch sizes to time the finished model with", ">= 1")
 
 
+# The defaults are those of the Transformer paper: 4 beams, 0.6, and 50 more tokens than the source.
 @dataclasses.dataclass(frozen=True)
 class Decode:
     beams: int = setting(4, "hypotheses of the beam search; 1 is greedy", ">= 1")
     alpha: float = setting(0.6, "exponent of the length penalty ((5 + length) / 6)**alpha", ">= 0")
     extra: int = setting(50, "tokens of a translation beyond those of its source, at most", ">= 0")
-    nbest: int = setting(
-        1, "predict: translations per sentence; more than 1 give a TSV with scores", ">= 1"
-    )
+    nbest: int = setting(1, "predict: translations per sentence; several come with scores", ">= 1")
     batch_size: int = setting(32, "sentences decoded at once", ">= 1")
 
 
@@ -207,18 +188,14 @@ class Checkpoint:
     every_seconds: float = setting(300.0, "training seconds between checkpoints; 0: none", ">= 0")
     every_steps: int = setting(0, "steps between checkpoints; 0 for no such rule", ">= 0")
     keep: int = setting(2, "number of last checkpoints kept", ">= 1")
-    keep_every_steps: int = setting(
-        0, "steps between checkpoints that are kept forever, for `tlc analyze`; 0: none", ">= 0"
-    )
-    average: int = setting(
-        0, "translate: number of last checkpoints whose mean is the result; 0: the last", ">= 0"
-    )
+    keep_every_steps: int = setting(0, "steps between checkpoints kept forever; 0: none", ">= 0")
+    average: int = setting(0, "translate: last checkpoints averaged in the result; 0: none", ">= 0")
 
 
 @dataclasses.dataclass(frozen=True)
 class Init:
     source: str = setting(
-        "", "run, checkpoint, artifact or hf:FOLDER to start from; if empty, scratch", alias="from"
+        "", "run, checkpoint, artifact or hf:FOLDER; if empty, none", alias="from"
     )
 
 
@@ -235,19 +212,16 @@ class Compress:
     recover_evals: int = setting(10, "evaluations of accuracy in an epoch of recovery")
 
 
+# Tests check that these leave results as they are, up to rounding.
 @dataclasses.dataclass(frozen=True)
 class Impl:
     mesh: str = setting("data=-1", "devices per axis: data=2,fsdp=4,tensor=1; -1 for all others")
-    processes: str = setting(
-        "auto", "processes of the run: auto (from the environment), one, or HOST:PORT,COUNT,INDEX"
-    )
+    processes: str = setting("auto", "auto (from the environment), one, or HOST:PORT,COUNT,INDEX")
     sharding: tuple[str, ...] = setting(
         (), "rules PATTERN=AXES with, for each dimension, an axis, several joined by +, or -"
     )
     microbatch: int | str = setting(
-        0,
-        "batch size per gradient accumulation step, at most; 0: whole batch; auto: what fits",
-        ">= 0",
+        0, "batch per gradient accumulation step at most; 0: all of it; auto: what fits", ">= 0"
     )
     layer_loop: str = setting("scan", "how layers are compiled", ("scan", "unrolled"))
     remat: bool = setting(False, "recompute a layer's activations in the backward pass")
@@ -256,9 +230,7 @@ class Impl:
         "matrix products; mix: bfloat16 in and float32 out; bfloat16: activations too",
         ("float32", "mix", "bfloat16"),
     )
-    dropout_keys: str = setting(
-        "rbg", "random bits of masking and dropout", ("rbg", "threefry2x32")
-    )
+    dropout_keys: str = setting("rbg", "random bits of masks and dropout", ("rbg", "threefry2x32"))
     prefetch: int = setting(2, "batches prepared ahead by a background thread", ">= 0")
     threads: int = setting(0, "threads for tokenizing; 0 for one per core")
     log_seconds: float = setting(2.0, "seconds between lines of metrics, at least")
@@ -296,9 +268,7 @@ class Study:
     seeds: tuple[int, ...] = setting((0,), "seeds of finetuning each pretrained encoder")
     recipes: tuple[str, ...] = setting(("dense",), "recipes for each finetuned model")
     translator_recipes: tuple[str, ...] = setting((), "recipes for translators; if empty, recipes")
-    analyses: tuple[str, ...] = setting(
-        (), "recipes to analyze each pretrained encoder of sizes by"
-    )
+    analyses: tuple[str, ...] = setting((), "recipes to analyze pretrained encoders of sizes under")
     scratch: tuple[str, ...] = setting((), "sizes to finetune from random weights too")
     finetune: Mapping[str, Any] = setting({}, "partial config of every finetuning run")
     tasks: Mapping[str, Any] = setting({}, "partial config of finetuning runs by name of the task")
@@ -331,9 +301,7 @@ class Config:
     """A resolved configuration."""
 
     seed: int = setting(0, "with it and the step everything random is fixed")
-    seeds: tuple[int, ...] = setting(
-        (), "finetune: seeds of several runs, each in seed-K/; if empty, one run of `seed`"
-    )
+    seeds: tuple[int, ...] = setting((), "finetune: seeds of runs in seed-K/; if empty, seed alone")
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()

@@ -77,7 +77,7 @@ class LockedError(Exception):
     """Another process holds the lock.
 
     Attributes:
-      holder: its process id, or "unknown".
+      holder: id of that process, or "unknown".
     """
 
     def __init__(self, holder: str) -> None:

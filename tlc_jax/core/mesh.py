@@ -210,17 +210,13 @@ class Placement:
 
     def columns(self, params: Params) -> dict[str, dict[str, Any]]:
         """The partition spec and the bytes on each device of every parameter, by path."""
-        leaves, shardings = flatten(params), flatten(self.shardings(params))
-        own_sizes = {
-            path: math.prod(sharding.shard_shape(leaves[path].shape))
-            for path, sharding in shardings.items()
-        }
-        return {
-            "sharding": {path: sharding.spec for path, sharding in shardings.items()},
-            "bytes_per_device": {
-                path: size * leaves[path].dtype.itemsize for path, size in own_sizes.items()
-            },
-        }
+        shardings = flatten(self.shardings(params))
+        columns: dict[str, dict[str, Any]] = {"sharding": {}, "bytes_per_device": {}}
+        for path, leaf in flatten(params).items():
+            own_size = math.prod(shardings[path].shard_shape(leaf.shape))
+            columns["sharding"][path] = shardings[path].spec
+            columns["bytes_per_device"][path] = own_size * leaf.dtype.itemsize
+        return columns
 
     def put_params(self, params: Params) -> Params:
         """Parameters, from wherever they are, placed by the rules. All processes hold the same."""
@@ -281,9 +277,5 @@ class Placement:
         # A selection of all rows would copy the batch.
         if given == rows and len(own := self.own_rows(rows)) < rows:
             batch = {name: value[own] for name, value in batch.items()}
-        return {
-            name: jax.make_array_from_process_local_data(
-                self.by_rows, value, (rows, *value.shape[1:])
-            )
-            for name, value in batch.items()
-        }
+        place = functools.partial(jax.make_array_from_process_local_data, self.by_rows)
+        return {name: place(value, (rows, *value.shape[1:])) for name, value in batch.items()}
