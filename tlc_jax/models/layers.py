@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
 }
-"""By `model.activation`."""
+"""Activation functions, by `model.activation`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tlc_jax.compression.artifact import ARTIFACT, load_artifact
 from tlc_jax.compression.prune import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Config, Impl, Model
@@ -100,6 +99,9 @@ def find(source: str) -> Path:
         )
     if path.is_file():
         return path
+    # Imported here, because training from scratch reads no artifact.
+    from tlc_jax.compression.artifact import ARTIFACT
+
     # The model that a workdir's result.json describes comes first: the artifact, or the mean of the
     # last checkpoints. A run without either is evaluated at its newest checkpoint.
     for artifact in (path / ARTIFACT, path / ARTIFACT.name):
@@ -143,7 +145,7 @@ def load_start(config: Config) -> tuple[SavedModel, Config]:
 
 
 def load_dense_start(config: Config, *kinds: str) -> tuple[SavedModel | None, Config]:
-    """As `load_start`, for training one of `kinds`; None and the same config without init.from.
+    """Like `load_start`, for training one of `kinds`; without init.from, None and the same config.
 
     Raises:
       InputError: as `load_start`; or the model is compressed or of another kind.
@@ -171,6 +173,8 @@ def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
     if source.startswith(_HUGGING_FACE):
         return _import(path, tokenizer_path)
     if path.is_file():
+        from tlc_jax.compression.artifact import load_artifact
+
         artifact = load_artifact(path)
         meta, masks = dict(artifact.metadata), artifact.masks
         params = jax.tree.map(jnp.asarray, artifact.params)

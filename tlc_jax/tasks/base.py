@@ -160,7 +160,7 @@ class TaskRun(ABC):
         return Workload(self.objective(), self.unit, batch, sizes, self._cost(rows, width))
 
     def cost(self, batch: Batch) -> Amounts:
-        """What training on a batch spends: steps, examples, tokens, epochs and FLOPs."""
+        """The steps, examples, tokens, epochs and FLOPs of training on a batch."""
         rows, width = batch[next(iter(self.arrays))].shape
         # Not the rows of the data: batches of pairs are filled up with rows that repeat.
         epochs = rows / self.own_batches.rows_per_epoch

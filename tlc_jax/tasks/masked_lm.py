@@ -233,7 +233,7 @@ def mask_tokens(
 
 
 def _ordinary(tokens: jax.Array, special: SpecialIds) -> jax.Array:
-    """Where there is text."""
+    """A mask that is true at tokens of text and false at special tokens."""
     return functools.reduce(operator.and_, [tokens != id for id in special.all])
 
 
