@@ -1,4 +1,4 @@
-"""`tlc`: what it refuses, in one line and before JAX is imported; what it hands to a stage; its exit statuses."""
+"""`tlc`: one-line refusals before JAX is imported, what a command gets, and exit statuses."""
 
 import errno
 import os
@@ -36,8 +36,8 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    """Puts a stage in the place of all; calls are recorded, and `stage.error` is raised if set."""
+def command(monkeypatch):
+    """Replaces all commands by one that records its calls, and raises `command.error` if set."""
     fake = types.SimpleNamespace(calls=[], error=None)
 
     def run(config, workdir, options):
@@ -113,14 +113,14 @@ def stage(monkeypatch):
         ("report --workdir=w", "w/config.json does not exist"),
     ],
 )
-def test_wrong_input_ends_in_one_line(arguments, message, folder, stage, capsys):
+def test_wrong_input_ends_in_one_line(arguments, message, folder, command, capsys):
     assert cli.main(arguments.split()) == 2
     out, err = capsys.readouterr()
     assert err.startswith("tlc: error: ")
     assert message in err
     assert err.count("\n") == 1
     assert out == ""
-    assert stage.calls == []
+    assert command.calls == []
     assert not Path("w").exists()
 
 
@@ -153,7 +153,7 @@ def test_a_wrong_config_file_is_named_with_its_line(content, message, folder, ca
     assert err.count("\n") == 1
 
 
-def test_a_stage_gets_config_workdir_and_options(folder, stage):
+def test_a_command_gets_config_workdir_and_options(folder, command):
     arguments = (
         "study --config.model.layers 4 --config=c.py:3 --workdir=w --job=2 --noconfig.impl.remat"
     )
@@ -161,7 +161,7 @@ def test_a_stage_gets_config_workdir_and_options(folder, stage):
         cli.main([*arguments.split(), "--config.study.sizes=2x64", "--config.study.sizes=3x64"])
         == 0
     )
-    ((resolved, workdir, options),) = stage.calls
+    ((resolved, workdir, options),) = command.calls
     assert (resolved.model.layers, resolved.budget.steps, resolved.study.sizes) == (
         4,
         10,
@@ -172,7 +172,7 @@ def test_a_stage_gets_config_workdir_and_options(folder, stage):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_shared_settings_are_never_refused(name, folder, stage):
+def test_shared_settings_are_never_refused(name, folder, command):
     """One set of flags can drive a whole pipeline."""
     chosen = [
         "seed=1",
@@ -191,37 +191,37 @@ def test_shared_settings_are_never_refused(name, folder, stage):
         )
         == 0
     )
-    resolved = stage.calls[0][0]
+    resolved = command.calls[0][0]
     assert (resolved.seed, resolved.init.source, resolved.tokenizer.vocab_size) == (1, "x", 999)
 
 
 @pytest.mark.parametrize("source", ["run", "run/checkpoints/5", "run/artifact/model.safetensors"])
 @pytest.mark.parametrize("flag", ["--init=", "--config.init.from=", "--config.init.from "])
-def test_without_config_the_named_run_gives_it(source, flag, folder, stage):
+def test_without_config_the_named_run_gives_it(source, flag, folder, command):
     stored = config.resolve(
         {"model": {"layers": 7}, "study": {"tasks": {"toy": {"data": {"train": "toy:pairs"}}}}}
     )
     Path(source).mkdir(parents=True)
     write_json(Path("run/config.json"), config.to_dict(stored))
     assert cli.main(f"evaluate --workdir=w {flag}{source} --config.model.hidden=128".split()) == 0
-    resolved = stage.calls[0][0]
+    resolved = command.calls[0][0]
     assert (resolved.model.layers, resolved.model.hidden, resolved.init.source) == (7, 128, source)
     assert resolved.study == stored.study
 
 
-def test_a_stage_that_keeps_no_files_needs_no_workdir(folder, stage):
+def test_a_command_that_keeps_no_files_needs_no_workdir(folder, command):
     assert cli.main(["predict", "--config=c.py"]) == 0
-    assert stage.calls[0][1] == Path(".")
+    assert command.calls[0][1] == Path(".")
 
 
-def test_report_reads_the_config_of_its_workdir(folder, stage):
+def test_report_reads_the_config_of_its_workdir(folder, command):
     Path("w").mkdir()
     write_json(
         Path("w/config.json"), config.to_dict(config.resolve({"study": {"sizes": ["5x64"]}}))
     )
     assert cli.main(["report", "--workdir=w", "--config.study.megabytes=(1, 2)"]) == 0
-    assert stage.calls[0][0].study.sizes == ("5x64",)
-    assert stage.calls[0][0].study.megabytes == (1.0, 2.0)
+    assert command.calls[0][0].study.sizes == ("5x64",)
+    assert command.calls[0][0].study.megabytes == (1.0, 2.0)
 
 
 def _wrapped(inner: OSError) -> RuntimeError:
@@ -259,28 +259,28 @@ def _wrapped(inner: OSError) -> RuntimeError:
         ),
     ],
 )
-def test_exit_statuses(error, status, line, folder, stage, capsys):
-    stage.error = error
+def test_exit_statuses(error, status, line, folder, command, capsys):
+    command.error = error
     assert cli.main(["pretrain", "--config=c.py", "--workdir=w"]) == status
     err = capsys.readouterr().err
     assert err.startswith(line)
     assert err.count("\n") == bool(line)
 
 
-def test_a_bug_keeps_its_traceback(folder, stage):
-    stage.error = ZeroDivisionError()
+def test_a_bug_keeps_its_traceback(folder, command):
+    command.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         cli.main(["pretrain", "--config=c.py", "--workdir=w"])
 
 
-def test_the_overview_names_every_stage():
+def test_the_overview_names_every_command():
     text = help_text.overview()
     for name in COMMANDS:
         assert f"\n  {name} " in text
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_stage_names_its_flags_and_every_setting_it_reads(name):
+def test_the_help_of_a_command_names_its_flags_and_every_setting_it_reads(name):
     text = help_text.of_command(name)
     for option in COMMANDS[name].options:
         assert f"--{option.name}" in text
@@ -289,11 +289,11 @@ def test_the_help_of_a_stage_names_its_flags_and_every_setting_it_reads(name):
         assert listed == (setting.partition(".")[0] in COMMANDS[name].sections), setting
 
 
-def test_the_table_of_stages_names_real_sections():
+def test_the_table_of_commands_names_real_sections():
     sections = {setting.partition(".")[0] for setting, *_ in config.describe()}
-    for stage in COMMANDS.values():
-        assert {*stage.sections, *SHARED_SECTIONS} <= sections
-        assert len(set(stage.sections)) == len(stage.sections)
+    for spec in COMMANDS.values():
+        assert {*spec.sections, *SHARED_SECTIONS} <= sections
+        assert len(set(spec.sections)) == len(spec.sections)
 
 
 @pytest.mark.parametrize(
@@ -337,11 +337,11 @@ def test_a_config_file_may_import_its_neighbors(folder):
     assert sys.path == before
 
 
-def test_old_name_of_a_command_and_its_section_works_with_one_line(folder, stage, capsys):
+def test_old_name_of_a_command_and_its_section_works_with_one_line(folder, command, capsys):
     note_once.cache_clear()
     setting = "--config.analyse.parts=error"
     assert cli.main(["analyse", "--config=c.py", "--workdir=w", setting]) == 0
-    assert stage.calls[0][0].analyze.parts == ("error",)
+    assert command.calls[0][0].analyze.parts == ("error",)
     assert capsys.readouterr().err == "tlc: note: analyse is now called analyze; use that name\n"
     assert cli.main(["analyse", "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: tlc analyze ")

@@ -26,7 +26,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_golden_configs(case, golden, monkeypatch):
-    """A change of any experiment's settings is seen in review. After a wanted one: `pytest --update-golden`."""
+    """Shows a change of an experiment's settings in review: `pytest --update-golden` accepts it."""
     monkeypatch.chdir(FOLDER.parent)
     resolved = json.loads(
         json.dumps(configs.to_dict(configs.resolve(load_file(f"configs/{case}"))))
@@ -173,7 +173,7 @@ def test_differences_name_the_field_and_both_values():
 
 
 def test_hints_are_types_that_resolve_knows():
-    """A new setting of another type needs a conversion in `config._convert` first."""
+    """A setting of another type needs a conversion in `resolve._convert` first."""
     allowed = {int, float, str, bool}
 
     def visit(cls: type) -> None:

@@ -1,4 +1,4 @@
-"""Durations: what is used, and when a periodic event is due."""
+"""Durations: the fraction used, and when a periodic event is due."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def test_amounts_add_up_unit_by_unit(left, right):
 
 @given(st.integers(1, 30), STEPS)
 def test_events_fall_on_the_same_marks_however_progress_is_cut(period, advances):
-    """One event per interval that holds a mark: so a resumed run fires where an uninterrupted one did."""
+    """One event per interval with a mark, so a resumed run fires where an uninterrupted one did."""
     every, before, fired = Amounts(steps=period), 0, 0
     for advance in advances:
         now = before + advance

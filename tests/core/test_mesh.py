@@ -45,8 +45,12 @@ def test_a_mesh_that_does_not_fit_is_refused(text) -> None:
 
 
 def curve(mesh_text: str | None, steps: int = 3) -> tuple[list[float], dict, jax.Array, int]:
-    """Losses of a few steps, final parameters, the placed token embedding, and bytes of arguments and temporaries that
-    the compiled step needs on each device; on a mesh or on one device (None)."""
+    """Trains a few steps on a mesh, or on one device (None).
+
+    Returns:
+      The losses, the final parameters, the placed token embedding, and the bytes of arguments and
+      temporaries that the compiled step needs on each device.
+    """
     model = configs.Model(layers=2, hidden=128, heads=4, max_length=16, dropout=0.0)
     network = masked_language_model(model, VOCABULARY, configs.Impl())
     objective = masked_language(network, configs.Objective())

@@ -128,7 +128,7 @@ def test_commands_parse(page, tmp_path, monkeypatch):
             parsed = parse(words)
         except InputError as error:
             pytest.fail(f"{line}\n{error}")
-        assert parsed.stage == words[0], line
+        assert parsed.name == words[0], line
 
 
 def test_wrong_setting_would_be_found(monkeypatch):

@@ -1,4 +1,4 @@
-"""The local launcher: how it judges, when it tries again, what it passes on, and one real run of two processes."""
+"""The local launcher: exit statuses, retries, signals, and one real run of two processes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_status_of_all(statuses, whole) -> None:
     assert verdict(statuses) == whole
 
 
-def test_each_line_says_whose_it_is(capfd) -> None:
+def test_each_line_starts_with_the_number_of_its_process(capfd) -> None:
     code = "assert count == 3\nprint('out of', index)\nprint('error of', index, file=sys.stderr)"
     assert launcher(code, count=3).run() == 0
     lines = capfd.readouterr().out.splitlines()
@@ -106,7 +106,7 @@ def test_those_who_do_not_leave_are_killed(tmp_path) -> None:
 
 
 def noting_signals(folder: Path, number: signal.Signals, status: int) -> str:
-    """Code that says when it is ready, notes each signal that it gets, and ends with `status` a moment later."""
+    """Code that marks when it is ready, records each signal, and ends with `status` after one."""
     return attempts(folder) + (
         f"folder, ended = {str(folder)!r}, []\n"
         "def note(*_): open(f'{folder}/got-{index}', 'a').write('x'); ended.append(1)\n"
@@ -138,7 +138,8 @@ def test_a_signal_reaches_all_and_ends_the_retries(tmp_path, number, status, cap
 
 
 def test_ctrl_c_at_the_terminal_does_not_reach_processes_twice() -> None:
-    # A second SIGINT ends a run without saving. A terminal sends it to a whole group, so each has one of its own.
+    # A second SIGINT ends a run without saving. A terminal sends it to a whole group, so each
+    # process has a group of its own.
     assert launcher("assert os.getpgrp() == os.getpid()").run() == 0
 
 

@@ -1,4 +1,4 @@
-"""The shell scripts and the manifest: sound, and what they say to SLURM, to Cloud TPU and to Kubernetes."""
+"""The shell scripts and the manifest: what they ask of SLURM, Cloud TPU and Kubernetes."""
 
 from __future__ import annotations
 
@@ -72,8 +72,6 @@ def test_a_wrong_command_gets_one_line(tmp_path, script, arguments, message) -> 
     assert len(ended.stderr.splitlines()) == 1
     assert message in ended.stderr
 
-
-# ---- SLURM ----
 
 LISTED = """\
 0\tdone\tpretrain-a\t-
@@ -152,7 +150,7 @@ def test_an_element_is_requeued_when_it_was_stopped_early(
 @pytest.mark.parametrize(
     ("state", "status", "said"), [("done", 0, "the study is complete"), ("failed", 1, "4\tfailed")]
 )
-def test_the_report_says_what_it_lacks(tmp_path, state, status, said) -> None:
+def test_the_report_names_missing_jobs(tmp_path, state, status, said) -> None:
     path = put_on_path(
         tmp_path,
         "tlc",
@@ -162,8 +160,6 @@ def test_the_report_says_what_it_lacks(tmp_path, state, status, said) -> None:
     assert ended.returncode == status
     assert said in ended.stdout + ended.stderr
 
-
-# ---- Cloud TPU ----
 
 # A host is a folder that is its $HOME; the slice's state is a file.
 GCLOUD = f"""#!{sys.executable}
@@ -199,7 +195,8 @@ if verb == "scp":
     source, target = rest
     for host in hosts:
         here, there = (
-            str(host / name.split(":", 1)[1]) if name.startswith("slice:") else name for name in (source, target)
+            str(host / name.split(":", 1)[1]) if name.startswith("slice:") else name
+            for name in (source, target)
         )
         shutil.copy(here, there)
 """
@@ -257,8 +254,8 @@ def test_a_slice_runs_the_same_command_until_it_is_done(cloud) -> None:
     assert [attempts_of(cloud, host) for host in range(2)] == [2, 2]
     for host in range(2):
         assert (
-            f"on {host}: pretrain --workdir={cloud['CLOUD']}/shared run --config.study.sizes=('1x64', '2x64')"
-            in (ended.stdout)
+            f"on {host}: pretrain --workdir={cloud['CLOUD']}/shared run "
+            "--config.study.sizes=('1x64', '2x64')" in (ended.stdout)
         )
     assert (Path(cloud["RESULTS"]) / "result.json").read_text() == "{}\n"
 
@@ -270,7 +267,7 @@ def test_a_slice_does_not_repeat_what_no_retry_mends(cloud, status) -> None:
     assert attempts_of(cloud, 1) == 1
 
 
-def test_a_slice_that_is_gone_is_said_or_made_anew(cloud) -> None:
+def test_a_slice_that_is_gone_is_reported_or_replaced(cloud) -> None:
     install_tlc(cloud, 'mkdir -p "$CLOUD/shared run"; touch "$CLOUD/shared run/result.json"')
     (Path(cloud["CLOUD"]) / "state").write_text("PREEMPTED")
     ended = train(cloud)
@@ -286,12 +283,15 @@ def test_a_slice_that_is_gone_is_said_or_made_anew(cloud) -> None:
     )
 
 
-UNTIL_STOPPED = 'trap "echo stopping; exit 75" TERM; echo started; for ((i = 0; i < 900; i++)); do sleep 0.1; done'
+UNTIL_STOPPED = (
+    'trap "echo stopping; exit 75" TERM; echo started; '
+    "for ((i = 0; i < 900; i++)); do sleep 0.1; done"
+)
 
 
 @contextmanager
 def started(cloud: dict[str, str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The launcher, running; killed at the end, with all that it started here but not with what runs on the hosts."""
+    """The running launcher. At the end it is killed with what it started here, not on the hosts."""
     command = [str(LAUNCH / "tpu_vm.sh"), "pretrain", f"--workdir={cloud['CLOUD']}/run"]
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -340,9 +340,6 @@ def test_a_signal_stops_the_hosts(cloud, tmp_path) -> None:
     assert [attempts_of(cloud, host) for host in range(2)] == [1, 1]
 
 
-# ---- GKE ----
-
-
 def test_the_manifest_starts_one_pod_for_each_host_and_retries_what_a_retry_mends() -> None:
     manifest = yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
@@ -362,7 +359,8 @@ def test_the_manifest_starts_one_pod_for_each_host_and_retries_what_a_retry_mend
     assert (replicated["replicas"], job["completionMode"]) == (1, "Indexed")
     assert job["completions"] == job["parallelism"] == hosts
 
-    # Status 1 and 2 end it all, under the reason that JobSet's rule names; every other failure starts all hosts again.
+    # Status 1 and 2 end the JobSet, by the reason that its rule names. Every other failure starts
+    # all hosts again.
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
     assert rule["onExitCodes"] == {
