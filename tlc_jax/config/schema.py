@@ -54,7 +54,11 @@ class Data:
     length: int = setting(128, "tokens per packed row, or at most per finetuning example", ">= 8")
     holdout: float = setting(0.005, "share of rows held out if data.valid is empty", "> 0 and < 1")
     subsample: float = setting(1.0, "share of the training data, drawn by the seed", "> 0 and <= 1")
-    max_ratio: float = setting(4.0, "translation: largest ratio of lengths; 0 for no limit", ">= 0")
+    max_ratio: float = setting(
+        4.0,
+        "translation: pairs whose lengths differ by a larger factor are dropped; 0: none",
+        ">= 0",
+    )
     buckets: int = setting(8, "translation: number of batch widths; each is compiled once", ">= 1")
 
 
@@ -78,7 +82,9 @@ class Model:
     ffn: int = setting(0, "width of the feed-forward layer; 0 for 4 x hidden", ">= 0")
     max_length: int = setting(128, "number of learned positions", ">= 1")
     # Never inside attention: fused kernels do not offer it.
-    dropout: float = setting(0.1, "dropout of embeddings, sub-layers and heads", ">= 0 and < 1")
+    dropout: float = setting(
+        0.1, "dropout rate after embeddings and sub-layers and in output heads", ">= 0 and < 1"
+    )
     share: str = setting("none", "parameters that layers share", ("none", "attention", "all"))
     init: str = setting(
         "normal",
@@ -111,8 +117,8 @@ class Objective:
         0.1, "translation: share of the target's weight spread over all tokens", ">= 0 and < 1"
     )
     mask_rate: float = setting(0.15, "share of positions to predict in pretraining", "> 0 and < 1")
-    mask_token: float = setting(0.8, "share of these replaced by <mask>", ">= 0 and <= 1")
-    random_token: float = setting(0.1, "share of these with a random token", ">= 0 and <= 1")
+    mask_token: float = setting(0.8, "share of them replaced by <mask>", ">= 0 and <= 1")
+    random_token: float = setting(0.1, "share of them replaced at random", ">= 0 and <= 1")
 
 
 # The first limit that is used up ends the run.
@@ -159,16 +165,16 @@ class Optimizer:
     clip_norm: float = setting(0.0, "largest global gradient norm; 0 for no clipping", ">= 0")
     # Vectors (biases and scales of normalization) do not decay.
     decay: tuple[str, ...] = setting(
-        (r".*/(kernel|token|position)",), "paths of parameters that decay (regular expressions)"
+        (r".*/(kernel|token|position)",), "regular expressions of parameter paths that decay"
     )
-    freeze: tuple[str, ...] = setting((), "paths of fixed parameters (regular expressions)")
+    freeze: tuple[str, ...] = setting((), "regular expressions of parameter paths that stay fixed")
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
     every_seconds: float = setting(0.0, "training seconds between evaluations; 0: no rule", ">= 0")
     every_steps: int = setting(0, "steps between evaluations; 0 for no such rule", ">= 0")
-    examples: int = setting(0, "rows per split before the final evaluation; 0 for all", ">= 0")
+    examples: int = setting(0, "rows at most per split until the final evaluation; 0: all", ">= 0")
     batch_size: int = setting(0, "rows per evaluation step; 0 for optimizer.batch_size", ">= 0")
     latency: tuple[int, ...] = setting((), "batch sizes to time the finished model with", ">= 1")
 
