@@ -14,7 +14,7 @@ from tlc_jax.cli import flags as command_line
 from tlc_jax.cli import help as help_text
 from tlc_jax.cli import main as cli
 from tlc_jax.commands import COMMANDS, SHARED_SECTIONS
-from tlc_jax.core.errors import InputError, StoppedEarly
+from tlc_jax.core.errors import InputError, StoppedEarly, TrainingFailed
 from tlc_jax.core.files import write_json
 from tlc_jax.core.text import note_once
 
@@ -91,6 +91,22 @@ def command(monkeypatch):
             "--config.model.layers=six: invalid literal",
         ),
         ("pretrain --workdir=w --config=c.py --config.model.layers", "Missing value"),
+        (
+            "pretrain --workdir=w --config=c.py --noconfig.impl.remat=1",
+            "--noconfig.impl.remat=1 does not take an argument",
+        ),
+        (
+            "study --workdir=w --config=c.py --config.study.finetune.budget.epochs=x",
+            "could not convert string to float: 'x'",
+        ),
+        (
+            "study --workdir=w --config=c.py --config.study.finetune.budget.epochs=1",
+            "unknown config field budget",
+        ),
+        (
+            "study --workdir=w --config=c.py --config.study.finetune=3",
+            "config.study.finetune is a section of settings, not 3",
+        ),
         (
             "pretrain --workdir=w --config=c.py --config.model.hidden=100",
             "not a multiple of the head size 64",
@@ -171,6 +187,35 @@ def test_a_command_gets_config_workdir_and_options(folder, command):
     assert options == {"list": False, "job": 2}
 
 
+def test_settings_below_a_partial_config_have_the_types_of_the_schema(folder, command):
+    partial = """
+    config.study.finetune = {"budget": {"epochs": 1}, "impl": {"remat": True}}
+    config.study.tasks = {"toy": {"data": {"length": 32, "valid": "toy:nli"}}}
+    return config
+"""
+    Path("partial.py").write_text(FILE.replace("    return config\n", partial))
+    arguments = (
+        "study --config=partial.py --workdir=w --config.study.finetune.budget.epochs=0.5 "
+        "--noconfig.study.finetune.impl.remat --config.study.tasks.toy.data.length 16 "
+        "--config.study.tasks.toy.data.valid=7"
+    )
+    assert cli.main(arguments.split()) == 0
+    study = config.to_dict(command.calls[0][0].study)
+    assert study["finetune"] == {"budget": {"epochs": 0.5}, "impl": {"remat": False}}
+    assert study["tasks"] == {"toy": {"data": {"length": 16, "valid": "7"}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8", 8), ("auto", "auto"), ("1,32", (1, 32)), ("()", ()), ("[4]", (4,))]
+)
+def test_literal_settings(text, value, folder, command):
+    name = "impl.microbatch" if isinstance(value, (int, str)) else "eval.latency"
+    arguments = ["pretrain", "--config=c.py", "--workdir=w", f"--config.{name}={text}"]
+    assert cli.main(arguments) == 0
+    section, leaf = name.split(".")
+    assert getattr(getattr(command.calls[0][0], section), leaf) == value
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_shared_settings_are_never_refused(name, folder, command):
     """One set of flags can drive a whole pipeline."""
@@ -236,6 +281,7 @@ def _wrapped(inner: OSError) -> RuntimeError:
         (None, 0, ""),
         (InputError("no such\nlabel"), 2, "tlc: error: no such label"),
         (StoppedEarly("saved at step 7"), 75, "tlc: stopped: saved at step 7"),
+        (TrainingFailed("loss is nan"), 1, "tlc: failed: loss is nan"),
         (KeyboardInterrupt(), 130, "tlc: interrupted: "),
         (
             OSError(errno.ENOSPC, "x", "/full/file"),
