@@ -1,5 +1,6 @@
-"""Small made-up studies on disk, in the files that a real study leaves."""
+"""Small invented studies on disk, in the files that a real study leaves."""
 
+import itertools
 import json
 import math
 import random
@@ -30,7 +31,7 @@ def _write(path: Path, value: object) -> None:
 
 
 def _loss(rank: int, step: float, large_wins: bool) -> float:
-    """A power law with a floor; where large models are to win, theirs is lower and reached in fewer steps."""
+    """A power law with a floor: lower, and falling in fewer steps, for sizes that are to win."""
     floor, speed = (
         (3.0 - 0.6 * rank, 1.0 + 2.5 * rank)
         if large_wins
@@ -118,9 +119,13 @@ def _translate(workdir: Path, shape: tuple[int, int], seed: int, large_wins: boo
         for name in ("valid_loss", "valid_perplexity", "token_accuracy", "approx_bleu")
     }
     _write(job / "result.json", {
-        "params": TRANSLATORS[shape], "steps": last["step"], "train_seconds": 60.0, "stopped_by": "budget",
-        "vocab_size": 2048, "padding": {"source": 0.1, "target": 0.1}, "sentences": 500, **final,
-        "samples": [{"source": "A <cat>", "reference": f"Un chat {shape}", "translation": f"Chat de {shape}, {seed}"}],
+        "params": TRANSLATORS[shape], "steps": last["step"], "train_seconds": 60.0,
+        "stopped_by": "budget", "vocab_size": 2048, "padding": {"source": 0.1, "target": 0.1},
+        "sentences": 500, **final,
+        "samples": [
+            {"source": "A <cat>", "reference": f"Un chat {shape}",
+             "translation": f"Chat de {shape}, {seed}"},
+        ],
         **_translation_scores(_bleu(rank, "dense", large_wins, 0.001 * seed)),
     })  # fmt: skip
 
@@ -131,8 +136,8 @@ def _bleu(rank: int, recipe: str, large_wins: bool, noise: float) -> float:
 
 def _translation_scores(bleu: float) -> dict[str, object]:
     return {
-        "bleu": bleu, "bleu_signature": BLEU_SIGNATURE, "chrf": 20 + 1.5 * bleu, "chrf_signature": CHRF_SIGNATURE,
-        "bleu_tokenized": bleu + 0.7,
+        "bleu": bleu, "bleu_signature": BLEU_SIGNATURE, "bleu_tokenized": bleu + 0.7,
+        "chrf": 20 + 1.5 * bleu, "chrf_signature": CHRF_SIGNATURE,
     }  # fmt: skip
 
 
@@ -148,33 +153,15 @@ def make_study(
     """A study with two training runs a size, in which large models win everything or nothing."""
     rng = random.Random(0)
     rows = []
-    for shape, params in SIZES.items() if "encoder" in kinds else ():
+    for rank, (shape, params) in enumerate(SIZES.items() if "encoder" in kinds else ()):
         for pretrain_seed in range(2):
             loss = _pretrain(workdir, shape, pretrain_seed, large_wins)
-            for task in tasks:
-                for seed in range(seeds):
-                    for recipe in RECIPES:
-                        for init in (
-                            ("pretrained", "scratch")
-                            if scratch and recipe == "dense"
-                            else ("pretrained",)
-                        ):
-                            accuracy = _accuracy(
-                                list(SIZES).index(shape), recipe, large_wins, rng.gauss(0, 0.004)
-                            )
-                            rows.append(
-                                _row(
-                                    shape,
-                                    params,
-                                    pretrain_seed,
-                                    seed,
-                                    task,
-                                    init,
-                                    recipe,
-                                    accuracy,
-                                    loss,
-                                )
-                            )
+            for task, seed, recipe in itertools.product(tasks, range(seeds), RECIPES):
+                twin = ("scratch",) if scratch and recipe == "dense" else ()
+                for init in ("pretrained", *twin):
+                    accuracy = _accuracy(rank, recipe, large_wins, rng.gauss(0, 0.004))
+                    row = (shape, params, pretrain_seed, seed, task, init, recipe, accuracy, loss)
+                    rows.append(_row(*row))
     for rank, (shape, params) in enumerate(TRANSLATORS.items() if "translator" in kinds else ()):
         for seed in range(2):
             _translate(workdir, shape, seed, large_wins)
@@ -207,11 +194,13 @@ def _row(shape, params, pretrain_seed, seed, task, init, recipe, accuracy, loss)
     else:
         by_split = None
     return {
-        "kind": "encoder", "layers": shape[0], "hidden": shape[1], "params": params, "params_nonembedding": params // 2,
-        "seed": seed, "pretrain_seed": pretrain_seed, "budget_seconds": 60.0, "steps": 100, "train_seconds": 60.0,
-        "pretrain_valid_loss": loss, "task": task, "init": init, "recipe": recipe, "sparsity": sparsity,
+        "kind": "encoder", "layers": shape[0], "hidden": shape[1], "params": params,
+        "params_nonembedding": params // 2, "seed": seed, "pretrain_seed": pretrain_seed,
+        "budget_seconds": 60.0, "steps": 100, "train_seconds": 60.0, "pretrain_valid_loss": loss,
+        "task": task, "init": init, "recipe": recipe, "sparsity": sparsity,
         "sparsity_all": sparsity * 0.95, "bits": bits, "nonzero": int(params * (1 - sparsity)),
-        "bytes_ideal": ideal, "bytes_paper": ideal, "bytes_artifact": ideal * 1.03 + 2000 + 10 * seed + pretrain_seed,
+        "bytes_ideal": ideal, "bytes_paper": ideal,
+        "bytes_artifact": ideal * 1.03 + 2000 + 10 * seed + pretrain_seed,
         "bytes_checkpoint": ideal * 1.3, "accuracy": accuracy, "accuracy_by_split": by_split,
         "job": f"compress-{name}-{init}-{recipe}", "when": "after",
     }  # fmt: skip

@@ -25,7 +25,8 @@ def test_every_figure_is_drawn_and_depends_on_the_study_alone(study, tmp_path):
     drawn = figures.draw_all(study, first)
     assert dict(matplotlib.rcParams) == settings
     assert [figure.path.stem for figure in drawn] == [
-        "loss_seconds", "loss_steps", "accuracy_megabytes-n-li", "accuracy_nonzero-n-li", "lost-n-li", "scratch-n-li",
+        "loss_seconds", "loss_steps",
+        "accuracy_megabytes-n-li", "accuracy_nonzero-n-li", "lost-n-li", "scratch-n-li",
     ]  # fmt: skip
     figures.draw_all(study, second)
     for figure in drawn:
@@ -137,19 +138,21 @@ def test_each_kind_has_figures_of_its_own(both, tmp_path, monkeypatch):
     )  # rendering takes most of the time
     drawn = figures.draw_all(both, tmp_path)
     assert [figure.path.stem for figure in drawn] == [
-        "loss_seconds", "loss_steps", "accuracy_megabytes-nli", "accuracy_nonzero-nli", "lost-nli", "scratch-nli",
+        "loss_seconds", "loss_steps",
+        "accuracy_megabytes-nli", "accuracy_nonzero-nli", "lost-nli", "scratch-nli",
         "translation_loss_seconds", "translation_loss_steps",
         "translation_approx_bleu_seconds", "translation_approx_bleu_steps",
         "bleu_megabytes-translation", "bleu_nonzero-translation", "lost-translation",
     ]  # fmt: skip
     assert [figure.path.stem for figure in drawn if figure.wide] == [
-        "accuracy_megabytes-nli", "accuracy_nonzero-nli", "bleu_megabytes-translation", "bleu_nonzero-translation",
+        "accuracy_megabytes-nli", "accuracy_nonzero-nli",
+        "bleu_megabytes-translation", "bleu_nonzero-translation",
     ]  # fmt: skip
     assert [figure.kind for figure in drawn] == [ENCODER] * 6 + [TRANSLATOR] * 7
 
 
 @pytest.mark.parametrize("axis", ["seconds", "steps"])
-def test_translators_curves_show_loss_per_target_token_and_approx_bleu(both, axis):
+def test_curves_of_translators_show_loss_per_target_token_and_approx_bleu(both, axis):
     part = both.of(TRANSLATOR)
     loss, bleu = (figures.training_curves(part, axis, *of).axes[0] for of in ((), (APPROX_BLEU,)))
     assert loss.get_ylabel() == "validation loss (nats per target token)"

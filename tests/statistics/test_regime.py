@@ -20,8 +20,8 @@ def _curve(size, losses, seed=0, vocab=1024, **result):
 
 
 def test_crossing_is_found_where_the_curves_meet():
-    # In log2 seconds the small model falls by 0.1 a doubling from 3.0 and the large one by 0.3 from 3.7: they meet at
-    # 3.5 doublings.
+    # In log2 seconds the small model falls by 0.1 a doubling from 3.0 and the large one by 0.3
+    # from 3.7: they meet at 3.5 doublings.
     small = _curve(SMALL, [3.0 - 0.1 * k for k in range(7)])
     large = _curve(LARGE, [3.7 - 0.3 * k for k in range(7)])
     found = regime([large, small])
@@ -72,7 +72,7 @@ def test_plateau(loss, unigram, vocab, plateau):
     assert regime([curve]).progress[0].plateau is plateau
 
 
-def test_headline_names_who_is_on_the_plateau_and_who_still_learns():
+def test_headline_names_sizes_on_the_plateau_and_sizes_that_still_learn():
     flat = _curve(SMALL, [2.0] * 7)
     falling = _curve(LARGE, [6.5 - 0.1 * k for k in range(7)])
     headline = regime([flat, falling]).headline()

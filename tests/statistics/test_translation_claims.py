@@ -1,4 +1,4 @@
-"""The paper's claims about translation, which have numbers of their own and never touch those about encoders."""
+"""The paper's claims about translation, which are judged apart from those about encoders."""
 
 import json
 
@@ -115,7 +115,7 @@ BASE = _curve(2, 128, 2_000_000, 3.0)
 
 def _judge(*curves):
     study = Study("made", pd.DataFrame(), (), curves, (), (), {}, {}, {}, ())
-    return width_before_depth(study)
+    return width_before_depth(study, TRANSLATOR)
 
 
 @pytest.mark.parametrize(("wide", "verdict"), [(2.5, HOLDS), (2.695, FAILS), (2.9, FAILS)])
@@ -161,7 +161,8 @@ def test_width_alone_tells_nothing(curves):
 def test_as_many_defeats_as_victories_do_not_hold():
     claim = _judge(
         BASE, _curve(2, 256, 5_000_000, 2.5), _curve(8, 128, 4_900_000, 2.7),
-        _curve(4, 128, 3_000_000, 2.6), _curve(4, 256, 9_000_000, 2.9), _curve(16, 128, 8_900_000, 2.2),
+        _curve(4, 128, 3_000_000, 2.6), _curve(4, 256, 9_000_000, 2.9),
+        _curve(16, 128, 8_900_000, 2.2),
     )  # fmt: skip
     assert [line.split(":")[0] for line in claim.evidence] == [
         "wider 2x256 (5 M), deeper 8x128 (4.9 M)", "wider 4x256 (9 M), deeper 16x128 (8.9 M)",

@@ -30,8 +30,8 @@ def test_interval_is_students():
 
 @pytest.mark.parametrize(
     ("values", "holds"),
-    [((0.1, 0.2, 0.3), True), ((0.3, 0.2, 0.1), False), ((0.2, 0.2, 0.2), False), ((0.1, 0.3, 0.2), True),
-     ((0.2, 0.3, 0.2), False), ((0.2, 0.215, 0.207), False)],
+    [((0.1, 0.2, 0.3), True), ((0.3, 0.2, 0.1), False), ((0.2, 0.2, 0.2), False),
+     ((0.1, 0.3, 0.2), True), ((0.2, 0.3, 0.2), False), ((0.2, 0.215, 0.207), False)],
 )  # fmt: skip
 def test_trend(values, holds):
     found = trend(

@@ -24,14 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from tlc_jax.report import style
-from tlc_jax.report.labels import (
-    count_label,
-    counted,
-    model_label,
-    recipe_labels,
-    recipes_of,
-    size_label,
-)
+from tlc_jax.report.labels import count_label, counted, model_label, recipes_of, size_label
 from tlc_jax.statistics.curves import LOSS, Quantity, by_size, measured, shared_costs, values_at
 from tlc_jax.statistics.frontier import pareto, summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
@@ -77,6 +70,7 @@ def draw_all(study: Study, folder: Path) -> list[Drawn]:
 
 def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, Chart | None]]:
     """File name, name of the caption, task, figure and chart."""
+    # Yielded one by one, so that each figure is saved and freed before the next one is drawn.
     prefix = "translation_" if study.kind == TRANSLATOR else ""
     for of in measured(study.curves):
         for axis in ("seconds", "steps"):
@@ -84,6 +78,7 @@ def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, Chart | None
             figure = training_curves(study, axis, of)
             yield f"{prefix}{what}", what, "", figure, _chart(figure, _curves(study, axis, of))
     for task in study.tasks:
+        # A task may be named like tfds:glue/mnli, which a file cannot be.
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
         for cost in ("megabytes", "nonzero"):
             figure = score_against(study, task, cost)
@@ -98,16 +93,15 @@ def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, Chart | None
 def filters(study: Study) -> dict[str, list[dict[str, str]]]:
     """Sizes and recipes of one kind's part of a study, with label, color and marker."""
     recipes = recipes_of(study.models)
-    labels, markers = recipe_labels(recipes), style.recipe_markers(recipes)
-    circle = style.marker_outline("o")
+    markers, circle = style.recipe_markers(recipes), style.marker_outline("o")
     return {
         "size": [
             {"label": size_label(size), "color": color, "marker": circle}
             for size, color in style.size_colors(study.sizes).items()
         ],
         "recipe": [
-            {"label": labels[r], "color": style.INK, "marker": style.marker_outline(markers[r])}
-            for r in recipes
+            {"label": label, "color": style.INK, "marker": style.marker_outline(markers[recipe])}
+            for recipe, label in recipes.items()
         ],
     }
 
@@ -170,6 +164,7 @@ def _curves(study: Study, axis: str, of: Quantity) -> Iterator[dict[str, Any]]:
     """The series of `training_curves`."""
     for size, curves in by_size(study.curves).items():
         costs = np.array(shared_costs(curves, axis))
+        # Evenly, with the first and the last evaluation; unique, as a curve may have fewer points.
         kept = np.unique(np.linspace(0, len(costs) - 1, _MOST_POINTS).astype(int))
         points = []
         for cost in costs[kept]:
@@ -216,12 +211,13 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     frontier = [(costs[index], scores[index]) for index in pareto(costs, scores)]
     ends = [*frontier, (axes.get_xlim()[1], frontier[-1][1])]
     axes.step(*zip(*ends, strict=True), where="post", color=style.INK, lw=1, ls=_DASHES, zorder=2)
+    # Large and above the marks, so that a ring shows around any marker.
     axes.plot(*zip(*frontier, strict=True), "o", color=style.INK, ms=13, mfc="none", zorder=4)
     unit = "packed artifact (MB = 10⁶ bytes, log)"
     axes.set_xlabel(unit if cost == "megabytes" else "non-zero parameters (log)")
     axes.set_ylabel(study.kind.heading)
 
-    labels, used = recipe_labels(recipes), {model.recipe for model in models}
+    used = {model.recipe for model in models}
     # One legend with two headings: two legends outside the axes would lie on each other.
     heading = {"marker": "", "color": "none"}
     entries = [style.handle("size (parameters)", **heading)]
@@ -230,7 +226,7 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
         for size in sorted({model.size for model in models})
     ]
     entries.append(style.handle("\nrecipe", **heading))
-    entries += [style.handle(labels[r], markers[r]) for r in recipes if r in used]
+    entries += [style.handle(recipes[r], markers[r]) for r in recipes if r in used]
     entries.append(style.handle("", **heading))
     if any(not model.pretrained for model in models):
         entries.append(style.handle("from scratch", face="white"))
@@ -245,11 +241,10 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
 def _scores(study: Study, task: str, cost: str) -> Iterator[dict[str, Any]]:
     """The series of `score_against`, one per model."""
     recipes = recipes_of(study.models)
-    labels = recipe_labels(recipes)
     for model in (model for model in study.models if model.task == task):
         score = model.points
         lines = [
-            model_label(model, labels),
+            model_label(model, recipes),
             f"{study.kind.score} {score.written('.1f')} {study.kind.unit}, "
             f"{counted(score.n, 'seed')}",
             f"{model.megabytes:.3g} MB, {count_label(model.nonzero)} non-zero of "
@@ -257,7 +252,7 @@ def _scores(study: Study, task: str, cost: str) -> Iterator[dict[str, Any]]:
         ]
         yield {
             "size": study.sizes.index(model.size),
-            "recipe": recipes.index(model.recipe),
+            "recipe": list(recipes).index(model.recipe),
             "hollow": not model.pretrained,
             "points": [_point(getattr(model, cost), score.mean, score.std, *lines)],
         }
@@ -267,8 +262,8 @@ def score_lost(study: Study, task: str) -> Figure:
     """Points of the score lost by recipe, sizes side by side."""
     models = [model for model in study.models if model.task == task and model.pretrained]
     sizes = sorted({model.size for model in models})
-    recipes = [recipe for recipe in recipes_of(models) if recipe != "dense"]
-    labels, colors = recipe_labels(recipes), style.size_colors(study.sizes)
+    recipes = {recipe: label for recipe, label in recipes_of(models).items() if recipe != "dense"}
+    colors = style.size_colors(study.sizes)
     figure, axes = style.new_figure(6.4, 1.9 + 0.34 * len(recipes))
     for row, recipe in enumerate(recipes):
         for size, drops in study.drops(task, recipe).items():
@@ -276,7 +271,7 @@ def score_lost(study: Study, task: str) -> Figure:
             offset = 0.6 * ((sizes.index(size) + 0.5) / len(sizes) - 0.5)
             style.mark(axes, lost.mean, row + offset, colors[size], xerr=lost.std, ms=5.5)
     axes.axvline(0, color=style.INK, linewidth=0.8)
-    _name_rows(axes, [labels[recipe] for recipe in recipes])
+    _name_rows(axes, list(recipes.values()))
     axes.set_xlabel(f"{study.kind.score} lost ({study.kind.points})")
     handles = [style.handle(size_label(size), color=colors[size]) for size in sizes]
     figure.legend(handles=handles, loc="outside lower left", ncols=4)

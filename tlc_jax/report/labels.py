@@ -20,16 +20,16 @@ from tlc_jax.statistics.kinds import Size
 from tlc_jax.statistics.records import Model
 
 
-def recipes_of(models: Sequence[Model]) -> list[str]:
-    """Recipes from the lightest to the heaviest: dense, then by the bits left per parameter."""
+def recipes_of(models: Sequence[Model]) -> dict[str, str]:
+    """Recipes with their labels, the lightest first: dense, then by the bits left per parameter."""
     left = {model.recipe: (1 - model.sparsity) * model.bits for model in models}
-    return sorted(left, key=lambda recipe: (recipe != "dense", -left[recipe], recipe))
+    return recipe_labels(sorted(left, key=lambda one: (one != "dense", -left[one], one)))
 
 
 def recipe_labels(recipes: Iterable[str]) -> dict[str, str]:
     """A short label per recipe; options are named only where two labels would be equal without."""
-    unique = list(dict.fromkeys(recipes))
-    short = {recipe: _label(recipe, options=False) for recipe in unique}
+    short = {recipe: _label(recipe, options=False) for recipe in recipes}
+    # Two recipes may differ in an option alone, such as the group size.
     count = Counter(short.values())
     return {
         recipe: label if count[label] == 1 else _label(recipe, options=True)
@@ -49,6 +49,7 @@ def _operation(operation: Operation, *, options: bool) -> str:
     if isinstance(operation, Prune):
         amount = operation.amount if operation.block else f"{100 * operation.sparsity:g} %"
         label = f"{'gradually ' if operation.gradual else ''}pruned {amount}"
+        # The label says it already, so the options do not.
         operation = dataclasses.replace(operation, gradual=False)
     elif isinstance(operation, Quantize):
         label = f"{'aware ' if operation.aware else ''}{operation.bits}-bit"

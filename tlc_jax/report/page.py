@@ -24,13 +24,20 @@ from markupsafe import Markup
 
 from tlc_jax.core.text import number
 from tlc_jax.report.figures import Drawn, filters
-from tlc_jax.report.labels import count_label, counted, model_label, recipe_labels, size_label
+from tlc_jax.report.labels import (
+    count_label,
+    counted,
+    model_label,
+    recipe_labels,
+    recipes_of,
+    size_label,
+)
 from tlc_jax.report.tables import Choice, analysis_fields, latencies, on_frontier, scores
-from tlc_jax.statistics.curves import by_size
+from tlc_jax.statistics.curves import Curve, by_size
 from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
 from tlc_jax.statistics.records import SPLIT, Analysis, Model, Study, present
-from tlc_jax.statistics.regime import Regime
+from tlc_jax.statistics.regime import Progress, Regime
 from tlc_jax.statistics.uncertainty import Claim, rule
 
 Table = list[dict[str, Any]]
@@ -55,6 +62,7 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"columns": _columns, "base64": _base64}
+    sizes = by_size(study.curves)
     parts = [
         {
             "kind": kind,
@@ -62,7 +70,7 @@ def render(
             "headline": headline(study, regimes[kind], kind),
             "crossings": [crossing.describe("s") for crossing in regimes[kind].seconds],
             "best": _best_table([choice for choice in chosen if choice.kind == kind], part),
-            "training": _training_table(part, regimes[kind]),
+            "training": [_training_row(one, sizes[one.size]) for one in regimes[kind].progress],
             "models": _model_tables(part),
             "filters": filters(part),
             "figures": [figure for figure in drawn if figure.kind == kind],
@@ -105,7 +113,7 @@ def coverage(study: Study) -> str:
     """One sentence: how many models, sizes, recipes, tasks and seeds."""
     parts = [
         counted(len(study.of(kind).sizes), "size")
-        + ("" if study.kinds == [ENCODER] else f" of {kind.models}")
+        + ("" if study.kinds == [ENCODER] else f" of {kind.name}s")
         for kind in study.kinds
     ]
     parts += [
@@ -119,7 +127,7 @@ def coverage(study: Study) -> str:
 
 def headline(study: Study, regime: Regime, kind: Kind) -> str:
     """The regime in one sentence, which names the kind of model unless all are encoders."""
-    return ("" if study.kinds == [ENCODER] else f"{kind.models.capitalize()}: ") + regime.headline()
+    return ("" if study.kinds == [ENCODER] else f"{kind.name.capitalize()}s: ") + regime.headline()
 
 
 def unfinished(study: Study) -> list[str]:
@@ -141,7 +149,7 @@ def _leads(study: Study, chosen: Sequence[Choice]) -> Iterable[tuple[str, Table]
     """Each task with the best model under each budget that admits one."""
     # By kind too: a task of encoders may have the name of one of translators.
     for (kind, task), options in group(chosen, lambda choice: (choice.kind, choice.task)).items():
-        labels = recipe_labels(model.recipe for model in study.of(kind).models)
+        labels = recipes_of(study.of(kind).models)
         found = [
             {
                 "megabytes": f"{choice.megabytes:g}",
@@ -155,8 +163,7 @@ def _leads(study: Study, chosen: Sequence[Choice]) -> Iterable[tuple[str, Table]
 
 
 def _best_table(chosen: Sequence[Choice], study: Study) -> Table:
-    labels = recipe_labels(model.recipe for model in study.models)
-    rows = []
+    labels, rows = recipes_of(study.models), []
     for choice in chosen:
         row: dict[str, Any] = {"task": choice.task, "#budget (MB)": f"{choice.megabytes:g}"}
         row["best model"] = "nothing fits"
@@ -174,63 +181,53 @@ def _numeric(cells: Mapping[str, str]) -> dict[str, str]:
     return {f"#{heading}": cell for heading, cell in cells.items()}
 
 
-def _training_table(study: Study, regime: Regime) -> Table:
-    sizes, rows = by_size(study.curves), []
-    for progress in regime.progress:
-        curves = sizes[progress.size]
-        results = pd.DataFrame([curve.result for curve in curves])
+def _training_row(progress: Progress, curves: Sequence[Curve]) -> dict[str, Any]:
+    results = pd.DataFrame([curve.result for curve in curves])
 
-        def over_seeds(field: str, results: pd.DataFrame = results) -> Summary:
-            return summarize(present(results, field))
+    def over_seeds(field: str) -> Summary:
+        return summarize(present(results, field))
 
-        row: dict[str, Any] = {
-            "size": str(progress.size),
-            "#parameters": count_label(progress.size.params),
-            "#steps": f"{progress.steps:,.0f}",
-        }
-        # Batches of sentence pairs are padded: how many tokens they hold says little.
-        if study.kind == ENCODER:
-            tokens = over_seeds("tokens")
-            row["#tokens seen"] = count_label(tokens.mean) if tokens.n else ""
-            row["#tokens/s"] = over_seeds("tokens_per_second").written(",.0f", spread=False)
-            row["#MFU"] = over_seeds("mfu").written(".1%", spread=False)
-        row["#training s"] = f"{summarize(curve.seconds[-1] for curve in curves).mean:,.1f}"
-        row["#final loss (nats)"] = summarize(curve.losses[-1] for curve in curves).written(".3f")
-        row["#perplexity"] = f"{math.exp(progress.loss):,.4g}"
-        for score in study.kind.trained:
-            row[f"#{score.heading}"] = over_seeds(score.field).written(score.form)
-        row["#fall in last fifth"] = f"{progress.fall:.3f}"
-        if study.kind == ENCODER:
-            words = {None: "unknown", True: "yes", False: "left"}
-            row["early plateau"] = words[progress.plateau]
-        row["stopped by"] = ", ".join(sorted(set(present(results, "stopped_by"))))
-        rows.append(row | {"jobs": [curve.job for curve in curves]})
-    return rows
+    size, tokens = progress.size, over_seeds("tokens")
+    plateau = {None: "unknown", True: "yes", False: "left"}[progress.plateau]
+    row = {
+        "size": str(size),
+        "#parameters": count_label(size.params),
+        "#steps": f"{progress.steps:,.0f}",
+        "#tokens seen": count_label(tokens.mean) if tokens.n else "",
+        "#tokens/s": over_seeds("tokens_per_second").written(",.0f", spread=False),
+        "#MFU": over_seeds("mfu").written(".1%", spread=False),
+        "#training s": f"{summarize(curve.seconds[-1] for curve in curves).mean:,.1f}",
+        "#final loss (nats)": summarize(curve.losses[-1] for curve in curves).written(".3f"),
+        "#perplexity": f"{math.exp(progress.loss):,.4g}",
+        **{f"#{one.heading}": over_seeds(one.field).written(one.form) for one in size.kind.trained},
+        "#fall in last fifth": f"{progress.fall:.3f}",
+        "early plateau": plateau,
+        "stopped by": ", ".join(sorted(set(present(results, "stopped_by")))),
+        "jobs": [curve.job for curve in curves],
+    }
+    # Batches of sentence pairs are padded: how many tokens they hold says little. The plateau is
+    # that of masked-language training.
+    hidden = () if size.kind == ENCODER else ("#tokens seen", "#tokens/s", "#MFU", "early plateau")
+    return {heading: cell for heading, cell in row.items() if heading not in hidden}
 
 
 def _model_tables(study: Study) -> dict[str, Table]:
     """Every evaluated model of one kind, by task."""
-    frontier, labels = on_frontier(study), recipe_labels(model.recipe for model in study.models)
-    tables = {}
-    for task, models in group(study.models, lambda model: model.task).items():
-        rows = study.rows[study.rows["task"] == task].dropna(axis="columns", how="all")
-        splits = [str(column) for column in rows if str(column).startswith(SPLIT)]
-        # The accuracy on a single split is the accuracy.
-        splits = splits if len(splits) > 1 else []
-        timed = latencies(rows)
-        tables[task] = [
-            _model_row(model, splits, timed, labels[model.recipe], model.jobs in frontier)
-            for model in models
-        ]
-    return tables
+    frontier, labels = on_frontier(study), recipes_of(study.models)
+    return {
+        task: [_model_row(one, labels[one.recipe], one.jobs in frontier) for one in models]
+        for task, models in group(study.models, lambda model: model.task).items()
+    }
 
 
-def _model_row(
-    model: Model, splits: Sequence[str], timed: Mapping[int, str], label: str, best: bool
-) -> dict[str, Any]:
+def _model_row(model: Model, label: str, best: bool) -> dict[str, Any]:
     def mean(column: str, form: str, scale: float = 1.0) -> str:
         return model.summary(column).written(form, scale, spread=False)
 
+    columns = model.rows.dropna(axis="columns", how="all").columns
+    splits = [column for column in columns if column.startswith(SPLIT)]
+    # The accuracy on a single split is the accuracy.
+    splits = splits if len(splits) > 1 else []
     return {
         "model": f"{model.size}{'' if model.pretrained else ', from scratch'}",
         "recipe": Markup("<span title='{}'>{}</span>{}").format(
@@ -247,7 +244,7 @@ def _model_row(
             f"#{column.removeprefix(SPLIT)} (%)": model.summary(column).written(".1f", 100)
             for column in splits
         },
-        **{f"#ms for {size}": mean(column, ".3g") for size, column in timed.items()},
+        **{f"#ms for {size}": mean(name, ".3g") for size, name in latencies(model.rows).items()},
         "#seeds": str(model.score.n),
         "jobs": model.jobs,
     }
@@ -276,11 +273,10 @@ def _analysis_table(study: Study) -> Table:
     labels = recipe_labels(analysis.recipe for analysis in study.analyses)
     rows = []
     for encoder, fields in zip(_encoders(study), analysis_fields(study), strict=True):
-        costliest, error = fields["costliest"] or "", fields["relative_error"]
-        if costliest and fields["costliest_layer"] is not None:
-            costliest += f", layer {fields['costliest_layer']}"
-        if costliest:
-            costliest += f" ({fields['costliest_lost']:+.3f})"
+        costliest, layer, error = "", fields["costliest_layer"], fields["relative_error"]
+        if fields["costliest"]:
+            place = "" if layer is None else f", layer {layer}"
+            costliest = f"{fields['costliest']}{place} ({fields['costliest_lost']:+.3f})"
         rows.append(
             {
                 "recipe": labels[fields["recipe"]],
@@ -313,6 +309,7 @@ def _samples(study: Study) -> dict[str, Any] | None:
     found = {job: result for job, result in study.results.items() if result.get("samples")}
     if not found:
         return None
+    # A run that was cut short has samples but may have no BLEU.
     job = max(found, key=lambda name: float(found[name].get("bleu") or 0.0))
     sides = ("source", "reference", "translation")
     rows = [{side: str(sample[side]) for side in sides} for sample in found[job]["samples"]]
@@ -342,11 +339,6 @@ def _facts(study: Study) -> Iterable[tuple[str, str]]:
     yield "seeds", "; ".join(sorted({text for model in study.models for text in _seeds(model)}))
     for name in ("BLEU", "chrF"):
         yield f"{name} signature", ", ".join(study.signatures(name.lower()))
-    yield (
-        "rows",
-        f"{len(study.rows)} in results.jsonl; each number above names the jobs it is from, "
-        "in jobs/NAME/",
-    )
 
 
 def _seeds(model: Model) -> Iterable[str]:

@@ -5,8 +5,9 @@ Figures are drawn on Agg without pyplot, so they need no display and leave no gl
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ RC: Any = {
     "axes.edgecolor": _SOFT_INK,
     "axes.labelcolor": INK,
     "axes.grid": True,
-    "axes.axisbelow": True,
+    "axes.axisbelow": True,  # grid lines under the marks
     "grid.color": "#e4e7eb",
     "grid.linewidth": 0.8,
     "xtick.color": _SOFT_INK,
@@ -64,9 +65,9 @@ def size_colors(sizes: Sequence[Size]) -> dict[Size, str]:
     return colors(sorted(sizes))
 
 
-def recipe_markers(recipes: Sequence[str]) -> dict[str, str]:
+def recipe_markers(recipes: Iterable[str]) -> dict[str, str]:
     """A marker per recipe in the order given; after fifteen they repeat."""
-    return {recipe: MARKERS[place % len(MARKERS)] for place, recipe in enumerate(recipes)}
+    return dict(zip(recipes, itertools.cycle(MARKERS), strict=False))
 
 
 def marker_outline(marker: str) -> str:
@@ -101,6 +102,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def save(figure: Figure, path: Path) -> Path:
     """Writes a PNG that depends on its content alone: no software version, no date."""
+    # Otherwise matplotlib writes its version into the file.
     figure.savefig(path, format="png", metadata={"Software": None}, facecolor="white")
     return path
 
@@ -118,6 +120,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
 
 def round_ticks(low: float, high: float) -> list[float]:
     """Round numbers inside a range, between about four and ten."""
+    # The more decades, the fewer ticks in each.
     decades = math.log10(high / low)
     mantissas: tuple[float, ...] = (1,)
     if decades < 4:

@@ -51,6 +51,7 @@ def _by_task(study: Study) -> dict[tuple[Kind, str], list[Model]]:
 
 def on_frontier(study: Study) -> set[tuple[str, ...]]:
     """The models (by their jobs) on the frontier of score against megabytes of their task."""
+    # By jobs, because a model holds a data frame and cannot be compared.
     found: set[tuple[str, ...]] = set()
     for models in _by_task(study).values():
         frontier = pareto([m.megabytes for m in models], [m.score.mean for m in models])
@@ -173,7 +174,7 @@ def analysis_fields(study: Study) -> list[Fields]:
         alone: Sequence[Mapping[str, Any]] = result.get("sensitivity", ())
         costliest = max(alone, key=lambda row: float(row["lost"]), default={})
         relative = [row["relative"] for row in result.get("error", ())]
-        row = {
+        fields = {
             "job": analysis.job,
             "recipe": analysis.recipe,
             "size": str(analysis.size),
@@ -187,5 +188,5 @@ def analysis_fields(study: Study) -> list[Fields]:
             "costliest_layer": costliest.get("layer"),
             "costliest_lost": costliest.get("lost"),
         }
-        rows.append(row)
+        rows.append(fields)
     return rows

@@ -1,18 +1,20 @@
 """The claims of "Train Large, Then Compress" (Li et al., 2020), each tested on one study.
 
-Each claim is one function of one kind's part of a study. Every criterion was fixed before the
-numbers were known; `uncertainty` defines what counts as clear. A claim without data is "not
-tested" and says what it needs. Claims about a kind of model that a study does not have are left
-out.
+Each claim is its words and one function that looks for the numbers. Every criterion was fixed
+before the numbers were known; `uncertainty` defines what counts as clear. A claim without data is
+"not tested" and says what it needs. Claims about a kind of model that a study does not have are
+left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import combinations
 
+from tlc_jax.statistics import uncertainty
 from tlc_jax.statistics.curves import (
+    LOSS,
     Quantity,
     by_size,
     mean_at,
@@ -22,68 +24,106 @@ from tlc_jax.statistics.curves import (
     values_at,
 )
 from tlc_jax.statistics.frontier import summarize
-from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
 from tlc_jax.statistics.records import Model, Study, best_model
 from tlc_jax.statistics.regime import crossings
-from tlc_jax.statistics.uncertainty import (
-    LOSS_MARGIN,
-    SCORE_MARGIN,
-    Claim,
-    Findings,
-    clear,
-    judge,
-    pool,
-    trend,
-)
+from tlc_jax.statistics.uncertainty import SCORE_MARGIN, Claim, clear, pool, trend
 
+# Whether the criterion is met, and the numbers. None: numbers that leave it open.
+Findings = Iterator[tuple[bool | None, str]]
+_Find = Callable[[Study], Findings]
+_Test = Callable[[Study, Kind], Claim]
+
+_EVERY = (ENCODER, TRANSLATOR)
 _UNITS = {"steps": "steps", "seconds": "s"}
 _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
 _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally good
 _BUDGETS = 64  # memory budgets tried, evenly on a log scale
 
+# Sentences of criteria that concern translators alone.
+_OF_TRANSLATORS = {
+    "also": " The same for approx_bleu, where every run measured it, is listed and does not count.",
+    "care": " Read with care where the dense models are far apart: one with little BLEU has little "
+    "to lose.",
+}
+_CLAIMS: list[tuple[tuple[Kind, ...], _Test]] = []
+
 
 def evaluate(study: Study) -> list[Claim]:
     """All claims in the paper's order; those about translation (-mt) follow their likes."""
-    claims = list(_NOT_IN_A_STUDY) if ENCODER in study.kinds else []
-    for kind in study.kinds:
-        part = study.of(kind)
-        claims += [claim(part) for claim in (*_OF_ALL, *_OF_KIND[kind])]
-    return sorted(claims, key=lambda claim: claim.number)  # digits sort before "control"
+    found = [
+        claim(study.of(kind), kind)
+        for kind in study.kinds
+        for kinds, claim in _CLAIMS
+        if kind in kinds
+    ]
+    found += _NOT_IN_A_STUDY if ENCODER in study.kinds else ()
+    return sorted(found, key=lambda claim: claim.number)  # digits sort before "control"
 
 
-def fewer_steps(study: Study) -> Claim:
-    """Claim 1a."""
-    text = "Larger models reach a given validation loss in fewer gradient steps."
-    return _faster(study, "1a", text, "steps")
+def _claim(
+    number: str, text: str, criterion: str, needed: str, kinds: tuple[Kind, ...] = _EVERY
+) -> Callable[[_Find], _Test]:
+    """Makes a claim of a function that looks for findings in one kind's part of a study.
+
+    The claim holds where every finding meets the criterion.
+
+    Args:
+      number, text, criterion: see `Claim`; text without the topic of the kind.
+      needed: what a study needs for the test.
+      kinds: the kinds of model that the claim is about.
+    """
+
+    def register(find: _Find) -> _Test:
+        def claim(study: Study, kind: Kind) -> Claim:
+            found = list(find(study))
+            told = [(met, line) for met, line in found if met is not None]
+            verdict = uncertainty.HOLDS if all(met for met, _ in told) else uncertainty.FAILS
+            also = {name: also * (kind == TRANSLATOR) for name, also in _OF_TRANSLATORS.items()}
+            return Claim(
+                f"{number}-mt" if kind == TRANSLATOR else number,
+                kind.titled(text.format(kind=kind)),
+                criterion.format(kind=kind, **also),
+                verdict if told else uncertainty.UNTESTED,
+                tuple(line for _, line in told or found or [(None, needed)]),
+            )
+
+        _CLAIMS.append((kinds, claim))
+        return claim
+
+    return register
 
 
-def less_time(study: Study) -> Claim:
-    """Claim 1b."""
-    text = (
-        "The saving in steps outweighs their cost: larger models are also ahead in wall-clock time."
-    )
-    return _faster(study, "1b", text, "seconds")
+@_claim(
+    "1a",
+    "Larger models reach a given validation loss in fewer gradient steps.",
+    "Validation loss at the last gradient step that every size reached falls with size.{also} Read "
+    "with care: schedules follow each run's own budget, so at that step the learning rate has "
+    "decayed for the size with the fewest steps only, which favors it.",
+    needed="fewer than two sizes have loss curves",
+)
+def _fewer_steps(study: Study) -> Findings:
+    return _faster(study, "steps")
 
 
-def _faster(study: Study, number: str, text: str, axis: str) -> Claim:
-    quantities = measured(study.curves)
-    name = "gradient step" if axis == "steps" else "training second"
-    criterion = f"Validation loss at the last {name} that every size reached falls with size."
-    for other in quantities[1:]:
-        criterion += f" The same for {other.name} is listed and does not count."
-    if axis == "steps":
-        criterion += (
-            " Read with care: schedules follow each run's own budget, so at that step the learning "
-            "rate has decayed for the size with the fewest steps only, which favors it."
-        )
-    findings: Findings = []
+@_claim(
+    "1b",
+    "The saving in steps outweighs their cost: larger models are also ahead in wall-clock time.",
+    "Validation loss at the last training second that every size reached falls with size.{also}",
+    needed="fewer than two sizes have loss curves",
+)
+def _less_time(study: Study) -> Findings:
+    return _faster(study, "seconds")
+
+
+def _faster(study: Study, axis: str) -> Findings:
     if len(by_size(study.curves)) > 1:
-        (holds, at_the_end, reached), *others = (_standing(study, axis, of) for of in quantities)
+        standings = [_standing(study, axis, of) for of in measured(study.curves)]
+        (holds, at_the_end, reached), *others = standings
         crossed = [crossing.describe(_UNITS[axis]) for crossing in crossings(study.curves, axis)]
         also = [line for other in others for line in other[1:]]
-        findings = [(holds, line) for line in (at_the_end, *crossed, reached, *also)]
-    needed = "fewer than two sizes have loss curves"
-    return judge(study.kind, number, text, criterion, findings, needed)
+        for line in (at_the_end, *crossed, reached, *also):
+            yield holds, line  # the loss decides
 
 
 def _standing(study: Study, axis: str, of: Quantity) -> tuple[bool, str, str]:
@@ -107,34 +147,41 @@ def _standing(study: Study, axis: str, of: Quantity) -> tuple[bool, str, str]:
     )
 
 
-def _robust_to_quantization(study: Study) -> Claim:
-    """Claim 2a, at the paper's 4 bits, or at the fewest bits tested."""
+_ROBUST = (
+    "The loss of {kind.score} against the same seed's dense model falls with size, for every "
+    "recipe listed.{care}"
+)
+
+
+@_claim(
+    "2a",
+    "Larger models lose less {kind.score} under quantization.",
+    _ROBUST,
+    needed="no recipe of quantization alone, beside dense, on two sizes",
+)
+def _robust_to_quantization(study: Study) -> Findings:
+    """At the paper's 4 bits, or at the fewest bits tested."""
     bits = {m.recipe: m.bits for m in study.models if m.sparsity == 0 and m.bits < 32}
     chosen = 4.0 if 4.0 in bits.values() else min(bits.values(), default=0.0)
-    return _robust(study, "2a", "quantization", {r for r, value in bits.items() if value == chosen})
+    return _robust(study, {recipe for recipe, value in bits.items() if value == chosen})
 
 
-def _robust_to_pruning(study: Study) -> Claim:
-    """Claim 2b, at the highest sparsity tested."""
+@_claim(
+    "2b",
+    "Larger models lose less {kind.score} under pruning.",
+    _ROBUST,
+    needed="no recipe of pruning alone, beside dense, on two sizes",
+)
+def _robust_to_pruning(study: Study) -> Findings:
+    """At the highest sparsity tested."""
     pruned = [model for model in study.models if model.sparsity > 0 and model.bits == 32]
     # Rounded, because the sparsity reached differs between sizes by a few weights.
     sparsities = {model.recipe: round(model.sparsity, 2) for model in pruned}
     highest = max(sparsities.values(), default=0.0)
-    return _robust(study, "2b", "pruning", {r for r, s in sparsities.items() if s == highest})
+    return _robust(study, {recipe for recipe, value in sparsities.items() if value == highest})
 
 
-def _robust(study: Study, number: str, operation: str, recipes: Collection[str]) -> Claim:
-    score = study.kind.score
-    criterion = (
-        f"The loss of {score} against the same seed's dense model falls with size, for every "
-        "recipe listed."
-    )
-    if study.kind == TRANSLATOR:
-        criterion += (
-            " Read with care where the dense models are far apart: one with little BLEU has little "
-            "to lose."
-        )
-    findings: Findings = []
+def _robust(study: Study, recipes: Collection[str]) -> Findings:
     for task in study.tasks:
         dense = study.by_size(task)
         for recipe in sorted(recipes):
@@ -148,21 +195,18 @@ def _robust(study: Study, number: str, operation: str, recipes: Collection[str])
                 f"{size} {_points(values)} of {100 * dense[size].score.mean:.1f}"
                 for size, values in drops.items()
             )
-            findings.append((found.holds, f"{task}, {recipe}: points lost {listing} ({found})"))
-    text = f"Larger models lose less {score} under {operation}."
-    needed = f"no recipe of {operation} alone, beside dense, on two sizes"
-    return judge(study.kind, number, text, criterion, findings, needed)
+            yield found.holds, f"{task}, {recipe}: points lost {listing} ({found})"
 
 
-def _compressed_large_wins(study: Study) -> Claim:
-    """Claim 2c."""
-    text = "For most memory budgets a large model, heavily compressed, is best."
-    criterion = (
-        "Between the artifacts of the smallest and the largest dense model, on a log scale of "
-        "megabytes, the best compressed model of a size too large to fit dense clearly beats the "
-        "best dense model that fits, over more than half of the range."
-    )
-    findings: Findings = []
+@_claim(
+    "2c",
+    "For most memory budgets a large model, heavily compressed, is best.",
+    "Between the artifacts of the smallest and the largest dense model, on a log scale of "
+    "megabytes, the best compressed model of a size too large to fit dense clearly beats the "
+    "best dense model that fits, over more than half of the range.",
+    needed="needs dense artifacts of two sizes, and compressed ones",
+)
+def _compressed_large_wins(study: Study) -> Findings:
     for task in study.tasks:
         models = [model for model in study.models if model.task == task and model.pretrained]
         dense = [model for model in models if model.recipe == "dense"]
@@ -178,61 +222,54 @@ def _compressed_large_wins(study: Study) -> Claim:
             ours = best_model([model for model in compressed if model.size > fitting], budget)
             wins += bool(rival and ours and _clearly(ours, rival, models) > 0)
         share = wins / _BUDGETS
-        line = f"{task}: true over {share:.0%} of the range from {low:.3g} to {high:.3g} MB"
-        findings.append((share > 0.5, line))
-    needed = "needs dense artifacts of two sizes, and compressed ones"
-    return judge(study.kind, "2c", text, criterion, findings, needed)
+        yield (
+            share > 0.5,
+            f"{task}: true over {share:.0%} of the range from {low:.3g} to {high:.3g} MB",
+        )
 
 
-def shape_matters_little(study: Study) -> Claim:
-    """Claim 3 for encoders."""
-    text = (
-        "Validation loss depends mainly on the number of parameters, little on depth against width."
-    )
-    criterion = (
-        f"Sizes whose parameters are within a factor {_MATCHED_PARAMETERS} but whose depths differ "
-        "end, at equal steps, closer than a quarter of the range over all sizes."
-    )
+@_claim(
+    "3",
+    "Validation loss depends mainly on the number of parameters, little on depth against width.",
+    f"Sizes whose parameters are within a factor {_MATCHED_PARAMETERS} but whose depths differ "
+    "end, at equal steps, closer than a quarter of the range over all sizes.",
+    needed="needs two sizes with about as many parameters but different depth, and a range of "
+    "sizes around them",
+    kinds=(ENCODER,),
+)
+def _shape_matters_little(study: Study) -> Findings:
     end = shared_end(study.curves, "steps") if study.curves else 0.0
     losses = {size: mean_at(own, "steps", end) for size, own in by_size(study.curves).items()}
     reach = max(losses.values(), default=0.0) - min(losses.values(), default=0.0)
-    findings = [
-        (
-            abs(losses[small] - losses[large]) < reach / 4,
-            f"{_counted(small)} {losses[small]:.3f}, {_counted(large)} {losses[large]:.3f} nats "
-            f"at step {end:,.0f}; range over all sizes {reach:.3f}",
-        )
-        for small, large in combinations(losses, 2)
+    for small, large in combinations(losses, 2):
+        alike = small.layers != large.layers and _ratio(small, large) <= _MATCHED_PARAMETERS
         # Where all sizes end alike, a quarter of their range is noise.
-        if reach > LOSS_MARGIN
-        if small.layers != large.layers and _ratio(small, large) <= _MATCHED_PARAMETERS
-    ]
-    needed = (
-        "needs two sizes with about as many parameters but different depth, "
-        "and a range of sizes around them"
-    )
-    return judge(ENCODER, "3", text, criterion, findings, needed)
+        if alike and reach > LOSS.margin:
+            yield (
+                abs(losses[small] - losses[large]) < reach / 4,
+                f"{_counted(small)} {losses[small]:.3f}, {_counted(large)} {losses[large]:.3f} "
+                f"nats at step {end:,.0f}; range over all sizes {reach:.3f}",
+            )
 
 
-def width_before_depth(study: Study) -> Claim:
-    """Claim 3 for translators."""
-    text = "Width is to be preferred over depth."
-    criterion = (
-        "Of two sizes grown from the same trained size, one by width alone and one by depth alone, "
-        "the wider is more often clearly ahead than clearly behind, in validation loss at the end "
-        "of the training seconds that both reached: seconds are the cost that they share, "
-        "parameters may differ. Two sizes whose parameters are within a factor "
-        f"{_MATCHED_PARAMETERS} are compared even where the size they grew from was not trained. "
-        "Each wider size is compared with the deeper one nearest to it in parameters."
-    )
-    needed = (
-        "needs a size grown by width alone and one grown by depth alone from the same trained "
-        "size, such as 2x256 and 4x128 beside 2x128, or two such sizes with parameters within a "
-        f"factor {_MATCHED_PARAMETERS}"
-    )
+@_claim(
+    "3",
+    "Width is to be preferred over depth.",
+    "Of two sizes grown from the same trained size, one by width alone and one by depth alone, "
+    "the wider is more often clearly ahead than clearly behind, in validation loss at the end "
+    "of the training seconds that both reached: seconds are the cost that they share, "
+    "parameters may differ. Two sizes whose parameters are within a factor "
+    f"{_MATCHED_PARAMETERS} are compared even where the size they grew from was not trained. "
+    "Each wider size is compared with the deeper one nearest to it in parameters.",
+    needed="needs a size grown by width alone and one grown by depth alone from the same trained "
+    "size, such as 2x256 and 4x128 beside 2x128, or two such sizes with parameters within a "
+    f"factor {_MATCHED_PARAMETERS}",
+    kinds=(TRANSLATOR,),
+)
+def width_before_depth(study: Study) -> Findings:
     sizes = by_size(study.curves)
     crossed = {(one.small, one.large): one for one in crossings(study.curves, "seconds")}
-    balance, evidence = 0, []
+    balance, lines = 0, []
     for wide, deep in _wide_and_deep(list(sizes)):
         crossing = crossed[min(wide, deep), max(wide, deep)]
         # An outcome is that of the larger size, and the wider one may be the smaller.
@@ -242,9 +279,9 @@ def width_before_depth(study: Study) -> Claim:
         for of in measured(study.curves)[1:]:
             ends = [(size, values_at(sizes[size], "seconds", end, of)) for size in (wide, deep)]
             line += f"; {of.name} {', '.join(_ended(size, values) for size, values in ends)}"
-        evidence.append(line)
-    findings = [(balance > 0, line) for line in evidence]
-    return judge(TRANSLATOR, "3", text, criterion, findings, needed)
+        lines.append(line)
+    for line in lines:
+        yield balance > 0, line
 
 
 def _wide_and_deep(sizes: Sequence[Size]) -> list[tuple[Size, Size]]:
@@ -264,60 +301,54 @@ def _wide_and_deep(sizes: Sequence[Size]) -> list[tuple[Size, Size]]:
     return pairs
 
 
-def _finetuning_no_harder(study: Study) -> Claim:
-    """Claim 5."""
-    text = (
-        "Larger models are not harder to finetune: at equal pretraining loss they reach at least "
-        "the same accuracy."
-    )
-    criterion = (
-        f"Of sizes whose pretraining losses lie within {_MATCHED_LOSS} nats, the larger is never "
-        "clearly less accurate."
-    )
-    findings: Findings = []
-    apart = []
+@_claim(
+    "5",
+    "Larger models are not harder to finetune: at equal pretraining loss they reach at least the "
+    "same accuracy.",
+    f"Of sizes whose pretraining losses lie within {_MATCHED_LOSS} nats, the larger is never "
+    "clearly less accurate.",
+    needed="needs dense rows with their pretraining loss",
+    kinds=(ENCODER,),
+)
+def _finetuning_no_harder(study: Study) -> Findings:
     for task in study.tasks:
         dense = study.by_size(task)
         # NaN where the encoder was trained elsewhere, inf where its training went wrong.
         losses = {size: m.summary("pretrain_valid_loss").mean for size, m in dense.items()}
-        losses = {size: loss for size, loss in losses.items() if math.isfinite(loss)}
         reached = {
             size: f"{size} at {loss:.3f} nats reaches {_percent(dense[size])}"
             for size, loss in losses.items()
+            if math.isfinite(loss)
         }
-        for small, large in combinations(losses, 2):
+        for small, large in combinations(reached, 2):
             if abs(losses[small] - losses[large]) <= _MATCHED_LOSS:
                 outcome = _clearly(dense[large], dense[small], dense.values())
-                line = f"{task}: {reached[small]} against {reached[large]}"
-                findings.append((outcome >= 0, line))
-        if losses:
+                yield outcome >= 0, f"{task}: {reached[small]} against {reached[large]}"
+        if reached:
             listing = "; ".join(reached.values())
-            apart.append(f"{task}: no two sizes are within {_MATCHED_LOSS} nats: {listing}")
-    needed = apart or ["needs dense rows with their pretraining loss"]
-    return judge(ENCODER, "5", text, criterion, findings, *needed)
+            yield None, f"{task}: no two sizes are within {_MATCHED_LOSS} nats: {listing}"
 
 
-def _pretraining_helps(study: Study) -> Claim:
-    """The control, which the other claims rest on."""
-    text = "Control: pretraining helps. A pretrained model beats its own twin trained from scratch."
-    criterion = (
-        "The pretrained size with the best dense accuracy clearly beats its twin, on every task."
-    )
-    findings: Findings = []
+@_claim(
+    "control",
+    "Control: pretraining helps. A pretrained model beats its own twin trained from scratch.",
+    "The pretrained size with the best dense accuracy clearly beats its twin, on every task.",
+    needed="no size was also finetuned from random weights",
+    kinds=(ENCODER,),
+)
+def _pretraining_helps(study: Study) -> Findings:
     for task in study.tasks:
         dense, twins = study.by_size(task), study.by_size(task, pretrained=False)
-        paired = sorted(dense.keys() & twins.keys())
+        paired = [size for size in dense if size in twins]
         if not paired:
             continue
         best = max(paired, key=lambda size: dense[size].score.mean)
         wins = _clearly(dense[best], twins[best], [*dense.values(), *twins.values()]) > 0
-        line = (
+        yield (
+            wins,
             f"{task}, {best}: pretrained {_percent(dense[best])}, "
-            f"from scratch {_percent(twins[best])}"
+            f"from scratch {_percent(twins[best])}",
         )
-        findings.append((wins, line))
-    needed = "no size was also finetuned from random weights"
-    return judge(ENCODER, "control", text, criterion, findings, needed)
 
 
 def _clearly(better: Model, worse: Model, among: Iterable[Model]) -> int:
@@ -350,17 +381,6 @@ def _ended(size: Size, values: Sequence[float]) -> str:
     return f"{size} {summarize(values).written('.3f')}"
 
 
-_OF_ALL: tuple[Callable[[Study], Claim], ...] = (
-    fewer_steps,
-    less_time,
-    _robust_to_quantization,
-    _robust_to_pruning,
-    _compressed_large_wins,
-)
-_OF_KIND = {
-    ENCODER: (shape_matters_little, _finetuning_no_harder, _pretraining_helps),
-    TRANSLATOR: (width_before_depth,),
-}
 _NOT_IN_A_STUDY = (
     Claim(
         "4",

@@ -26,7 +26,6 @@ class Kind:
 
     Attributes:
       name: value of the column `kind` of results.jsonl.
-      models: plural noun.
       topic: opening of titles and claims; empty for encoders.
       job: prefix of the names of its training jobs.
       training: noun for that training.
@@ -40,7 +39,6 @@ class Kind:
     """
 
     name: str
-    models: str
     topic: str
     job: str
     training: str
@@ -64,7 +62,6 @@ _CHRF = Column("chrf", "chrF", ".1f")
 
 ENCODER = Kind(
     name="encoder",
-    models="encoders",
     topic="",
     job="pretrain",
     training="pretraining",
@@ -78,7 +75,6 @@ ENCODER = Kind(
 )
 TRANSLATOR = Kind(
     name="translator",
-    models="translators",
     topic="Translation",
     job="translate",
     training="translation",

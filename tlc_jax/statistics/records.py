@@ -205,14 +205,14 @@ def tidy(rows: Sequence[Row]) -> pd.DataFrame:
     frame = pd.json_normalize([{**_DEFAULTS, **row} for row in rows]).fillna(_DEFAULTS)
     # A gap makes a column of whole numbers one of floats, and seeds are shown.
     frame = frame.astype(dict.fromkeys(_SEEDS, int))
-    shape = ["layers", "hidden", "kind"]
-    params = frame.groupby([*shape, "task"])["params"].max().groupby(shape).min()
-    sizes = {
-        (layers, hidden, kind): Size(count, layers, hidden, KINDS[kind])
-        for (layers, hidden, kind), count in params.items()
-    }
+    shape = [frame["layers"], frame["hidden"], frame["kind"]]
+    whole = frame.groupby([*shape, "task"])["params"].transform("max")
+    params = whole.groupby(shape).transform("min")
     return frame.assign(
-        size=[sizes[key] for key in frame[shape].itertuples(index=False, name=None)],
+        size=[
+            Size(count, layers, hidden, KINDS[kind])
+            for count, layers, hidden, kind in zip(params, *shape, strict=True)
+        ],
         pretrained=frame["init"] != "scratch",
         score=[row[kind_of(row).field] / kind_of(row).full for row in rows],
     )

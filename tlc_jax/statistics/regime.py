@@ -13,14 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from tlc_jax.statistics.curves import (
-    Curve,
-    by_size,
-    mean_at,
-    shared_costs,
-    shared_end,
-    values_at,
-)
+from tlc_jax.statistics.curves import Curve, by_size, mean_at, shared_costs, shared_end, values_at
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Kind, Size
 from tlc_jax.statistics.records import Study

@@ -24,8 +24,6 @@ SCORE_MARGIN = 0.005
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
 
-Findings = list[tuple[bool, str]]  # whether the criterion is met, and the numbers
-
 
 def rule(kinds: Sequence[Kind]) -> str:
     """The definitions of clear and of a trend, in words."""
@@ -123,21 +121,3 @@ class Claim:
     criterion: str
     verdict: str = UNTESTED
     evidence: tuple[str, ...] = ()
-
-
-def judge(
-    kind: Kind, number: str, text: str, criterion: str, findings: Findings, *needed: str
-) -> Claim:
-    """A claim about a kind of model, which holds where every finding does.
-
-    Args:
-      kind, number, text, criterion: see `Claim`; text without the topic of the kind.
-      findings: whether the criterion is met, and the numbers; none: the claim is not tested.
-      needed: what a study needs for the test.
-    """
-    verdict, evidence = UNTESTED, needed
-    if findings:
-        verdict = HOLDS if all(met for met, _ in findings) else FAILS
-        evidence = tuple(line for _, line in findings)
-    number = f"{number}-mt" if kind.topic else number
-    return Claim(number, kind.titled(text), criterion, verdict, evidence)
