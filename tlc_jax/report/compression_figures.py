@@ -19,7 +19,7 @@ _MOST_WRITTEN = 24  # layers up to which cells of a heat map carry their numbers
 
 
 def _rows(errors: Sequence[MatrixError]) -> pd.DataFrame:
-    """One line for each output row of each matrix: its kind, its layer, and the norm."""
+    """Makes a data frame of the kind, layer and norm of each output row of each matrix."""
     return pd.concat(
         pd.DataFrame({"kind": error.matrix.kind, "layer": error.matrix.layer, "norm": error.norms})
         for error in errors
@@ -27,7 +27,7 @@ def _rows(errors: Sequence[MatrixError]) -> pd.DataFrame:
 
 
 def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
-    """Box plots over the output rows of all matrices of a kind.
+    """Draws box plots over the output rows of all matrices of a kind.
 
     Boxes are quartiles, whiskers the 5th and 95th percentile.
     """
@@ -61,7 +61,7 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
 
 
 def error_by_depth(errors: Sequence[MatrixError], title: str) -> Figure:
-    """The median over the output rows of each kind of matrix, by layer."""
+    """Draws the median over the output rows of each kind of matrix, by layer."""
     # Matrices outside the layers have none and drop out of the groups.
     rows = _rows([error for error in errors if error.matrix.layer is not None])
     medians = rows.groupby(["kind", "layer"], sort=False)["norm"].median()
@@ -80,7 +80,7 @@ def error_by_depth(errors: Sequence[MatrixError], title: str) -> Figure:
 
 
 def sensitivity(found: Sequence[tuple[Matrix, float]], meaning: str, title: str) -> Figure:
-    """A heat map of the cost of compressing each matrix alone.
+    """Draws a heat map of the cost of compressing each matrix alone.
 
     Args:
       found: matrices with their cost.
@@ -132,7 +132,7 @@ def _heat(axes: Axes, cells: pd.DataFrame, limit: float) -> None:
 def convergence(
     rows: Sequence[dict[str, Any]], metric: str, label: str, scale: float, title: str
 ) -> Figure:
-    """A metric along one run, dense and compressed without recovery.
+    """Draws a metric along one run, dense and compressed without recovery.
 
     Args:
       rows: a row of `tlc analyze` for each checkpoint.

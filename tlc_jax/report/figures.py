@@ -69,7 +69,7 @@ def draw_all(study: Study, folder: Path) -> list[Drawn]:
 
 
 def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, Chart | None]]:
-    """File name, name of the caption, task, figure and chart."""
+    """Yields the file name, name of the caption, task, figure and chart of each figure."""
     # Yielded one by one, so that each figure is saved and freed before the next one is drawn.
     prefix = "translation_" if study.kind == TRANSLATOR else ""
     for of in measured(study.curves):
@@ -91,7 +91,7 @@ def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, Chart | None
 
 
 def filters(study: Study) -> dict[str, list[dict[str, str]]]:
-    """Sizes and recipes of one kind's part of a study, with label, color and marker."""
+    """Lists the sizes and recipes of one kind with their label, color and marker."""
     recipes = recipes_of(study.models)
     markers, circle = style.recipe_markers(recipes), style.marker_outline("o")
     return {
@@ -129,7 +129,7 @@ def _point(x: float, y: float, deviation: float, *lines: str) -> list[Any]:
 
 
 def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
-    """Validation loss, with perplexity on the right, or approx_bleu of every size.
+    """Draws the validation loss, with perplexity on the right, or approx_bleu of every size.
 
     Args:
       study: one kind's part of a study.
@@ -161,7 +161,7 @@ def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
 
 
 def _curves(study: Study, axis: str, of: Quantity) -> Iterator[dict[str, Any]]:
-    """The series of `training_curves`."""
+    """Yields the series of `training_curves`."""
     for size, curves in by_size(study.curves).items():
         costs = np.array(shared_costs(curves, axis))
         # Evenly, with the first and the last evaluation; unique, as a curve may have fewer points.
@@ -190,7 +190,7 @@ def _add_perplexity(axes: Axes) -> None:
 
 
 def score_against(study: Study, task: str, cost: str) -> Figure:
-    """Score of every model of a task against its cost, with the Pareto frontier.
+    """Draws the score of every model of a task against its cost, with the Pareto frontier.
 
     Args:
       study: one kind's part of a study.
@@ -239,7 +239,7 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
 
 
 def _scores(study: Study, task: str, cost: str) -> Iterator[dict[str, Any]]:
-    """The series of `score_against`, one per model."""
+    """Yields the series of `score_against`, one per model."""
     recipes = recipes_of(study.models)
     for model in (model for model in study.models if model.task == task):
         score = model.points
@@ -259,7 +259,7 @@ def _scores(study: Study, task: str, cost: str) -> Iterator[dict[str, Any]]:
 
 
 def score_lost(study: Study, task: str) -> Figure:
-    """Points of the score lost by recipe, sizes side by side."""
+    """Draws the points of the score lost by recipe, sizes side by side."""
     models = [model for model in study.models if model.task == task and model.pretrained]
     sizes = sorted({model.size for model in models})
     recipes = {recipe: label for recipe, label in recipes_of(models).items() if recipe != "dense"}
@@ -284,7 +284,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def pretrained_and_scratch(study: Study, task: str) -> Figure:
-    """Dense score of each size on a task, pretrained (filled) and from scratch (hollow)."""
+    """Draws the dense score of each size, pretrained (filled) and from scratch (hollow)."""
     dense, twins = study.by_size(task), study.by_size(task, pretrained=False)
     colors, sizes = style.size_colors(study.sizes), [size for size in dense if size in twins]
     figure, axes = style.new_figure(6.4, 1.9 + 0.5 * len(sizes))

@@ -21,13 +21,13 @@ from tlc_jax.statistics.records import Model
 
 
 def recipes_of(models: Sequence[Model]) -> dict[str, str]:
-    """Recipes with their labels, the lightest first: dense, then by the bits left per parameter."""
+    """Returns recipes with labels, the lightest first: dense, then by bits left per parameter."""
     left = {model.recipe: (1 - model.sparsity) * model.bits for model in models}
     return recipe_labels(sorted(left, key=lambda one: (one != "dense", -left[one], one)))
 
 
 def recipe_labels(recipes: Iterable[str]) -> dict[str, str]:
-    """A short label per recipe; options are named only where two labels would be equal without."""
+    """Returns a short label per recipe, with options only where two labels would be equal."""
     short = {recipe: _label(recipe, options=False) for recipe in recipes}
     # Two recipes may differ in an option alone, such as the group size.
     count = Counter(short.values())
@@ -63,7 +63,7 @@ def _operation(operation: Operation, *, options: bool) -> str:
 
 
 def count_label(count: float) -> str:
-    """A number with three digits: 0.25, 612 k, 5.43 M."""
+    """Writes a number with three digits: 0.25, 612 k, 5.43 M."""
     count = float(f"{count:.3g}")  # first, so that 999,999 becomes 1 M and not 1000 k
     for unit, divisor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= divisor:
@@ -72,15 +72,15 @@ def count_label(count: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 seed, 2 seeds."""
+    """Writes a number with its noun: 1 seed, 2 seeds."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def size_label(size: Size) -> str:
-    """A size with its parameters, for legends."""
+    """Writes a size with its parameters, for legends."""
     return f"{size} ({count_label(size.params)})"
 
 
 def model_label(model: Model, labels: dict[str, str]) -> str:
-    """Size, recipe and, where it matters, that the model was never pretrained."""
+    """Writes the size, the recipe and, where it is so, that the model was never pretrained."""
     return f"{model.size}, {labels[model.recipe]}" + ("" if model.pretrained else ", from scratch")

@@ -52,7 +52,7 @@ def render(
     chosen: Sequence[Choice],
     drawn: Sequence[Drawn],
 ) -> str:
-    """The whole page; every text that comes from the study is escaped."""
+    """Renders the whole page; every text that comes from the study is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tlc_jax.report"),
         autoescape=True,
@@ -100,7 +100,7 @@ def render(
 
 
 def _columns(rows: Table) -> list[str]:
-    """The headings of a table, without columns in which every cell is empty."""
+    """Returns the headings of a table, without columns in which every cell is empty."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if any(row.get(name) for row in rows)]
 
@@ -110,7 +110,7 @@ def _base64(path: Path) -> str:
 
 
 def coverage(study: Study) -> str:
-    """One sentence: how many models, sizes, recipes, tasks and seeds."""
+    """Says in one sentence how many models, sizes, recipes, tasks and seeds there are."""
     parts = [
         counted(len(study.of(kind).sizes), "size")
         + ("" if study.kinds == [ENCODER] else f" of {kind.name}s")
@@ -126,12 +126,12 @@ def coverage(study: Study) -> str:
 
 
 def headline(study: Study, regime: Regime, kind: Kind) -> str:
-    """The regime in one sentence, which names the kind of model unless all are encoders."""
+    """Says the regime in one sentence, with the kind of model unless all are encoders."""
     return ("" if study.kinds == [ENCODER] else f"{kind.name.capitalize()}s: ") + regime.headline()
 
 
 def unfinished(study: Study) -> list[str]:
-    """A line for each kind of thing that is missing from the study."""
+    """Returns a line for each kind of thing that is missing from the study."""
     missing = (job for job in study.jobs if job.get("state") != "done")
     lines = []
     for state, jobs in group(missing, lambda job: str(job.get("state"))).items():
@@ -146,7 +146,7 @@ def unfinished(study: Study) -> list[str]:
 
 
 def _leads(study: Study, chosen: Sequence[Choice]) -> Iterable[tuple[str, Table]]:
-    """Each task with the best model under each budget that admits one."""
+    """Yields each task with the best model under each budget that admits one."""
     # By kind too: a task of encoders may have the name of one of translators.
     for (kind, task), options in group(chosen, lambda choice: (choice.kind, choice.task)).items():
         labels = recipes_of(study.of(kind).models)
@@ -212,7 +212,7 @@ def _training_row(progress: Progress, curves: Sequence[Curve]) -> dict[str, Any]
 
 
 def _model_tables(study: Study) -> dict[str, Table]:
-    """Every evaluated model of one kind, by task."""
+    """Makes a table of the evaluated models of one kind for each task."""
     frontier, labels = on_frontier(study), recipes_of(study.models)
     return {
         task: [_model_row(one, labels[one.recipe], one.jobs in frontier) for one in models]
@@ -251,7 +251,7 @@ def _model_row(model: Model, label: str, best: bool) -> dict[str, Any]:
 
 
 def _timed(rows: pd.DataFrame) -> list[str]:
-    """The ways in which models were timed."""
+    """Returns the ways in which models were timed."""
     names = ["latency_computes", "latency_device", "latency_length"]
     if not set(names) <= set(rows):
         return []
@@ -261,7 +261,7 @@ def _timed(rows: pd.DataFrame) -> list[str]:
 
 
 def _encoders(study: Study) -> list[str]:
-    """The encoder of each analysis, with its seed where several were analyzed."""
+    """Names the encoder of each analysis, with its seed where several were analyzed."""
     several = len({analysis.seed for analysis in study.analyses}) > 1
     return [
         size_label(analysis.size) + (f", seed {analysis.seed}" if several else "")
@@ -305,7 +305,7 @@ def _drawn(analysis: Analysis) -> list[Drawn]:
 
 
 def _samples(study: Study) -> dict[str, Any] | None:
-    """The sample translations of the translator of the highest BLEU."""
+    """Returns the sample translations of the translator of the highest BLEU."""
     found = {job: result for job, result in study.results.items() if result.get("samples")}
     if not found:
         return None
@@ -317,7 +317,7 @@ def _samples(study: Study) -> dict[str, Any] | None:
 
 
 def _facts(study: Study) -> Iterable[tuple[str, str]]:
-    """Where the numbers come from: commands, machines, versions, data, seeds."""
+    """Yields where the numbers come from: commands, machines, versions, data, seeds."""
     for field in ("command", "machine", "device", "devices", "platform", "python", "versions"):
         sources = [study.recorded, *study.results.values()]
         values = {_plain(source[field]) for source in sources if source.get(field)}

@@ -53,7 +53,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def colors(names: Sequence[Name]) -> dict[Name, str]:
-    """Dark to light along viridis in the order given."""
+    """Assigns colors from dark to light along viridis, in the order given."""
     # The last fifth of viridis is a pale yellow that cannot be seen on white paper.
     shades = matplotlib.colormaps["viridis"]
     last = max(1, len(names) - 1)
@@ -61,17 +61,17 @@ def colors(names: Sequence[Name]) -> dict[Name, str]:
 
 
 def size_colors(sizes: Sequence[Size]) -> dict[Size, str]:
-    """Dark to light by parameters."""
+    """Assigns colors from dark to light by parameters."""
     return colors(sorted(sizes))
 
 
 def recipe_markers(recipes: Iterable[str]) -> dict[str, str]:
-    """A marker per recipe in the order given; after fifteen they repeat."""
+    """Assigns a marker to each recipe in the order given; after fifteen they repeat."""
     return dict(zip(recipes, itertools.cycle(MARKERS), strict=False))
 
 
 def marker_outline(marker: str) -> str:
-    """A marker of matplotlib as the path of an SVG, around the origin and about 12 units wide."""
+    """Returns a marker as the path of an SVG, around the origin and about 12 units wide."""
     # to_polygons flattens curves at the scale of the path: enlarged first, a circle stays round.
     style = MarkerStyle(marker)
     path = style.get_path().transformed(style.get_transform() + Affine2D().scale(11, -11))
@@ -81,7 +81,7 @@ def marker_outline(marker: str) -> str:
 
 
 def handle(label: str, marker: str = "o", color: str = INK, face: str | None = None) -> Line2D:
-    """An entry of a legend: a marker, filled with its color unless `face` is given."""
+    """Makes an entry of a legend: a marker, filled with its color unless `face` is given."""
     return Line2D([], [], ls="none", marker=marker, color=color, mfc=face or color, label=label)
 
 
@@ -95,7 +95,7 @@ def mark(
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes; width and height are in inches."""
+    """Makes a figure with one pair of axes; width and height are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
@@ -119,7 +119,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """Round numbers inside a range, between about four and ten."""
+    """Returns the round numbers inside a range, between about four and ten of them."""
     # The more decades, the fewer ticks in each.
     decades = math.log10(high / low)
     mantissas: tuple[float, ...] = (1,)

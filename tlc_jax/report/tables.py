@@ -31,7 +31,7 @@ class Choice:
 
 
 def choices(study: Study, budgets: Sequence[float] = ()) -> list[Choice]:
-    """The best model under each budget, task by task.
+    """Finds the best model under each budget, task by task.
 
     Args:
       study: the whole study.
@@ -50,7 +50,7 @@ def _by_task(study: Study) -> dict[tuple[Kind, str], list[Model]]:
 
 
 def on_frontier(study: Study) -> set[tuple[str, ...]]:
-    """The models (by their jobs) on the frontier of score against megabytes of their task."""
+    """Returns the jobs of the models on the frontier of score against megabytes."""
     # By jobs, because a model holds a data frame and cannot be compared.
     found: set[tuple[str, ...]] = set()
     for models in _by_task(study).values():
@@ -60,7 +60,7 @@ def on_frontier(study: Study) -> set[tuple[str, ...]]:
 
 
 def scores(model: Model) -> dict[str, str]:
-    """The score of a model and the means of those beside it, by the heading of their columns."""
+    """Writes the score of a model and the means of those beside it, by heading."""
     cells = {model.size.kind.heading: model.points.written(".1f")}
     for beside in model.size.kind.beside:
         cells[beside.heading] = model.summary(beside.field).written(beside.form, spread=False)
@@ -68,7 +68,7 @@ def scores(model: Model) -> dict[str, str]:
 
 
 def latencies(rows: pd.DataFrame) -> dict[int, str]:
-    """Columns of latency, by their batch sizes, ascending."""
+    """Finds the columns of latency, by batch size, ascending."""
     columns = [str(column) for column in rows if str(column).startswith(_LATENCY)]
     return dict(sorted((int(column.removeprefix(_LATENCY)), column) for column in columns))
 
@@ -134,7 +134,7 @@ def _means(model: Model, *columns: str) -> Fields:
 
 
 def _score_fields(model: Model) -> Fields:
-    """The scores of a model, in the units of results.jsonl."""
+    """Returns the scores of a model in the units of results.jsonl."""
     kind, score = model.size.kind, model.score
     fields: Fields = {
         f"{kind.field}_mean": kind.full * score.mean,
@@ -166,7 +166,7 @@ def _curve_fields(study: Study) -> list[Fields]:
 
 
 def analysis_fields(study: Study) -> list[Fields]:
-    """The costs of a recipe on each pretrained encoder; None for parts that were not analyzed."""
+    """Returns the costs of recipes on encoders; None for parts that were not analyzed."""
     rows = []
     for analysis in study.analyses:
         result = analysis.result

@@ -1,6 +1,6 @@
 """The claims of "Train Large, Then Compress" (Li et al., 2020), each tested on one study.
 
-Each claim is its words and one function that looks for the numbers. Every criterion was fixed
+A claim consists of its texts and one function that yields the findings. Every criterion was fixed
 before the numbers were known; `uncertainty` defines what counts as clear. A claim without data is
 "not tested" and says what it needs. Claims about a kind of model that a study does not have are
 left out.
@@ -50,7 +50,7 @@ _CLAIMS: list[tuple[tuple[Kind, ...], _Test]] = []
 
 
 def evaluate(study: Study) -> list[Claim]:
-    """All claims in the paper's order; those about translation (-mt) follow their likes."""
+    """All claims in the paper's order; a claim about translation ends in -mt."""
     found = [
         claim(study.of(kind), kind)
         for kind in study.kinds
@@ -64,7 +64,7 @@ def evaluate(study: Study) -> list[Claim]:
 def _claim(
     number: str, text: str, criterion: str, needed: str, kinds: tuple[Kind, ...] = _EVERY
 ) -> Callable[[_Find], _Test]:
-    """Makes a claim of a function that looks for findings in one kind's part of a study.
+    """Turns a function that finds evidence in one kind's part of a study into a claim.
 
     The claim holds where every finding meets the criterion.
 
@@ -127,7 +127,7 @@ def _faster(study: Study, axis: str) -> Findings:
 
 
 def _standing(study: Study, axis: str, of: Quantity) -> tuple[bool, str, str]:
-    """Whether larger sizes end ahead, where each ends, and its cost to match the smallest."""
+    """Says whether larger sizes end ahead, where each ends, and its cost to match the smallest."""
     sizes, unit = by_size(study.curves), _UNITS[axis]
     smallest, end = min(sizes), shared_end(study.curves, axis)
     values = {size: values_at(own, axis, end, of) for size, own in sizes.items()}
@@ -192,7 +192,7 @@ def _robust(study: Study, recipes: Collection[str]) -> Findings:
             kept = {size: [-drop for drop in values] for size, values in drops.items()}
             found = trend(kept, SCORE_MARGIN)
             listing = ", ".join(
-                f"{size} {_points(values)} of {100 * dense[size].score.mean:.1f}"
+                f"{size} {summarize(values).written('.1f', 100)} of {dense[size].points.mean:.1f}"
                 for size, values in drops.items()
             )
             yield found.holds, f"{task}, {recipe}: points lost {listing} ({found})"
@@ -285,7 +285,7 @@ def width_before_depth(study: Study) -> Findings:
 
 
 def _wide_and_deep(sizes: Sequence[Size]) -> list[tuple[Size, Size]]:
-    """Each wider size with the comparable deeper size that is nearest in parameters."""
+    """Pairs each wider size with the comparable deeper size that is nearest in parameters."""
     shapes = {(size.layers, size.hidden) for size in sizes}
     pairs = []
     for wide in sizes:
@@ -352,7 +352,7 @@ def _pretraining_helps(study: Study) -> Findings:
 
 
 def _clearly(better: Model, worse: Model, among: Iterable[Model]) -> int:
-    """1 where the first model has the clearly higher score, -1 where the lower one, else 0.
+    """Returns 1 where the first model scores clearly higher, -1 where clearly lower, else 0.
 
     The spread of seeds is pooled over the models `among`.
     """
@@ -360,13 +360,9 @@ def _clearly(better: Model, worse: Model, among: Iterable[Model]) -> int:
     return clear(worse.scores.values(), better.scores.values(), spread, SCORE_MARGIN)
 
 
-def _points(fractions: Iterable[float]) -> str:
-    return summarize(fractions).written(".1f", 100)
-
-
 def _percent(model: Model) -> str:
-    """Accuracy with the number of seeds."""
-    return f"{_points(model.scores.values())} % (n={model.score.n})"
+    """Writes the accuracy of a model with its number of seeds."""
+    return f"{model.points.written('.1f')} % (n={model.score.n})"
 
 
 def _ratio(first: Size, second: Size) -> float:

@@ -62,23 +62,23 @@ APPROX_BLEU = Quantity("approx_bleus", "approx_bleu", 1, SCORE_MARGIN, "")
 
 
 def by_size(curves: Sequence[Curve]) -> dict[Size, list[Curve]]:
-    """The curves of each size, the smallest size first."""
+    """Groups curves by size, the smallest size first."""
     return group(sorted(curves, key=lambda curve: curve.size), lambda curve: curve.size)
 
 
 def measured(curves: Sequence[Curve]) -> list[Quantity]:
-    """The quantities that every curve has; none without curves."""
+    """Returns the quantities that every curve has; none without curves."""
     quantities = [LOSS, APPROX_BLEU] if curves else []
     return [of for of in quantities if all(getattr(curve, of.field) for curve in curves)]
 
 
 def shared_end(curves: Sequence[Curve], axis: str) -> float:
-    """The largest cost that every curve reached; `axis` is "seconds" or "steps"."""
+    """Returns the largest cost that every curve reached; `axis` is "seconds" or "steps"."""
     return float(min(getattr(curve, axis)[-1] for curve in curves))
 
 
 def shared_costs(curves: Sequence[Curve], axis: str) -> list[float]:
-    """The costs of all evaluations that lie where every curve has values; at least one."""
+    """Returns the costs of the evaluations that lie where every curve has values."""
     end = shared_end(curves, axis)
     # A run may have a single evaluation, after the end of another one: then that end is all.
     start = min(end, max(getattr(curve, axis)[0] for curve in curves))
@@ -87,7 +87,7 @@ def shared_costs(curves: Sequence[Curve], axis: str) -> list[float]:
 
 
 def values_at(curves: Sequence[Curve], axis: str, cost: float, of: Quantity = LOSS) -> list[float]:
-    """The value of each curve at a cost, linear in the logarithm of the cost between points."""
+    """Interpolates each curve at a cost, linearly in the logarithm of the cost."""
     return [
         float(np.interp(math.log(cost), np.log(getattr(curve, axis)), getattr(curve, of.field)))
         for curve in curves
@@ -95,12 +95,12 @@ def values_at(curves: Sequence[Curve], axis: str, cost: float, of: Quantity = LO
 
 
 def mean_at(curves: Sequence[Curve], axis: str, cost: float) -> float:
-    """The mean validation loss of the curves at a cost."""
+    """Returns the mean validation loss of the curves at a cost."""
     return summarize(values_at(curves, axis, cost)).mean
 
 
 def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOSS) -> float | None:
-    """The mean cost at which the curves are first as good as a goal; None where one never is."""
+    """Returns the mean cost of reaching a goal; None where a curve never reaches it."""
     costs = []
     for curve in curves:
         values = of.better * np.array(getattr(curve, of.field))

@@ -32,13 +32,13 @@ class Summary:
     n: int
 
     def written(self, form: str, scale: float = 1.0, *, spread: bool = True) -> str:
-        """Text such as "71.2 ± 0.4"; the mean alone for one seed, nothing without values."""
+        """Writes "71.2 ± 0.4"; the mean alone for one seed, nothing without values."""
         text = f"{scale * self.mean:{form}}" if self.n else ""
         return f"{text} ± {scale * self.std:{form}}" if spread and self.n > 1 else text
 
 
 def summarize(values: Iterable[float]) -> Summary:
-    """Mean and spread of values."""
+    """Computes the mean and the spread of values."""
     numbers = [float(value) for value in values]
     mean = statistics.fmean(numbers) if numbers else math.nan
     # Not numpy: fmean and stdev sum exactly, so the order of seeds cannot change a digit.
@@ -54,7 +54,9 @@ def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[I
 
 
 def pareto(costs: Sequence[float], values: Sequence[float]) -> list[int]:
-    """Indices of the frontier by rising cost: no other point costs at most as much and is as good.
+    """Returns the indices of the Pareto frontier by rising cost.
+
+    No other point costs at most as much and is as good.
 
     Ties: of equal costs the highest value stays, of equal values the lowest cost, of equal points
     the first one.
@@ -68,7 +70,7 @@ def pareto(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def best_under(budget: float, costs: Sequence[float], values: Sequence[float]) -> int | None:
-    """Index of the highest value that costs at most `budget`; None where nothing fits.
+    """Returns the index of the highest value that costs at most `budget`; None where nothing fits.
 
     Ties go to the cheaper point, then to the first.
     """
@@ -77,7 +79,7 @@ def best_under(budget: float, costs: Sequence[float], values: Sequence[float]) -
 
 
 def round_budgets(costs: Sequence[float], count: int = 3) -> tuple[float, ...]:
-    """At most `count` round numbers, evenly on a log scale inside the range of the costs."""
+    """Picks up to `count` round numbers, evenly on a log scale inside the range of the costs."""
     low, high = min(costs), max(costs)
     wanted = [low * (high / low) ** ((place + 0.5) / count) for place in range(count)]
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -53,7 +53,7 @@ class Kind:
     trained: tuple[Column, ...] = ()
 
     def titled(self, text: str) -> str:
-        """A title or claim, after the topic."""
+        """Puts the topic before a title or claim."""
         return f"{self.topic}: {text[:1].lower()}{text[1:]}" if self.topic else text
 
 

@@ -65,12 +65,12 @@ class Model:
         return tuple(self.rows["job"])
 
     def summary(self, column: str) -> Summary:
-        """A column over the seeds that have it."""
+        """Summarizes a column over the seeds that have it."""
         return summarize(present(self.rows, column))
 
 
 def best_model(models: Sequence[Model], megabytes: float) -> Model | None:
-    """The model of the highest score whose artifacts fit; None where none does."""
+    """Returns the model of the highest score whose artifacts fit; None where none does."""
     costs, scores = [m.megabytes for m in models], [m.score.mean for m in models]
     index = best_under(megabytes, costs, scores)
     return None if index is None else models[index]
@@ -129,12 +129,12 @@ class Study:
 
     @property
     def kind(self) -> Kind:
-        """The kind of a study that has a single one, as `of` makes it."""
+        """The only kind of model of a part of a study that `of` returned."""
         (kind,) = self.kinds
         return kind
 
     def of(self, kind: Kind) -> Study:
-        """The part about one kind of model. Sizes are compared within one part alone."""
+        """Returns the part about one kind of model. Sizes are compared within one part alone."""
         return dataclasses.replace(
             self,
             rows=self.rows[self.rows["kind"] == kind.name],
@@ -154,13 +154,13 @@ class Study:
     def by_size(
         self, task: str, recipe: str = "dense", pretrained: bool = True
     ) -> dict[Size, Model]:
-        """The models of a task under one recipe, the smallest size first."""
+        """Returns the models of a task under one recipe, the smallest size first."""
         wanted = (task, recipe, pretrained)
         models = (m for m in self.models if (m.task, m.recipe, m.pretrained) == wanted)
         return {model.size: model for model in models}
 
     def drops(self, task: str, recipe: str) -> dict[Size, list[float]]:
-        """Score of the dense model minus that of the compressed one, seed by seed, by size."""
+        """Subtracts compressed scores from dense ones, seed by seed; fractions by size."""
         dense, drops = self.by_size(task), {}
         for size, model in self.by_size(task, recipe).items():
             before = dense[size].scores if size in dense else {}
@@ -174,24 +174,24 @@ class Study:
         return any("toy:" in str(part.get(name)) for part in data for name in ("train", "valid"))
 
     def signatures(self, score: str) -> list[str]:
-        """The different sacreBLEU signatures of "bleu" or "chrf" in this study."""
+        """Returns the different sacreBLEU signatures of "bleu" or "chrf" in this study."""
         column = f"{score}_signature"
         found = [result.get(column) for result in self.results.values()]
         return [text for text in dict.fromkeys([*present(self.rows, column), *found]) if text]
 
 
 def kind_of(row: Row) -> Kind:
-    """The kind of model of a row of results.jsonl; rows of older studies name none."""
+    """Returns the kind of model of a row of results.jsonl; rows of older studies name none."""
     return KINDS[str(row.get("kind") or ENCODER.name)]
 
 
 def present(rows: pd.DataFrame, column: str) -> list[Any]:
-    """The values of a column without gaps; none where no row has the column."""
+    """Returns the values of a column without gaps; none where no row has the column."""
     return rows[column].dropna().tolist() if column in rows else []
 
 
 def tidy(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per row of results.jsonl, with the columns that reports group by.
+    """Makes a data frame with one line per row of results.jsonl.
 
     Args:
       rows: rows of results.jsonl with a finite score.
@@ -219,7 +219,7 @@ def tidy(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def models_of(rows: pd.DataFrame, notes: list[str]) -> list[Model]:
-    """The evaluated models, by task, size, and falling megabytes.
+    """Groups rows into evaluated models, by task, size, and falling megabytes.
 
     Args:
       rows: see `tidy`.

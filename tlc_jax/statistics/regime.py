@@ -98,7 +98,7 @@ class Regime:
     leader: Size | None
 
     def headline(self) -> str:
-        """One sentence, safe to quote alone."""
+        """Says in one sentence which regime the study shows."""
         if self.leader is None or len(self.progress) < 2:
             return (
                 "Fewer than two sizes have loss curves, "
@@ -133,12 +133,12 @@ class Regime:
 
 
 def regimes(study: Study) -> dict[Kind, Regime]:
-    """The regime of each kind of model."""
+    """Returns the regime of each kind of model."""
     return {kind: regime(study.of(kind).curves) for kind in study.kinds}
 
 
 def regime(curves: Sequence[Curve]) -> Regime:
-    """The regime of the curves of all sizes of one kind."""
+    """Returns the regime of the curves of all sizes of one kind."""
     sizes = by_size(curves)
     end = shared_end(curves, "seconds") if curves else 0.0
     finals = {size: mean_at(own, "seconds", end) for size, own in sizes.items()}
@@ -192,7 +192,7 @@ def _progress(curves: Sequence[Curve]) -> Progress:
 
 
 def _plateau(curve: Curve) -> float | None:
-    """The loss above which a model is on the early plateau."""
+    """Returns the loss above which a model is on the early plateau."""
     if curve.size.kind != ENCODER:
         return None
     if curve.result.get("unigram_loss"):

@@ -1,4 +1,4 @@
-"""When a difference between sizes is more than the luck of a seed, and the verdict on a claim.
+"""When a difference between sizes exceeds the spread of seeds, and the verdict on a claim.
 
 A difference is clear when it exceeds a fixed margin and half of its 95 % confidence interval. The
 interval is Student's, with the variance of the seeds pooled over all sizes.
@@ -26,7 +26,7 @@ HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
 
 
 def rule(kinds: Sequence[Kind]) -> str:
-    """The definitions of clear and of a trend, in words."""
+    """Says in words what is clear and what is a trend."""
     scores = " or ".join(kind.score for kind in kinds)
     return (
         f"A difference is called clear when it exceeds both a fixed margin ({LOSS_MARGIN} nats of "
@@ -47,14 +47,14 @@ class Pooled:
 
 
 def pool(groups: Sequence[Collection[float]]) -> Pooled:
-    """The pooled standard deviation of groups of values."""
+    """Pools the standard deviations of groups of values."""
     freedom = sum(len(values) - 1 for values in groups)
     squares = sum(summarize(values).std ** 2 * (len(values) - 1) for values in groups)
     return Pooled(math.sqrt(squares / freedom) if freedom else 0.0, freedom)
 
 
 def half_width(spread: Pooled, first: int, second: int) -> float:
-    """Half the 95 % interval of a difference of two means over `first` and `second` seeds."""
+    """Returns half the 95 % interval of a difference of means over `first` and `second` seeds."""
     if spread.freedom == 0:
         return 0.0
     quantile = float(stats.t.ppf(0.975, spread.freedom))
@@ -64,7 +64,7 @@ def half_width(spread: Pooled, first: int, second: int) -> float:
 def clear(
     first: Collection[float], second: Collection[float], spread: Pooled, margin: float
 ) -> int:
-    """1 where the mean of `second` is clearly above that of `first`, -1 where below, else 0."""
+    """Returns 1 where `second` has a clearly larger mean than `first`, -1 where smaller, else 0."""
     difference = summarize(second).mean - summarize(first).mean
     if abs(difference) <= max(margin, half_width(spread, len(first), len(second))):
         return 0
@@ -95,7 +95,7 @@ class Trend:
 
 
 def trend(values: Mapping[Size, Sequence[float]], margin: float) -> Trend:
-    """The trend of `values` (one per seed; larger is better) over at least two sizes."""
+    """Returns the trend of `values` (one per seed; larger is better) over two or more sizes."""
     ordered = [values[size] for size in sorted(values)]
     spread = pool(ordered)
     outcomes = [clear(*pair, spread, margin) for pair in combinations(ordered, 2)]
