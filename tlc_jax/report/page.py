@@ -87,13 +87,12 @@ def render(
         study=study,
         kinds=[kind.name for kind in study.kinds],
         coverage=coverage(study),
-        leads=_leads(study, chosen),
         unfinished=unfinished(study),
         parts=parts,
         rule=rule(study.kinds),
         claims=claims,
         analyses=_analysis_table(study),
-        analysis_figures=_analysis_figures(study),
+        analysis_figures=[_drawn(analysis) for analysis in study.analyses],
         samples=_samples(study),
         facts={name: value for name, value in _facts(study) if value},
     )
@@ -143,23 +142,6 @@ def unfinished(study: Study) -> list[str]:
         more = " ..." if len(jobs) > 5 else ""
         lines.append(f"{counted(len(jobs), 'job')} {state}: {', '.join(names)}{more}")
     return [*lines, *study.notes]
-
-
-def _leads(study: Study, chosen: Sequence[Choice]) -> Iterable[tuple[str, Table]]:
-    """Yields each task with the best model under each budget that admits one."""
-    # By kind too: a task of encoders may have the name of one of translators.
-    for (kind, task), options in group(chosen, lambda choice: (choice.kind, choice.task)).items():
-        labels = recipes_of(study.of(kind).models)
-        found = [
-            {
-                "megabytes": f"{choice.megabytes:g}",
-                "model": model_label(choice.model, labels),
-                "score": f"{choice.model.points.written('.1f')} {kind.unit}",
-            }
-            for choice in options
-            if choice.model
-        ]
-        yield task, found
 
 
 def _best_table(chosen: Sequence[Choice], study: Study) -> Table:
@@ -260,27 +242,20 @@ def _timed(rows: pd.DataFrame) -> list[str]:
     return [f"{way[0]} on one {way[1]}, {way[2]:.0f} tokens a sequence" for way in ways]
 
 
-def _encoders(study: Study) -> list[str]:
-    """Names the encoder of each analysis, with its seed where several were analyzed."""
-    several = len({analysis.seed for analysis in study.analyses}) > 1
-    return [
-        size_label(analysis.size) + (f", seed {analysis.seed}" if several else "")
-        for analysis in study.analyses
-    ]
-
-
 def _analysis_table(study: Study) -> Table:
     labels = recipe_labels(analysis.recipe for analysis in study.analyses)
+    several = len({analysis.seed for analysis in study.analyses}) > 1
     rows = []
-    for encoder, fields in zip(_encoders(study), analysis_fields(study), strict=True):
+    for analysis, fields in zip(study.analyses, analysis_fields(study), strict=True):
         costliest, layer, error = "", fields["costliest_layer"], fields["relative_error"]
         if fields["costliest"]:
             place = "" if layer is None else f", layer {layer}"
             costliest = f"{fields['costliest']}{place} ({fields['costliest_lost']:+.3f})"
+        seed = f", seed {analysis.seed}" if several else ""
         rows.append(
             {
-                "recipe": labels[fields["recipe"]],
-                "encoder": encoder,
+                "recipe": labels[analysis.recipe],
+                "encoder": size_label(analysis.size) + seed,
                 "#validation loss": number(fields["valid_loss_dense"], ".3f", ""),
                 "#compressed": number(fields["valid_loss_compressed"], ".3f", ""),
                 "#rise": number(fields["loss_rise"], "+.3f", ""),
@@ -289,14 +264,6 @@ def _analysis_table(study: Study) -> Table:
             }
         )
     return rows
-
-
-def _analysis_figures(study: Study) -> list[tuple[str, list[Drawn]]]:
-    labels = recipe_labels(analysis.recipe for analysis in study.analyses)
-    return [
-        (f"{encoder}, {labels[analysis.recipe]}", _drawn(analysis))
-        for encoder, analysis in zip(_encoders(study), study.analyses, strict=True)
-    ]
 
 
 def _drawn(analysis: Analysis) -> list[Drawn]:
@@ -309,11 +276,8 @@ def _samples(study: Study) -> dict[str, Any] | None:
     found = {job: result for job, result in study.results.items() if result.get("samples")}
     if not found:
         return None
-    # A run that was cut short has samples but may have no BLEU.
     job = max(found, key=lambda name: float(found[name].get("bleu") or 0.0))
-    sides = ("source", "reference", "translation")
-    rows = [{side: str(sample[side]) for side in sides} for sample in found[job]["samples"]]
-    return {"job": job, "rows": rows}
+    return {"job": job, "rows": found[job]["samples"]}
 
 
 def _facts(study: Study) -> Iterable[tuple[str, str]]:
