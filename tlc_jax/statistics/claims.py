@@ -40,12 +40,11 @@ _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
 _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally good
 _BUDGETS = 64  # memory budgets tried, evenly on a log scale
 
-# Sentences of criteria that concern translators alone.
-_OF_TRANSLATORS = {
-    "also": " The same for approx_bleu, where every run measured it, is listed and does not count.",
-    "care": " Read with care where the dense models are far apart: one with little BLEU has little "
-    "to lose.",
-}
+# Sentences that a criterion may take in, where they apply.
+_ALSO = " The same for approx_bleu is listed and does not count."
+_CARE = (
+    " Read with care where the dense models are far apart: one with little BLEU has little to lose."
+)
 _CLAIMS: list[tuple[tuple[Kind, ...], _Test]] = []
 
 
@@ -79,11 +78,12 @@ def _claim(
             found = list(find(study))
             told = [(met, line) for met, line in found if met is not None]
             verdict = uncertainty.HOLDS if all(met for met, _ in told) else uncertainty.FAILS
-            also = {name: also * (kind == TRANSLATOR) for name, also in _OF_TRANSLATORS.items()}
+            also = _ALSO if len(measured(study.curves)) > 1 else ""
+            care = _CARE if kind == TRANSLATOR else ""
             return Claim(
                 f"{number}-mt" if kind == TRANSLATOR else number,
                 kind.titled(text.format(kind=kind)),
-                criterion.format(kind=kind, **also),
+                criterion.format(kind=kind, also=also, care=care),
                 verdict if told else uncertainty.UNTESTED,
                 tuple(line for _, line in told or found or [(None, needed)]),
             )
