@@ -42,6 +42,8 @@ def test_summary_is_mean_and_sample_deviation():
     assert (found.mean, found.n) == (3.0, 4)
     assert found.std == pytest.approx(math.sqrt(14 / 3))
     assert summarize([0.7]).std == 0.0
+    nothing = summarize([])
+    assert math.isnan(nothing.mean) and (nothing.std, nothing.n) == (0.0, 0)
 
 
 def test_group_keeps_order():
