@@ -62,7 +62,6 @@ def error_by_module(errors: Sequence[MatrixError], title: str) -> Figure:
 
 def error_by_depth(errors: Sequence[MatrixError], title: str) -> Figure:
     """Draws the median over the output rows of each kind of matrix, by layer."""
-    # Matrices outside the layers have none and drop out of the groups.
     rows = _rows([error for error in errors if error.matrix.layer is not None])
     medians = rows.groupby(["kind", "layer"], sort=False)["norm"].median()
     kinds = list(medians.index.unique("kind"))

@@ -29,7 +29,7 @@ from tlc_jax.statistics.records import Model, Study, best_model
 from tlc_jax.statistics.regime import crossings
 from tlc_jax.statistics.uncertainty import SCORE_MARGIN, Claim, clear, pool, trend
 
-# Whether the criterion is met, and the numbers. None: numbers that leave it open.
+# Whether the criterion is met, and the numbers; None for numbers that do not decide it.
 Findings = Iterator[tuple[bool | None, str]]
 _Find = Callable[[Study], Findings]
 _Test = Callable[[Study, Kind], Claim]
@@ -118,12 +118,14 @@ def _less_time(study: Study) -> Findings:
 
 def _faster(study: Study, axis: str) -> Findings:
     if len(by_size(study.curves)) > 1:
-        standings = [_standing(study, axis, of) for of in measured(study.curves)]
-        (holds, at_the_end, reached), *others = standings
+        # The first quantity is the loss, which alone decides.
+        (holds, at_the_end, reached), *others = (
+            _standing(study, axis, of) for of in measured(study.curves)
+        )
         crossed = [crossing.describe(_UNITS[axis]) for crossing in crossings(study.curves, axis)]
         also = [line for other in others for line in other[1:]]
         for line in (at_the_end, *crossed, reached, *also):
-            yield holds, line  # the loss decides
+            yield holds, line
 
 
 def _standing(study: Study, axis: str, of: Quantity) -> tuple[bool, str, str]:
