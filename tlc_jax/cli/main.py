@@ -105,7 +105,10 @@ def _report(error: BaseException) -> int:
     if isinstance(error, Ending):
         print(f"tlc: {error.label}: {one_line(error)}", file=sys.stderr)
         return error.status
-    processes.await_news()  # the loss of another process may be the cause, and ends this one
+    try:
+        processes.await_news()  # the loss of another process may be the cause, and ends this one
+    except StoppedEarly as stop:  # SIGTERM came while it waited
+        return _report(stop)
     if not processes.several():
         raise error
     traceback.print_exc()
