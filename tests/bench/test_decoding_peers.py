@@ -1,4 +1,4 @@
-"""What decoding is compared with translates as ours does: same weights, same sentences, same search."""
+"""The peers of decoding translate as ours does: same weights, same sentences, same search."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ def config() -> configs.Config:
 
 
 def test_all_translations_are_as_long_as_asked_for(config) -> None:
-    work = peers.Work.random(config)
-    assert work.source_BxS.shape == (8, 9)
-    found = peers.our_search(work, config.impl, Placement.parse("data=-1"))()
+    assert peers.random_source(config).shape == (8, 9)
+    found = peers.our_search(config, config.impl.matmul, Placement.parse("data=-1"))()
     assert [len(tokens) for tokens in found] == [12] * 8
     assert len({tuple(tokens) for tokens in found}) > 1
 
@@ -43,30 +42,28 @@ def test_sentences_longer_than_the_model_are_refused(config, name) -> None:
 @pytest.mark.peers
 @pytest.mark.parametrize(
     "theirs",
-    [peers.transformers_search, lambda work: peers.ctranslate2_search(work, "float32")],
+    [peers.transformers_search, lambda config: peers.ctranslate2_search(config, "float32")],
     ids=["hf", "ct2"],
 )
 @pytest.mark.parametrize("share", ["none", "attention"])
 def test_peers_translate_alike(config, share, theirs) -> None:
     model = dataclasses.replace(config.model, share=share)
-    # Greedily: with beams, ours ranks what it ends at the limit by how likely </s> is there, and the others do not.
+    # Greedily: with beams, ours ranks hypotheses that end at the limit by how likely </s> is there,
+    # and the others do not.
     greedy = dataclasses.replace(
         config, model=model, decode=dataclasses.replace(config.decode, beams=1)
     )
-    work = peers.Work.random(greedy)
-    ours = peers.our_search(work, config.impl, Placement.parse("data=-1"))()
-    assert [tokens[:11] for tokens in theirs(work)()] == [tokens[:11] for tokens in ours]
+    ours = peers.our_search(greedy, config.impl.matmul, Placement.parse("data=-1"))()
+    assert [tokens[:11] for tokens in theirs(greedy)()] == [tokens[:11] for tokens in ours]
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize("beams", [1, 3])
 def test_peers_generate_as_many_tokens(config, beams) -> None:
-    work = peers.Work.random(
-        dataclasses.replace(config, decode=dataclasses.replace(config.decode, beams=beams))
-    )
+    config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, beams=beams))
     for search in (
-        peers.transformers_search(work),
-        peers.ctranslate2_search(work, "float32"),
-        peers.ctranslate2_search(work, "int8"),
+        peers.transformers_search(config),
+        peers.ctranslate2_search(config, "float32"),
+        peers.ctranslate2_search(config, "int8"),
     ):
         assert [len(tokens) for tokens in search()] == [12] * 8

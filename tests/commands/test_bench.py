@@ -9,7 +9,7 @@ import itertools
 import pytest
 
 from tests.commands.conftest import SMALL, result_of, tlc
-from tlc_jax.commands import bench
+from tlc_jax.bench import pretraining
 
 ARGUMENTS = (
     "bench",
@@ -24,18 +24,17 @@ ARGUMENTS = (
 
 
 def test_every_number_is_measured(tmp_path, capsys, monkeypatch) -> None:
-    ticks = (
-        itertools.count()
-    )  # the run for goodput has a clock of its own, which no busy machine hurries
-    monkeypatch.setattr(
-        bench, "train", functools.partial(bench.train, clock=lambda: 0.005 * next(ticks))
-    )
+    # The run for goodput has a clock of its own, which a busy machine does not hurry.
+    ticks = itertools.count()
+    train = functools.partial(pretraining.train, clock=lambda: 0.005 * next(ticks))
+    monkeypatch.setattr(pretraining, "train", train)
     assert tlc(*ARGUMENTS, f"--workdir={tmp_path}") == 0
     result = result_of(tmp_path)
     training = result["training"]
     slowest, fastest = training["tokens_per_second_spread"]
     assert 0 < slowest <= training["tokens_per_second"] <= fastest
-    # 6 operations a weight and token in matrix products, plus attention; logits at 5 positions of 32.
+    # 6 operations a weight and token in matrix products, plus attention; logits at 5 of 32
+    # positions.
     per_token = 6 * (12 * 64**2) + 12 * 32 * 64 + 6 * 5 / 32 * (64**2 + 64 * 300)
     assert training["flops_per_second"] == pytest.approx(
         training["tokens_per_second"] * per_token, rel=1e-6

@@ -16,7 +16,6 @@ from tests.commands.conftest import (
     result_of,
     tlc,
 )
-from tlc_jax.commands import plan
 from tlc_jax.planning import fit
 from tlc_jax.planning.compile import Compiler
 from tlc_jax.planning.tpu import CHIPS
@@ -106,12 +105,8 @@ def test_a_study_is_planned_as_a_table(tmp_path, capsys) -> None:
 def small_memory(monkeypatch, share: float, planned) -> None:
     """Makes every device as small as this share of what the whole batch needs."""
     whole = only_plan(planned[1])["compiled"]["64"]["need"]
-    for module in (plan, fit):
-        monkeypatch.setattr(
-            module,
-            "memory_at_hand",
-            lambda copies=0: fit.MemoryLimit(int(share * whole), "faked", copies),
-        )
+    limit = fit.MemoryLimit(int(share * whole), "faked")
+    monkeypatch.setattr(fit, "memory_at_hand", lambda: limit)
 
 
 def test_the_largest_microbatch_that_fits_is_found(planned, monkeypatch, tmp_path, capsys) -> None:
@@ -159,9 +154,6 @@ def test_epochs_are_known_once_the_data_are_packed(world, pretrained, tmp_path) 
     assert only_plan(result_of(tmp_path))["budget"]["epochs"] == pytest.approx(6 * 16 / rows)
 
 
-# impl.microbatch=auto ------------------------------------------------------------------------------------------------
-
-
 def test_auto_trains_like_the_number_that_it_stands_for(
     world, planned, monkeypatch, tmp_path, capsys
 ) -> None:
@@ -200,9 +192,6 @@ def test_auto_where_nothing_fits_says_what_to_do(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "not even 8 of 16 sequences fit" in line
     assert "impl.remat=True" in line
-
-
-# TPU slices ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -260,7 +249,7 @@ def test_a_slice_of_odd_sides_is_refused(tmp_path, capsys) -> None:
 
 @pytest.mark.tpu_compile
 def test_a_chip_draws_the_random_bits_of_its_own_rows(tmp_path) -> None:
-    """With the generator rbg left to the compiler every chip would draw the bits of all 4096 rows."""
+    """With the generator rbg left to the compiler, each chip would draw the bits of all rows."""
     needs = {}
     for keys in ("rbg", "threefry2x32"):
         more = (f"--config.impl.dropout_keys={keys}", "--config.optimizer.batch_size=4096")

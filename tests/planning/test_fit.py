@@ -30,24 +30,22 @@ def test_the_largest_that_fits_is_found(fixed, each, room, refuses, tells) -> No
             return Footprint(temporaries=need if tells else 0, refusal="too large")
         return Footprint(fixed, each * size)
 
-    fit = largest(SIZES, footprint, MemoryLimit(room, "made up"))
-    assert fit.microbatch == max(
-        (size for size in SIZES if fixed + each * size <= room), default=None
-    )
+    microbatch, footprints = largest(SIZES, footprint, MemoryLimit(room, "made up"))
+    assert microbatch == max((size for size in SIZES if fixed + each * size <= room), default=None)
     # Each size at most once, and of those that fit only what was needed to be sure.
-    if fit.microbatch not in (None, SIZES[-1]):
-        assert fit.footprints[fit.microbatch * 2]
+    if microbatch not in (None, SIZES[-1]):
+        assert footprints[microbatch * 2]
     if fixed == 0 and tells:
-        assert len(fit.footprints) <= 3
+        assert len(footprints) <= 3
 
 
 def test_without_a_known_limit_the_compiler_decides() -> None:
-    fit = largest(
+    microbatch, _ = largest(
         SIZES,
         lambda size: Footprint(refusal="no" if size > 100 else ""),
         MemoryLimit(None, "unknown"),
     )
-    assert fit.microbatch == 64
+    assert microbatch == 64
 
 
 def test_a_copy_of_the_state_needs_room() -> None:
@@ -65,8 +63,8 @@ def test_microbatches_divide_the_batch_and_among_devices() -> None:
     ("refusal", "gib"),
     [
         (
-            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (106.12G) "
-            "exceeds available HBM (15.75G).",
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (106.12G) exceeds available HBM (15.75G).",
             106.12,
         ),
         (

@@ -19,8 +19,10 @@ PROGRAM = """HloModule jit_keyed, is_scheduled=true
   %arg.1 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
   %fusion.1 = f32[8,128]{1,0:T(8,128)S(1)} fusion(%get.1), kind=kLoop, calls=%fused_computation.1, \
 backend_config={"window_config":{"estimated_cycles":"1000","iteration_bounds":["1"]}}
-  %rng-bit-generator.3 = u16[16,128,256]{2,1,0:T(8,128)(2,1)} rng-bit-generator(%key), algorithm=rng_default
-  %all-reduce.1 = (f32[100]{0:T(128)}, /*index=1*/f32[8,128]{1,0:T(8,128)S(1)}) all-reduce(%fusion.1, %get.2), \
+  %rng-bit-generator.3 = u16[16,128,256]{2,1,0:T(8,128)(2,1)} rng-bit-generator(%key), \
+algorithm=rng_default
+  %all-reduce.1 = (f32[100]{0:T(128)}, \
+/*index=1*/f32[8,128]{1,0:T(8,128)S(1)}) all-reduce(%fusion.1, %get.2), \
 channel_id=3, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, to_apply=%add.18.clone
   ROOT %tuple.1 = (s32[], f32[8,128]) tuple(%add.4, %fusion.1)
 }
@@ -33,10 +35,13 @@ channel_id=3, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, to_apply=%a
 
 ENTRY %main.5_spmd (param.1: f32[8,128]) -> f32[8,128] {
   %param.1 = f32[8,128]{1,0:T(8,128)} parameter(0)
-  %copy.1 = f32[8,128]{1,0:T(8,128)} copy(%param.1), backend_config={"window_config":{"estimated_cycles":"50"}}
+  %copy.1 = f32[8,128]{1,0:T(8,128)} copy(%param.1), \
+backend_config={"window_config":{"estimated_cycles":"50"}}
   %copy-start.1 = (f32[8,128]{1,0}, f32[8,128]{1,0:S(1)}, u32[]{:S(2)}) copy-start(%copy.1)
-  %while.1 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) while(%tuple.0), condition=%condition.2, body=%body.2
-  %all-gather.1 = bf16[64,128]{1,0:T(8,128)} all-gather(%x), replica_groups=[2,8]<=[16], dimensions={0}
+  %while.1 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) while(%tuple.0), condition=%condition.2, \
+body=%body.2
+  %all-gather.1 = bf16[64,128]{1,0:T(8,128)} all-gather(%x), replica_groups=[2,8]<=[16], \
+dimensions={0}
   ROOT %get.9 = f32[8,128]{1,0:T(8,128)} get-tuple-element(%while.1), index=1
 }
 """

@@ -1,14 +1,13 @@
-"""How long compression takes, operation by operation, and the memory that it needs at its peak."""
+"""Times compression (bench.task=compress) by operation, and measures its peak memory."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import re
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,112 +15,115 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tlc_jax.bench.throughput import timed
 from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.artifact import load_artifact, save_artifact
 from tlc_jax.compression.recipe import Recipe, format_recipe, parse_recipe
 from tlc_jax.config import Config
-from tlc_jax.core.params import flatten
+from tlc_jax.core.errors import InputError
+from tlc_jax.core.mesh import Placement
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.training.checkpoint import read_params, save_params
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
+def check(config: Config, with_peers: bool) -> None:
+    """Refuses a recipe that does more than prune and quantize, and --peers.
 
-def measure(config: Config, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
-    """Seconds of each operation of `recipe` by itself and of the whole path from a checkpoint to an artifact and back.
-
-    The model has random weights. Peak memory is that of the process above what it held before, in multiples of the
-    parameters' bytes; None where the kernel does not say.
+    Raises:
+      InputError: how to mend it.
     """
-    network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
     recipe = parse_recipe(config.recipe)
-    with tempfile.TemporaryDirectory() as folder:
-        _write_random(Path(folder), network.abstract())
-        size = sum(4 * leaf.size for leaf in flatten(network.abstract()).values())
-        whole: dict[str, float] = {}
-        with _peak() as peak:
-            _path(Path(folder), network.abstract(), recipe, whole, clock)
-        params = read_params(Path(folder), 0, network.abstract())
-        alone = {}
-        for operation in recipe.operations:
-            started = clock()
-            compress_params(params, Recipe((operation,)))
-            alone[format_recipe(Recipe((operation,)))] = clock() - started
-    return {
-        "params": size // 4,
-        "recipe": config.recipe,
-        "operations": alone,
-        "path": whole,
-        "seconds": sum(whole.values()),
-        "peak_over_params": None if peak[0] is None else peak[0] / size,
-    }
+    # Removal and recovery need a training run, and this model has no data.
+    if recipe.removes or recipe.finetunes or not recipe.operations:
+        raise InputError(
+            f"recipe={config.recipe}: bench times prune and quantize, such as prune:0.6+quantize:4"
+        )
+    if with_peers:
+        raise InputError("bench.task=compress has no peers: leave out --peers")
 
 
-def _path(
-    folder: Path,
-    abstract: Any,
-    recipe: Recipe,
-    seconds: dict[str, float],
-    clock: Callable[[], float],
-) -> None:
-    """From a checkpoint to an artifact and to the float32 checkpoint of what that holds, as `tlc compress` goes it."""
+def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:
+    """Seconds of each operation alone, and of the way from a checkpoint to an artifact and back.
 
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        started = clock()
-        yield
-        seconds[name] = clock() - started
-
-    with timed("read the checkpoint"):
-        params = read_params(folder, 0, abstract)
-    with timed("compress"):
-        model = compress_params(params, recipe, consume=True)
-    with timed("write the artifact"):
-        save_artifact(folder / "model.safetensors", model, {})
-    del model
-    with timed("read the artifact"):
-        packed = jax.tree.map(jnp.asarray, load_artifact(folder / "model.safetensors").params)
-    with timed("write the checkpoint"):
-        save_params(folder / "compressed", 0, packed, {})
-
-
-def _write_random(folder: Path, abstract: Any) -> None:
+    The weights are random. `peak_over_params` is the peak memory of the process above what it held
+    before, in multiples of the parameters' bytes; None where the kernel does not tell.
+    """
+    del placement, with_peers
+    network = masked_language_model(config.model, config.tokenizer.vocab_size, config.impl)
+    abstract, recipe = network.abstract(), parse_recipe(config.recipe)
+    params_count, _ = network.parameter_counts()
     random = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: 0.02 * random.standard_normal(leaf.shape, np.float32), abstract
-    )
-    save_params(folder, 0, params, {})
+    draw = lambda x: 0.02 * random.standard_normal(x.shape, np.float32)  # noqa: E731
+    operations: dict[str, float] = {}
+    path: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_params(folder, 0, jax.tree.map(draw, abstract), {})
+        # The steps of `tlc compress`, with as few copies of the parameters alive at once.
+        with _peak_memory() as peak:
+            with timed(path, "read the checkpoint"):
+                params = read_params(folder, 0, abstract)
+            with timed(path, "compress"):
+                model = compress_params(params, recipe, consume=True)
+            with timed(path, "write the artifact"):
+                save_artifact(folder / "model.safetensors", model, {})
+            del model
+            with timed(path, "read the artifact"):
+                loaded = load_artifact(folder / "model.safetensors").params
+                params = jax.tree.map(jnp.asarray, loaded)
+            del loaded
+            with timed(path, "write the checkpoint"):
+                save_params(folder / "compressed", 0, params, {})
+        params = read_params(folder, 0, abstract)
+        for operation in recipe.operations:
+            alone = Recipe((operation,))
+            with timed(operations, format_recipe(alone)):
+                compress_params(params, alone)
+    found = {
+        "params": params_count,
+        "recipe": config.recipe,
+        "operations": operations,
+        "path": path,
+        "seconds": sum(path.values()),
+        "peak_over_params": peak[0] / (4 * params_count) if peak else None,
+    }
+    return {"compression": found}
 
 
-@contextmanager
-def _peak() -> Iterator[list[int | None]]:
-    """The most resident memory in a with-block, above that at its start, in bytes."""
+@contextlib.contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """Yields a list that gets the peak resident memory of the with-block above that at its start.
+
+    In bytes. The list stays empty where the kernel does not tell.
+    """
+    found: list[int] = []
     gc.collect()
-    found: list[int | None] = [None]
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # or what was freed would count as held before
-        _CLEAR.write_text("5")  # the highest so far is forgotten
-        before = _resident("VmRSS")
+        # Memory that is free but not returned to the kernel would count as held before.
+        ctypes.CDLL(None).malloc_trim(0)
+        # Writing 5 sets the kernel's record of the peak, VmHWM, to the memory held now.
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _resident_bytes("VmRSS")
     except (OSError, AttributeError):
         yield found
         return
     yield found
-    found[0] = _resident("VmHWM") - before
+    found.append(_resident_bytes("VmHWM") - before)
 
 
-def _resident(name: str) -> int:
-    (kilobytes,) = re.findall(rf"{name}:\s+(\d+) kB", _STATUS.read_text())
+def _resident_bytes(name: str) -> int:
+    (kilobytes,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(kilobytes)
 
 
 def describe(result: dict[str, Any]) -> list[str]:
-    """The lines that the stage prints."""
-    rows = [(f"{name} alone", seconds) for name, seconds in result["operations"].items()]
-    rows += [*result["path"].items(), ("checkpoint to artifact to checkpoint", result["seconds"])]
-    width = max(len(name) for name, _ in rows)
-    peak = result["peak_over_params"]
+    """Lines for the terminal."""
+    found = result["compression"]
+    rows = {f"{name} alone": seconds for name, seconds in found["operations"].items()}
+    rows |= {**found["path"], "checkpoint to artifact to checkpoint": found["seconds"]}
+    width, peak = max(map(len, rows)), found["peak_over_params"]
     return [
-        f"model             {result['params']:,} parameters, random",
-        *(f"{name:{width}}  {seconds:8.2f} s" for name, seconds in rows),
+        f"model             {found['params']:,} parameters, random",
+        *(f"{name:{width}}  {seconds:8.2f} s" for name, seconds in rows.items()),
         f"peak memory       {'unknown' if peak is None else f'{peak:.2f} x the parameters'}",
     ]

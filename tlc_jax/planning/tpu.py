@@ -1,28 +1,31 @@
-"""TPU chips by their data sheets, and what a compiled TPU program says of its own cost.
+"""TPU chips by their data sheets, and the cost of a compiled TPU program by its own text.
 
-The TPU compiler writes an estimate in clock cycles beside most instructions of a program. Added up over the program, a
-loop's body as often as it runs, they make an estimate of its arithmetic. Collectives carry none: for these the bytes
-that a chip sends are counted. Nor do a few others (random bits, gathers, sorts), of which the bytes written are.
+The TPU compiler writes an estimate in clock cycles beside most instructions of a program. Their sum
+over the program, with a loop's body counted as often as it runs, estimates the arithmetic.
+Collectives carry no estimate: the bytes that a chip sends are counted instead. A few others (random
+bits, gathers, sorts) carry none either: the bytes that they write are counted.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import topologies
 
 from tlc_jax.core.errors import InputError
 
 GIB = 2**30
 
-# The compiler alone is wanted: no search for a TPU or its neighbors, no lock against other users of the library, and
-# no log of what it could not find.
+# Only the compiler is used. So the library must not look for a TPU or its neighbors, take its lock
+# against other users, or log what it could not find.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -39,13 +42,15 @@ class Chip:
     """A kind of TPU chip.
 
     Attributes:
-      kind: what JAX calls its devices, of which one is a chip.
+      kind: `jax.Device.device_kind` of the chip, which is one device.
       clock: cycles per second.
-      memory: bytes that the compiler gives to a program; the data sheet's less what the system keeps.
+      memory: bytes that the compiler gives to a program: the data sheet's, less those that the
+        system keeps.
       memory_rate: bytes per second to and from that memory.
       link_rate: bytes per second that a chip can send to its neighbors over all links together.
-      dimensions: of the networks that slices are cut from.
-      config: the compiler's name for using both cores of a chip as one device; empty: it has one.
+      dimensions: dimensions of the network that slices are cut from.
+      config: the compiler's name for using both cores of a chip as one device; empty if the chip
+        has one core.
     """
 
     kind: str
@@ -57,9 +62,10 @@ class Chip:
     config: str = ""
 
 
-# Memory rates and link rates (one way) are those of Google's pages on each chip. The clocks are not official figures,
-# but with them the sheets' peak rates are whole numbers of multiply-adds a cycle (4 or 8 units of 128 x 128; v6e: 4 of
-# 256 x 256 halves). Memory is what the compiler says is available when it refuses a program.
+# Memory rates and link rates (one way) are those of Google's pages on each chip. The clocks are not
+# official figures, but with them the sheets' peak rates are whole numbers of multiply-adds a cycle
+# (4 or 8 units of 128 x 128; v6e: 4 of 256 x 256 halves). Memory is what the compiler says is
+# available when it refuses a program.
 CHIPS: dict[str, Chip] = {
     "v4": Chip("TPU v4", 1.05e9, int(30.75 * GIB), 1228e9, 300e9, 3, "megacore"),
     "v5e": Chip("TPU v5 lite", 1.5e9, int(15.75 * GIB), 819e9, 200e9, 2),
@@ -69,57 +75,48 @@ CHIPS: dict[str, Chip] = {
 
 
 def parse_topology(text: str) -> tuple[str, tuple[int, ...]]:
-    """`v5e:16x16` to the name of the chip and the shape of the slice.
+    """Parses a slice such as `v5e:16x16` into the name of its chip and its shape.
 
     Raises:
-      InputError: bad syntax, an unknown chip, or a shape that its network does not have.
+      InputError: the syntax is wrong, the chip unknown, or the number of sides not the network's.
     """
-    name, colon, shape = text.partition(":")
+    name, _, shape = text.partition(":")
     if name not in CHIPS:
         raise InputError(
-            f"plan.topology={text!r}: known chips are {', '.join(CHIPS)}; write for example v5e:16x16"
+            f"plan.topology={text!r}: known chips are {', '.join(CHIPS)}; "
+            "write for example v5e:16x16"
         )
-    sides = shape.split("x")
-    dimensions = CHIPS[name].dimensions
-    if (
-        not colon
-        or len(sides) != dimensions
-        or not all(side.isdecimal() and int(side) > 0 for side in sides)
-    ):
+    sides, dimensions = shape.split("x"), CHIPS[name].dimensions
+    if len(sides) != dimensions or not all(side.isdecimal() and int(side) > 0 for side in sides):
         example = "x".join("4" * dimensions)
         raise InputError(
-            f"plan.topology={text!r}: a slice of {name} has {dimensions} sides, such as {name}:{example}"
+            f"plan.topology={text!r}: a slice of {name} has {dimensions} sides, "
+            f"such as {name}:{example}"
         )
     return name, tuple(map(int, sides))
 
 
-def prepare_for(text: str) -> None:
-    """Checks `plan.topology`, and makes JAX leave the machine's own accelerators alone. Call it before JAX starts.
+def open_slice(text: str) -> tuple[Chip, list[jax.Device]]:
+    """The chip and the devices of a slice, which need not be there; one chip is one device.
+
+    Makes JAX leave the machine's own accelerators alone, so it must come before JAX starts.
 
     Raises:
-      InputError: no such slice, or the TPU compiler is not installed.
-    """
-    parse_topology(text)
-    if find_spec("libtpu") is None:
-        raise InputError(f"plan.topology={text} needs the TPU compiler: pip install 'tlc_jax[tpu]'")
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    jax.config.update("jax_platforms", "cpu")
-
-
-def devices_of(text: str) -> list[jax.Device]:
-    """The devices of the slice, a chip each.
-
-    Raises:
-      InputError: chips cannot be wired like that.
+      InputError: there is no such slice, or the TPU compiler is not installed.
     """
     name, sides = parse_topology(text)
-    width, height, *_ = sides
-    options = {"chips_per_host_bounds": (min(2, width), min(2, height), 1)}
-    if CHIPS[name].config:
-        options["chip_config_name"] = CHIPS[name].config  # type: ignore[assignment]
+    if find_spec("libtpu") is None:
+        raise InputError(f"plan.topology={text} needs the TPU compiler: pip install 'tlc_jax[tpu]'")
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    jax.config.update("jax_platforms", "cpu")
+    chip, (width, height, *_) = CHIPS[name], sides
+    # The slice is described as hosts of at most 2 x 2 chips.
+    options: dict[str, Any] = {"chips_per_host_bounds": (min(2, width), min(2, height), 1)}
+    if chip.config:
+        options["chip_config_name"] = chip.config
     try:
-        return list(topologies.get_topology_desc(text, "tpu", **options).devices)
+        return chip, list(topologies.get_topology_desc(text, "tpu", **options).devices)
     except jax.errors.JaxRuntimeError as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"plan.topology={text}: {line}; take even sides, or 1") from error
@@ -127,12 +124,12 @@ def devices_of(text: str) -> list[jax.Device]:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-    """What one run of a program costs on one chip, as far as its text says.
+    """The cost of one run of a program on one chip, as far as its text says.
 
     Attributes:
-      cycles: the compiler's estimates, summed.
-      sent_bytes: sent by collectives, each taken as a ring.
-      written_bytes: written by instructions without an estimate.
+      cycles: sum of the compiler's estimates.
+      sent_bytes: bytes sent by collectives, each taken as a ring.
+      written_bytes: bytes written by instructions without an estimate.
     """
 
     cycles: float
@@ -154,11 +151,11 @@ def program_cost(text: str) -> ProgramCost:
     Raises:
       ValueError: it has a loop of unknown length, or is not the text of a program.
     """
-    return _Program(text).total()
+    program = _Program(text)
+    return ProgramCost(*program.cost(program.entry).tolist())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
+class _Instruction(NamedTuple):
     op: str
     result: str  # its type
     line: str
@@ -168,101 +165,86 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
-# These move nothing by themselves, or (copies that are started and awaited) run beside the arithmetic.
+# These move nothing by themselves, or (copies that are started and awaited) run beside the
+# arithmetic.
 _FREE = re.compile(
-    r"parameter|constant|get-tuple-element|tuple|bitcast|reshape|custom-call|partition-id|iota|after-all|opt-barrier"
-    r"|(copy|slice)-start|.*-done"
+    r"parameter|constant|get-tuple-element|tuple|bitcast|reshape|custom-call|partition-id|iota"
+    r"|after-all|opt-barrier|(copy|slice)-start|.*-done"
 )
 
 
 class _Program:
+    """A compiled program: the instructions of each computation, and the name of the entry."""
+
     def __init__(self, text: str):
         self.computations: dict[str, list[_Instruction]] = {}
-        entry, current = "", ""
+        self.entry, current = "", ""
         for line in text.splitlines():
             if header := _COMPUTATION.match(line):
                 current = header[2]
                 self.computations[current] = []
-                entry = current if header[1] else entry
+                self.entry = current if header[1] else self.entry
             elif current and (found := _INSTRUCTION.match(line)):
                 self.computations[current].append(_Instruction(found[2], found[1], line))
-        if not entry:
+        if not self.entry:
             raise ValueError("no compiled program")
-        self.entry = entry
 
-    def total(self) -> ProgramCost:
-        return self._cost(self.entry)
+    def cost(self, name: str) -> np.ndarray:
+        """The fields of the `ProgramCost` of a computation, [3]."""
+        return sum(map(self._cost_of, self.computations[name]), np.zeros(3))
 
-    def _cost(self, name: str) -> ProgramCost:
-        parts = [self._cost_of(instruction) for instruction in self.computations[name]]
-        return ProgramCost(
-            *(math.fsum(getattr(part, field) for part in parts) for field in _FIELDS)
-        )
-
-    def _cost_of(self, instruction: _Instruction) -> ProgramCost:
+    def _cost_of(self, instruction: _Instruction) -> np.ndarray:
         op, line = instruction.op, instruction.line
         if op == "while":
-            body = self._cost(_reference(line, "body"))
-            times = self._trips(line)
-            return ProgramCost(*(times * getattr(body, field) for field in _FIELDS))
+            return self._trips(line) * self.cost(_references(line, "body")[0])
         if op == "conditional":
-            branches = [self._cost(name) for name in _references(line, "branch_computations")]
-            return max(branches, key=lambda branch: branch.cycles)
+            branches = map(self.cost, _references(line, "branch_computations"))
+            return max(branches, key=lambda branch: branch[0])
         if op == "call":
-            return self._cost(_reference(line, "to_apply"))
+            return self.cost(_references(line, "to_apply")[0])
         if sent := _sent_bytes(instruction):
-            return ProgramCost(0.0, sent, 0.0)
-        inside = sum(
-            self._sent_inside(name) for name in _references(line, "calls")
-        )  # collectives fused with others
+            return np.array([0.0, sent, 0.0])
+        # A fusion has one estimate for all inside it, but none for the collectives among them.
+        inside = [self.computations.get(name, ()) for name in _references(line, "calls")]
+        sent = math.fsum(map(_sent_bytes, itertools.chain(*inside)))
         if cycles := _CYCLES.search(line):
-            return ProgramCost(float(cycles[1]), inside, 0.0)
-        return ProgramCost(
-            0.0, inside, 0.0 if _FREE.fullmatch(op) else float(_bytes(instruction.result))
-        )
-
-    def _sent_inside(self, name: str) -> float:
-        return math.fsum(
-            _sent_bytes(instruction) for instruction in self.computations.get(name, ())
-        )
+            return np.array([float(cycles[1]), sent, 0.0])
+        written = 0 if _FREE.fullmatch(op) else _bytes(instruction.result)
+        return np.array([0.0, sent, float(written)])
 
     def _trips(self, line: str) -> int:
-        """How often the body of a loop runs: it counts from 0 to a constant."""
+        """How often the body of a loop runs."""
         if known := re.search(r'known_trip_count[":{n]+(\d+)', line):
             return int(known[1])
-        condition = "\n".join(i.line for i in self.computations[_reference(line, "condition")])
-        limits = re.findall(r"[su]32\[\]\S* constant\((\d+)\)", condition)
-        if len(limits) != 1 or "direction=LT" not in condition:
+        # Loops of `jax.lax.scan` count from 0 to a constant.
+        condition = self.computations[_references(line, "condition")[0]]
+        text = "\n".join(instruction.line for instruction in condition)
+        limits = re.findall(r"[su]32\[\]\S* constant\((\d+)\)", text)
+        if len(limits) != 1 or "direction=LT" not in text:
             raise ValueError("a loop of unknown length")
         return int(limits[0])
 
 
-_FIELDS = [field.name for field in dataclasses.fields(ProgramCost)]
-
-
-def _reference(line: str, attribute: str) -> str:
-    return next(_references(line, attribute))
-
-
-def _references(line: str, attribute: str) -> Iterator[str]:
+def _references(line: str, attribute: str) -> list[str]:
     """The computations that an instruction names under an attribute."""
-    if found := re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%?[\w.\-]+)", line):
-        yield from (name.strip().lstrip("%") for name in found[1].strip("{}").split(","))
+    found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%?[\w.\-]+)", line)
+    return re.findall(r"[\w.\-]+", found[1]) if found else []
 
 
 def _sent_bytes(instruction: _Instruction) -> float:
-    """Bytes that a chip sends in a collective over a group of g, as a ring does; 0 for other instructions."""
+    """Bytes that a chip sends in a collective over a group of g; 0 for other instructions."""
     op = instruction.op.removesuffix("-start")
     whole = _bytes(instruction.result)
-    largest = max((_bytes(part[0]) for part in re.finditer(_ARRAY, instruction.result)), default=0)
     if op != instruction.op and op in ("all-gather", "collective-permute"):
-        whole = largest  # the result of a start names the operand as well
+        # The result of a start names the operand as well, and the operand is not larger.
+        arrays = _ARRAY.finditer(instruction.result)
+        whole = max((_bytes(array[0]) for array in arrays), default=0)
     g = _group(instruction.line)
     share = (g - 1) / g
     return {
         "all-reduce": 2 * whole * share,
         "all-gather": whole * share,
-        "reduce-scatter": whole * (g - 1),
+        "reduce-scatter": whole * (g - 1),  # its result is one share of g
         "all-to-all": whole * share,
         "collective-permute": float(whole),
     }.get(op, 0.0)
@@ -277,14 +259,14 @@ def _group(line: str) -> int:
         return int(tiled[1])
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return listed[1].count(",") + 1
-    return 2**31  # not said: as many as can be
+    return 2**31  # it does not say: as many as there can be
 
 
 def _bytes(type_text: str) -> int:
     """Bytes of all arrays in a type."""
     total = 0
     for kind, dimensions in _ARRAY.findall(type_text):
-        digits = re.search(r"\d+", kind)
-        bits = 8 if kind == "pred" or digits is None else int(digits[0])
-        total += math.prod(int(size) for size in dimensions.split(",") if size) * max(8, bits) // 8
+        # `pred` has no digits and takes a byte, as types of fewer than 8 bits do here.
+        bits = max(8, int((re.findall(r"\d+", kind) or [8])[0]))
+        total += math.prod(int(size) for size in dimensions.split(",") if size) * bits // 8
     return total

@@ -10,12 +10,13 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache as persistent_cache
 
 from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.core import distributed as processes
@@ -111,6 +112,20 @@ def set_up(config: Config, trains: bool = True) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     processes.connect(config.impl.processes)
+
+
+@contextlib.contextmanager
+def compilation_cache(folder: Path) -> Iterator[None]:
+    """Makes JAX keep compiled programs in a folder during the with-block."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        # JAX opens its folder once: without a reset it would keep the one that it has.
+        persistent_cache.reset_cache()
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        persistent_cache.reset_cache()
 
 
 def open_devices(config: Config, trains: bool = True) -> Placement:

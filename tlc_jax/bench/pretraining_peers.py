@@ -1,13 +1,12 @@
-"""What the training step is compared with: plain JAX that computes all logits, and Hugging Face transformers.
+"""What our pretraining step is compared with: plain JAX, and Hugging Face transformers in PyTorch.
 
-Same shape, batch, dropout (of hidden states; none on attention probabilities) and AdamW on all sides, fed with the same
-tokens. Each function returns a callable that does one step.
+All sides have the same shape, batch, tokens, dropout (of hidden states, none on attention
+probabilities) and AdamW. `plain_step` and `transformers_step` return a function that does one step.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tlc_jax import config as configs
+from tlc_jax.bench.throughput import Variant
+from tlc_jax.config import Config, Impl
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.tokenizer import MASK
 from tlc_jax.models.layers import Shape
@@ -24,12 +24,10 @@ from tlc_jax.tasks.masked_lm import mask_tokens, predicted_positions
 from tlc_jax.training.step import step_key
 
 
-def plain_step(
-    config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray
-) -> Callable[[], None]:
-    """A step of plain JAX in float32: `x @ kernel + bias`, logits at every position, Optax's loss and AdamW."""
-    shape = Shape.of(config.model, configs.Impl())
-    params = masked_language_model(config.model, vocab_size, configs.Impl()).init(jax.random.key(0))
+def plain_step(config: Config, tokens_BxL: np.ndarray) -> Variant:
+    """A float32 step of plain JAX: `x @ kernel + bias`, logits at all positions, Optax's AdamW."""
+    shape, vocab_size = Shape.of(config.model, Impl()), config.tokenizer.vocab_size
+    params = masked_language_model(config.model, vocab_size, Impl()).init(jax.random.key(0))
     settings = config.optimizer
     optimizer = optax.adamw(
         1e-4, settings.beta1, settings.beta2, settings.epsilon, weight_decay=settings.weight_decay
@@ -44,19 +42,20 @@ def plain_step(
         return jnp.sum(chosen_BxK * masked.weights_BxK) / jnp.sum(masked.weights_BxK)
 
     def step(
-        params: Params, state: Any, tokens_BxL: jax.Array, index: jax.Array
+        params: Params, state: Any, tokens_BxL: jax.Array, key: jax.Array
     ) -> tuple[Params, Any, jax.Array]:
-        loss, gradient = jax.value_and_grad(loss_of)(params, tokens_BxL, step_key(0, index))
+        loss, gradient = jax.value_and_grad(loss_of)(params, tokens_BxL, key)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
-    held: list[Any] = [params, optimizer.init(params)]
-    tokens = jnp.asarray(tokens_BxL, jnp.int32)
+    state: list[Any] = [params, optimizer.init(params)]
+    tokens, key = jnp.asarray(tokens_BxL, jnp.int32), step_key(0, 0)
 
     def run() -> None:
-        held[0], held[1], loss = compiled(*held, tokens, np.int32(0))
-        loss.block_until_ready()
+        # The arrays in `state` are donated, so each step must replace them.
+        state[0], state[1], loss = compiled(*state, tokens, key)
+        loss.block_until_ready()  # JAX dispatches asynchronously
 
     return run
 
@@ -73,14 +72,8 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
     def drop(x: jax.Array) -> jax.Array:
         if shape.dropout == 0.0:
             return x
-        return jnp.where(
-            jax.random.bernoulli(next(keys), 1 - shape.dropout, x.shape),
-            x / (1 - shape.dropout),
-            0.0,
-        )
-
-    def split(x_BxLxD: jax.Array) -> jax.Array:
-        return x_BxLxD.reshape(*x_BxLxD.shape[:2], shape.heads, -1)
+        kept = jax.random.bernoulli(next(keys), 1 - shape.dropout, x.shape)
+        return jnp.where(kept, x / (1 - shape.dropout), 0.0)
 
     embedding = params["embedding"]
     x_BxLxD = embedding["token"][tokens_BxL] + embedding["position"][: tokens_BxL.shape[1]]
@@ -88,7 +81,10 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
     for layer in range(shape.layers):
         block = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["blocks"])
         attention, y_BxLxD = block["attention"], norm(x_BxLxD, block["attention_norm"])
-        q, k, v = (split(dense(y_BxLxD, attention[name])) for name in ("query", "key", "value"))
+        q, k, v = (
+            dense(y_BxLxD, attention[name]).reshape(*tokens_BxL.shape, shape.heads, -1)
+            for name in ("query", "key", "value")
+        )
         y_BxLxD = jax.nn.dot_product_attention(q, k, v).reshape(x_BxLxD.shape)
         x_BxLxD = x_BxLxD + drop(dense(y_BxLxD, attention["output"]))
         y_BxLxF = jax.nn.gelu(
@@ -96,11 +92,8 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
         )
         x_BxLxD = x_BxLxD + drop(dense(y_BxLxF, block["ffn"]["down"]))
     head = params["mlm_head"]
-    x_BxLxD = dense(norm(x_BxLxD, params["final_norm"]), head["dense"])
-    return (
-        norm(jax.nn.gelu(x_BxLxD, approximate=False), head["norm"]) @ embedding["token"].T
-        + head["bias"]
-    )
+    y_BxLxD = jax.nn.gelu(dense(norm(x_BxLxD, params["final_norm"]), head["dense"]), False)
+    return norm(y_BxLxD, head["norm"]) @ embedding["token"].T + head["bias"]
 
 
 def require_transformers() -> None:
@@ -109,41 +102,45 @@ def require_transformers() -> None:
         raise InputError("--peers needs PyTorch and transformers: pip install 'tlc_jax[peers]'")
 
 
-def transformers_step(
-    config: configs.Config, vocab_size: int, tokens_BxL: np.ndarray, masked_only: bool
-) -> Callable[[], None]:
-    """A step of Hugging Face's pre-norm RoBERTa in eager PyTorch, float32, fused AdamW.
-
-    PyTorch's default float32 matrix product runs at half of oneDNN's rate on CPUs; precision "medium" selects oneDNN,
-    which is still true float32 there, so that the comparison is with PyTorch at its best.
-
-    Args:
-      masked_only: compute logits at the predicted positions alone, as ours does; otherwise at all, as it comes.
-
-    Raises:
-      InputError: PyTorch or transformers is not installed.
-    """
-    require_transformers()
+def prepare_torch() -> str:
+    """Makes PyTorch's float32 fast and transformers quiet; returns the device to use."""
     import torch
     import transformers
 
+    # By default float32 products run at half of oneDNN's rate on CPUs. "medium" selects oneDNN,
+    # which still computes in float32 there, so PyTorch is compared at its best.
     torch.set_float32_matmul_precision("medium")
     transformers.logging.set_verbosity_error()
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def transformers_step(config: Config, tokens_BxL: np.ndarray, masked_only: bool) -> Variant:
+    """A float32 step of Hugging Face's pre-norm RoBERTa in eager PyTorch with fused AdamW.
+
+    Args:
+      config: the model and the optimizer.
+      tokens_BxL: tokens of the batch.
+      masked_only: compute logits at the predicted positions alone, as ours does; otherwise at all
+        positions, as the library does.
+    """
+    import torch
+    import transformers
+
+    device = prepare_torch()
     torch.manual_seed(0)
-    shape = Shape.of(config.model, configs.Impl())
+    shape = Shape.of(config.model, Impl())
     peer_config = transformers.RobertaPreLayerNormConfig(
-        vocab_size=vocab_size,
+        vocab_size=config.tokenizer.vocab_size,
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         intermediate_size=shape.ffn,
-        max_position_embeddings=shape.max_length + 2,
+        max_position_embeddings=shape.max_length + 2,  # RoBERTa's first two rows are no positions
         hidden_dropout_prob=shape.dropout,
         attention_probs_dropout_prob=0.0,
         layer_norm_eps=shape.norm_epsilon,
         type_vocab_size=1,
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = transformers.RobertaPreLayerNormForMaskedLM(peer_config).train().to(device)
     settings = config.optimizer
     optimizer = torch.optim.AdamW(
@@ -168,11 +165,12 @@ def transformers_step(
             logits = model.lm_head(hidden.gather(1, index))
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         else:
+            # The library's loss leaves out labels of -100.
             labels = torch.full_like(tokens, -100).scatter(1, positions, targets)
             loss = model(inputs, labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        loss.detach().item()
+        loss.item()  # waits for the device
 
     return run
