@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from tlc_jax import config as configs
+from tlc_jax.bench import decoding
 from tlc_jax.bench import decoding_peers as peers
 from tlc_jax.config import default_config, resolve
 from tlc_jax.core.errors import InputError
@@ -34,9 +35,8 @@ def test_all_translations_are_as_long_as_asked_for(config) -> None:
 @pytest.mark.parametrize("name", ["source", "generated"])
 def test_sentences_longer_than_the_model_are_refused(config, name) -> None:
     with pytest.raises(InputError, match=f"bench.{name}=33 is not in 1 to model.max_length=32"):
-        peers.check_lengths(
-            dataclasses.replace(config, bench=dataclasses.replace(config.bench, **{name: 33}))
-        )
+        bench = dataclasses.replace(config.bench, **{name: 33})
+        decoding.check(dataclasses.replace(config, bench=bench), with_peers=False)
 
 
 @pytest.mark.peers

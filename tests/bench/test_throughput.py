@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def make_failure(how: str) -> Variant:
 
 
 def test_a_variant_lives_in_one_process_of_its_own(tmp_path) -> None:
-    with in_own_process(functools.partial(make_writer, str(tmp_path / "log"))) as run:
+    with in_own_process(make_writer, str(tmp_path / "log")) as run:
         run()
         run()
     pids = [int(line) for line in (tmp_path / "log").read_text().split()]
@@ -72,6 +71,5 @@ def test_a_variant_lives_in_one_process_of_its_own(tmp_path) -> None:
     ],
 )
 def test_failure_in_the_process_is_raised_here(how, error, message) -> None:
-    make = functools.partial(make_failure, how)
-    with in_own_process(make) as run, pytest.raises(error, match=message):
+    with in_own_process(make_failure, how) as run, pytest.raises(error, match=message):
         run()

@@ -57,7 +57,7 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
     operations: dict[str, float] = {}
     path: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, artifact = Path(name), Path(name) / "model.safetensors"
         save_params(folder, 0, jax.tree.map(draw, abstract), {})
         # The steps of `tlc compress`, with as few copies of the parameters alive at once.
         with _peak_memory() as peak:
@@ -66,12 +66,10 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
             with timed(path, "compress"):
                 model = compress_params(params, recipe, consume=True)
             with timed(path, "write the artifact"):
-                save_artifact(folder / "model.safetensors", model, {})
+                save_artifact(artifact, model, {})
             del model
             with timed(path, "read the artifact"):
-                loaded = load_artifact(folder / "model.safetensors").params
-                params = jax.tree.map(jnp.asarray, loaded)
-            del loaded
+                params = jax.tree.map(jnp.asarray, load_artifact(artifact).params)
             with timed(path, "write the checkpoint"):
                 save_params(folder / "compressed", 0, params, {})
         params = read_params(folder, 0, abstract)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 from tlc_jax.bench import decoding_peers as peers
 from tlc_jax.bench import throughput
+from tlc_jax.bench.pretraining_peers import require_transformers
 from tlc_jax.config import Config, resolve, to_dict
 from tlc_jax.config.resolve import require_own_architecture, require_translator
+from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 
 CTRANSLATE2 = "CTranslate2, float32"
@@ -36,8 +38,15 @@ def check(config: Config, with_peers: bool) -> None:
     require_translator(config)
     if with_peers:
         require_own_architecture(config)
-        peers.require_packages()
-    peers.check_lengths(config)
+        require_transformers()
+        if importlib.util.find_spec("ctranslate2") is None:
+            raise InputError("--peers needs CTranslate2: pip install 'tlc_jax[peers]'")
+    for name in ("source", "generated"):
+        length = getattr(config.bench, name)
+        if not 1 <= length <= config.model.max_length:
+            raise InputError(
+                f"bench.{name}={length} is not in 1 to model.max_length={config.model.max_length}"
+            )
 
 
 def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:
@@ -53,8 +62,8 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
         variants = {}
         for name, (search_of, *arguments) in _SEARCHES.items():
             # A Config has read-only mappings, which cannot be pickled.
-            make = functools.partial(_make, to_dict(config), search_of, *arguments)
-            variants[name] = stack.enter_context(throughput.in_own_process(make))
+            variant = throughput.in_own_process(_make, to_dict(config), search_of, *arguments)
+            variants[name] = stack.enter_context(variant)
         seconds = throughput.alternate(variants, rounds, 1)
     return {"decoding": found | {"peers": throughput.summary(seconds, tokens, _REFERENCES)}}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,9 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax.bench.pretraining_peers import prepare_torch, require_transformers
+from tlc_jax.bench.pretraining_peers import prepare_torch
 from tlc_jax.config import Config, Impl
-from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.core.params import flatten
 from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY, PAD, UNK
@@ -37,28 +35,10 @@ Search = Callable[[], list[list[int]]]
 _NEVER = -100.0
 
 
-def check_lengths(config: Config) -> None:
-    """Raises `InputError` if sentences of the lengths in `bench` do not fit the model."""
-    for name in ("source", "generated"):
-        length = getattr(config.bench, name)
-        if not 1 <= length <= config.model.max_length:
-            raise InputError(
-                f"bench.{name}={length} is not in 1 to model.max_length={config.model.max_length}"
-            )
-
-
-def require_packages() -> None:
-    """Raises `InputError` unless the peers are installed, without importing them."""
-    require_transformers()
-    if importlib.util.find_spec("ctranslate2") is None:
-        raise InputError("--peers needs CTranslate2: pip install 'tlc_jax[peers]'")
-
-
 def random_weights(config: Config) -> Params:
     """Random float32 parameters of a translator that avoids the special tokens."""
-    params = translator(config.model, config.tokenizer.vocab_size, Impl()).init(
-        jax.random.key(config.seed)
-    )
+    network = translator(config.model, config.tokenizer.vocab_size, Impl())
+    params = network.init(jax.random.key(config.seed))
     params["output_bias"] = params["output_bias"].at[:FIRST_ORDINARY].set(_NEVER)
     return params
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import statistics
 import tempfile
@@ -25,7 +26,7 @@ from tlc_jax.models.network import masked_language_model
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import initializer
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun
-from tlc_jax.training.loop import Task, train
+from tlc_jax.training.loop import train
 from tlc_jax.training.step import init_state, step_key
 
 _ROWS = 8192
@@ -72,13 +73,9 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
     }
 
 
-def _task(run: MaskedLanguageRun) -> Task:
-    return run.task(initializer(run.network, run.config.seed, None))
-
-
 def _step(run: MaskedLanguageRun) -> throughput.Variant:
     """A training step on a batch that stays on the devices."""
-    task = _task(run)
+    task = run.task(initializer(run.network, run.config.seed, None))
     state = [init_state(run.placement.put_params(task.init()), task.optimizer)]
     batch, key = task.batch(0), step_key(0, 0)
     compiled = jax.jit(task.step, donate_argnums=0)
@@ -134,7 +131,8 @@ def _goodput(run: MaskedLanguageRun) -> dict[str, Any]:
         eval=Eval(every_seconds=limit / 3),
         checkpoint=Checkpoint(every_seconds=limit / 2, keep=1),
     )
-    task = dataclasses.replace(_task(run), evaluate=lambda params, final: {})
+    task = run.task(initializer(run.network, run.config.seed, None))
+    task = dataclasses.replace(task, evaluate=lambda params, final: {})
     with tempfile.TemporaryDirectory() as folder:
         seconds = train(task, config, Path(folder), run.placement).numbers["seconds"]
     share = seconds["train"] / (seconds["total"] - seconds["compile"] - seconds["eval"])
@@ -150,11 +148,10 @@ def _peers(run: MaskedLanguageRun) -> dict[str, Any]:
         impl = dataclasses.replace(config.impl, matmul=matmul)
         return _step(run_on_random_rows(dataclasses.replace(config, impl=impl), placement))
 
+    theirs = functools.partial(peers.transformers_step, config, tokens_BxL)
     variants = {
-        HUGGING_FACE: peers.transformers_step(config, tokens_BxL, masked_only=False),
-        "Hugging Face, masked positions, float32": peers.transformers_step(
-            config, tokens_BxL, masked_only=True
-        ),
+        HUGGING_FACE: theirs(masked_only=False),
+        "Hugging Face, masked positions, float32": theirs(masked_only=True),
         "plain JAX, all logits, float32": peers.plain_step(config, tokens_BxL),
         "tlc, masked positions, float32": ours("float32"),
         "tlc, masked positions, mix": ours("mix"),

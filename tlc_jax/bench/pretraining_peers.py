@@ -41,9 +41,7 @@ def plain_step(config: Config, tokens_BxL: np.ndarray) -> Variant:
         chosen_BxK = jnp.take_along_axis(loss_BxL, masked.positions_BxK, axis=1)
         return jnp.sum(chosen_BxK * masked.weights_BxK) / jnp.sum(masked.weights_BxK)
 
-    def step(
-        params: Params, state: Any, tokens_BxL: jax.Array, key: jax.Array
-    ) -> tuple[Params, Any, jax.Array]:
+    def step(params: Params, state: Any, tokens_BxL: jax.Array, key: jax.Array) -> Any:
         loss, gradient = jax.value_and_grad(loss_of)(params, tokens_BxL, key)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
@@ -87,13 +85,13 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
         )
         y_BxLxD = jax.nn.dot_product_attention(q, k, v).reshape(x_BxLxD.shape)
         x_BxLxD = x_BxLxD + drop(dense(y_BxLxD, attention["output"]))
-        y_BxLxF = jax.nn.gelu(
-            dense(norm(x_BxLxD, block["ffn_norm"]), block["ffn"]["up"]), approximate=False
-        )
+        y_BxLxD = norm(x_BxLxD, block["ffn_norm"])
+        y_BxLxF = jax.nn.gelu(dense(y_BxLxD, block["ffn"]["up"]), approximate=False)
         x_BxLxD = x_BxLxD + drop(dense(y_BxLxF, block["ffn"]["down"]))
     head = params["mlm_head"]
-    y_BxLxD = jax.nn.gelu(dense(norm(x_BxLxD, params["final_norm"]), head["dense"]), False)
-    return norm(y_BxLxD, head["norm"]) @ embedding["token"].T + head["bias"]
+    y_BxLxD = dense(norm(x_BxLxD, params["final_norm"]), head["dense"])
+    y_BxLxD = norm(jax.nn.gelu(y_BxLxD, approximate=False), head["norm"])
+    return y_BxLxD @ embedding["token"].T + head["bias"]
 
 
 def require_transformers() -> None:

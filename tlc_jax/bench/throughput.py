@@ -22,14 +22,15 @@ _made: list[Variant] = []
 
 
 @contextlib.contextmanager
-def in_own_process(make: Callable[[], Variant]) -> Iterator[Variant]:
+def in_own_process(make: Callable[..., Variant], *arguments: Any) -> Iterator[Variant]:
     """A variant that is made and called in a process of its own.
 
     PyTorch's and CTranslate2's threads spin for a while after their work. In one process they would
     take half of the next variant's speed.
 
     Args:
-      make: makes the variant at its first call; it is pickled.
+      make: makes the variant at its first call.
+      *arguments: arguments of `make`; all are pickled.
 
     Raises:
       RuntimeError: the process died during a call. What `make` or the variant raise is raised as it
@@ -40,17 +41,17 @@ def in_own_process(make: Callable[[], Variant]) -> Iterator[Variant]:
 
         def run() -> None:
             try:
-                process.submit(_run, make).result()
+                process.submit(_run, make, *arguments).result()
             except BrokenProcessPool as error:
                 raise RuntimeError("the process of a variant died") from error
 
         yield run
 
 
-def _run(make: Callable[[], Variant]) -> None:
+def _run(make: Callable[..., Variant], *arguments: Any) -> None:
     # The variant stays here, because neither compiled programs nor models can be pickled.
     if not _made:
-        _made.append(make())
+        _made.append(make(*arguments))
     _made[0]()
 
 

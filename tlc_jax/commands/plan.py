@@ -25,8 +25,7 @@ from tlc_jax.core import distributed
 from tlc_jax.core.files import write_json
 from tlc_jax.planning import plan_text
 from tlc_jax.planning.compile import COMPILATIONS
-from tlc_jax.planning.size_plan import plan_size
-from tlc_jax.planning.target import Target
+from tlc_jax.planning.model_plan import Target, plan_model
 from tlc_jax.runs import session
 
 
@@ -44,7 +43,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         if not (target.chip or jax.config.values["jax_compilation_cache_dir"]):
             # Programs for devices at hand are kept, so that timing one does not compile it again.
             stack.enter_context(session.compilation_cache(workdir / COMPILATIONS / "programs"))
-        plans = [plan_size(kind, one, target, workdir) for kind, one in models]
+        plans = [plan_model(kind, one, target, workdir) for kind, one in models]
     result = {"stage": "plan", **target.facts(), "plans": plans}
     if distributed.first():
         write_json(workdir / "result.json", result)

@@ -27,6 +27,9 @@ from tlc_jax.training.step import abstract_state, jit_step, make_train_step
 COMPILATIONS = "compilations"
 """The folder of a workdir that keeps what programs need."""
 
+Describe = Callable[[str], Mapping[str, Any]]
+"""Text of a compiled program -> plain JSON values to keep with its footprint."""
+
 _FORMAT = 1  # raise it when `Footprint` or what it is read from changes
 
 
@@ -52,10 +55,6 @@ class Footprint:
     compile_seconds: float = 0.0
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
-    def total(self) -> int:
-        return self.arguments + self.temporaries + self.outputs
-
 
 class Compiler:
     """Compiles a training step without pruned weights, and remembers what it needs.
@@ -69,18 +68,13 @@ class Compiler:
       compiled: number of programs that were compiled because the folder did not know them.
     """
 
-    def __init__(
-        self,
-        run: TaskRun,
-        workdir: Path,
-        describe: Callable[[str], Mapping[str, Any]] = lambda text: {},
-    ):
+    def __init__(self, run: TaskRun, workdir: Path, describe: Describe = lambda text: {}):
         """Prepares, and compiles nothing yet.
 
         Args:
           run: the training run; its data is not needed, nor are its devices.
           workdir: folder of the run; compilations/ in it keeps a small JSON file for each program.
-          describe: text of a compiled program -> plain JSON values to keep with it.
+          describe: reads facts from the text of a compiled program.
         """
         config, self.place, self.work = run.config, run.placement, run.workload()
         self._config = config

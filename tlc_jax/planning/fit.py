@@ -46,7 +46,8 @@ class MemoryLimit:
 
     def need(self, footprint: Footprint) -> int:
         """The bytes that a run of a program with this footprint takes."""
-        return footprint.total + self.state_copies * footprint.arguments
+        arguments = (1 + self.state_copies) * footprint.arguments
+        return arguments + footprint.temporaries + footprint.outputs
 
     def holds(self, footprint: Footprint) -> bool:
         return not footprint.refusal and (self.bytes is None or self.need(footprint) <= self.bytes)
