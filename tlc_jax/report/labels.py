@@ -6,15 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tlc_jax.compression.recipe import (
-    Operation,
-    Prune,
-    Quantize,
-    Recipe,
-    Remove,
-    format_recipe,
-    parse_recipe,
-)
+from tlc_jax.compression.recipe import Prune, Quantize, Recipe, Remove, format_recipe, parse_recipe
 from tlc_jax.core.errors import InputError
 from tlc_jax.statistics.kinds import Size
 from tlc_jax.statistics.records import Model
@@ -45,7 +37,7 @@ def _label(recipe: str, *, options: bool) -> str:
     return " + ".join(_operation(operation, options=options) for operation in operations) or "dense"
 
 
-def _operation(operation: Operation, *, options: bool) -> str:
+def _operation(operation: object, *, options: bool) -> str:
     if isinstance(operation, Prune):
         amount = operation.amount if operation.block else f"{100 * operation.sparsity:g} %"
         label = f"{'gradually ' if operation.gradual else ''}pruned {amount}"

@@ -13,16 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import combinations
 
 from tlc_jax.statistics import uncertainty
-from tlc_jax.statistics.curves import (
-    LOSS,
-    Quantity,
-    by_size,
-    mean_at,
-    measured,
-    reaching,
-    shared_end,
-    values_at,
-)
+from tlc_jax.statistics.curves import LOSS, by_size, measured, reaching, shared_end, values_at
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
 from tlc_jax.statistics.records import Model, Study, best_model
@@ -117,36 +108,33 @@ def _less_time(study: Study) -> Findings:
 
 
 def _faster(study: Study, axis: str) -> Findings:
-    if len(by_size(study.curves)) > 1:
-        # The first quantity is the loss, which alone decides.
-        (holds, at_the_end, reached), *others = (
-            _standing(study, axis, of) for of in measured(study.curves)
-        )
-        crossed = [crossing.describe(_UNITS[axis]) for crossing in crossings(study.curves, axis)]
-        also = [line for other in others for line in other[1:]]
-        for line in (at_the_end, *crossed, reached, *also):
-            yield holds, line
-
-
-def _standing(study: Study, axis: str, of: Quantity) -> tuple[bool, str, str]:
-    """Says whether larger sizes end ahead, where each ends, and its cost to match the smallest."""
     sizes, unit = by_size(study.curves), _UNITS[axis]
-    smallest, end = min(sizes), shared_end(study.curves, axis)
-    values = {size: values_at(own, axis, end, of) for size, own in sizes.items()}
-    signed = {size: [of.better * value for value in some] for size, some in values.items()}
-    found = trend(signed, of.margin)
-    listing = ", ".join(_ended(size, some) for size, some in values.items())
-    # The worst seed of the smallest size: every seed of it gets there.
-    goal = min(values[smallest], key=lambda value: of.better * value)
-    costs = {size: reaching(own, axis, goal, of) for size, own in sizes.items()}
-    reached = ", ".join(
-        f"{size} {cost:,.0f} {unit}" if cost else f"{size} never" for size, cost in costs.items()
-    )
-    return (
-        found.holds,
-        f"{of.name} at {end:,.0f} {unit}: {listing}{of.unit} ({found})",
-        f"to reach {goal:.3f}{of.unit or f' {of.name}'}, where {smallest} was then: {reached}",
-    )
+    if len(sizes) < 2:
+        return
+    smallest, end, holds = min(sizes), shared_end(study.curves, axis), False
+    for of in measured(study.curves):
+        values = {size: values_at(own, axis, end, of) for size, own in sizes.items()}
+        signed = {size: [of.better * value for value in some] for size, some in values.items()}
+        found = trend(signed, of.margin)
+        # The worst seed of the smallest size: every seed of it gets there.
+        goal = min(values[smallest], key=lambda value: of.better * value)
+        costs = {size: reaching(own, axis, goal, of) for size, own in sizes.items()}
+        ends = ", ".join(_ended(size, some) for size, some in values.items())
+        reached = ", ".join(
+            f"{size} {cost:,.0f} {unit}" if cost else f"{size} never"
+            for size, cost in costs.items()
+        )
+        crossed = []
+        if of == LOSS:  # which alone decides
+            holds = found.holds
+            crossed = [crossing.describe(unit) for crossing in crossings(study.curves, axis)]
+        goal_text = f"{goal:.3f}{of.unit or f' {of.name}'}"
+        for line in (
+            f"{of.name} at {end:,.0f} {unit}: {ends}{of.unit} ({found})",
+            *crossed,
+            f"to reach {goal_text}, where {smallest} was then: {reached}",
+        ):
+            yield holds, line
 
 
 _ROBUST = (
@@ -241,7 +229,10 @@ def _compressed_large_wins(study: Study) -> Findings:
 )
 def _shape_matters_little(study: Study) -> Findings:
     end = shared_end(study.curves, "steps") if study.curves else 0.0
-    losses = {size: mean_at(own, "steps", end) for size, own in by_size(study.curves).items()}
+    losses = {
+        size: summarize(values_at(own, "steps", end)).mean
+        for size, own in by_size(study.curves).items()
+    }
     reach = max(losses.values(), default=0.0) - min(losses.values(), default=0.0)
     for small, large in combinations(losses, 2):
         alike = small.layers != large.layers and _ratio(small, large) <= _MATCHED_PARAMETERS
