@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tlc_jax import config
 from tlc_jax.config.durations import Amounts, used
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.files import write_json
@@ -95,10 +94,6 @@ class Budget:
 
     limits: Amounts
     charge: str = "training"
-
-    @staticmethod
-    def of(settings: config.Budget) -> Budget:
-        return Budget(settings.limits(), settings.charge)
 
     def in_steps(self, steps: int) -> Budget:
         """This budget with its seconds converted into steps, which paper 1 does once per run."""

@@ -146,7 +146,7 @@ class _Trainer:
         self.stopped_by = ""
         self.step, self.state = self.restore_or_init()
         self.saved_step = self.step if self.step else -1
-        self.budget = Budget.of(settings.budget)
+        self.budget = Budget(settings.budget.limits(), settings.budget.charge)
         self.seconds_per_step: float | None = None  # charged for each step on the benchmark clock
         self.compiled: dict[tuple[Any, ...], CompiledStep] = {}
         self.in_flight: deque[_StepInFlight] = deque()
@@ -379,7 +379,7 @@ class _Trainer:
 
     def fail(self, step: int, metrics: StepMetrics) -> None:
         with contextlib.suppress(StorageFailed):
-            self.checkpointer.wait()
+            self.checkpointer.wait()  # an earlier checkpoint may still be on its way
         self.log.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
         kept = "nothing was saved yet"
         if self.saved_step >= 0:

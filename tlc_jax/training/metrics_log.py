@@ -175,7 +175,15 @@ class MetricsWriter:
         if path.exists():
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = _tensorboard_writer(directory) if tensorboard else None
+        self._tensorboard: Any = None
+        if tensorboard:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError as error:
+                raise InputError(
+                    "impl.tensorboard needs the extra: pip install 'tlc_jax[tensorboard]'"
+                ) from error
+            self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one row. JSON has no infinity and no NaN, so both become null."""
@@ -225,13 +233,3 @@ class ProgressLine:
     def close(self) -> None:
         if self._live:
             print(file=self._stream, flush=True)
-
-
-def _tensorboard_writer(directory: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "impl.tensorboard needs the extra: pip install 'tlc_jax[tensorboard]'"
-        ) from error
-    return SummaryWriter(str(directory / "tensorboard"))
