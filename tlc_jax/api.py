@@ -166,7 +166,7 @@ class Model:
             save_artifact(path, packed, meta)
             if save_to:
                 self.start.tokenizer.save(path.parent / self.start.tokenizer.file_name)
-            # What is evaluated is what was packed, so the file is read back, to the bit.
+            # What is evaluated is what was packed, so the file is read back.
             params = jax.tree.map(jnp.asarray, load_artifact(path).params)
             size = path.stat().st_size
         start = dataclasses.replace(self.start, params=params, masks=packed.masks, meta=meta)
@@ -198,7 +198,6 @@ class Model:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", to_dict(self.config))
         self.start.tokenizer.save(folder / self.start.tokenizer.file_name)
-        # Without an optimizer state, so the step does not matter: no run goes on from here.
         save_params(folder / "checkpoints", 0, self.start.params, self.start.meta)
         return folder
 

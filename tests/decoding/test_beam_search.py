@@ -31,9 +31,7 @@ def markov(rows: dict[int, dict[int, float]]):
 
 def decode(step, beams, length, alpha=0.0, limits=None):
     limits = jnp.array([length] if limits is None else limits)
-    found = jax.jit(
-        lambda: beam_search(step, (), limits, beams=beams, length=length, vocab_size=V, alpha=alpha)
-    )()
+    found = jax.jit(lambda: beam_search(step, (), limits, beams, length, alpha))()
     return jax.tree.map(np.asarray, found)
 
 

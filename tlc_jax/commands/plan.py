@@ -36,6 +36,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
       InputError: there is no such slice, the TPU compiler is missing, or a batch or a mesh does not
         fit the devices.
     """
+    del options
     models, target = _models(config), Target.of(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

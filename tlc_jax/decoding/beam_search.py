@@ -50,14 +50,7 @@ def length_penalty(length: jax.Array, alpha: float) -> jax.Array:
 
 
 def beam_search(
-    step: Step,
-    cache: Any,
-    limits_B: jax.Array,
-    *,
-    beams: int,
-    length: int,
-    vocab_size: int,
-    alpha: float,
+    step: Step, cache: Any, limits_B: jax.Array, beams: int, length: int, alpha: float
 ) -> Hypotheses:
     """Finds the best translations with a beam of `beams` live hypotheses.
 
@@ -73,10 +66,8 @@ def beam_search(
       beams: number of hypotheses.
       length: number of positions. Decoding takes as many steps as the longest translation of the
         batch needs, which may be fewer.
-      vocab_size: number of logits.
       alpha: exponent of the length penalty, not negative; 0: no penalty.
     """
-    continuations = min(beams, vocab_size)
     longest_B = length_penalty(limits_B, alpha)
 
     def proceed(state: _State) -> jax.Array:
@@ -92,9 +83,7 @@ def beam_search(
         normalizer_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
 
         ended_BxK = state.log_p_BxK + logits_BxKxV[:, :, EOS] - normalizer_BxK
-        log_p_BxK, parent_BxK, token_BxK = _grow(
-            state.log_p_BxK, logits_BxKxV, normalizer_BxK, continuations
-        )
+        log_p_BxK, parent_BxK, token_BxK = _grow(state.log_p_BxK, logits_BxKxV, normalizer_BxK)
         finished, at_limit_B = _finish(state, ended_BxK, log_p_BxK, limits_B, alpha)
         # Log-probabilities only fall, and no length helps more than the longest one: no live
         # hypothesis can end with a score above this bound.
@@ -128,10 +117,12 @@ def _start(B: int, K: int, T: int, cache: Any) -> _State:
 
 
 def _grow(
-    log_p_BxK: jax.Array, logits_BxKxV: jax.Array, normalizer_BxK: jax.Array, C: int
+    log_p_BxK: jax.Array, logits_BxKxV: jax.Array, normalizer_BxK: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probability, parent and last token of the best K hypotheses that go on."""
-    B, K = log_p_BxK.shape
+    B, K, V = logits_BxKxV.shape
+    # No hypothesis can have more than K of the best K continuations.
+    C = min(K, V)
     alive_BxKxV = logits_BxKxV.at[:, :, :FIRST_ORDINARY].set(-jnp.inf)
     best_BxKxC, token_BxKxC = top_k(alive_BxKxV, C)
     scores_BxKxC = log_p_BxK[:, :, None] + best_BxKxC - normalizer_BxK[:, :, None]

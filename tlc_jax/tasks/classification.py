@@ -213,8 +213,8 @@ class LabelPredictor(Predictor):
 
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._start = config, start
-        network, tokenizer = start.network(config.impl), start.tokenizer
-        self._run = ClassifierRun(config, network, placement, tokenizer=tokenizer)
+        network = start.network(config.impl)
+        self._run = ClassifierRun(config, network, placement, tokenizer=start.tokenizer)
         self._source = Source("files", config.predict.input, "", "input", 0.0, config.predict.input)
         self.columns = ("label", *start.labels)
 

@@ -246,19 +246,13 @@ def search(network: Network, settings: Decode, params: Params, source_BxS: jax.A
     """Beam search for the translations of padded sources."""
     length = min(source_BxS.shape[1] + settings.extra, network.model.max_length)
     mask_BxS = source_BxS != PAD
-    # A translation much longer than its source is a model that repeats itself.
+    # A translation much longer than its source comes from a model that repeats itself.
     limits_B = jnp.minimum(jnp.sum(mask_BxS, axis=1) + settings.extra, length)
     # Rounded once, outside the loop over positions.
     params = network.cast(params)
-    return beam_search(
-        network.apply(params, method="stepper"),
-        network.apply(params, source_BxS, mask_BxS, settings.beams, length, method="start"),
-        limits_B,
-        beams=settings.beams,
-        length=length,
-        vocab_size=network.vocab_size,
-        alpha=settings.alpha,
-    )
+    step = network.apply(params, method="stepper")
+    cache = network.apply(params, source_BxS, mask_BxS, settings.beams, length, method="start")
+    return beam_search(step, cache, limits_B, settings.beams, length, settings.alpha)
 
 
 class TranslationPredictor(Predictor):
@@ -268,8 +262,8 @@ class TranslationPredictor(Predictor):
 
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._tokenizer = config, start.tokenizer
-        network, tokenizer = start.network(config.impl), start.tokenizer
-        self._run = TranslatorRun(config, network, placement, tokenizer=tokenizer)
+        network = start.network(config.impl)
+        self._run = TranslatorRun(config, network, placement, tokenizer=start.tokenizer)
         several = ("sentence", "rank", "score") if config.decode.nbest > 1 else ()
         self.columns = (*several, "translation")
         self._widths: tuple[int, ...] = ()
