@@ -197,7 +197,7 @@ def _model_tables(study: Study) -> dict[str, Table]:
     """Makes a table of the evaluated models of one kind for each task."""
     frontier, labels = on_frontier(study), recipes_of(study.models)
     return {
-        task: [_model_row(one, labels[one.recipe], one.jobs in frontier) for one in models]
+        task: [_model_row(one, labels[one.recipe], one in frontier) for one in models]
         for task, models in group(study.models, lambda model: model.task).items()
     }
 

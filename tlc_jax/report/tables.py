@@ -49,14 +49,13 @@ def _by_task(study: Study) -> dict[tuple[Kind, str], list[Model]]:
     return group(study.models, lambda model: (model.size.kind, model.task))
 
 
-def on_frontier(study: Study) -> set[tuple[str, ...]]:
-    """Returns the jobs of the models on the frontier of score against megabytes."""
-    # By jobs, because a model holds a data frame and cannot be compared.
-    found: set[tuple[str, ...]] = set()
-    for models in _by_task(study).values():
-        frontier = pareto([m.megabytes for m in models], [m.score.mean for m in models])
-        found |= {models[index].jobs for index in frontier}
-    return found
+def on_frontier(study: Study) -> set[Model]:
+    """Returns the models on the frontier of score against megabytes of their task."""
+    return {
+        models[index]
+        for models in _by_task(study).values()
+        for index in pareto([m.megabytes for m in models], [m.score.mean for m in models])
+    }
 
 
 def scores(model: Model) -> dict[str, str]:
@@ -95,11 +94,12 @@ def write_csvs(
 
 
 def _model_fields(model: Model, timed: Sequence[str]) -> Fields:
-    size = model.size
+    row = model.rows.iloc[0]
     return {
-        **{"kind": size.kind.name, "task": model.task},
-        **{"layers": size.layers, "hidden": size.hidden, "params": size.params},
-        **_recipe_fields(model),
+        **row[["kind", "task", "layers", "hidden"]],
+        # Not the parameters of the row, of which the recipe may have removed some.
+        "params": model.size.params,
+        **row[["init", "recipe"]],
         "sparsity": round(model.sparsity, 6),
         "bits": model.bits,
         "nonzero": round(model.nonzero),
@@ -118,15 +118,11 @@ def _choice_fields(choice: Choice) -> Fields:
     return {
         **row,
         "size": str(model.size),
-        **_recipe_fields(model),
+        **model.rows.iloc[0][["init", "recipe"]],
         **_score_fields(model),
         "megabytes_artifact": model.megabytes,
         "jobs": " ".join(model.jobs),
     }
-
-
-def _recipe_fields(model: Model) -> Fields:
-    return {"init": "pretrained" if model.pretrained else "scratch", "recipe": model.recipe}
 
 
 def _means(model: Model, *columns: str) -> Fields:
