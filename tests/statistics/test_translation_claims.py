@@ -1,6 +1,7 @@
 """The paper's claims about translation, which are judged apart from those about encoders."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -114,7 +115,7 @@ BASE = _curve(2, 128, 2_000_000, 3.0)
 
 
 def _judge(*curves):
-    study = Study("made", pd.DataFrame(), (), curves, (), (), {}, {}, {}, ())
+    study = Study(Path("made"), pd.DataFrame(), (), curves, (), (), {}, {}, {}, ())
     return width_before_depth(study, TRANSLATOR)
 
 

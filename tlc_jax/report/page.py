@@ -32,11 +32,11 @@ from tlc_jax.report.labels import (
     recipes_of,
     size_label,
 )
-from tlc_jax.report.tables import Choice, analysis_fields, latencies, on_frontier, scores
+from tlc_jax.report.tables import Choice, latencies, on_frontier, scores
 from tlc_jax.statistics.curves import Curve, by_size
 from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
-from tlc_jax.statistics.records import SPLIT, Analysis, Model, Study, present
+from tlc_jax.statistics.records import SPLIT, Model, Study, present
 from tlc_jax.statistics.regime import Progress, Regime
 from tlc_jax.statistics.uncertainty import Claim, rule
 
@@ -92,7 +92,9 @@ def render(
         rule=rule(study.kinds),
         claims=claims,
         analyses=_analysis_table(study),
-        analysis_figures=[_drawn(analysis) for analysis in study.analyses],
+        analysis_figures=[
+            _drawn(study.folder / "jobs" / one["job"] / "report") for one in study.analyses
+        ],
         samples=_samples(study),
         facts={name: value for name, value in _facts(study) if value},
     )
@@ -243,22 +245,21 @@ def _timed(rows: pd.DataFrame) -> list[str]:
 
 
 def _analysis_table(study: Study) -> Table:
-    labels = recipe_labels(analysis.recipe for analysis in study.analyses)
-    several = len({analysis.seed for analysis in study.analyses}) > 1
+    labels = recipe_labels(analysis["recipe"] for analysis in study.analyses)
+    several = len({analysis["seed"] for analysis in study.analyses}) > 1
     rows = []
-    for analysis, fields in zip(study.analyses, analysis_fields(study), strict=True):
-        costliest, layer, error = "", fields["costliest_layer"], fields["relative_error"]
-        if fields["costliest"]:
+    for one in study.analyses:
+        costliest, layer, error = "", one["costliest_layer"], one["relative_error"]
+        if one["costliest"]:
             place = "" if layer is None else f", layer {layer}"
-            costliest = f"{fields['costliest']}{place} ({fields['costliest_lost']:+.3f})"
-        seed = f", seed {analysis.seed}" if several else ""
+            costliest = f"{one['costliest']}{place} ({one['costliest_lost']:+.3f})"
         rows.append(
             {
-                "recipe": labels[analysis.recipe],
-                "encoder": size_label(analysis.size) + seed,
-                "#validation loss": number(fields["valid_loss_dense"], ".3f", ""),
-                "#compressed": number(fields["valid_loss_compressed"], ".3f", ""),
-                "#rise": number(fields["loss_rise"], "+.3f", ""),
+                "recipe": labels[one["recipe"]],
+                "encoder": size_label(one["size"]) + (f", seed {one['seed']}" if several else ""),
+                "#validation loss": number(one["valid_loss_dense"], ".3f", ""),
+                "#compressed": number(one["valid_loss_compressed"], ".3f", ""),
+                "#rise": number(one["loss_rise"], "+.3f", ""),
                 "#relative error": f"{100 * error:.1f} %" if error else "",
                 "costliest matrix": costliest,
             }
@@ -266,8 +267,9 @@ def _analysis_table(study: Study) -> Table:
     return rows
 
 
-def _drawn(analysis: Analysis) -> list[Drawn]:
-    found = [Drawn(analysis.folder / f"{what}.png", what) for what in _ANALYSIS_FIGURES]
+def _drawn(folder: Path) -> list[Drawn]:
+    """Finds the figures that an analysis left in a folder."""
+    found = [Drawn(folder / f"{what}.png", what) for what in _ANALYSIS_FIGURES]
     return [figure for figure in found if figure.path.exists()]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def write_csvs(
         "curves": _curve_fields(study),
     }
     if study.analyses:
-        tables["analyses"] = analysis_fields(study)
+        tables["analyses"] = list(study.analyses)
     for name, rows in tables.items():
         # As objects, because pandas would write a column of whole numbers with a gap as floats.
         pd.DataFrame(rows, dtype=object).to_csv(folder / f"{name}.csv", index=False)
@@ -159,30 +158,3 @@ def _curve_fields(study: Study) -> list[Fields]:
         for curve in study.curves
         for place, (step, seconds) in enumerate(zip(curve.steps, curve.seconds, strict=True))
     ]
-
-
-def analysis_fields(study: Study) -> list[Fields]:
-    """Returns the costs of recipes on encoders; None for parts that were not analyzed."""
-    rows = []
-    for analysis in study.analyses:
-        result = analysis.result
-        dense, compressed = (result.get(f"valid_loss_{name}") for name in ("dense", "compressed"))
-        alone: Sequence[Mapping[str, Any]] = result.get("sensitivity", ())
-        costliest = max(alone, key=lambda row: float(row["lost"]), default={})
-        relative = [row["relative"] for row in result.get("error", ())]
-        fields = {
-            "job": analysis.job,
-            "recipe": analysis.recipe,
-            "size": str(analysis.size),
-            "seed": analysis.seed,
-            "params": result["params"],
-            "valid_loss_dense": dense,
-            "valid_loss_compressed": compressed,
-            "loss_rise": None if dense is None or compressed is None else compressed - dense,
-            "relative_error": statistics.median(relative) if relative else None,
-            "costliest": costliest.get("name"),
-            "costliest_layer": costliest.get("layer"),
-            "costliest_lost": costliest.get("lost"),
-        }
-        rows.append(fields)
-    return rows

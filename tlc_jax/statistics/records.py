@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,34 +77,14 @@ def best_model(models: Sequence[Model], megabytes: float) -> Model | None:
     return None if index is None else models[index]
 
 
-@dataclasses.dataclass(frozen=True)
-class Analysis:
-    """The result of `tlc analyze` on one pretrained encoder under one recipe.
-
-    Attributes:
-      job, size, seed: of the encoder.
-      result: the job's result.json.
-      folder: folder of its figures.
-    """
-
-    job: str
-    size: Size
-    seed: int
-    result: Row
-    folder: Path
-
-    @property
-    def recipe(self) -> str:
-        return str(self.result["recipe"])
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Study:
     """All results of a study.
 
     Attributes:
+      folder: folder of the study.
       rows: the evaluated models, one line per seed; see `tidy`.
-      analyses: ordered by recipe, then by size.
+      analyses: ordered by recipe, then by size; see `analysis_row`.
       jobs: number, name, state and error of each job.
       recorded: the rest of study.json, such as the command.
       configs: resolved config of each job.
@@ -111,16 +92,20 @@ class Study:
       notes: rows that were left out, and why.
     """
 
-    name: str
+    folder: Path
     rows: pd.DataFrame
     models: tuple[Model, ...]
     curves: tuple[Curve, ...]
-    analyses: tuple[Analysis, ...]
+    analyses: tuple[dict[str, Any], ...]
     jobs: tuple[Row, ...]
     recorded: Row
     configs: Mapping[str, Row]
     results: Mapping[str, Row]
     notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
 
     @property
     def kinds(self) -> list[Kind]:
@@ -244,3 +229,33 @@ def models_of(rows: pd.DataFrame, notes: list[str]) -> list[Model]:
         for key, seeds in rows[~repeated].groupby(_MODEL, sort=False)
     ]
     return sorted(models, key=lambda m: (m.task, m.size, not m.pretrained, -m.megabytes))
+
+
+def analysis_row(job: str, size: Size, seed: int, result: Row) -> dict[str, Any]:
+    """Summarizes the result of `tlc analyze`: the cost of one recipe on one pretrained encoder.
+
+    Args:
+      job, size, seed: of the encoder.
+      result: the job's result.json.
+
+    Returns:
+      A row of analyses.csv; None for parts that were not analyzed.
+    """
+    dense, compressed = (result.get(f"valid_loss_{name}") for name in ("dense", "compressed"))
+    alone: Sequence[Row] = result.get("sensitivity", ())
+    costliest = max(alone, key=lambda row: float(row["lost"]), default={})
+    relative = [row["relative"] for row in result.get("error", ())]
+    return {
+        "job": job,
+        "recipe": result["recipe"],
+        "size": size,
+        "seed": seed,
+        "params": result["params"],
+        "valid_loss_dense": dense,
+        "valid_loss_compressed": compressed,
+        "loss_rise": None if dense is None or compressed is None else compressed - dense,
+        "relative_error": statistics.median(relative) if relative else None,
+        "costliest": costliest.get("name"),
+        "costliest_layer": costliest.get("layer"),
+        "costliest_lost": costliest.get("lost"),
+    }

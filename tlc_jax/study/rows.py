@@ -15,7 +15,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, read_json, write_json, write_text
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Shape, Size
-from tlc_jax.statistics.records import Analysis, Row, Study, kind_of, models_of, tidy
+from tlc_jax.statistics.records import Row, Study, analysis_row, kind_of, models_of, tidy
 from tlc_jax.study.jobs import Job, needed_first, state
 
 _MEASURED = """
@@ -125,11 +125,11 @@ def load(workdir: Path) -> Study:
         _read_curve(workdir / "jobs" / job, configs[job], results[job], sizes) for job in results
     ]
     return Study(
-        name=workdir.resolve().name,
+        folder=workdir,
         rows=frame,
         models=tuple(models),
         curves=tuple(curve for curve in curves if curve),
-        analyses=_analyses(workdir, configs, results, sizes),
+        analyses=_analyses(configs, results, sizes),
         jobs=tuple(recorded.pop("jobs", ())),
         recorded=recorded,
         configs=configs,
@@ -240,16 +240,14 @@ def _finite(value: Any) -> bool:
 
 
 def _analyses(
-    workdir: Path,
-    configs: Mapping[str, Row],
-    results: Mapping[str, Row],
-    sizes: Mapping[Shape, Size],
-) -> tuple[Analysis, ...]:
+    configs: Mapping[str, Row], results: Mapping[str, Row], sizes: Mapping[Shape, Size]
+) -> tuple[dict[str, Any], ...]:
     found = []
     for job, result in results.items():
         if result.get("stage") in ("analyze", "analyse"):  # the second in older studies
             size = _size((int(result["layers"]), int(result["hidden"]), ENCODER), sizes, result)
             seed = int(configs[job].get("seed", 0))
-            found.append(Analysis(job, size, seed, result, workdir / "jobs" / job / "report"))
-    recipes = list(dict.fromkeys(analysis.recipe for analysis in found))
-    return tuple(sorted(found, key=lambda one: (recipes.index(one.recipe), one.size, one.seed)))
+            found.append(analysis_row(job, size, seed, result))
+    recipes = [row["recipe"] for row in found]  # their order in the study is that of the jobs
+    found.sort(key=lambda row: (recipes.index(row["recipe"]), row["size"], row["seed"]))
+    return tuple(found)
