@@ -166,11 +166,12 @@ def test_a_failed_write_leaves_the_old_file(
     save_artifact(path, compress_params(trees.few_leaves(), COMBINED), METADATA)
     before = path.read_bytes()
 
-    def full_disk(tensors: Any, file: Path, metadata: Any) -> None:
-        file.write_bytes(b"half")
+    def full_disk(file: Path, content: bytes) -> int:
+        with file.open("wb") as half:
+            half.write(content[: len(content) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(artifact_module, "save_file", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_artifact(path, compress_params(trees.few_leaves(), parse_recipe("dense")), METADATA)
     assert path.read_bytes() == before

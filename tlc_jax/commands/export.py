@@ -21,7 +21,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.compression.artifact import load_artifact, save_safetensors
+from safetensors.numpy import save
+
+from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import read_json, write_json
@@ -114,7 +116,7 @@ def _whole(folder: Path) -> Iterator[Path]:
 def _write_huggingface(folder: Path, start: SavedModel, network: Network) -> dict[str, Any]:
     weights = huggingface_export.tensors(network, start.params)
     # transformers refuses a file that does not name its framework in `format`.
-    save_safetensors(folder / "model.safetensors", weights, {"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
     content = huggingface_export.config_json(network, start.labels, start.tokenizer.special)
     write_json(folder / "config.json", content)
     return {"architecture": content["architectures"][0], "types": {"float32": len(weights)}}

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from tlc_jax.compression.recipe import FLOAT_BITS
 from tlc_jax.core import files
@@ -192,19 +192,8 @@ def save_artifact(path: Path, model: Compressed, metadata: Mapping[str, Any]) ->
     }
     text = _json({**header, "checksum": _checksum(header, tensors)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with files.atomic(path) as temporary:
-            save_safetensors(temporary, tensors, {KEY: text})
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
-
-
-def save_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file that others may read as the umask says."""
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata)
-    path.chmod(mode)  # safetensors makes files that their owner alone can read
+    # As bytes: save_file makes files that their owner alone can read.
+    files.write_bytes(path, save(tensors, {KEY: text}))
 
 
 def load_artifact(path: Path) -> Compressed:

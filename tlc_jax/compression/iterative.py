@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from tlc_jax.compression.during_training import DENSE, DuringTraining
+from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks
 from tlc_jax.compression.recipe import Operation, Prune, Recipe, format_recipe
 from tlc_jax.config import Budget, Config, to_dict
@@ -55,12 +55,7 @@ class Trainable(Protocol):
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """Metrics of the parameters; `final` says that training is over."""
 
-    def task(
-        self,
-        init: Callable[[], Params],
-        during_training: DuringTraining = DENSE,
-        seed: int | None = None,
-    ) -> Task:
+    def task(self, init: Callable[[], Params], during_training: DuringTraining, seed: int) -> Task:
         """The training task from `init()` on."""
 
 
@@ -187,8 +182,8 @@ def schedule(target: float, step: float) -> tuple[float, ...]:
 def _identity(config: Config, origin: str, operations: str) -> str:
     """Everything that decides the result of rounds, as text."""
     settings = to_dict(config)
+    # These say where things lie or what else is measured.
+    del settings["eval"]["latency"], settings["data"]["cache"], settings["data"]["dir"]
     names = ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
     decides = {name: settings[name] for name in names}
-    for section, name in (("eval", "latency"), ("data", "cache"), ("data", "dir")):
-        decides[section] = {k: v for k, v in decides[section].items() if k != name}
     return json.dumps([origin, operations, decides], sort_keys=True, default=list)

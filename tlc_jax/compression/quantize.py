@@ -151,33 +151,21 @@ class _Grid:
         """The lowest and highest value of the grid (-bound and bound if symmetric); 0 and 0 where
         no weight is kept.
         """
-        if self.how.percentile is not None:
-            low, high = self._percentiles(w, where, self.how.percentile / 100)
-        elif self.how.scheme == "aqt":
-            high = jnp.max(jnp.abs(w), self.axes, keepdims=True)
-            low = -high
+        symmetric = self.how.scheme == "aqt"
+        x = jnp.abs(w) if symmetric else w
+        if self.how.percentile is None:
+            low = jnp.min(x, self.axes, keepdims=True, where=where, initial=jnp.inf)
+            high = jnp.max(x, self.axes, keepdims=True, where=where, initial=-jnp.inf)
         else:
-            low = jnp.min(w, self.axes, keepdims=True, where=where, initial=jnp.inf)
-            high = jnp.max(w, self.axes, keepdims=True, where=where, initial=-jnp.inf)
+            # The least range of magnitudes, or that with equal tails, that holds this share.
+            share = self.how.percentile / 100
+            shares = (share, share) if symmetric else ((1 - share) / 2, (1 + share) / 2)
+            count = jnp.sum(where, self.axes, keepdims=True)
+            ranks = [jnp.maximum(jnp.ceil(jnp.float32(one) * count), 1) for one in shares]
+            low, high = (value_of_rank(x, rank, self.axes, where) for rank in ranks)
         low, high = (jnp.where(jnp.isfinite(bound), bound, 0) for bound in (low, high))
+        low = -high if symmetric else low
         return self._least_squares(w, where, low, high) if self.how.range == "mse" else (low, high)
-
-    def _percentiles(
-        self, w: jax.Array, where: jax.Array, share: float
-    ) -> tuple[jax.Array, jax.Array]:
-        """The least range of magnitudes, or that with equal tails, that holds this share of the
-        kept weights.
-        """
-        count = jnp.sum(where, self.axes, keepdims=True)
-
-        def of(x: jax.Array, share: float) -> jax.Array:
-            rank = jnp.maximum(jnp.ceil(jnp.float32(share) * count), 1)
-            return value_of_rank(x, rank, self.axes, where)
-
-        if self.how.scheme == "aqt":
-            high = of(jnp.abs(w), share)
-            return -high, high
-        return of(w, (1 - share) / 2), of(w, (1 + share) / 2)
 
     def _least_squares(
         self, w: jax.Array, where: jax.Array, low: jax.Array, high: jax.Array

@@ -23,6 +23,16 @@ from tlc_jax.config import Model
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
+# The blocks that have heads or neurons, and the dense layers of a block: those that compute the
+# features of its units, then the one that reads them. The last two are scored.
+_UNITS = {
+    "heads": (
+        r"(.*blocks/(?:attention|cross)/)output/kernel",
+        ("query", "key", "value", "output"),
+    ),
+    "neurons": (r"(.*blocks/ffn/)down/kernel", ("up", "down")),
+}
+
 
 def remove_structures(
     params: Mapping[str, Any], model: Model, removes: Sequence[Remove]
@@ -41,37 +51,27 @@ def remove_structures(
     flat = flatten(params)
     for remove in removes:
         filled = model.filled()
+        counts = {"layers": model.layers, "heads": filled.heads, "neurons": filled.ffn}
+        count = counts[remove.of]
+        keep = max(1, round(count * (1 - remove.share)))
+        if keep == count:
+            raise InputError(
+                f"recipe: remove:{remove.share},of={remove.of} takes none of {count}: "
+                "set a larger share"
+            )
         if remove.of == "layers":
-            keep = _stay(model.layers, remove)
-            flat = _without_layers(flat, model.layers, keep, remove.which)
+            flat = _without_layers(flat, count, keep, remove.which)
             model = dataclasses.replace(model, layers=keep)
-        elif remove.of == "heads":
-            keep = _stay(filled.heads, remove)
-            for block in _blocks(r"(.*blocks/(?:attention|cross))/output/kernel", flat):
-                names = [f"{block}/{name}" for name in ("query", "key", "value", "output")]
-                flat |= _without_units(flat, names, filled.heads, keep)
-            # Stated from now on: by default it follows from the number of heads.
+            continue
+        pattern, names = _UNITS[remove.of]
+        for block in [found[1] for path in flat if (found := re.fullmatch(pattern, path))]:
+            flat |= _without_units(flat, [block + name for name in names], count, keep)
+        if remove.of == "heads":
+            # Without its own entry, the size of a head would follow from their number.
             model = dataclasses.replace(model, heads=keep, head_size=filled.head_size)
         else:
-            keep = _stay(filled.ffn, remove)
-            for block in _blocks(r"(.*blocks/ffn)/down/kernel", flat):
-                flat |= _without_units(flat, [f"{block}/up", f"{block}/down"], filled.ffn, keep)
             model = dataclasses.replace(model, ffn=keep)
     return unflatten(flat), model
-
-
-def _stay(count: int, remove: Remove) -> int:
-    keep = max(1, round(count * (1 - remove.share)))
-    if keep == count:
-        raise InputError(
-            f"recipe: remove:{remove.share},of={remove.of} takes none of {count}: "
-            "set a larger share"
-        )
-    return keep
-
-
-def _blocks(pattern: str, flat: Mapping[str, Any]) -> list[str]:
-    return [found[1] for path in flat if (found := re.fullmatch(pattern, path))]
 
 
 def _without_units(
@@ -81,8 +81,7 @@ def _without_units(
 
     Args:
       flat: path -> leaf of the whole model.
-      names: paths of the dense layers of a block: those that compute the features of its units,
-        then the one that reads them. The last two are scored.
+      names: paths of the dense layers of a block, in the order of `_UNITS`.
       units: number of heads or neurons, each a run of consecutive features.
       keep: the number that stays.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
 from tlc_jax.data.tokenizer import SpecialIds
-from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, Family, other_layout
+from tlc_jax.interop.huggingface_names import ACTIVATIONS, FAMILIES, WIDTHS, Family, other_layout
 from tlc_jax.models.network import Network, Params
 
 _HEADS = {"mlm": "ForMaskedLM", "classifier": "ForSequenceClassification"}
@@ -60,10 +60,7 @@ def config_json(network: Network, labels: tuple[str, ...], special: SpecialIds) 
         "architectures": [family.class_name + _HEADS[network.kind]],
         "model_type": family.model_type,
         "vocab_size": network.vocab_size,
-        "hidden_size": model.hidden,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "intermediate_size": model.ffn,
+        **{theirs: getattr(model, ours) for ours, theirs in WIDTHS.items()},
         "hidden_act": {ours: theirs for theirs, ours in ACTIVATIONS.items()}[model.activation],
         "hidden_dropout_prob": model.dropout,
         "attention_probs_dropout_prob": 0.0,

@@ -19,7 +19,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import read_json
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.interop.huggingface_names import Family, family_of, model_of, other_layout
+from tlc_jax.interop.huggingface_names import Family, model_of, other_layout
 from tlc_jax.models.network import Network, Params
 
 PREFIX = "hf:"
@@ -63,7 +63,7 @@ def find(source: str) -> Path:
             f"init.from={source}: there is no folder {folder}; "
             "models are read from disk, never fetched"
         )
-    _settings(folder)
+    _read_config(folder)
     _files(folder)
     _tokenizer_file(folder)
     return folder
@@ -76,10 +76,11 @@ def load(folder: Path) -> Imported:
       InputError: a file is damaged, a tensor is missing or has the wrong shape, or the tokenizer
         belongs to another model.
     """
-    settings, family = _settings(folder)
-    tokenizer, tokenizer_path = _tokenizer(folder)
+    settings, family, model = _read_config(folder)
     where = str(folder / "config.json")
-    model = model_of(family, settings, tokenizer.special.end, where)
+    tokenizer, tokenizer_path = _tokenizer(folder)
+    if family.is_bert:  # token type 1 begins after the first separator
+        model = dataclasses.replace(model, separator=tokenizer.special.end)
     vocab_size, padding = settings.get("vocab_size"), tokenizer.special.padding
     wrong = ""
     if tokenizer.vocab_size != vocab_size:
@@ -121,9 +122,9 @@ def load(folder: Path) -> Imported:
     return Imported(meta, params, pooler, unused, tokenizer, tokenizer_path)
 
 
-def _settings(folder: Path) -> tuple[dict[str, Any], Family]:
+def _read_config(folder: Path) -> tuple[dict[str, Any], Family, configs.Model]:
     settings = _read_json(folder / "config.json")
-    return settings, family_of(settings, str(folder / "config.json"))
+    return settings, *model_of(settings, str(folder / "config.json"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -135,26 +136,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _files(folder: Path) -> dict[str, set[str]]:
-    """The safetensors files of a folder with the tensors that each must contain, where an index
-    says so.
-    """
+def _files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder."""
     if (folder / _INDEX).exists():
         places = _read_json(folder / _INDEX).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise InputError(f"{folder / _INDEX} has no weight_map: save the model again")
-        files: dict[str, set[str]] = {file: set() for file in sorted(places.values())}
-        for name, file in places.items():
-            files[file].add(name)
-        for file in files:
+        for file in sorted(set(places.values())):
             # A name with a folder in it could point outside of the model's folder.
             if Path(file).name != file or not (folder / file).is_file():
                 raise InputError(
                     f"{folder / file} is missing, which {_INDEX} names: copy the whole folder"
                 )
-        return files
+        return [folder / file for file in sorted(set(places.values()))]
     if (folder / _SINGLE).is_file():
-        return {_SINGLE: set()}
+        return [folder / _SINGLE]
     if pickles := sorted(file.name for file in folder.glob("*.bin")):
         raise InputError(
             f"{folder} has its weights in {pickles[0]} alone, a pickle, which is never loaded: "
@@ -170,21 +166,14 @@ class _Tensors:
         self._folder = folder
         self.place: dict[str, tuple[Any, str, Path]] = {}  # name -> file, name in it, path
         self._read: set[str] = set()
-        for file, expected in _files(folder).items():
-            path = folder / file
+        for path in _files(folder):
             try:
                 opened = stack.enter_context(safe_open(path, "np"))
             except (SafetensorError, OSError) as error:
                 raise InputError(
                     f"{path} is damaged or cut short ({error}): copy it again"
                 ) from None
-            names = opened.keys()
-            if missing := sorted(expected - set(names)):
-                raise InputError(
-                    f"{path} lacks {missing[0]}, which {_INDEX} says it holds: "
-                    "copy the whole folder"
-                )
-            for name in names:
+            for name in opened.keys():  # noqa: SIM118 (not a mapping)
                 # Checkpoints converted from TensorFlow have the older names.
                 new_name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
                 new_name = new_name.replace("LayerNorm.beta", "LayerNorm.bias")

@@ -124,45 +124,25 @@ FAMILIES = {
 }
 
 
-def family_of(settings: Mapping[str, Any], where: str) -> Family:
-    """The family of the model that a config.json describes; `where` names the file.
-
-    Raises:
-      InputError: the family is unknown, or an option is set that our encoder lacks.
-    """
-    model_type = settings.get("model_type")
-    if model_type not in FAMILIES:
-        raise InputError(
-            f"{where}: model_type {model_type!r} is not known here; known are {', '.join(FAMILIES)}"
-        )
-    position_type = settings.get("position_embedding_type", "absolute")
-    if position_type != "absolute":
-        raise InputError(
-            f"{where}: position_embedding_type {position_type!r} is not known here, only 'absolute'"
-        )
-    if settings.get("hidden_act", "gelu") not in ACTIVATIONS:
-        raise InputError(
-            f"{where}: hidden_act {settings['hidden_act']!r} is not one of {', '.join(ACTIVATIONS)}"
-        )
-    for name in ("is_decoder", "add_cross_attention"):
-        if settings.get(name):
-            raise InputError(f"{where}: {name} is set, and only encoders can be imported")
-    return FAMILIES[model_type]
+# Our settings of a model by their names in config.json, whose order is that of the exported file.
+WIDTHS = {
+    "hidden": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+}
 
 
-def model_of(
-    family: Family, settings: Mapping[str, Any], separator: int, where: str
-) -> config.Model:
-    """Our settings of a model with their config.json.
+def model_of(settings: Mapping[str, Any], where: str) -> tuple[Family, config.Model]:
+    """The family of the model that a config.json describes, and our settings of it.
 
     Args:
-      family: see `family_of`.
       settings: content of the config.json.
-      separator: token id after which BERT's token type 1 begins.
       where: name of the config.json, for messages.
 
     Raises:
-      InputError: a setting is missing or impossible.
+      InputError: the family is unknown, an option is set that our encoder lacks, or a setting is
+        missing or impossible.
     """
 
     def number(name: str, default: int | None = None) -> int:
@@ -171,8 +151,27 @@ def model_of(
             raise InputError(f"{where}: {name} is {value!r}, not a number")
         return value
 
-    hidden, heads = number("hidden_size"), number("num_attention_heads")
-    types = number("type_vocab_size", 2)
+    model_type = settings.get("model_type")
+    if model_type not in FAMILIES:
+        raise InputError(
+            f"{where}: model_type {model_type!r} is not known here; known are {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[model_type]
+    position_type = settings.get("position_embedding_type", "absolute")
+    if position_type != "absolute":
+        raise InputError(
+            f"{where}: position_embedding_type {position_type!r} is not known here, only 'absolute'"
+        )
+    activation = settings.get("hidden_act", "gelu")
+    if activation not in ACTIVATIONS:
+        raise InputError(
+            f"{where}: hidden_act {activation!r} is not one of {', '.join(ACTIVATIONS)}"
+        )
+    for name in ("is_decoder", "add_cross_attention"):
+        if settings.get(name):
+            raise InputError(f"{where}: {name} is set, and only encoders can be imported")
+    widths: dict[str, Any] = {ours: number(theirs) for ours, theirs in WIDTHS.items()}
+    hidden, heads, types = widths["hidden"], widths["heads"], number("type_vocab_size", 2)
     padding = number("pad_token_id", 0 if family.is_bert else 1)
     if heads < 1 or hidden % heads:
         raise InputError(
@@ -180,19 +179,16 @@ def model_of(
         )
     if family.is_bert and types not in (1, 2):
         raise InputError(f"{where}: type_vocab_size {types} is not known here, only 1 and 2")
-    return config.Model(
-        layers=number("num_hidden_layers"),
-        hidden=hidden,
-        heads=heads,
-        ffn=number("intermediate_size"),
+    model = config.Model(
+        **widths,
         max_length=number("max_position_embeddings") - family.first_position(padding),
         norm=family.norm,
         norm_epsilon=float(settings.get("layer_norm_eps", 1e-12)),
-        activation=ACTIVATIONS[settings.get("hidden_act", "gelu")],
+        activation=ACTIVATIONS[activation],
         token_types=types if family.is_bert else 0,
-        separator=separator if family.is_bert else 0,
         padding=padding,
     )
+    return family, model
 
 
 def other_layout(path: str, values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,13 @@
 """Writes an encoder as an ONNX file whose quantized weights stay integers.
 
-The graph is that of `onnx_graph`. Each weight is an initializer: float32, or the artifact's codes
-and scales with a DequantizeLinear behind them, which gives the artifact's values to the bit.
+Each weight is an initializer: float32, or the artifact's codes and scales with a DequantizeLinear
+behind them, which gives the artifact's values to the bit. Weights are values of the graph, named by
+their paths, those of a layer `blocks/LAYER/...`.
+
+The graph is a second description of `models.encoder`; tests compare it with the first. A converter
+would save it, but jax2onnx, the one converter of JAX programs that is maintained, cannot be
+installed beside our Orbax (0.17 needs one below 0.11.37). Written by hand, the graph is also small:
+an operation that runtimes know is one node. Shapes in names are explained in `models.layers`.
 """
 
 from __future__ import annotations
@@ -9,23 +15,36 @@ from __future__ import annotations
 import collections
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from tlc_jax.compression.quantize import QuantizedTensor
+from tlc_jax.compression.artifact import QuantizedTensor
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
-from tlc_jax.interop.onnx_graph import OPSET, Graph, encoder_graph, layer_path
+from tlc_jax.models.layers import SHARED_BY, Shape
 from tlc_jax.models.network import Network, Params
 
-# A file's format ends at 2 GiB: beyond this many bytes, weights go to a second file beside it.
-_LARGEST_FILE = 2**31 - 2**24
+OPSET = 21  # the first with 4-bit integers
 # The lowest version that has 4-bit integers, for runtimes that are not the newest.
 _IR_VERSION = 10
+# A file's format ends at 2 GiB: beyond this many bytes, weights go to a second file beside it.
+_LARGEST_FILE = 2**31 - 2**24
+# The score of padding: its share of attention is 0, and adding another score does not overflow.
+_LOWEST = 0.7 * float(np.finfo(np.float32).min)
+_ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "gelu": ("Gelu", {}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
+
+
+def layer_path(path: str, layer: int) -> str:
+    """`blocks/...` with the layer's number in it."""
+    return path.replace("blocks/", f"blocks/{layer}/", 1)
 
 
 def require_packages() -> None:
@@ -52,9 +71,13 @@ def write(
 ) -> dict[str, int]:
     """Writes the model.
 
+    Its inputs are `tokens` and `mask` (1 at real tokens), int64 [batch, length]. Its output is
+    `logits`, float32 [batch, classes] of a classifier and [batch, length, vocabulary] of a
+    masked-language model.
+
     Args:
       path: the file; weights of more than 2 GiB go to another file beside it.
-      network: an encoder.
+      network: an encoder with a head.
       params: parameters, float32.
       quantized: path -> codes and scales of the leaves that have them; they stay integers where
         `stays_integer`.
@@ -65,7 +88,7 @@ def write(
     """
     import onnx
 
-    graph = Graph()
+    graph = _Graph(Shape.of(network.model, network.impl))
     types: collections.Counter[str] = collections.Counter()
     for name, leaf in flatten(params).items():
         values, codes = np.asarray(leaf, np.float32), quantized.get(name)
@@ -81,9 +104,21 @@ def write(
                 graph.initializer(part_values, part)
                 types["float32"] += 1
             else:
-                types[_add_quantized(graph, part, part_codes)] += 1
+                types[graph.quantized(part, part_codes)] += 1
+    x_BxLxD = graph.encode("tokens", "mask")
+    rows: tuple[str | int, ...] = ("batch", "length")
+    if network.kind == "mlm":
+        graph.masked_language_head(x_BxLxD)
+        shape = (*rows, network.vocab_size)
+    else:
+        graph.classification_head(x_BxLxD)
+        shape = ("batch", network.classes)
+    proto, value = onnx.TensorProto, onnx.helper.make_tensor_value_info
+    inputs = [value(name, proto.INT64, rows) for name in ("tokens", "mask")]
+    logits = value("logits", proto.FLOAT, shape)
+    weights = list(graph.initializers.values())
     model = onnx.helper.make_model(
-        encoder_graph(graph, network),
+        onnx.helper.make_graph(graph.nodes, "encoder", inputs, [logits], weights),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="tlc",
@@ -102,26 +137,155 @@ def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:
     return QuantizedTensor(q.codes[layer], q.scale[layer], zero, q.bits, grouped=grouped)
 
 
-def _add_quantized(graph: Graph, name: str, q: QuantizedTensor) -> str:
-    """Adds codes, scales and the nodes that compute `name` from them; returns the type of codes."""
-    dtype = q.codes.dtype
-    if q.bits <= 4:
-        dtype = np.dtype(ml_dtypes.int4 if q.zero is None else ml_dtypes.uint4)
-    codes = graph.initializer(q.codes.astype(dtype), f"{name}:codes")
-    along: dict[str, int] = {}
-    if q.grouped is not None:
-        groups = q.scale.shape[q.grouped]
-        along = {"axis": q.grouped, "block_size": q.codes.shape[q.grouped] // groups}
-        scales = q.scale.squeeze(q.grouped + 1)
-    elif q.scale.size == 1:  # per tensor: ONNX wants a scalar and no axis
-        scales = q.scale.reshape(())
-    else:
-        along, scales = {"axis": int(np.argmax(q.scale.shape))}, q.scale.reshape(-1)
-    scale = graph.initializer(scales, f"{name}:scale")
-    if q.zero is None:
-        graph.node("DequantizeLinear", codes, scale, output=name, **along)
-    else:
-        # DequantizeLinear takes integer zero points, and these are floats: they are added after it.
-        steps = graph.node("DequantizeLinear", codes, scale, output=f"{name}:steps", **along)
-        graph.node("Add", steps, graph.initializer(q.zero, f"{name}:zero"), output=name)
-    return dtype.name
+class _Graph:
+    """Weights, and nodes that compute what `models.encoder` and `models.layers` do, in their order.
+
+    Values are known by their names.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+
+    def initializer(self, values: np.ndarray, name: str) -> str:
+        """Adds values unless the name is taken; returns the name."""
+        import onnx  # here, because the package is optional
+
+        if name not in self.initializers:
+            self.initializers[name] = onnx.numpy_helper.from_array(values, name)
+        return name
+
+    def number(self, value: float, dtype: Any) -> str:
+        """Adds a number."""
+        return self.initializer(np.array(value, dtype), f"{np.dtype(dtype).name}:{value}")
+
+    def vector(self, *values: int) -> str:
+        """Adds an int64 vector, of axes or of a shape."""
+        return self.initializer(np.array(values, np.int64), f"vector:{','.join(map(str, values))}")
+
+    def add(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Adds a node with one output and returns its name, a new one unless it is given."""
+        import onnx
+
+        output = output or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def _cast(self, x: str, dtype: Any) -> str:
+        import onnx
+
+        return self.add("Cast", x, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def quantized(self, name: str, q: QuantizedTensor) -> str:
+        """Adds codes, scales and the nodes that compute `name` from them; returns their type."""
+        dtype = q.codes.dtype
+        if q.bits <= 4:
+            dtype = np.dtype(ml_dtypes.int4 if q.zero is None else ml_dtypes.uint4)
+        codes = self.initializer(q.codes.astype(dtype), f"{name}:codes")
+        along: dict[str, int] = {}
+        if q.grouped is not None:
+            groups = q.scale.shape[q.grouped]
+            along = {"axis": q.grouped, "block_size": q.codes.shape[q.grouped] // groups}
+            scales = q.scale.squeeze(q.grouped + 1)
+        elif q.scale.size == 1:  # per tensor: ONNX wants a scalar and no axis
+            scales = q.scale.reshape(())
+        else:
+            along, scales = {"axis": int(np.argmax(q.scale.shape))}, q.scale.reshape(-1)
+        scale = self.initializer(scales, f"{name}:scale")
+        if q.zero is None:
+            self.add("DequantizeLinear", codes, scale, output=name, **along)
+        else:
+            # DequantizeLinear takes integer zero points, and these are floats: a node adds them.
+            steps = self.add("DequantizeLinear", codes, scale, output=f"{name}:steps", **along)
+            self.add("Add", steps, self.initializer(q.zero, f"{name}:zero"), output=name)
+        return dtype.name
+
+    def encode(self, tokens_BxL: str, mask_BxL: str) -> str:
+        """Adds the encoder."""
+        # What is added to attention's scores: 0, or at padding a number close to the least float.
+        real_Bx1x1xL = self.add("Unsqueeze", self._cast(mask_BxL, np.bool_), self.vector(1, 2))
+        zero, lowest = (self.number(value, np.float32) for value in (0.0, _LOWEST))
+        bias_Bx1x1xL = self.add("Where", real_Bx1x1xL, zero, lowest)
+        x_BxLxD = self._embedding(tokens_BxL)
+        for layer in range(self.shape.layers):
+            x_BxLxD = self._block(layer, x_BxLxD, bias_Bx1x1xL)
+        return self._norm("final_norm", x_BxLxD) if self.shape.norm == "pre" else x_BxLxD
+
+    def masked_language_head(self, x_BxLxD: str) -> None:
+        """Adds the head that predicts a token at each position."""
+        x_BxLxD = self._activation(self._dense("mlm_head/dense", x_BxLxD))
+        x_BxLxD = self._norm("mlm_head/norm", x_BxLxD)
+        # The output matrix is the token embedding; quantized, it is stored once for both uses.
+        token_DxV = self.add("Transpose", "embedding/token", perm=[1, 0])
+        self.add("Add", self.add("MatMul", x_BxLxD, token_DxV), "mlm_head/bias", output="logits")
+
+    def classification_head(self, x_BxLxD: str) -> None:
+        """Adds the head that classifies rows."""
+        # The first token's state stands for the whole row.
+        x_BxD = self.add("Gather", x_BxLxD, self.number(0, np.int64), axis=1)
+        x_BxD = self.add("Tanh", self._dense("classifier/dense", x_BxD))
+        self._dense("classifier/output", x_BxD, output="logits")
+
+    def _embedding(self, tokens_BxL: str) -> str:
+        number, shape = self.number, self.shape
+        start, length = self.vector(0), self.add("Shape", tokens_BxL, start=1, end=2)
+        position_LxD = self.add("Slice", "embedding/position", start, length, self.vector(0))
+        x_BxLxD = self.add("Add", self.add("Gather", "embedding/token", tokens_BxL), position_LxD)
+        if shape.token_types:
+            # The type of a token is the number of separators before it, at most the last type.
+            is_separator_BxL = self.add("Equal", tokens_BxL, number(shape.separator, np.int64))
+            counted_BxL = self._cast(is_separator_BxL, np.int64)
+            before_BxL = self.add("CumSum", counted_BxL, number(1, np.int64), exclusive=1)
+            type_BxL = self.add("Min", before_BxL, number(shape.token_types - 1, np.int64))
+            types_BxLxD = self.add("Gather", "embedding/token_type", type_BxL)
+            x_BxLxD = self.add("Add", x_BxLxD, types_BxLxD)
+        return self._norm("embedding/norm", x_BxLxD)
+
+    def _block(self, layer: int, x_BxLxD: str, bias_Bx1x1xL: str) -> str:
+        def at(name: str) -> str:
+            shared = name in SHARED_BY[self.shape.share]
+            return layer_path(f"blocks/{name}", 0 if shared else layer)
+
+        def attention(y_BxLxD: str) -> str:
+            return self._attention(at("attention"), y_BxLxD, bias_Bx1x1xL)
+
+        def ffn(y_BxLxD: str) -> str:
+            path = at("ffn")
+            return self._dense(f"{path}/down", self._activation(self._dense(f"{path}/up", y_BxLxD)))
+
+        x_BxLxD = self._with_residual(x_BxLxD, attention, at("attention_norm"))
+        return self._with_residual(x_BxLxD, ffn, at("ffn_norm"))
+
+    def _with_residual(self, x_BxLxD: str, sublayer: Callable[[str], str], norm: str) -> str:
+        if self.shape.norm == "pre":
+            return self.add("Add", x_BxLxD, sublayer(self._norm(norm, x_BxLxD)))
+        return self._norm(norm, self.add("Add", x_BxLxD, sublayer(x_BxLxD)))
+
+    def _attention(self, path: str, x_BxLxD: str, bias_Bx1x1xL: str) -> str:
+        q, k, v = (self._heads(f"{path}/{name}", x_BxLxD) for name in ("query", "key", "value"))
+        k_BxHxExL = self.add("Transpose", k, perm=[0, 1, 3, 2])
+        scale = self.number(self.shape.head_size**-0.5, np.float32)
+        score_BxHxLxL = self.add("Mul", self.add("MatMul", q, k_BxHxExL), scale)
+        share_BxHxLxL = self.add("Softmax", self.add("Add", score_BxHxLxL, bias_Bx1x1xL), axis=-1)
+        y_BxLxHxE = self.add("Transpose", self.add("MatMul", share_BxHxLxL, v), perm=[0, 2, 1, 3])
+        y_BxLxD = self.add("Reshape", y_BxLxHxE, self.vector(0, 0, -1))
+        return self._dense(f"{path}/output", y_BxLxD)
+
+    def _heads(self, path: str, x_BxLxD: str) -> str:
+        """An affine map, split into heads: [B, H, L, E]."""
+        split = self.vector(0, 0, self.shape.heads, self.shape.head_size)
+        x_BxLxHxE = self.add("Reshape", self._dense(path, x_BxLxD), split)
+        return self.add("Transpose", x_BxLxHxE, perm=[0, 2, 1, 3])
+
+    def _dense(self, path: str, x: str, output: str = "") -> str:
+        product = self.add("MatMul", x, f"{path}/kernel")
+        return self.add("Add", product, f"{path}/bias", output=output)
+
+    def _norm(self, path: str, x: str) -> str:
+        how: dict[str, Any] = {"axis": -1, "epsilon": self.shape.norm_epsilon}
+        return self.add("LayerNormalization", x, f"{path}/scale", f"{path}/bias", **how)
+
+    def _activation(self, x: str) -> str:
+        kind, attributes = _ACTIVATIONS[self.shape.activation]
+        return self.add(kind, x, **attributes)

@@ -40,7 +40,12 @@ def tokenizer_files(tokenizer: Tokenizer, length: int, token_types: int) -> dict
         model = _json(_trained_here(tokenizer, int(pairs)))
     else:
         model = tokenizer.model
-    special = _special_pieces(tokenizer)
+    ids = tokenizer.special
+    roles = {"pad": ids.padding, "mask": ids.mask}
+    roles |= {"bos": ids.start, "cls": ids.start, "eos": ids.end, "sep": ids.end}
+    unknown = next(piece for piece in map(tokenizer.piece, ids.all) if piece in _UNKNOWN)
+    pieces = {f"{role}_token": tokenizer.piece(id) for role, id in roles.items()}
+    special = {"unk_token": unknown, **pieces}
     inputs = ["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -60,27 +65,21 @@ def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _special_pieces(tokenizer: Tokenizer) -> dict[str, str]:
-    """Special pieces by the names of their roles in transformers."""
-    ids = tokenizer.special
-    roles = {"pad": ids.padding, "mask": ids.mask}
-    roles |= {"bos": ids.start, "cls": ids.start, "eos": ids.end, "sep": ids.end}
-    unknown = next(piece for piece in map(tokenizer.piece, ids.all) if piece in _UNKNOWN)
-    pieces = {f"{role}_token": tokenizer.piece(id) for role, id in roles.items()}
-    return {"unk_token": unknown, **pieces}
-
-
 def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[str, Any]:
     """Content of tokenizer.json; `second_type` is the token type of a pair's second text."""
     pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
-    scores = [
-        _NEVER_FOUND if id < _BYTES.stop else tokenizer.score(id) for id in range(len(pieces))
-    ]
+    ordinary = range(_BYTES.stop, len(pieces))
+    scores = [_NEVER_FOUND] * _BYTES.stop + [tokenizer.score(id) for id in ordinary]
+    # An unknown character scores even less than special and byte pieces, so a name of these that
+    # contains one would be found in text. No other piece contains such a character, so nothing is
+    # lost where words are divided there.
+    characters = {character for piece in pieces[: _BYTES.stop] for character in piece}
+    unknown = sorted(characters - set(pieces[_BYTES.stop :]))
     start, end = SPECIAL_PIECES[BOS], SPECIAL_PIECES[EOS]
     single = [_special(start, 0), {"Sequence": {"id": "A", "type_id": 0}}, _special(end, 0)]
     second = [{"Sequence": {"id": "B", "type_id": second_type}}, _special(end, second_type)]
     split = {"type": "Split", "behavior": "Isolated", "invert": False}
-    splits = [{**split, "pattern": {"String": sign}} for sign in _unknown_in_names(pieces)]
+    splits = [{**split, "pattern": {"String": sign}} for sign in unknown]
     # Metaspace puts its sign in front of a text only if the text does not begin with one, but ours
     # always does. So the text's own spaces are written as the sign first, and a plain space makes
     # the one in front.
@@ -114,7 +113,7 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
             "type": "Unigram",
             "unk_id": UNK,
             "byte_fallback": True,
-            "vocab": [list(entry) for entry in zip(pieces, scores, strict=True)],
+            "vocab": list(zip(pieces, scores, strict=True)),
         },
     }
 
@@ -141,13 +140,3 @@ def _added_token(id: int) -> dict[str, Any]:
         "normalized": False,
         "special": True,
     }
-
-
-def _unknown_in_names(pieces: list[str]) -> list[str]:
-    """Characters in the names of special and byte pieces that are not pieces themselves.
-
-    An unknown character scores even less than these pieces, so a name that contains one would be
-    found in text. No other piece contains it, so nothing is lost where words are divided there.
-    """
-    names = {character for piece in pieces[: _BYTES.stop] for character in piece}
-    return sorted(names - set(pieces[_BYTES.stop :]))
