@@ -74,7 +74,7 @@ def assert_bit_identical(left: Any, right: Any) -> None:
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(RECIPES)
-def test_what_was_evaluated_is_what_the_file_holds(tmp_path: Path, recipe: Recipe) -> None:
+def test_loaded_artifact_is_bit_identical(tmp_path: Path, recipe: Recipe) -> None:
     model = compress_params(trees.few_leaves(), recipe)
     save_artifact(tmp_path / "model.safetensors", model, METADATA)
     loaded = load_artifact(tmp_path / "model.safetensors")

@@ -17,12 +17,12 @@ from tlc_jax.core.params import flatten
 PRUNE = Prune(0.8, only="blocks/.*")
 
 
-def test_the_schedule_is_zhu_and_guptas() -> None:
+def test_sparsity_follows_zhu_and_gupta() -> None:
     assert (sparsity_at(0.9, 0), sparsity_at(0.9, GRADUAL_LEVELS)) == (0.0, 0.9)
     assert sparsity_at(0.9, GRADUAL_LEVELS // 2) == pytest.approx(0.9 * 7 / 8)
 
 
-def test_stages_follow_the_budget_and_end_before_it() -> None:
+def test_levels_follow_the_budget_and_end_before_it() -> None:
     during_training = DuringTraining(gradual=(PRUNE,))
     assert [
         during_training.pruning_level(fraction) for fraction in (0.0, 0.0374, 0.0376, 0.75, 1.0)
@@ -36,7 +36,7 @@ def test_stages_follow_the_budget_and_end_before_it() -> None:
     assert DuringTraining().pruning_level(0.9) == 0
 
 
-def test_advancing_prunes_to_the_stage_once_and_for_all() -> None:
+def test_pruning_to_a_level_is_idempotent_and_lasts() -> None:
     params = jax.tree.map(jnp.asarray, trees.classifier())
     during_training = DuringTraining(gradual=(PRUNE,))
     optimizer = optax.chain(optax.adam(0.1), during_training.mask_transform(params))
@@ -60,7 +60,7 @@ def test_advancing_prunes_to_the_stage_once_and_for_all() -> None:
         assert not np.asarray(flatten(frozen)[path])[~mask].any()
 
 
-def test_nothing_held_changes_nothing() -> None:
+def test_training_without_compression_changes_nothing() -> None:
     params = trees.few_leaves()
     assert DuringTraining().mask_transform(params) is None
     assert (

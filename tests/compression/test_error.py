@@ -54,7 +54,7 @@ def test_every_matrix_is_found_in_order_and_named() -> None:
     ]
 
 
-def test_what_a_recipe_leaves_alone_is_not_listed() -> None:
+def test_unchanged_matrices_are_not_listed() -> None:
     _, _, found = analyzed("prune:0.5,embeddings=false")
     assert {matrix.kind for matrix in found} == {
         "attention in",
@@ -109,14 +109,14 @@ def test_one_matrix_alone_leaves_all_others_as_they_were() -> None:
     )
 
 
-def test_matrices_that_layers_share_belong_to_none_of_them() -> None:
+def test_shared_matrices_have_no_layer() -> None:
     model = Model(layers=LAYERS, hidden=64, max_length=16, share="attention")
     _, _, found = analyzed("quantize:4", model)
     assert [m.layer for m in found if m.kind.startswith("attention")] == [None] * 4
     assert [m.layer for m in found if m.kind == "FFN in"] == [1, 2, 3]
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_incomparable_models_are_refused() -> None:
     params = parameters()
     with pytest.raises(InputError, match="changes no matrix"):
         compression_error.matrices(params, params, LAYERS)

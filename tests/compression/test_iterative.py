@@ -101,7 +101,7 @@ def test_a_model_that_is_still_good_enough_is_not_trained(run: Run, tmp_path: Pa
     assert (history[1]["steps"], history[1]["stopped_by"], run.trained) == (0, "target", 0)
 
 
-def test_schedule_is_the_papers() -> None:
+def test_schedule_follows_the_paper() -> None:
     assert schedule(0.9, 0.15) == (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
     assert schedule(0.4, 0.15) == (0.15, 0.3, 0.4)
     assert schedule(0.3, 1.0) == (0.3,)

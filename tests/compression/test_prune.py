@@ -218,7 +218,7 @@ def test_a_mask_without_parameter_is_an_error_unless_restricted() -> None:
     apply_masks(params, pruning.restrict_masks(masks, params))
 
 
-def test_masks_from_zeros_finds_what_was_pruned() -> None:
+def test_masks_from_zeros_finds_pruned_weights() -> None:
     params = trees.classifier()
     masks = magnitude_masks(params, Prune(0.7, embeddings=False))
     found = pruning.masks_from_zeros(apply_masks(params, masks), [Prune(0.7, embeddings=False)])
@@ -291,7 +291,7 @@ def test_masked_updates_keep_exact_zeros_and_masked_gradients_do_not() -> None:
     assert largest_revived(revived, masks) > 0.1
 
 
-def test_clear_moments_zeroes_what_mirrors_pruned_weights() -> None:
+def test_clear_moments_zeroes_moments_of_pruned_weights() -> None:
     params = trees.few_leaves()
     masks = magnitude_masks(params, Prune(0.3))
     optimizer = optax.chain(optax.sgd(0.1, momentum=0.9), adamw(), mask_updates(masks))

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers import trees
 from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.artifact import dequantize_leaf
-from tlc_jax.compression.quantize import quantize, quantize_leaf, round_weights
+from tlc_jax.compression.quantize import quantize_leaf, round_weights
 from tlc_jax.compression.recipe import Quantize, Recipe, parse_recipe
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
@@ -100,7 +100,8 @@ def test_minmax_spans_the_kept_weights_only() -> None:
 def test_scales_have_the_promised_granularity(
     scheme: str, per: str, shapes: dict[str, tuple[int, ...]]
 ) -> None:
-    quantized = dict(quantize(flatten(trees.classifier()), Quantize(4, per, scheme=scheme)))
+    recipe = Recipe((Quantize(4, per, scheme=scheme),))
+    quantized = compress_params(trees.classifier(), recipe).quantized
     remaining = flatten(trees.classifier()).keys() - quantized.keys()
     for path, shape in shapes.items():
         assert quantized[path].scale.shape == shape
@@ -110,7 +111,8 @@ def test_scales_have_the_promised_granularity(
 
 
 def test_embeddings_can_stay_out() -> None:
-    quantized = dict(quantize(flatten(trees.classifier()), Quantize(4, embeddings=False)))
+    recipe = Recipe((Quantize(4, embeddings=False),))
+    quantized = compress_params(trees.classifier(), recipe).quantized
     remaining = flatten(trees.classifier()).keys() - quantized.keys()
     assert {
         "embedding/token",
@@ -148,7 +150,7 @@ def test_combined_recipe_prunes_then_quantizes() -> None:
             np.testing.assert_array_equal(leaf, flatten(params)[path])
 
 
-def test_what_is_pruned_already_stays_pruned() -> None:
+def test_pruned_weights_stay_pruned() -> None:
     params = trees.classifier()
     masks = {"embedding": {"token": np.arange(32 * 8).reshape(32, 8) % 2 == 0}}
     model = compress_params(params, parse_recipe("quantize:8"), masks)
@@ -171,7 +173,7 @@ def test_pruning_after_quantizing_keeps_the_grid() -> None:
         np.testing.assert_array_equal(dequantize_leaf(model.quantized[path]), expected)
 
 
-def test_the_first_quantization_that_selects_a_matrix_is_its_own() -> None:
+def test_a_matrix_is_quantized_by_the_first_that_selects_it() -> None:
     model = compress_params(
         trees.classifier(), parse_recipe("quantize:8,only=embedding/.*+quantize:4,group=4")
     )
@@ -288,7 +290,7 @@ def test_weights_rounded_in_training_are_those_of_the_artifact(text: str) -> Non
 
 
 @pytest.mark.parametrize("recipe", ["dense", "quantize:32", "prune:0"])
-def test_nothing_to_do_changes_nothing(recipe: str) -> None:
+def test_recipes_without_effect_change_nothing(recipe: str) -> None:
     params = trees.classifier()
     model = compress_params(params, parse_recipe(recipe))
     assert not model.masks and not model.quantized

@@ -69,21 +69,21 @@ def test_defaults_are_left_out() -> None:
     assert format_recipe(recipe) == "prune:0.75+quantize:4,per=tensor"
 
 
-def test_dense_means_nothing() -> None:
+def test_dense_has_no_operations() -> None:
     assert parse_recipe("dense") == Recipe()
     assert format_recipe(Recipe()) == "dense"
 
 
-def test_selectors_may_hold_the_languages_own_signs() -> None:
+def test_selectors_may_contain_plus_and_comma() -> None:
     recipe = parse_recipe("quantize:8,only=.+/(key|query){1,}/.+,group=32 + quantize:4")
     assert recipe.operations == (Quantize(8, group=32, only=".+/(key|query){1,}/.+"), Quantize(4))
 
 
-def test_blocks_are_written_as_what_is_kept() -> None:
+def test_blocks_are_written_as_kept_of_size() -> None:
     assert parse_recipe("prune:1:4").operations == (Prune(0.75, block=4),)
 
 
-def test_operations_are_told_apart_by_the_finetuning() -> None:
+def test_finetuning_splits_the_operations() -> None:
     before, after = parse_recipe("prune:0.6+finetune+quantize:4").around_finetuning()
     assert (before, after) == ((Prune(0.6),), (Quantize(4),))
     assert parse_recipe("prune:0.6+quantize:4").around_finetuning() == (

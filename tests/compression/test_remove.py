@@ -55,7 +55,7 @@ def weakest(score_NxM: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(score_NxM, axis=1)[:, :count]
 
 
-def test_fewer_heads_are_the_model_without_the_weakest() -> None:
+def test_removing_heads_removes_the_weakest() -> None:
     params = random_params()
     small, model = remove_structures(params, MODEL, [Remove(0.5, "heads")])
     assert (model.heads, model.head_size, model.hidden) == (2, 4, 16)
@@ -72,7 +72,7 @@ def test_fewer_heads_are_the_model_without_the_weakest() -> None:
     assert np.abs(logits(small, model) - logits(params, MODEL)).max() > 0.01
 
 
-def test_fewer_neurons_are_the_model_without_the_weakest() -> None:
+def test_removing_neurons_removes_the_weakest() -> None:
     params = random_params()
     small, model = remove_structures(params, MODEL, [Remove(0.25, "neurons")])
     assert model.ffn == 24
@@ -84,7 +84,7 @@ def test_fewer_neurons_are_the_model_without_the_weakest() -> None:
 
 
 @pytest.mark.parametrize(("which", "stay"), [("top", [0, 1]), ("spread", [0, 3])])
-def test_fewer_layers(which: str, stay: list[int]) -> None:
+def test_removing_layers_keeps_the_chosen_ones(which: str, stay: list[int]) -> None:
     params = random_params()
     small, model = remove_structures(params, MODEL, [Remove(0.5, "layers", which)])
     assert model == dataclasses.replace(MODEL, layers=2)
@@ -105,13 +105,13 @@ def test_every_kind_of_model_fits_its_new_shape(of: str, share: str, kind: str) 
     assert jax.tree.map(np.shape, small) == jax.tree.map(np.shape, network(model, kind).abstract())
 
 
-def test_one_after_the_other() -> None:
+def test_several_removals_follow_each_other() -> None:
     removes = [Remove(0.5, "layers"), Remove(0.5, "heads"), Remove(0.5, "neurons")]
     small, model = remove_structures(random_params(), MODEL, removes)
     assert (model.layers, model.heads, model.ffn) == (2, 2, 16)
     assert jax.tree.map(np.shape, small) == jax.tree.map(np.shape, network(model).abstract())
 
 
-def test_nothing_to_take_is_refused() -> None:
+def test_removing_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="takes none of 4"):
         remove_structures(random_params(), MODEL, [Remove(0.1, "heads")])

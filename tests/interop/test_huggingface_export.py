@@ -46,7 +46,7 @@ FORMS = {
 }
 
 
-def test_the_folder_holds_the_parameters(tmp_path) -> None:
+def test_the_folder_contains_the_parameters(tmp_path) -> None:
     network = small_network("classifier")
     params = random_params(network)
     save_file(huggingface.tensors(network, params), tmp_path / "model.safetensors")
@@ -81,7 +81,7 @@ def test_shared_layers_are_written_out() -> None:
     np.testing.assert_array_equal(layers[0], layers[2])
 
 
-def test_the_config_says_what_the_model_is() -> None:
+def test_the_config_describes_the_model() -> None:
     content = huggingface.config_json(small_network("classifier", ffn=100), LABELS, OURS)
     assert content["architectures"] == ["RobertaPreLayerNormForSequenceClassification"]
     assert content["id2label"] == {"0": "no", "1": "perhaps", "2": "yes"}
@@ -102,7 +102,7 @@ def test_the_config_says_what_the_model_is() -> None:
         ({"activation": "relu"}, "model.activation=relu"),
     ],
 )
-def test_what_transformers_has_no_words_for_is_refused(model, says) -> None:
+def test_encoders_that_transformers_lacks_are_refused(model, says) -> None:
     with pytest.raises(InputError, match=f"{says}.*set --config.export.format=onnx"):
         huggingface.family_of(small_network("mlm", **model))
 
@@ -117,7 +117,7 @@ def test_what_transformers_has_no_words_for_is_refused(model, says) -> None:
     ],
     ids=["roberta-prelayernorm", "roberta", "bert"],
 )
-def test_what_is_exported_is_imported_as_it_was(tmp_path, kind, form) -> None:
+def test_export_then_import_gives_the_same_model(tmp_path, kind, form) -> None:
     network = small_network(kind, **form)
     params = random_params(network)
     pieces = ["[CLS]", "[UNK]", "[SEP]", "[MASK]"]

@@ -96,7 +96,7 @@ def test_shared_layers_are_stored_once(tmp_path) -> None:
     assert types == {"int8": 2 + 1 + 4 + 2 * 2, "float32": 2 + 2 + 3 + 1 + 4 + 2 * 2 + 2 + 2 * 2}
 
 
-def test_the_file_says_what_it_is(tmp_path) -> None:
+def test_the_file_describes_itself(tmp_path) -> None:
     path = tmp_path / "model.onnx"
     write(path, small_network("classifier"), "quantize:8")
     model = onnx.load(path)
@@ -163,7 +163,7 @@ def test_logits_are_the_same_in_onnxruntime(tmp_path, kind, name, recipe) -> Non
 
 @pytest.mark.peers
 @pytest.mark.parametrize("recipe", ["quantize:8", "quantize:4"])
-def test_onnxruntime_left_to_itself_comes_close(tmp_path, recipe) -> None:
+def test_onnxruntime_with_its_own_settings_comes_close(tmp_path, recipe) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = small_network("classifier")
     compressed, _ = write(tmp_path / "model.onnx", network, recipe)

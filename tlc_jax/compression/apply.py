@@ -22,8 +22,8 @@ from tlc_jax.compression.artifact import (
     save_artifact,
 )
 from tlc_jax.compression.prune import Masks, join_masks, magnitude_masks, zero_in_place
-from tlc_jax.compression.quantize import quantize
-from tlc_jax.compression.recipe import Prune, Quantize, Recipe
+from tlc_jax.compression.quantize import quantize_leaf
+from tlc_jax.compression.recipe import FLOAT_BITS, Prune, Quantize, Recipe, compressible
 from tlc_jax.core import distributed
 from tlc_jax.core.params import describe_parameters, drain, flatten, unflatten
 from tlc_jax.data.tokenizer import Tokenizer
@@ -60,10 +60,15 @@ def compress_params(
             masks = join_masks(masks, pruned)
             zero_in_place(values, pruned)
         elif isinstance(operation, Quantize):
-            rest = {path: leaf for path, leaf in values.items() if path not in quantized}
-            for path, tensor in quantize(rest, operation, masks):
-                quantized[path] = tensor
-                values[path] = dequantize_leaf(tensor)
+            flat_masks = flatten(masks)
+            rest = dict.fromkeys(path for path in values if path not in quantized)
+            for path in sorted(compressible(rest, operation.embeddings, operation.only)):
+                if operation.bits == FLOAT_BITS:
+                    continue
+                # One leaf at a time: AQT holds several float32 copies of what it quantizes. Of a
+                # leaf they fit beside the model, of a whole tree they would not.
+                tensor = quantize_leaf(path, values[path], operation, flat_masks.get(path))
+                quantized[path], values[path] = tensor, dequantize_leaf(tensor)
     # A mask that keeps everything would be stored, at one bit per weight, for nothing.
     hosted = {path: np.asarray(mask) for path, mask in flatten(masks).items()}
     kept = {path: mask for path, mask in hosted.items() if not mask.all()}

@@ -157,12 +157,18 @@ class IterativePruning:
     def _directory(self, operations: Sequence[Operation]) -> Iterator[Path]:
         """The directory of a model's rounds, for this run alone until it is done with them.
 
-        It lies in compress.cache, or else in the workdir.
+        It lies in compress.cache, or else in the workdir. Its name is a hash of everything that
+        decides the result of rounds.
         """
-        config = self.run.config
+        settings = to_dict(self.run.config)
+        # These say where things lie or what else is measured.
+        del settings["eval"]["latency"], settings["data"]["cache"], settings["data"]["dir"]
+        names = ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
+        decides = {name: settings[name] for name in names}
         text = format_recipe(Recipe(tuple(operations)))
-        name = hashlib.sha256(_identity(config, self.origin, text).encode()).hexdigest()[:16]
-        cache = config.compress.cache
+        identity = json.dumps([self.origin, text, decides], sort_keys=True, default=list)
+        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        cache = self.settings.cache
         directory = (Path(cache) if cache else self.workdir / "rounds") / name
         directory.mkdir(parents=True, exist_ok=True)
         # Process 0 waits for other runs on behalf of all processes of this one.
@@ -177,13 +183,3 @@ def schedule(target: float, step: float) -> tuple[float, ...]:
     """
     rounds = math.ceil(target / step - 1e-9)
     return (*(round(index * step, 10) for index in range(1, rounds)), target) if rounds else ()
-
-
-def _identity(config: Config, origin: str, operations: str) -> str:
-    """Everything that decides the result of rounds, as text."""
-    settings = to_dict(config)
-    # These say where things lie or what else is measured.
-    del settings["eval"]["latency"], settings["data"]["cache"], settings["data"]["dir"]
-    names = ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
-    decides = {name: settings[name] for name in names}
-    return json.dumps([origin, operations, decides], sort_keys=True, default=list)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,9 @@ def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> Quantiz
     Raises:
       InputError: its inputs do not divide into groups.
     """
+    # A sum of squares depends on how a leaf is split over devices; on one device it is always the
+    # same.
+    w = jax.device_get(w) if how.range == "mse" else w
     grid = _Grid.of(path, w.shape, how)
     split = jnp.reshape(w, grid.shape)
     where = jnp.ones_like(split, bool) if kept is None else jnp.reshape(kept, grid.shape)
@@ -64,35 +67,8 @@ def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> Quantiz
     return QuantizedTensor(codes, np.asarray(scale), zero, how.bits, kept, grid.grouped)
 
 
-def quantize(
-    flat: dict[str, Any], how: Quantize, masks: Mapping[str, Any] | None = None
-) -> Iterator[tuple[str, QuantizedTensor]]:
-    """Quantizes the matrices in scope, one after the other: (path, quantized tensor).
-
-    One leaf at a time, because AQT holds several float32 copies of what it quantizes: of a leaf
-    they fit beside the model, of a whole tree they would not.
-
-    Args:
-      flat: path -> leaf. It is emptied on the way, so that leaves can be freed.
-      how: the operation.
-      masks: masks of the leaves that are pruned.
-
-    Raises:
-      InputError: nothing is in scope, or a matrix does not divide into groups.
-    """
-    kept = flatten(masks or {})
-    scope = compressible(flat, how.embeddings, how.only)
-    for path in list(flat):
-        leaf = flat.pop(path)
-        if path in scope and how.bits != FLOAT_BITS:
-            # A sum of squares depends on how a leaf is split over devices; on one device it is
-            # always the same.
-            whole = jax.device_get(leaf) if how.range == "mse" else leaf
-            yield path, quantize_leaf(path, whole, how, kept.get(path))
-
-
 def round_weights(params: Mapping[str, Any], operations: Sequence[Quantize]) -> dict[str, Any]:
-    """Weights rounded as `quantize` does up to float rounding, for use inside a jitted step.
+    """Weights rounded as by `quantize_leaf` up to float rounding, for use inside a jitted step.
 
     Gradients pass straight through the rounding (Bengio et al., 2013). Weights that are zero stay
     zero.
