@@ -1,4 +1,4 @@
-"""What compression does while a model trains."""
+"""Compression during training: masks, gradual pruning and rounding."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Structures taken out of a model: what stays computes what the whole computes with the others
-silenced.
-"""
+"""A model without some structures computes the same as the whole model with these silenced."""
 
 from __future__ import annotations
 

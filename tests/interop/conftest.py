@@ -1,4 +1,4 @@
-"""A tokenizer of the toy language, shared by the tests of the export room."""
+"""A tokenizer of the toy language, shared by the tests of exported tokenizers."""
 
 from __future__ import annotations
 

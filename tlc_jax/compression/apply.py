@@ -1,4 +1,4 @@
-"""Applies a recipe to a model in one go, packs the result and measures what was packed."""
+"""Applies a recipe to a model in one go, packs the result, and evaluates the packed file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tlc_jax.compression.artifact import (
-    ARTIFACT,
-    Compressed,
-    QuantizedTensor,
-    dequantize_leaf,
-    directory_bytes,
-    load_artifact,
-    measure,
-    save_artifact,
-)
+from tlc_jax.compression import artifact
+from tlc_jax.compression.artifact import Compressed, QuantizedTensor
 from tlc_jax.compression.prune import Masks, join_masks, magnitude_masks, zero_in_place
 from tlc_jax.compression.quantize import quantize_leaf
 from tlc_jax.compression.recipe import FLOAT_BITS, Prune, Quantize, Recipe, compressible
@@ -36,8 +28,8 @@ def compress_params(
 ) -> Compressed:
     """Applies a recipe's pruning and quantization in one go, in their order, without any training.
 
-    A matrix that is pruned after it was quantized keeps its grid. Later quantizations skip what is
-    quantized.
+    A matrix that is pruned after it was quantized keeps its grid. Later quantizations skip matrices
+    that are quantized already.
 
     Args:
       params: parameter tree.
@@ -68,7 +60,7 @@ def compress_params(
                 # One leaf at a time: AQT holds several float32 copies of what it quantizes. Of a
                 # leaf they fit beside the model, of a whole tree they would not.
                 tensor = quantize_leaf(path, values[path], operation, flat_masks.get(path))
-                quantized[path], values[path] = tensor, dequantize_leaf(tensor)
+                quantized[path], values[path] = tensor, artifact.dequantize_leaf(tensor)
     # A mask that keeps everything would be stored, at one bit per weight, for nothing.
     hosted = {path: np.asarray(mask) for path, mask in flatten(masks).items()}
     kept = {path: mask for path, mask in hosted.items() if not mask.all()}
@@ -89,26 +81,26 @@ def write_compressed(
     workdir: Path,
     evaluate: Callable[[Params, bool], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The end of every compression: writes artifact/ and compressed/ into the workdir and evaluates
-    the result.
+    """Ends every compression: writes artifact/ and compressed/ into the workdir and evaluates the
+    result.
 
     Args:
       params: trained parameters, pruned already where `masks` say so. The tree is emptied, so that
         it can be freed.
-      recipe: the operations that are left, none of which trains.
+      recipe: the remaining operations, none of which trains.
       masks: masks of the leaves that are pruned already.
-      meta: what checkpoints say about the model, with the whole recipe.
+      meta: metadata of the model for checkpoints and artifacts, with the whole recipe.
       tokenizer: tokenizer, saved beside the model.
       workdir: directory of the run.
-      evaluate: (parameters, whether training is over) -> numbers.
+      evaluate: (parameters, whether training is over) -> metrics.
 
     Returns:
-      the numbers of the model as the artifact stores it, its sparsity, bits and sizes.
+      the metrics of the model as the artifact stores it, its sparsity, bits and sizes.
     """
-    path = workdir / ARTIFACT
+    path = workdir / artifact.ARTIFACT
     model = compress_params(params, recipe, masks, consume=True)
     if distributed.first():
-        save_artifact(path, model, meta)
+        artifact.save_artifact(path, model, meta)
         # Twice: an artifact is meant to be moved, and a checkpoint is read where it lies.
         for folder in (path.parent, workdir):
             tokenizer.save(folder / tokenizer.file_name)
@@ -118,15 +110,14 @@ def write_compressed(
         table = describe_parameters(model.params, pruned=pruned, bits=bits)
         (workdir / "compressed.txt").write_text(table, encoding="utf-8")
     distributed.barrier()
-    sizes = measure(model, artifact=path)
+    sizes = artifact.measure(model, path)
     del model  # before the same parameters are read once more
-    # The file is evaluated and not what was packed into it, so that the numbers are true of the
-    # file to the bit.
-    packed = jax.tree.map(jnp.asarray, load_artifact(path).params)
+    # Evaluating the file itself makes sure that its numbers are true of it, to the bit.
+    packed = jax.tree.map(jnp.asarray, artifact.load_artifact(path).params)
     saved = save_params(workdir / "compressed", 0, packed, meta)
     return {
         "recipe": meta["recipe"],
         **sizes,
-        "bytes_checkpoint": directory_bytes(saved),
+        "bytes_checkpoint": artifact.directory_bytes(saved),
         **evaluate(packed, True),
     }

@@ -92,7 +92,7 @@ class Compressed:
         Evaluate these.
       quantized: path -> quantized tensor, of the leaves that have one.
       masks: the leaves that lost weights, as bool arrays on the host, True where a weight is kept.
-      metadata: what was saved beside the model in an artifact.
+      metadata: metadata of the model in its artifact.
     """
 
     params: dict[str, Any]

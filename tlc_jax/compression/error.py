@@ -34,7 +34,7 @@ class Matrix:
     """One matrix of a model.
 
     Attributes:
-      path: path of the parameter that it is, or is a part of.
+      path: path of its parameter, which may be a stack of matrices.
       kind: kind of module, such as "attention in" or "embeddings".
       name: name among the matrices of its layer, such as "query" or "FFN in".
       layer: number of its layer, from 1; None for a matrix outside of the layers or shared by all
@@ -49,7 +49,7 @@ class Matrix:
     index: int | None
 
     def of(self, leaves: Mapping[str, Any]) -> np.ndarray:
-        """Its values in a flat dict of parameters."""
+        """The values of the matrix in a flat dict of parameters."""
         leaf = np.asarray(leaves[self.path])
         return leaf if self.index is None else leaf[self.index]
 
@@ -72,7 +72,7 @@ class MatrixError:
     relative: float
 
     def row(self) -> dict[str, Any]:
-        """Its numbers for a table."""
+        """The row of a table: the matrix, quartiles and mean of its norms, its relative error."""
         names = ("least", "first_quartile", "median", "third_quartile", "greatest")
         quartiles = np.quantile(self.norms, (0, 0.25, 0.5, 0.75, 1)).tolist()
         matrix = self.matrix

@@ -34,13 +34,13 @@ from tlc_jax.training.loop import Task, train
 
 
 class Trainable(Protocol):
-    """What pruning needs of a task: a network with its data, which can be trained and evaluated.
+    """The part of a task that pruning uses: a network with its data, training and evaluation.
 
     Attributes:
       config: settings of the run.
       network: network whose parameters are pruned.
       placement: placement of arrays on devices.
-      goal: name of the headline metric in what `evaluate` returns; higher is better.
+      goal: name of the headline metric among those of `evaluate`; higher is better.
     """
 
     config: Config
@@ -62,12 +62,12 @@ class Trainable(Protocol):
 class IterativePruning:
     """Prunes one model round by round, with training in between.
 
-    The result of a round depends on what was done before it and not on the recipe's target, so
+    The result of a round depends on the operations before it and not on the recipe's target, so
     recipes that prune one model to several sparsities share their rounds where compress.cache is
     set. Finished rounds are not repeated.
 
     Attributes:
-      history: what each round did, the dense model first.
+      history: sparsity and metrics of each round, the dense model first.
     """
 
     def __init__(self, run: Trainable, workdir: Path, origin: str, dense: float):
@@ -161,7 +161,7 @@ class IterativePruning:
         decides the result of rounds.
         """
         settings = to_dict(self.run.config)
-        # These say where things lie or what else is measured.
+        # These are locations or extra measurements: they decide nothing.
         del settings["eval"]["latency"], settings["data"]["cache"], settings["data"]["dir"]
         names = ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
         decides = {name: settings[name] for name in names}

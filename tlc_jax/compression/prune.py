@@ -1,4 +1,4 @@
-"""Magnitude pruning: which weights become zero, and what keeps them at zero while training goes on.
+"""Magnitude pruning: finds the weights that become zero and keeps them at zero during training.
 
 Masks are a nested dict like the parameters with the pruned leaves alone: bool arrays, True where a
 weight is kept.
@@ -139,7 +139,7 @@ def zero_in_place(flat: dict[str, Any], masks: Masks) -> None:
 @jax.jit
 def _zero_pruned(leaf: jax.Array, mask: jax.Array) -> jax.Array:
     # Multiplying by the mask would leave -0.0 where a negative weight was, and an artifact stores
-    # no sign of a zero: what is read back would not be what was evaluated, to the bit.
+    # no sign of a zero: the values that are read back would differ from those evaluated.
     return jnp.where(mask & nonzero(leaf), leaf, jnp.zeros_like(leaf))
 
 

@@ -1,10 +1,10 @@
 """Structured pruning: takes heads, neurons and layers out of a model, which becomes a smaller one
 of the same kind.
 
-The heads and neurons that contribute least by magnitude go. Each reaches the residual stream
-through what it reads and what it writes, so its score is the product of both norms: for a head, of
-its value columns and its output rows; for a neuron, of its column in the first matrix and its row
-in the second.
+The heads and neurons of least magnitude are removed. The weights on both sides of one decide its
+effect on the residual stream, so its score is the product of two norms: for a head, of its value
+columns and its output rows; for a neuron, of its column in the first matrix and its row in the
+second.
 """
 
 from __future__ import annotations

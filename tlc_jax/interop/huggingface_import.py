@@ -33,7 +33,7 @@ class Imported:
     """An imported model.
 
     Attributes:
-      meta: what our own checkpoints say about their models; `kind` is "mlm", "classifier", or
+      meta: metadata as in our own checkpoints; `kind` is "mlm", "classifier", or
         "encoder" for a model without a head.
       params: parameters of the network that `meta` describes.
       pooler: first layer of a classification head that the model has beside that network; may be
@@ -63,7 +63,8 @@ def find(source: str) -> Path:
             f"init.from={source}: there is no folder {folder}; "
             "models are read from disk, never fetched"
         )
-    _read_config(folder)
+    config = folder / "config.json"
+    model_of(_read_json(config), str(config))
     _files(folder)
     _tokenizer_file(folder)
     return folder
@@ -76,8 +77,9 @@ def load(folder: Path) -> Imported:
       InputError: a file is damaged, a tensor is missing or has the wrong shape, or the tokenizer
         belongs to another model.
     """
-    settings, family, model = _read_config(folder)
     where = str(folder / "config.json")
+    settings = _read_json(Path(where))
+    family, model = model_of(settings, where)
     tokenizer, tokenizer_path = _tokenizer(folder)
     if family.is_bert:  # token type 1 begins after the first separator
         model = dataclasses.replace(model, separator=tokenizer.special.end)
@@ -91,24 +93,24 @@ def load(folder: Path) -> Imported:
         raise InputError(f"{tokenizer_path} {wrong}: the tokenizer is not this model's")
     # The files stay open until every tensor is read: each is read from disk only when it is needed.
     with contextlib.ExitStack() as stack:
-        tensors = _Tensors(folder, stack)
-        # Models without a head are saved without the prefix.
-        if not any(name.startswith(family.base) for name in tensors.place):
-            family = dataclasses.replace(family, base="")
-        kind = _kind(settings, family, tensors)
-        labels = _labels(settings, where) if kind == "classifier" else ()
+        tensors = _Tensors(folder, stack, family, model.padding)
+        architectures = map(str, settings.get("architectures") or ())
+        kind = "mlm" if tensors.has("mlm_head/dense/kernel") else "encoder"
+        labels: tuple[str, ...] = ()
+        if any(name.endswith("ForSequenceClassification") for name in architectures):
+            kind, labels = "classifier", _labels(settings, where)
         if kind == "mlm" and not family.is_bert and model.activation != "gelu":
             raise InputError(f"{where}: its masked-language head has gelu, not {model.activation}")
         network = Network(kind, model, tokenizer.vocab_size, len(labels), configs.Impl())
         shapes = {path: leaf.shape for path, leaf in flatten(network.abstract()).items()}
         types = settings.get("type_vocab_size", 2)
-        params, pooler = _read_leaves(family, model, shapes, types, tensors), {}
+        params, pooler = tensors.leaves(shapes, types), {}
         kernel, bias = "classifier/dense/kernel", "classifier/dense/bias"
-        if family.is_bert and kind != "classifier" and family.name(kernel) in tensors.place:
+        if family.is_bert and kind != "classifier" and tensors.has(kernel):
             shapes = {kernel: (model.hidden, model.hidden), bias: (model.hidden,)}
-            pooler = _read_leaves(family, model, shapes, types, tensors)
+            pooler = tensors.leaves(shapes, types)
         if kind == "mlm":
-            _check_tied(family, params, tensors)
+            tensors.check_tied(params)
         # Last, because every read above counts as a use.
         unused = tensors.unused()
     meta = {
@@ -120,11 +122,6 @@ def load(folder: Path) -> Imported:
         "tokenizer_hash": tokenizer.hash,
     }
     return Imported(meta, params, pooler, unused, tokenizer, tokenizer_path)
-
-
-def _read_config(folder: Path) -> tuple[dict[str, Any], Family, configs.Model]:
-    settings = _read_json(folder / "config.json")
-    return settings, *model_of(settings, str(folder / "config.json"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -162,9 +159,9 @@ def _files(folder: Path) -> list[Path]:
 class _Tensors:
     """The tensors of a folder by name; remembers which were read."""
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack):
-        self._folder = folder
-        self.place: dict[str, tuple[Any, str, Path]] = {}  # name -> file, name in it, path
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, family: Family, padding: int):
+        self._folder, self._family, self._padding = folder, family, padding
+        self._place: dict[str, tuple[Any, str, Path]] = {}  # name -> file, name in it, path
         self._read: set[str] = set()
         for path in _files(folder):
             try:
@@ -177,19 +174,26 @@ class _Tensors:
                 # Checkpoints converted from TensorFlow have the older names.
                 new_name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
                 new_name = new_name.replace("LayerNorm.beta", "LayerNorm.bias")
-                self.place[new_name] = (opened, name, path)
+                self._place[new_name] = (opened, name, path)
+        # Models without a head are saved without the prefix.
+        if not any(name.startswith(family.base) for name in self._place):
+            self._family = dataclasses.replace(family, base="")
+
+    def has(self, path: str) -> bool:
+        """Whether there is a tensor for the leaf at our path."""
+        return self._family.name(path) in self._place
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """The tensor, float32."""
         tied = name.replace(".bias", ".decoder.bias")
-        if name not in self.place and tied in self.place:
+        if name not in self._place and tied in self._place:
             name = tied  # a head has one bias, stored under either name
-        if name not in self.place:
+        if name not in self._place:
             raise InputError(
                 f"{self._folder} has no tensor {name}: "
                 "the model is incomplete, or not what config.json says"
             )
-        file, own_name, path = self.place[name]
+        file, own_name, path = self._place[name]
         # The shape is in the file's header: a wrong tensor is refused before it is loaded.
         found = tuple(file.get_slice(own_name).get_shape())
         if found != shape:
@@ -200,54 +204,49 @@ class _Tensors:
         self._read.add(name)
         return np.asarray(file.get_tensor(own_name), np.float32)
 
+    def leaves(self, shapes: Mapping[str, tuple[int, ...]], types: int) -> Params:
+        """Parameters in our layout; `huggingface_export.tensors` is the way back.
+
+        Args:
+          shapes: our path -> shape of each leaf to read.
+          types: number of rows of their table of token types.
+        """
+
+        def one(path: str, shape: tuple[int, ...], layer: int | str = "") -> np.ndarray:
+            shape = shape[::-1] if path.endswith("/kernel") else shape
+            return other_layout(path, self.read(self._family.name(path, layer), shape))
+
+        found = {}
+        for path, shape in shapes.items():
+            if path.startswith("blocks/"):
+                found[path] = np.stack([one(path, shape[1:], layer) for layer in range(shape[0])])
+            elif path == "embedding/position":
+                first = self._family.first_position(self._padding)
+                table = one(path, (first + shape[0], shape[1]))[first:]
+                # A type that every token has is a constant: added to the positions, it needs no
+                # table.
+                if not self._family.is_bert and types:
+                    table = table + one("embedding/token_type", (types, shape[1]))[0]
+                found[path] = table
+            else:
+                found[path] = one(path, shape)
+        return unflatten(found)
+
+    def check_tied(self, params: Params) -> None:
+        """Refuses a masked-language head whose output matrix is not the token embedding."""
+        head = self._family.modules["mlm_head"]
+        for name, ours, wrong in (
+            ("weight", params["embedding"]["token"], "is not the token embedding"),
+            ("bias", params["mlm_head"]["bias"], f"differs from {head}.bias"),
+        ):
+            theirs = f"{head}.decoder.{name}"
+            if theirs in self._place and not np.array_equal(self.read(theirs, ours.shape), ours):
+                raise InputError(f"{theirs} {wrong}: only models that tie the two can be imported")
+
     def unused(self) -> tuple[str, ...]:
         """Names of tensors that were never read, buffers left out."""
-        left = self.place.keys() - self._read
+        left = self._place.keys() - self._read
         return tuple(sorted(name for name in left if not name.endswith(_BUFFERS)))
-
-
-def _read_leaves(
-    family: Family,
-    model: configs.Model,
-    shapes: Mapping[str, tuple[int, ...]],
-    types: int,
-    tensors: _Tensors,
-) -> Params:
-    """Parameters in our layout; `huggingface_export.tensors` is the way back.
-
-    Args:
-      family: family of their model.
-      model: our settings of it.
-      shapes: our path -> shape of each leaf to read.
-      types: number of rows of their table of token types.
-      tensors: their tensors.
-    """
-
-    def one(path: str, shape: tuple[int, ...], layer: int | str = "") -> np.ndarray:
-        shape = shape[::-1] if path.endswith("/kernel") else shape
-        return other_layout(path, tensors.read(family.name(path, layer), shape))
-
-    leaves = {}
-    for path, shape in shapes.items():
-        if path.startswith("blocks/"):
-            leaves[path] = np.stack([one(path, shape[1:], layer) for layer in range(shape[0])])
-        elif path == "embedding/position":
-            first = family.first_position(model.padding)
-            table = one(path, (first + shape[0], shape[1]))[first:]
-            # A type that every token has is a constant: added to the positions, it needs no table.
-            if not family.is_bert and types:
-                table = table + one("embedding/token_type", (types, shape[1]))[0]
-            leaves[path] = table
-        else:
-            leaves[path] = one(path, shape)
-    return unflatten(leaves)
-
-
-def _kind(settings: Mapping[str, Any], family: Family, tensors: _Tensors) -> str:
-    architectures = map(str, settings.get("architectures") or ())
-    if any(name.endswith("ForSequenceClassification") for name in architectures):
-        return "classifier"
-    return "mlm" if family.name("mlm_head/dense/kernel") in tensors.place else "encoder"
 
 
 def _labels(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -264,24 +263,10 @@ def _labels(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return labels
 
 
-def _check_tied(family: Family, params: Params, tensors: _Tensors) -> None:
-    """Refuses a masked-language head whose output matrix is not the token embedding."""
-    head = family.modules["mlm_head"]
-    for name, ours, wrong in (
-        ("weight", params["embedding"]["token"], "is not the token embedding"),
-        ("bias", params["mlm_head"]["bias"], f"differs from {head}.bias"),
-    ):
-        theirs = f"{head}.decoder.{name}"
-        if theirs in tensors.place and not np.array_equal(tensors.read(theirs, ours.shape), ours):
-            raise InputError(f"{theirs} {wrong}: only models that tie the two can be imported")
-
-
 def _tokenizer_file(folder: Path) -> Path:
-    for name in ("tokenizer.json", "vocab.txt"):
-        if (folder / name).is_file():
-            return folder / name
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return folder / "vocab.json"
+    for names in (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt")):
+        if all((folder / name).is_file() for name in names):
+            return folder / names[0]
     raise InputError(
         f"{folder} has no tokenizer: "
         "neither tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt"

@@ -138,10 +138,7 @@ def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:
 
 
 class _Graph:
-    """Weights, and nodes that compute what `models.encoder` and `models.layers` do, in their order.
-
-    Values are known by their names.
-    """
+    """Weights by name, and nodes for the operations of `models.encoder` and `models.layers`."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -203,7 +200,7 @@ class _Graph:
 
     def encode(self, tokens_BxL: str, mask_BxL: str) -> str:
         """Adds the encoder."""
-        # What is added to attention's scores: 0, or at padding a number close to the least float.
+        # Attention adds this to its scores: 0, or at padding a number close to the least float.
         real_Bx1x1xL = self.add("Unsqueeze", self._cast(mask_BxL, np.bool_), self.vector(1, 2))
         zero, lowest = (self.number(value, np.float32) for value in (0.0, _LOWEST))
         bias_Bx1x1xL = self.add("Where", real_Bx1x1xL, zero, lowest)
