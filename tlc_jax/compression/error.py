@@ -75,9 +75,10 @@ class MatrixError:
         """The row of a table: the matrix, quartiles and mean of its norms, its relative error."""
         names = ("least", "first_quartile", "median", "third_quartile", "greatest")
         quartiles = np.quantile(self.norms, (0, 0.25, 0.5, 0.75, 1)).tolist()
-        matrix = self.matrix
         return {
-            **{"path": matrix.path, "kind": matrix.kind, "layer": matrix.layer},
+            "path": self.matrix.path,
+            "kind": self.matrix.kind,
+            "layer": self.matrix.layer,
             "outputs": len(self.norms),
             **dict(zip(names, quartiles, strict=True)),
             "mean": float(self.norms.mean()),

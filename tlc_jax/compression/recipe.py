@@ -342,11 +342,11 @@ def _format_operation(operation: Operation) -> str:
 def compressible(params: Mapping[str, Any], embeddings: bool, only: str = ANY) -> set[str]:
     """Paths of the weight matrices that may be pruned and quantized.
 
-    Kernels may; token and position embeddings may if `embeddings`: paper 1 compresses every
-    parameter, and a position table is as much a matrix of learned rows as a token table. Biases,
-    normalization and the one or two rows of token types never may: they are under one percent of a
-    model, a zero scale cuts a feature off altogether, and four bits do not represent them well
-    enough.
+    These are the kernels and, if `embeddings`, the token and position embeddings: paper 1
+    compresses every parameter, and a position table is as much a matrix of learned rows as a token
+    table. Biases, normalization and the one or two rows of token types are left out: they are under
+    one percent of a model, a zero scale cuts a feature off altogether, and four bits do not
+    represent them well enough.
 
     Raises:
       InputError: `only` selects no such matrix.
