@@ -19,8 +19,8 @@ documents = st.lists(
 
 def packed(
     lines: list[str], tokenizer: Tokenizer, length: int, threads: int = 2
-) -> tuple[np.ndarray, packing.Counts]:
-    out, counts = io.BytesIO(), packing.Counts()
+) -> tuple[np.ndarray, Counter[str]]:
+    out, counts = io.BytesIO(), Counter()
     for counts in packing.pack(lines, tokenizer, length, out, threads):  # noqa: B007
         pass
     return np.frombuffer(out.getvalue(), dtype_for(tokenizer.vocab_size)).reshape(

@@ -61,9 +61,19 @@ def cached(
             if manifest := _valid(target, identity):
                 return manifest, True
             try:
-                return _settle(part, target, {**identity, **build(part)}), False
+                facts = build(part)
+                # To disk first: some file systems would rename at once and write later.
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                manifest = {**identity, **facts, "bytes": part.stat().st_size}
+                # The old manifest goes first and the new one comes last, so that a manifest never
+                # lies beside data that it does not describe.
+                manifest_path(target).unlink(missing_ok=True)
+                part.replace(target)
             finally:
                 part.unlink(missing_ok=True)
+            write_json(manifest_path(target), manifest)
+            return manifest, False
     except OSError as error:
         reason = f"{error.strerror or error}; make room there, or set data.cache elsewhere"
         raise InputError(f"cannot write {target}: {reason}") from error
@@ -138,17 +148,3 @@ def _valid(target: Path, identity: Mapping[str, Any]) -> Facts | None:
     except (OSError, ValueError, TypeError):  # missing, not JSON, or not an object
         return None
     return manifest if manifest == expected else None
-
-
-def _settle(part: Path, target: Path, manifest: Facts) -> Facts:
-    """Moves the finished data into place."""
-    # Written to disk first: some file systems would rename at once and write later.
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    manifest = {**manifest, "bytes": part.stat().st_size}
-    # The old manifest goes first and the new one comes last, so that a manifest never lies beside
-    # data that it does not describe.
-    manifest_path(target).unlink(missing_ok=True)
-    part.replace(target)
-    write_json(manifest_path(target), manifest)
-    return manifest

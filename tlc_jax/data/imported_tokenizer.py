@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, pre_tokenizers, processors
+from tokenizers.implementations import BertWordPieceTokenizer
 
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.tokenizer import SpecialIds, Tokenizer
@@ -85,18 +86,13 @@ def _special_ids(tokenizer: Any, where: str) -> SpecialIds:
         named[role] = ids[0]
     # Empty texts, so that all ids are those that the tokenizer puts around them.
     single, pair = tokenizer.encode("").ids, tokenizer.encode("", "").ids
-    if len(single) != 2 or len(pair) < 3 or [pair[0], pair[-1]] != single:
+    if len(pair) < 3 or single != [pair[0], pair[-1]]:
         needed = "START a END and START a ... b END are needed"
         raise InputError(f"{where} frames texts in a way that tlc does not know: {needed}")
+    start, *between, end = pair
     declared = [id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    return SpecialIds(
-        padding=named["padding"],
-        start=single[0],
-        between=tuple(pair[1:-1]),
-        end=single[1],
-        mask=named["mask"],
-        all=tuple(sorted({*named.values(), *pair, *declared})),
-    )
+    every = tuple(sorted({*named.values(), *pair, *declared}))
+    return SpecialIds(named["padding"], start, tuple(between), end, named["mask"], every)
 
 
 def from_word_pieces(
@@ -115,20 +111,10 @@ def from_word_pieces(
     """
     pieces = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     ids = {piece: id for id, piece in enumerate(pieces)}
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=split_chinese,
-        strip_accents=strip_accents,
-        lowercase=lower_case,
+    _check_pieces(vocabulary, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], ids)
+    tokenizer = BertWordPieceTokenizer(
+        ids, lowercase=lower_case, strip_accents=strip_accents, handle_chinese_chars=split_chinese
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    _check_pieces(vocabulary, special, ids)
-    tokenizer.add_special_tokens(special)
-    end, start = (("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    tokenizer.post_processor = processors.BertProcessing(end, start)
     return tokenizer.to_str().encode()
 
 
@@ -154,11 +140,9 @@ def from_byte_pairs(vocabulary: Path, merges: Path, prefix_space: bool) -> bytes
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     _check_pieces(vocabulary, special, ids)
     # RoBERTa's mask takes the space before it along.
-    mask = tokenizers.AddedToken("<mask>", lstrip=True)
-    tokenizer.add_special_tokens([*special[:-1], mask])
-    end, start = ("</s>", ids["</s>"]), ("<s>", ids["<s>"])
+    tokenizer.add_special_tokens([*special[:-1], tokenizers.AddedToken("<mask>", lstrip=True)])
     tokenizer.post_processor = processors.RobertaProcessing(
-        end, start, add_prefix_space=prefix_space
+        ("</s>", ids["</s>"]), ("<s>", ids["<s>"]), add_prefix_space=prefix_space
     )
     return tokenizer.to_str().encode()
 

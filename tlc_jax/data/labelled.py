@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
 
@@ -27,7 +26,8 @@ class Labelled:
     Attributes:
       name: name of the source.
       tokens: all examples one after the other, uint16 or uint32 [total].
-      offsets: int64 [N + 1]; example i is tokens[offsets[i] : offsets[i + 1]].
+      starts: int64 [N], where each example begins in `tokens`.
+      lengths: int64 [N], tokens of each example.
       labels: int32 [N], places in label_names; -1: unlabelled.
       ids: int64 [N], numbers of the examples in their source.
       label_names: the classes.
@@ -39,7 +39,8 @@ class Labelled:
 
     name: str
     tokens: np.ndarray
-    offsets: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
     label_names: tuple[str, ...]
@@ -51,14 +52,9 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each example, int64 [N]."""
-        return np.diff(self.offsets)
-
     def padded(self, rows: np.ndarray, width: int) -> np.ndarray:
         """Examples as int32 [len(rows), width], padding after their ends."""
-        return padded(self.tokens, self.offsets[rows], self.lengths[rows], width, self.padding)
+        return padded(self.tokens, self.starts[rows], self.lengths[rows], width, self.padding)
 
     def batch(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Examples as "tokens", int32 [len(index), W], and "labels", int32 [len(index)].
@@ -69,17 +65,11 @@ class Labelled:
         return {"tokens": self.padded(index, width), "labels": self.labels[index]}
 
     def take_rows(self, rows: np.ndarray) -> Labelled:
-        """Some of the examples, in the order of `rows`."""
-        if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
-            return self
-        parts = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
-        return dataclasses.replace(
-            self,
-            tokens=np.concatenate([self.tokens[:0], *parts]),
-            offsets=np.cumsum([0, *self.lengths[rows]]),
-            labels=self.labels[rows],
-            ids=self.ids[rows],
-        )
+        """Some of the examples, in the order of `rows`. No token is read."""
+        columns = {
+            name: getattr(self, name)[rows] for name in ("starts", "lengths", "labels", "ids")
+        }
+        return dataclasses.replace(self, **columns)
 
 
 def bucket_widths(length: int) -> tuple[int, ...]:
@@ -157,10 +147,12 @@ def encode_examples(
             truncated += keep_a + keep_b < len(a) + len(b)
             parts += [start, a[:keep_a], between, b[:keep_b], end]
             sizes.append(keep_a + keep_b + length - room)
+    lengths = np.array(sizes, np.int64)
     return Labelled(
         name=source.name,
         tokens=np.concatenate(parts).astype(dtype_for(tokenizer.vocab_size)),
-        offsets=np.cumsum([0, *sizes]),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
         labels=_label_numbers(source, examples, label_names),
         ids=np.array(examples.ids, np.int64),
         label_names=label_names,

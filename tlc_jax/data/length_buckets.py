@@ -48,8 +48,7 @@ class PairBatches:
         self._rows = [rows_of(tokens, width, parts_of_step) for width in self.widths]
         pools = [[part] for part in parts] if weighted else [parts]
         self._pools = [
-            _Pool(pool, self.widths, self._rows, (seed, stream))
-            for stream, pool in enumerate(pools)
+            _Pool(pool, self.shapes, (seed, stream)) for stream, pool in enumerate(pools)
         ]
         self._used = sum(part.lengths.sum(axis=0, dtype=np.int64) for part in parts)
         self.steps_per_epoch = sum(pool.batches for pool in self._pools)
@@ -83,21 +82,17 @@ class _Pool:
     """
 
     def __init__(
-        self,
-        parts: Sequence[Pairs],
-        widths: Sequence[int],
-        rows: Sequence[int],
-        key: tuple[int, int],
+        self, parts: Sequence[Pairs], shapes: Sequence[tuple[int, int]], key: tuple[int, int]
     ) -> None:
-        self._parts, self._widths, self._sizes = parts, widths, rows
+        self._parts, self._shapes = parts, shapes
+        rows, widths = np.array(shapes).T
         self._firsts = np.cumsum([0, *map(len, parts)])
         bucket_of = np.searchsorted(widths, np.concatenate([_longer(part) for part in parts]))
         self._members = [np.flatnonzero(bucket_of == bucket) for bucket in range(len(widths))]
-        counts = [-(-len(members) // n) for members, n in zip(self._members, rows, strict=True)]
+        counts = -(-np.bincount(bucket_of, minlength=len(widths)) // rows)
         self._batches_before = np.cumsum([0, *counts])
-        self.batches = sum(counts)
-        self.rows = int(np.dot(counts, rows))
-        self.places = int(np.dot(np.multiply(counts, rows), widths))
+        self.batches = int(counts.sum())
+        self.rows, self.places = int(counts @ rows), int(counts @ (rows * widths))
         # Two epochs are kept, because batches made ahead straddle them. Bucket -1 stands for the
         # order of the batches themselves.
         self._order = functools.lru_cache(2 * len(widths) + 2)(
@@ -109,19 +104,19 @@ class _Pool:
         epoch, place = divmod(turn, self.batches)
         number = self._order(epoch, -1, self.batches)[place]
         bucket = int(np.searchsorted(self._batches_before, number, side="right")) - 1
-        members, size = self._members[bucket], self._sizes[bucket]
+        members, (size, width) = self._members[bucket], self._shapes[bucket]
         first = (number - self._batches_before[bucket]) * size
         places = np.arange(first, first + size) % len(members)
-        return self._padded(members[self._order(epoch, bucket, len(members))[places]], bucket)
+        return self._padded(members[self._order(epoch, bucket, len(members))[places]], width)
 
-    def _padded(self, rows: np.ndarray, bucket: int) -> Batch:
-        source = np.empty((len(rows), self._widths[bucket]), np.int32)
+    def _padded(self, rows: np.ndarray, width: int) -> Batch:
+        source = np.empty((len(rows), width), np.int32)
         target = np.empty_like(source)
         owners = np.searchsorted(self._firsts, rows, side="right") - 1
         for owner in np.unique(owners):
             here = owners == owner
             own_rows = rows[here] - self._firsts[owner]
-            source[here], target[here] = self._parts[owner].padded(own_rows, source.shape[1])
+            source[here], target[here] = self._parts[owner].padded(own_rows, width)
         return {"source": source, "target": target}
 
 
@@ -144,10 +139,8 @@ def rows_of(tokens: int, width: int, parts: int = 1) -> int:
         raise InputError(f"optimizer.batch_size={tokens} target tokens {needed}")
     rows -= rows % (1 << max(0, (rows // 8).bit_length() - 1))
     if rows % parts:
-        raise InputError(
-            f"impl.microbatch makes {parts} parts of a step, "
-            f"into which {rows} pairs of {width} tokens do not divide"
-        )
+        what = f"into which {rows} pairs of {width} tokens do not divide"
+        raise InputError(f"impl.microbatch makes {parts} parts of a step, {what}")
     return rows
 
 

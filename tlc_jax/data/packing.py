@@ -7,16 +7,16 @@ across documents (RoBERTa's full sentences). An incomplete last row is left out.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 import os
 import sys
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from tlc_jax.data.progress import Bar
 from tlc_jax.data.sources import Reader, Source, check_sources, open_source
 from tlc_jax.data.tokenizer import Tokenizer, dtype_for
 
+Counts = Counter[str]
 _CHUNK = 1 << 19  # characters tokenized at once
 
 
@@ -85,7 +86,6 @@ class PretrainingData:
       tokenizer: a trained or loaded tokenizer.
       train: one set of rows per source.
       valid: sets of rows to evaluate on, by name.
-      directory: folder of the cache.
       facts: manifest of each packed source, by "train/NAME" or "valid/NAME".
       tokenizer_path: file of the tokenizer; empty where the caller gave one.
     """
@@ -93,7 +93,6 @@ class PretrainingData:
     tokenizer: Tokenizer
     train: tuple[Packed, ...]
     valid: dict[str, Packed]
-    directory: Path
     facts: dict[str, Facts]
     tokenizer_path: Path
 
@@ -136,7 +135,7 @@ def prepare(
         train, valid = hold_out(train, data.holdout)
     train = subsample(train, data.subsample, config.seed)
     by_name = {part.name: part for part in valid}
-    return PretrainingData(tokenizer, tuple(train), by_name, cache, facts, path)
+    return PretrainingData(tokenizer, tuple(train), by_name, facts, path)
 
 
 def rows_prepared(config: Config, cache: Path) -> int | None:
@@ -156,10 +155,9 @@ def tokenizer_for(
         return Tokenizer.load(settings.path), Path(settings.path).expanduser()
     readers = [open_source(source, config.data) for source in sources]
     weights = [source.weight for source in sources]
-    fingerprints = [reader.fingerprint() for reader in readers]
     identity = {
         "format": FORMAT,
-        "sources": [list(each) for each in zip(fingerprints, weights, strict=True)],
+        "sources": [[reader.fingerprint(), w] for reader, w in zip(readers, weights, strict=True)],
         "vocab_size": settings.vocab_size,
         "train_bytes": settings.train_bytes,
     }
@@ -197,34 +195,22 @@ def _packed(
     """The rows of one source, from the cache or packed now, and their manifest."""
     length = config.data.length
 
-    def write(reader: Reader, out: IO[bytes]) -> dict[str, Any]:
-        bar, counts = Bar(f"packing {source.name}", "tokens", progress), Counts()
-        size = reader.size_hint()
+    def write(reader: Reader, out: IO[bytes]) -> Counts:
+        bar, size = Bar(f"packing {source.name}", "tokens", progress), reader.size_hint()
+        counts: Counts = Counter()
         for counts in pack(reader.lines(), tokenizer, length, out, config.impl.threads):
-            bar.reach(counts.tokens, counts.characters / size if size else None)
-        bar.finish(counts.tokens)
-        if not counts.tokens:
+            bar.reach(counts["tokens"], counts["characters"] / size if size else None)
+        bar.finish(counts["tokens"])
+        if not counts["tokens"]:
             raise InputError(f"{source.spec} has no text: all its lines are blank")
-        if not counts.rows:
-            raise InputError(
-                f"{source.spec} has {counts.tokens} tokens, too few for one row of "
-                f"data.length={length}: add text or lower data.length"
-            )
-        return dataclasses.asdict(counts)
+        if not counts["rows"]:
+            what = f"{counts['tokens']} tokens, too few for one row of data.length={length}"
+            raise InputError(f"{source.spec} has {what}: add text or lower data.length")
+        return counts
 
     path, facts = cached_tokens("rows", source, config, tokenizer, cache, write, make)
     tokens = np.memmap(path, facts["dtype"], "r", shape=(facts["rows"], length))
     return Packed(tokens, source.name, source.weight), facts
-
-
-@dataclasses.dataclass
-class Counts:
-    """What has been packed so far: rows, tokens of the stream, documents, characters of text."""
-
-    rows: int = 0
-    tokens: int = 0
-    documents: int = 0
-    characters: int = 0
 
 
 def pack(
@@ -240,22 +226,23 @@ def pack(
       threads: number of tokenizing threads; 0: one per core.
 
     Yields:
-      The counts after each chunk of text, in one object that changes.
+      What has been packed after each chunk of text, in one object that changes: "rows", "tokens" of
+      the stream, "documents" and "characters".
     """
     dtype = dtype_for(tokenizer.vocab_size)
-    counts = Counts()
+    counts: Counts = Counter()
     rest = np.empty(0, np.int32)
     for chunk, tokens in _encoded(_chunks(lines), tokenizer, threads or os.cpu_count() or 1):
-        stream = np.concatenate([rest, *tokens])
+        stream = np.concatenate([rest, tokens])
         full = len(stream) // (length - 1)
         rows = np.empty((full, length), dtype)
         rows[:, 0] = tokenizer.special.start
         rows[:, 1:] = stream[: full * (length - 1)].reshape(full, length - 1)
         out.write(rows.data)
-        counts.rows += full
-        counts.tokens += len(stream) - len(rest)
-        counts.documents += chunk.count("")
-        counts.characters += sum(map(len, chunk))
+        counts["rows"] += full
+        counts["tokens"] += len(stream) - len(rest)
+        counts["documents"] += chunk.count("")
+        counts["characters"] += sum(map(len, chunk))
         rest = stream[full * (length - 1) :]
         yield counts
 
@@ -280,15 +267,16 @@ def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
 
 def _encoded(
     chunks: Iterable[list[str]], tokenizer: Tokenizer, threads: int
-) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Each chunk with the ids of its lines, in order; several chunks are tokenized at once."""
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Each chunk with its part of the stream, in order; several chunks are tokenized at once."""
     end = np.array([tokenizer.special.end], np.int32)
 
-    def encode(chunk: list[str]) -> tuple[list[str], list[np.ndarray]]:
+    def encode(chunk: list[str]) -> tuple[list[str], np.ndarray]:
         ids = tokenizer.encode_arrays(chunk, threads=1)
-        return chunk, [tokens if line else end for line, tokens in zip(chunk, ids, strict=True)]
+        parts = [tokens if line else end for line, tokens in zip(chunk, ids, strict=True)]
+        return chunk, np.concatenate(parts)
 
-    pending: collections.deque[Future] = collections.deque()
+    pending: deque[Future] = deque()
     with ThreadPoolExecutor(threads, "tokenize") as pool:
         for chunk in chunks:
             pending.append(pool.submit(encode, chunk))

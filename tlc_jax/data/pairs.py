@@ -7,12 +7,12 @@ length where it is longer.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.cache import Facts, cached_tokens
 from tlc_jax.data.order import hold_out, subsample
-from tlc_jax.data.packing import tokenizer_for
+from tlc_jax.data.packing import Counts, tokenizer_for
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.sources import Reader, Source, check_sources, open_source
 from tlc_jax.data.tokenizer import EOS, OURS, PAD, Tokenizer, dtype_for, padded
@@ -210,9 +210,9 @@ def _tokenized(
     """The pairs of one source, from the cache or tokenized now, and their manifest."""
     data, threads = config.data, config.impl.threads
 
-    def write(reader: Reader, out: IO[bytes]) -> dict[str, Any]:
+    def write(reader: Reader, out: IO[bytes]) -> Counts:
         """Writes all tokens, then all lengths."""
-        counts: collections.Counter[str] = collections.Counter()
+        counts: Counts = Counter()
         bar, size = Bar(f"tokenizing {source.name}", "pairs", progress), reader.size_hint()
         kept = [np.empty((0, 2), np.int32)]
         pairs = reader.pairs()
@@ -243,10 +243,10 @@ def _tokenized(
         out.write(np.concatenate(kept).data)
         bar.finish(counts["pairs"])
         if not counts["kept"]:
+            what = f"{counts['empty']} empty, {counts['too_long']} longer than data.length"
+            why = f"{what}={data.length}, {counts['unequal']} beyond data.max_ratio"
             raise InputError(
-                f"{source.spec}: none of its {counts['pairs']} pairs can be used "
-                f"({counts['empty']} empty, {counts['too_long']} longer than "
-                f"data.length={data.length}, {counts['unequal']} beyond data.max_ratio)"
+                f"{source.spec}: none of its {counts['pairs']} pairs can be used ({why})"
             )
         return counts
 

@@ -60,15 +60,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode_arrays(self, texts: Sequence[str], threads: int = 0) -> list[np.ndarray]:
         marked = [text and " " + text for text in texts]
-        odd: list[int] = []
+        ids = list(self._processor.encode(marked, return_type="numpy", num_threads=threads or -1))
         if _SPACE_SIGN in "".join(texts):  # rare: one look at all texts together is cheap
-            odd = [row for row, text in enumerate(texts) if _SPACE_SIGN in text]
-        for row in odd:
-            marked[row] = ""
-        ids = self._processor.encode(marked, return_type="numpy", num_threads=threads or -1)
-        for row in odd:
-            ids[row] = self._encode_with_space_signs(" " + texts[row])
-        return list(ids)
+            for row, text in enumerate(marked):
+                if _SPACE_SIGN in text:
+                    ids[row] = self._encode_with_space_signs(text)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         text = self._processor.decode([int(id) for id in ids if id >= FIRST_ORDINARY])

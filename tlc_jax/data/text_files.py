@@ -48,29 +48,29 @@ class TextFiles:
         """
         pattern = os.path.expanduser(pattern)
         self._pattern, self._data = pattern, data
-        # A "+" may also belong to a file's name.
+        where = f"check the path (relative ones start at {os.getcwd()})"
         found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        # A "+" may also belong to a file's name.
         self._aligned = "+" in pattern and not found
         if self._aligned:
-            self._paths = _two_files(pattern)
-        else:
-            # A glob may match folders too; a folder alone is a mistake.
-            self._paths = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
-            self._check_paths(any_ending)
-
-    def _check_paths(self, any_ending: bool) -> None:
-        if not self._paths:
-            what = "no file matches" if glob.has_magic(self._pattern) else "there is no file"
-            raise InputError(f"{what} {self._pattern}: {_CHECK_THE_PATH.format(os.getcwd())}")
+            found = [os.path.expanduser(path) for path in pattern.split("+")]
+            if len(found) != 2 or any(_suffix(path) in _TABLES for path in found):
+                example = "such as files:train.en+train.fr"
+                raise InputError(f"files:{pattern} is not two line-aligned text files, {example}")
+        elif not found:
+            what = "no file matches" if glob.has_magic(pattern) else "there is no file"
+            raise InputError(f"{what} {pattern}: {where}")
+        # A glob may match folders too; a folder alone is a mistake.
+        self._paths = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
         for path in self._paths:
             if os.path.isdir(path):
                 files = f"files:{path.rstrip('/')}/*.txt"
                 raise InputError(f"{path} is a folder: name its files, such as {files}")
-            if not any_ending and _suffix(path) not in _SUFFIXES:
+            if not os.access(path, os.R_OK):
+                raise InputError(f"there is no readable file {path}: {where}")
+            if _suffix(path) not in _SUFFIXES and not (any_ending or self._aligned):
                 endings = f"{', '.join(_SUFFIXES)}, or these with .gz"
                 raise InputError(f"{path} is of unknown format: it must end in {endings}")
-            if not os.access(path, os.R_OK):
-                raise InputError(f"{path} cannot be read: check its permissions")
 
     def check(self) -> None:
         for path in self._paths:
@@ -140,17 +140,12 @@ class TextFiles:
         records = self._records()
         count = 0
         while block := list(_take(records, rows, characters)):
-            paths, numbers, texts, pairs, labels = (
-                list(column) for column in zip(*block, strict=True)
-            )
-            yield Examples(
-                texts=texts,
-                pairs=None if pairs[0] is None else pairs,
-                labels=labels if any(label is not None for label in labels) else None,
-                label_names=None,
-                ids=list(range(count, count + len(block))),
-                places=(paths, numbers),
-            )
+            columns = (list(column) for column in zip(*block, strict=True))
+            paths, numbers, texts, pairs, labels = columns
+            ids = list(range(count, count + len(block)))
+            seconds = None if pairs[0] is None else pairs
+            classes = labels if any(label is not None for label in labels) else None
+            yield Examples(texts, seconds, classes, None, ids, (paths, numbers))
             count += len(block)
 
     def _records(self) -> Iterator[tuple[str, int, str, str | None, str | None]]:
@@ -162,31 +157,12 @@ class TextFiles:
             empty = True
             for number, text, pair, label in _rows(path, self._data):
                 if paired not in (None, pair is not None):
-                    raise InputError(
-                        f"of the files {self._pattern} some have pairs of texts and some have not: "
-                        "set data.pair"
-                    )
+                    what = "some have pairs of texts and some have not: set data.pair"
+                    raise InputError(f"of the files {self._pattern} {what}")
                 paired, empty = pair is not None, False
                 yield path, number, text, pair, None if label in _UNLABELLED else label
             if empty:
                 raise InputError(f"{path} has no rows")
-
-
-_CHECK_THE_PATH = "check the path (relative ones start at {})"
-
-
-def _two_files(pattern: str) -> list[str]:
-    """The two files of `A+B`."""
-    paths = [os.path.expanduser(path) for path in pattern.split("+")]
-    if len(paths) != 2 or any(_suffix(path) in _TABLES for path in paths):
-        example = "such as files:train.en+train.fr"
-        raise InputError(f"files:{pattern} is not two line-aligned text files, {example}")
-    for path in paths:
-        if not os.access(path, os.R_OK) or os.path.isdir(path):
-            raise InputError(
-                f"there is no readable file {path}: {_CHECK_THE_PATH.format(os.getcwd())}"
-            )
-    return paths
 
 
 def _take(records: Iterator[Any], rows: int | None, characters: float) -> Iterator[Any]:
@@ -214,25 +190,24 @@ def _opened(path: str) -> Iterator[IO[str]]:
             yield stream
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8: {_where_not_utf8(path)}convert it") from None
-    except EOFError:
-        reason = "its gzip stream has no end; copy or download it again"
-        raise InputError(f"{path} is cut short: {reason}") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        reason = f"({error}): copy or download it again"
-        raise InputError(f"{path} is not a sound gzip file {reason}") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        reason = f"or is cut short ({error}): copy or download it again"
+        raise InputError(f"{path} is not a sound gzip file, {reason}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _where_not_utf8(path: str) -> str:
-    if os.path.isfile(path):  # a pipe cannot be read again
-        opener: Any = gzip.open if path.endswith(".gz") else open
-        with opener(path, "rb") as stream:
-            for number, line in enumerate(stream, 1):
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    return f"line {number}, byte {error.start + 1} of the line; "
+    # The decoder tells the place in its last block alone, so the file is read again; a pipe cannot.
+    if not os.path.isfile(path):
+        return ""
+    opener: Any = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return f"line {number}, byte {error.start + 1} of the line; "
     return ""
 
 
@@ -248,10 +223,8 @@ def _aligned_lines(first: str, second: str) -> Iterator[tuple[str, str]]:
         if a is None or b is None:
             longer = number + 1 + sum(1 for _ in lines)
             counts = [number if side is None else longer for side in (a, b)]
-            raise InputError(
-                f"{first} has {counts[0]} lines and {second} has {counts[1]}: "
-                "line-aligned files must have as many"
-            )
+            lengths = f"{first} has {counts[0]} lines and {second} has {counts[1]}"
+            raise InputError(f"{lengths}: line-aligned files must have as many")
         yield a[1], b[1]
 
 
@@ -265,7 +238,10 @@ def _rows(path: str, data: config.Data) -> Iterator[_Row]:
 
 
 def _table_rows(path: str, data: config.Data) -> Iterator[_Row]:
-    cells_of = _tsv_cells(path) if _suffix(path) == ".tsv" else _csv_cells(path)
+    if _suffix(path) == ".csv":
+        cells_of = _csv_cells(path)
+    else:
+        cells_of = ((number, line.split("\t")) for number, line in _text_lines(path) if line)
     _, header = next(cells_of, (0, []))
     if not header:
         raise InputError(f"{path} is empty: its first line must name the columns")
@@ -273,19 +249,13 @@ def _table_rows(path: str, data: config.Data) -> Iterator[_Row]:
     text = header.index(columns.text)
     pair, label = (None if name is None else header.index(name) for name in columns[1:])
     for number, cells in cells_of:
-        if len(cells) < len(header):
-            missing = f"{', '.join(map(repr, header[len(cells) :]))} missing"
-            counts = f"{len(cells)} of {len(header)} columns"
-            raise InputError(f"{path}, line {number}: {counts}; {missing}")
-        if len(cells) > len(header):
+        if len(cells) != len(header):
+            missing = ", ".join(map(repr, header[len(cells) :]))
+            hint = f"{missing} missing" if missing else "a stray separator?"
             counts = f"{len(cells)} columns where the first line names {len(header)}"
-            raise InputError(f"{path}, line {number}: {counts}; a stray separator?")
+            raise InputError(f"{path}, line {number}: {counts}; {hint}")
         second, name = (None if place is None else cells[place] for place in (pair, label))
         yield number, cells[text], second, name
-
-
-def _tsv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
-    return ((number, line.split("\t")) for number, line in _text_lines(path) if line)
 
 
 def _csv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
@@ -322,12 +292,11 @@ def _json_rows(path: str, data: config.Data) -> Iterator[_Row]:
 
 
 def _json_text(record: dict[str, Any], name: str, where: str) -> str:
-    if name not in record:
-        fields = ", ".join(map(repr, record)) or "none"
-        raise InputError(f"{where}: field {name!r} is missing; it has {fields}")
-    value = record[name]
+    value = record.get(name)
     if not isinstance(value, str):
-        raise InputError(f"{where}: field {name!r} is not text")
+        fields = ", ".join(map(repr, record)) or "none"
+        what = "is not text" if name in record else f"is missing; it has {fields}"
+        raise InputError(f"{where}: field {name!r} {what}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:  # JSON can escape half of a pair, which UTF-8 cannot hold

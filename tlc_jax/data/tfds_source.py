@@ -94,21 +94,18 @@ class TfdsSplit:
         text, pair, label = self._columns()
         features = self._builder.info.features
         names = getattr(features[label], "names", None) if label else None
-        result = Examples(
-            texts=[],
-            pairs=[] if pair else None,
-            labels=[] if label else None,
-            label_names=tuple(names) if names else None,
-            ids=[],
-        )
-        for row, record in enumerate(self._records()):
-            result.texts.append(_text(record[text]))
-            if result.pairs is not None:
-                result.pairs.append(_text(record[pair]))
-            if result.labels is not None:
-                result.labels.append(_label(record[label], names))
-            result.ids.append(record["idx"].int64_list.value[0] if "idx" in features else row)
-        return result
+        rows = [
+            (
+                record["idx"].int64_list.value[0] if "idx" in features else row,
+                _text(record[text]),
+                pair and _text(record[pair]),
+                label and _label(record[label], names),
+            )
+            for row, record in enumerate(self._records())
+        ]
+        ids, texts, pairs, labels = (list(column) for column in zip(*rows, strict=True))
+        classes = tuple(names) if names else None
+        return Examples(texts, pairs if pair else None, labels if label else None, classes, ids)
 
     def _columns(self) -> Columns:
         return choose_columns(list(self._builder.info.features), self._data, self._title)
@@ -119,10 +116,9 @@ class TfdsSplit:
         try:
             source = self._builder.as_data_source(self._split, deserialize_method=raw)
         except (NotImplementedError, ValueError):
-            raise InputError(
-                f"{self._title} in {folder} is stored as {self._builder.info.file_format.value}, "
-                "which needs TensorFlow to be read: build it with file_format='array_record'"
-            ) from None
+            form = f"{self._builder.info.file_format.value}, which needs TensorFlow to be read"
+            mend = "build it with file_format='array_record'"
+            raise InputError(f"{self._title} in {folder} is stored as {form}: {mend}") from None
         parse = tf_example_pb2.Example.FromString
         for start in range(0, len(source), _BLOCK):
             try:
