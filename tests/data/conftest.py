@@ -1,4 +1,4 @@
-"""A tiny corpus and a tokenizer of it, shared by the tests of the data room."""
+"""A tiny corpus and a tokenizer of it, shared by these tests."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ def labelled(
     return Labelled(
         name=name,
         tokens=np.repeat(np.arange(len(lengths)) + 100, lengths).astype(np.uint16),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=np.array(lengths),
         labels=np.array(labels if labels is not None else [0] * len(lengths), np.int32),
         ids=np.arange(len(lengths)),
         label_names=("x", "y"),
@@ -36,7 +37,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def test_an_epoch_of_rows_sees_each_once_across_batches_that_do_not_divide_it() -> None:
+def test_an_epoch_has_each_row_once_even_if_batches_do_not_divide_it() -> None:
     batches = RowBatches([packed(10), packed(11, "b", base=10)], batch_size=6, seed=0)
     assert batches.rows_per_epoch == 21
     seen = np.concatenate(
@@ -59,7 +60,7 @@ def test_any_step_can_be_computed_alone_and_again() -> None:
             assert same(again(step), walked[step])
 
 
-def test_rows_come_as_int32_and_weights_set_the_proportions() -> None:
+def test_rows_are_int32_and_weights_set_the_proportions() -> None:
     batches = RowBatches(
         [packed(10, weight=1.0), packed(7, "b", 3.0, base=10)], batch_size=8, seed=0
     )
@@ -69,7 +70,7 @@ def test_rows_come_as_int32_and_weights_set_the_proportions() -> None:
         assert (tokens[:, 0] >= 10).sum() == 6
 
 
-def test_a_set_of_chosen_rows_gives_only_those() -> None:
+def test_batches_of_chosen_rows_hold_only_those() -> None:
     part = packed(20).take_rows(np.array([3, 17, 5]))
     seen = np.concatenate(
         [RowBatches([part], 3, seed=0)(step)["tokens"][:, 0] for step in range(5)]
@@ -82,7 +83,7 @@ def test_seeds_order_rows_differently() -> None:
     assert not np.array_equal(a, b)
 
 
-def test_labelled_batches_are_as_wide_as_they_must_be() -> None:
+def test_labelled_batches_have_the_narrowest_width_that_fits() -> None:
     batches = LabelledBatches([labelled([5, 16, 17, 40], [0, 1, 0, 1])], batch_size=1, seed=0)
     assert batches.rows_per_epoch == 4 and batches.widths == (16, 32, 40)
     widths = {}
@@ -105,7 +106,7 @@ def test_unlabelled_examples_are_never_trained_on() -> None:
 
 @pytest.mark.parametrize(("limit", "count"), [(0, 11), (7, 7), (100, 11)])
 @pytest.mark.parametrize("size", [1, 4, 11, 20])
-def test_in_evaluation_every_example_counts_once(size: int, limit: int, count: int) -> None:
+def test_evaluation_counts_every_example_once(size: int, limit: int, count: int) -> None:
     lengths = [9, 30, 2, 17, 5, 33, 1, 8, 40, 12, 3]
     for data in (packed(11, base=100), labelled(lengths, list(range(11)))):
         found = []
@@ -130,13 +131,13 @@ def test_evaluation_by_length_saves_padding() -> None:
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
-def test_batches_loaded_ahead_are_those_of_the_function(prefetch: int) -> None:
+def test_load_ahead_yields_the_batches_of_the_function(prefetch: int) -> None:
     ahead = load_ahead(lambda step: step * step, 5, prefetch)
     assert [next(ahead) for _ in range(20)] == [step * step for step in range(5, 25)]
     ahead.close()
 
 
-def test_work_is_done_ahead_but_not_far() -> None:
+def test_load_ahead_stays_within_its_prefetch() -> None:
     done: list[int] = []
     ahead = load_ahead(lambda step: done.append(step) or step, 0, 2)
     next(ahead)
@@ -148,7 +149,7 @@ def test_work_is_done_ahead_but_not_far() -> None:
     ahead.close()
 
 
-def test_an_exception_is_raised_where_it_belongs_and_closing_ends_the_thread() -> None:
+def test_load_ahead_raises_at_the_failed_batch_and_closing_ends_the_thread() -> None:
     def failing(step: int) -> int:
         if step == 7:
             raise OSError("disk gone")

@@ -30,7 +30,7 @@ def build_and_count(target: Path) -> None:
     cached(target, IDENTITY, counting)
 
 
-def test_the_manifest_says_what_was_made_from_what(tmp_path: Path) -> None:
+def test_the_manifest_holds_identity_and_facts(tmp_path: Path) -> None:
     manifest, was_there = cached(tmp_path / "a.bin", IDENTITY, build)
     assert manifest == {**IDENTITY, "rows": 1, "bytes": 3} and not was_there
     assert json.loads(manifest_path(tmp_path / "a.bin").read_text()) == manifest
@@ -38,7 +38,7 @@ def test_the_manifest_says_what_was_made_from_what(tmp_path: Path) -> None:
     assert cached(tmp_path / "a.bin", {**IDENTITY, "length": 4}, build)[1] is False
 
 
-def test_those_who_come_at_the_same_time_make_it_once(tmp_path: Path) -> None:
+def test_concurrent_callers_build_once(tmp_path: Path) -> None:
     """Threads do as well as processes: the lock belongs to an open file."""
     target = tmp_path / "a.bin"
     threads = [threading.Thread(target=build_and_count, args=(target,)) for _ in range(4)]
@@ -63,7 +63,7 @@ cached(Path(sys.argv[1]), {"made from": "x", "length": 3}, hang)
 """
 
 
-def test_a_killed_maker_leaves_no_lock_and_nothing_to_be_trusted(tmp_path: Path) -> None:
+def test_a_killed_build_leaves_no_lock_and_no_valid_file(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
     with subprocess.Popen(
         [sys.executable, "-c", HANGING_MAKER, str(target)], stdout=subprocess.PIPE
@@ -75,7 +75,7 @@ def test_a_killed_maker_leaves_no_lock_and_nothing_to_be_trusted(tmp_path: Path)
     assert target.read_bytes() == b"abc" and not list(tmp_path.glob("*.part"))
 
 
-def test_between_old_and_new_no_manifest_vouches(
+def test_no_manifest_exists_while_the_data_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "a.bin"

@@ -31,7 +31,7 @@ def imported(request, tmp_path) -> Tokenizer:
     return Tokenizer.load(tmp_path / "tokenizer.json")
 
 
-def test_special_ids_are_read_off_the_file(tmp_path: Path) -> None:
+def test_special_ids_are_read_from_the_file(tmp_path: Path) -> None:
     public.write_tokenizer(tmp_path, "bert")
     assert Tokenizer.load(tmp_path / "tokenizer.json").special == SpecialIds(
         0, 4, (5,), 5, 6, (0, 3, 4, 5, 6)
@@ -63,7 +63,7 @@ def test_the_number_of_threads_changes_nothing(imported: Tokenizer, threads: int
     assert imported.encode([], threads) == []
 
 
-def test_a_saved_tokenizer_is_the_same_under_the_name_that_runs_look_for(
+def test_a_saved_tokenizer_is_found_in_its_folder_and_loads_the_same(
     imported: Tokenizer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -82,7 +82,7 @@ def test_singles_and_pairs_are_framed_and_padded_by_its_own_ids(
         "premise\thypothesis\tlabel\nred cat\tdog\tno\nthe dog sees\ta cat\tyes\n"
     )
     spec = f"files:{tmp_path / 'a.tsv'}"
-    (pairs,) = load_labelled(spec, config.Data(length=32), imported, None, seed=0)
+    (pairs,) = load_labelled(spec, config.Config(data=config.Data(length=32)), imported, None)
     special = imported.special
     (a, b), (c, d) = imported.encode(["red cat", "dog"]), imported.encode(["the dog sees", "a cat"])
     texts = ((a, b), (c, d))
@@ -93,23 +93,23 @@ def test_singles_and_pairs_are_framed_and_padded_by_its_own_ids(
         width = batch["tokens"].shape[1]
         padded = {(*row, *[special.padding] * (width - len(row))) for row in rows}
         assert set(map(tuple, batch["tokens"].tolist())) == padded
-    (cut,) = load_labelled(spec, config.Data(length=8), imported, None, seed=0)
+    (cut,) = load_labelled(spec, config.Config(data=config.Data(length=8)), imported, None)
     assert cut.lengths.max() == 8
 
 
 def test_rows_start_and_documents_end_with_its_own_ids(imported: Tokenizer) -> None:
     out = io.BytesIO()
     *_, counts = pack(["the red cat", "", "a dog sees", ""] * 20, imported, 16, out)
-    rows = np.frombuffer(out.getvalue(), np.uint16).reshape(counts.rows, 16)
+    rows = np.frombuffer(out.getvalue(), np.uint16).reshape(counts["rows"], 16)
     documents = [
         [*ids, imported.special.end] for ids in imported.encode(["the red cat", "a dog sees"])
     ] * 20
     stream = [id for document in documents for id in document]
     assert (rows[:, 0] == imported.special.start).all()
-    assert rows[:, 1:].reshape(-1).tolist() == stream[: counts.rows * 15]
+    assert rows[:, 1:].reshape(-1).tolist() == stream[: counts["rows"] * 15]
 
 
-def test_masking_takes_its_mask_and_leaves_its_special_pieces_alone() -> None:
+def test_masking_uses_its_mask_id_and_never_its_special_pieces() -> None:
     special = SpecialIds(padding=1, start=4, between=(5,), end=5, mask=9, all=(1, 4, 5, 9))
     tokens = np.random.default_rng(0).integers(0, 12, (500, 40)).astype(np.int32)
     masked = mask_tokens(jax.random.key(0), jnp.asarray(tokens), config.Objective(), 12, special)
@@ -137,7 +137,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         ImportedTokenizer(json.dumps(made).encode())
 
 
-def test_translation_refuses_it(tmp_path: Path) -> None:
+def test_translation_refuses_an_imported_tokenizer(tmp_path: Path) -> None:
     public.write_tokenizer(tmp_path, "roberta")
     for side in ("en", "fr"):
         (tmp_path / f"a.{side}").write_text("red cat\n" * 9)

@@ -27,7 +27,7 @@ def names(batch) -> list[int]:
     return [int(row[0]) for row in batch["source"]]
 
 
-def test_an_epoch_takes_every_pair_and_few_twice() -> None:
+def test_an_epoch_has_every_pair_and_few_twice() -> None:
     pairs = make_pairs(1000, 0)
     batches = PairBatches([pairs], 512, seed=3, buckets=6)
     seen = collections.Counter(
@@ -77,7 +77,7 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     )
 
 
-def test_weights_decide_the_share_of_the_steps() -> None:
+def test_weights_set_the_share_of_the_steps() -> None:
     pairs = [make_pairs(400, 0, weight=0.25), make_pairs(100, 1, weight=0.75, first=5000)]
     batches = PairBatches(pairs, 256, seed=5, buckets=4)
     second = [names(batches(step))[0] >= 5000 for step in range(80)]
@@ -86,7 +86,7 @@ def test_weights_decide_the_share_of_the_steps() -> None:
         assert len({name >= 5000 for name in names(batches(step))}) == 1
 
 
-def test_padding_is_what_the_batches_hold() -> None:
+def test_padding_matches_the_batches() -> None:
     batches = PairBatches([make_pairs(2000, 2)], 512, seed=0, buckets=8)
     places, used = 0, np.zeros(2)
     for step in range(batches.steps_per_epoch):

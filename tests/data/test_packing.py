@@ -145,7 +145,7 @@ def spoil_other_tokenizer(cache: Path, corpus: Path) -> None:
         spoil_other_tokenizer,
     ],
 )
-def test_a_stale_or_broken_cache_is_made_again(corpus: Path, tmp_path: Path, spoil: Any) -> None:
+def test_a_stale_or_broken_cache_is_rebuilt(corpus: Path, tmp_path: Path, spoil: Any) -> None:
     prepare(corpus, tmp_path / "cache")
     spoil(tmp_path / "cache", corpus)
     again, fresh = prepare(corpus, tmp_path / "cache"), prepare(corpus, tmp_path / "fresh")
@@ -153,7 +153,7 @@ def test_a_stale_or_broken_cache_is_made_again(corpus: Path, tmp_path: Path, spo
     np.testing.assert_array_equal(again.train[0].tokens, fresh.train[0].tokens)
 
 
-def test_a_changed_text_is_packed_again_in_the_place_of_the_old(
+def test_a_changed_text_replaces_its_old_rows(
     corpus: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     tokenizer.save(tmp_path / "given.model")
@@ -172,7 +172,7 @@ def test_a_changed_text_is_packed_again_in_the_place_of_the_old(
     only(tmp_path / "cache", "rows-*.bin")
 
 
-def test_a_run_that_dies_while_packing_leaves_nothing_to_be_trusted(
+def test_an_interrupted_packing_leaves_no_valid_file(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dying(*args: Any) -> Any:
@@ -190,7 +190,7 @@ def test_a_run_that_dies_while_packing_leaves_nothing_to_be_trusted(
     assert len(prepare(corpus, tmp_path / "cache").train[0]) > 0
 
 
-def test_a_source_that_changes_while_it_is_read_is_not_trusted(
+def test_a_source_that_changes_while_it_is_read_is_refused(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = packing.pack
@@ -205,7 +205,7 @@ def test_a_source_that_changes_while_it_is_read_is_not_trusted(
         prepare(corpus, tmp_path / "cache")
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_an_input_error(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -221,7 +221,7 @@ def test_a_cache_that_cannot_be_written_is_told(
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
-def test_a_complete_cache_is_used_even_where_nothing_can_be_written(
+def test_a_complete_cache_is_used_even_on_a_read_only_disk(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(corpus, tmp_path / "cache")
@@ -243,7 +243,7 @@ def test_text_that_does_not_fill_a_row_is_refused(corpus: Path, tmp_path: Path) 
         prepare(corpus, tmp_path / "cache", valid=f"files:{blank}")
 
 
-def test_a_given_tokenizer_is_used_as_it_is(
+def test_a_given_tokenizer_is_used_unchanged(
     corpus: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     tokenizer.save(tmp_path / "given.model")
@@ -272,7 +272,7 @@ def test_weights_reach_the_mixture_and_the_tokenizer(corpus: Path, tmp_path: Pat
     assert swapped.tokenizer_path != made.tokenizer_path
 
 
-def test_progress_is_told_on_stderr(
+def test_progress_is_shown_on_stderr(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packing.prepare(settings(corpus), tmp_path / "cache")

@@ -55,7 +55,7 @@ def prepare(config, tmp_path):
     return prepare_pairs(config, tmp_path / "cache", progress=False)
 
 
-def test_all_pairs_come_back_as_they_were(config, files, tmp_path) -> None:
+def test_pairs_decode_to_their_texts(config, files, tmp_path) -> None:
     config = with_data(config, valid=files(LEFT[:7], RIGHT[:7], "valid"))
     data = prepare(config, tmp_path)
     (pairs,) = data.train
@@ -67,7 +67,7 @@ def test_all_pairs_come_back_as_they_were(config, files, tmp_path) -> None:
     assert source[1, pairs.lengths[5, 0] - 1] == EOS and not source[1, pairs.lengths[5, 0] :].any()
 
 
-def test_what_is_left_out_is_counted(config, files, tmp_path) -> None:
+def test_left_out_pairs_are_counted(config, files, tmp_path) -> None:
     left = [*LEFT, "", "alpha", "beta", " ".join(WORDS * 9)]
     right = [*RIGHT, "ALPHA", "  ", " ".join(WORDS), "BETA"]
     config = with_data(
@@ -109,9 +109,10 @@ def test_a_held_out_part_keeps_its_texts(config, tmp_path) -> None:
     assert other.valid[0].texts == split.texts
 
 
-def test_in_validation_every_sentence_counts(tokenizer) -> None:
+def test_validation_keeps_every_sentence(tokenizer) -> None:
+    config = configs.Config(data=configs.Data(length=10))
     texts = ["alpha beta", "", " ".join(WORDS * 9)]
-    split = encode_split("valid", texts, ["ALPHA", "BETA", "GAMMA"], 10, tokenizer)
+    split = encode_split("valid", texts, ["ALPHA", "BETA", "GAMMA"], config, tokenizer)
     assert len(split.pairs) == 3 and split.cut == 1
     assert split.pairs.lengths[:, 0].tolist()[1:] == [1, 10]
     assert split.texts == texts and split.references == ["ALPHA", "BETA", "GAMMA"]
@@ -119,7 +120,9 @@ def test_in_validation_every_sentence_counts(tokenizer) -> None:
 
 
 @pytest.mark.parametrize(("left", "right"), [(3, 5), (5, 3), (1, 0)])
-def test_another_number_of_lines_is_refused_with_both(config, files, tmp_path, left, right) -> None:
+def test_files_with_different_numbers_of_lines_are_refused_with_both(
+    config, files, tmp_path, left, right
+) -> None:
     config = with_data(config, train=files(LEFT[:left], RIGHT[:right]))
     with pytest.raises(InputError, match=f"has {left} lines and .* has {right}|is empty"):
         prepare(config, tmp_path)
@@ -158,11 +161,11 @@ def test_files_without_pairs_are_refused(config, tmp_path, name, content, messag
 
 
 @pytest.mark.parametrize("spec", ["A.en+A.fr+A.de", "A.tsv+A.fr", "missing.en+missing.fr"])
-def test_other_joined_files_are_refused(config, tmp_path, spec) -> None:
+def test_joined_files_that_are_not_two_texts_are_refused(config, tmp_path, spec) -> None:
     with pytest.raises(InputError, match="line-aligned|no readable file"):
         sources.check_sources(f"files:{tmp_path}/{spec}", "data.train", config.data)
 
 
-def test_no_pair_left_says_why(config, files, tmp_path) -> None:
+def test_a_source_without_usable_pairs_is_refused_with_the_reasons(config, files, tmp_path) -> None:
     with pytest.raises(InputError, match="none of its 2 pairs can be used .1 empty, 1 longer"):
         prepare(with_data(config, train=files(["", " ".join(WORDS * 20)], ["X", "Y"])), tmp_path)

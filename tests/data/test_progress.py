@@ -37,7 +37,7 @@ def test_on_a_terminal_the_bar_is_redrawn_now_and_then(
     assert "[####....................]  20%" in drawn[1]
 
 
-def test_elsewhere_only_the_end_is_written_and_nothing_if_unwanted(
+def test_off_a_terminal_only_the_end_is_written_and_nothing_if_hidden(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for show, lines in ((True, 1), (False, 0)):

@@ -29,7 +29,7 @@ def test_the_grammar_splits_name_kind_location_split_and_weight() -> None:
     assert b.spec == "files:books/*.txt@2"
 
 
-def test_the_split_is_train_where_none_is_named() -> None:
+def test_the_default_split_is_train() -> None:
     assert [source.split for source in parse_sources("tfds:lm1b,toy:text")] == ["train", "train"]
     assert parse_sources("tfds:glue/mnli:train[:50%]")[0].split == "train[:50%]"
 
@@ -88,9 +88,7 @@ def test_bad_syntax_is_refused(spec: str, words: str) -> None:
         ("files:nowhere/*.txt", "no file matches"),
     ],
 )
-def test_a_source_that_cannot_be_opened_is_refused_by_the_name_of_its_setting(
-    spec: str, words: str
-) -> None:
+def test_a_source_that_cannot_be_opened_is_refused_with_its_setting(spec: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as raised:
         sources.check_sources(spec, "data.valid", DATA)
     assert str(raised.value).startswith("config.data.valid")

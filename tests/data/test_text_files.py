@@ -105,7 +105,7 @@ def test_empty_files_are_refused(tmp_path: Path) -> None:
     assert "is empty" in refused(write(tmp_path / "c.jsonl", "\n"))
 
 
-def test_a_row_that_lacks_a_column_is_named_by_its_line(tmp_path: Path) -> None:
+def test_a_row_that_lacks_a_column_is_refused_with_its_line(tmp_path: Path) -> None:
     message = refused(write(tmp_path / "a.tsv", "text\tlabel\nx\t1\ny\n"))
     assert "a.tsv, line 3" in message and "'label' missing" in message
     assert "a.csv, line 4" in refused(write(tmp_path / "a.csv", 'text,label\n"x\ny",1\nz\n'))
@@ -118,7 +118,7 @@ def test_a_row_with_a_stray_tab_is_refused_rather_than_misread(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("zipped", ["", ".gz"])
-def test_text_that_is_not_utf8_is_told_with_its_place(tmp_path: Path, zipped: str) -> None:
+def test_text_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path, zipped: str) -> None:
     good = "naïve\n".encode() * 40_000  # the bad byte lies far beyond the first read
     path = write(tmp_path / f"a.txt{zipped}", good + b"ab\xff\n")
     assert "line 40001, byte 3" in refused(path)
@@ -126,7 +126,7 @@ def test_text_that_is_not_utf8_is_told_with_its_place(tmp_path: Path, zipped: st
         list(TextFiles(str(path), DATA).lines())
 
 
-def test_a_gzip_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
+def test_a_truncated_gzip_file_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress("\n".join(str(n**3) for n in range(50_000)).encode())
     (tmp_path / "a.txt.gz").write_bytes(whole[: len(whole) // 2])
     assert "cut short" in refused(tmp_path / "a.txt.gz")
@@ -136,7 +136,7 @@ def test_a_gzip_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
     assert "c.txt.gz" in refused(tmp_path / "c.txt.gz")
 
 
-def test_what_is_not_json_is_told_with_its_line(tmp_path: Path) -> None:
+def test_invalid_json_is_refused_with_its_line(tmp_path: Path) -> None:
     assert "a.jsonl, line 2: not JSON" in refused(
         write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text": \n')
     )
@@ -145,11 +145,11 @@ def test_what_is_not_json_is_told_with_its_line(tmp_path: Path) -> None:
     assert "surrogate" in refused(write(tmp_path / "d.jsonl", '{"text": "\\ud800"}\n'))
 
 
-def test_csv_with_an_open_quote_is_told(tmp_path: Path) -> None:
+def test_csv_with_an_open_quote_is_refused(tmp_path: Path) -> None:
     assert "not CSV" in refused(write(tmp_path / "a.csv", 'text,label\n"x,1\n'))
 
 
-def test_unknown_columns_are_told_with_what_was_meant(tmp_path: Path) -> None:
+def test_unknown_columns_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "phrase\tlabel\nx\t1\n")
     assert "set data.text to one of phrase, label" in refused(path)
     assert "did you mean phrase" in refused(path, config.Data(text="phrases"))
@@ -162,13 +162,13 @@ def test_folders_and_unknown_formats_are_refused(tmp_path: Path) -> None:
     assert "unknown format" in refused(write(tmp_path / "a.parquet", "x"))
 
 
-def test_the_size_hint_is_the_size_when_unpacked(tmp_path: Path) -> None:
+def test_the_size_hint_is_the_unpacked_size(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "x" * 5000)
     write(tmp_path / "b.txt.gz", "x" * 7000)
     assert TextFiles(str(tmp_path / "*"), DATA).size_hint() == 12_000
 
 
-def test_blocks_are_the_examples_in_order_whatever_their_size(tmp_path: Path) -> None:
+def test_blocks_of_any_size_hold_the_examples_in_order(tmp_path: Path) -> None:
     for name, rows in (("a", 3), ("b", 4)):
         text = "".join(f"{name}{row}\t{'xyz'[row % 3]}\n" for row in range(rows))
         write(tmp_path / f"{name}.tsv", f"text\tlabel\n{text}")
@@ -190,7 +190,7 @@ def test_blocks_are_the_examples_in_order_whatever_their_size(tmp_path: Path) ->
         assert places[3] == f"{tmp_path}/b.tsv, line 2"
 
 
-def test_blocks_need_the_memory_of_a_block_whatever_the_file(tmp_path: Path) -> None:
+def test_blocks_need_memory_for_one_block_only(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "x.tsv.gz", "wt", compresslevel=1) as file:
         file.write("text\n")
         file.writelines(f"{row} {'word ' * 20}\n" for row in range(20_000))
@@ -204,7 +204,7 @@ def test_blocks_need_the_memory_of_a_block_whatever_the_file(tmp_path: Path) -> 
     assert peak < 500_000  # of 3 MB
 
 
-def test_pairs_in_some_files_alone_are_refused_also_in_blocks(tmp_path: Path) -> None:
+def test_files_with_and_without_pairs_are_not_mixed(tmp_path: Path) -> None:
     write(tmp_path / "a.tsv", "text\tsentence2\na\tb\n")
     write(tmp_path / "b.tsv", "text\nc\n")
     with pytest.raises(InputError, match="some have pairs of texts and some have not"):

@@ -44,7 +44,7 @@ def examples(spec: str, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("split", list(SPLITS))
-def test_every_split_comes_back_as_it_was_written(folder: Path, split: str) -> None:
+def test_every_split_is_read_as_it_was_written(folder: Path, split: str) -> None:
     found = examples(f"tfds:glue/mnli:{split}", folder)
     rows = {
         idx: (a, b, -1 if label is None else NAMES.index(label))
@@ -74,13 +74,17 @@ def test_both_validation_splits_load_in_the_order_of_tfds_labels(
     spec = (
         "matched=tfds:glue/mnli:validation_matched,mismatched=tfds:glue/mnli:validation_mismatched"
     )
-    matched, mismatched = load_labelled(spec, data, tokenizer, None, seed=0)
+    matched, mismatched = load_labelled(spec, config.Config(data=data), tokenizer, None)
     assert (matched.name, mismatched.name, matched.label_names) == ("matched", "mismatched", NAMES)
     assert sorted(zip(matched.ids, matched.labels, strict=True)) == [(0, 0), (1, 1), (2, 2)]
-    (unlabelled,) = load_labelled("tfds:glue/mnli:test_matched", data, tokenizer, NAMES, seed=0)
+    (unlabelled,) = load_labelled(
+        "tfds:glue/mnli:test_matched", config.Config(data=data), tokenizer, NAMES
+    )
     np.testing.assert_array_equal(unlabelled.labels, [-1])
     other = ("contradiction", "entailment", "neutral")
-    (renamed,) = load_labelled("tfds:glue/mnli:validation_matched", data, tokenizer, other, seed=0)
+    (renamed,) = load_labelled(
+        "tfds:glue/mnli:validation_matched", config.Config(data=data), tokenizer, other
+    )
     assert sorted(zip(renamed.ids, renamed.labels, strict=True)) == [(0, 1), (1, 2), (2, 0)]
 
 
@@ -112,7 +116,7 @@ def test_text_for_pretraining_is_one_document_a_record(folder: Path) -> None:
         ),
     ],
 )
-def test_what_is_unknown_or_not_built_is_told_with_the_mend(
+def test_unknown_and_unbuilt_data_sets_are_refused_with_the_remedy(
     folder: Path, spec: str, words: str
 ) -> None:
     with pytest.raises(InputError, match=words) as raised:
@@ -138,7 +142,7 @@ def damaged(folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy" / "glue" / "mnli" / "2.0.0"
 
 
-def test_damaged_data_sets_are_told(folder: Path, tmp_path: Path) -> None:
+def test_damaged_data_sets_are_refused(folder: Path, tmp_path: Path) -> None:
     home = damaged(folder, tmp_path)
     records = home / "glue-train.array_record-00000-of-00001"
     whole = records.read_bytes()
@@ -181,7 +185,7 @@ def test_marks_of_wiki40b_become_lines() -> None:
     assert lines == ["Title", "Part", "One.", "Two."]
 
 
-def test_pairs_of_languages_come_back_from_english_to_french(tmp_path: Path) -> None:
+def test_pairs_of_languages_are_read_in_either_direction(tmp_path: Path) -> None:
     pairs = [(f"the cat number {n}", f"le chat numéro {n}") for n in range(40)]
     build_wmt14(tmp_path, {"train": pairs, "validation": pairs[:5]})
     data = config.Data(dir=str(tmp_path))

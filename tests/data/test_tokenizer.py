@@ -31,13 +31,13 @@ text = st.text(
         "\ufeff",
     ]
 )
-def test_any_text_comes_back_as_it_went_in(tokenizer: Tokenizer, texts: list[str]) -> None:
+def test_any_text_decodes_to_itself(tokenizer: Tokenizer, texts: list[str]) -> None:
     encoded = tokenizer.encode(texts)
     assert [tokenizer.decode(ids) for ids in encoded] == texts
     assert all(FIRST_ORDINARY <= id < tokenizer.vocab_size for ids in encoded for id in ids)
 
 
-def test_a_words_pieces_do_not_depend_on_where_it_stands(tokenizer: Tokenizer) -> None:
+def test_pieces_of_a_word_do_not_depend_on_its_place(tokenizer: Tokenizer) -> None:
     first, second = tokenizer.encode(["bas"])[0], tokenizer.encode(["dus bas"])[0]
     assert second[-len(first) :] == first
 
@@ -70,7 +70,7 @@ def test_a_saved_tokenizer_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("size", "words"), [(8000, "at most"), (280, "at least"), (100, "at least")]
 )
-def test_a_vocabulary_that_does_not_suit_the_text_is_refused_with_a_size_that_does(
+def test_a_vocabulary_that_does_not_fit_the_text_is_refused_with_a_size_that_does(
     size: int, words: str
 ) -> None:
     lines = ["the quick brown fox jumps over the lazy dog"] * 20
@@ -80,7 +80,7 @@ def test_a_vocabulary_that_does_not_suit_the_text_is_refused_with_a_size_that_do
     assert train_tokenizer(lines, good, 10_000).vocab_size == good
 
 
-def test_no_text_and_no_vocabulary_are_refused() -> None:
+def test_empty_text_and_tiny_vocabularies_are_refused() -> None:
     for size in (0, -5):
         with pytest.raises(InputError, match=f"vocab_size={size} is too small"):
             train_tokenizer(["bas dus"] * 20, size, 1000)
@@ -111,7 +111,7 @@ def test_a_sample_is_in_order_and_within_its_limit(sizes: list[int], most: int) 
     assert sample == lines or total > most
 
 
-def test_a_sample_comes_from_all_over_the_text() -> None:
+def test_a_sample_is_spread_over_the_text() -> None:
     lines = [f"{n:06d}" for n in range(10_000)]
     places = [int(line) for line in sample_lines(lines, 600)]
     assert 60 <= len(places) <= 100

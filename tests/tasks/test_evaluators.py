@@ -29,7 +29,8 @@ def labelled(name: str = "dev", count: int = 21) -> Labelled:
     return Labelled(
         name=name,
         tokens=rng.integers(5, V, lengths.sum()).astype(np.uint16),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=np.array(lengths),
         labels=np.where(np.arange(count) == 4, -1, rng.integers(0, 3, count)).astype(np.int32),
         ids=np.arange(count) + 100,
         label_names=("a", "b", "c"),
@@ -52,7 +53,7 @@ def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(
     np.testing.assert_allclose(small.probabilities, large.probabilities, atol=1e-5)
     np.testing.assert_array_equal(small.ids, split.ids)
     for row in (0, 7, 20):
-        tokens = split.tokens[split.offsets[row] : split.offsets[row + 1]][None].astype(np.int32)
+        tokens = split.padded(np.array([row]), split.lengths[row])
         alone = jax.nn.softmax(network.apply(params, tokens, tokens != 0))[0]
         np.testing.assert_allclose(small.probabilities[row], alone, atol=1e-5)
     known = split.labels >= 0

@@ -90,7 +90,7 @@ def config(tmp_path) -> Config:
 def test_a_fourth_task_trains_and_is_evaluated_by_the_command(registered, config, tmp_path):
     tokenizer = train_tokenizer(["good bad"] * 50, 268, 10_000)
     train_data, valid_data = (
-        load_labelled(source, config.data, tokenizer, None, 0, 1)
+        load_labelled(source, config, tokenizer, None)
         for source in (config.data.train, config.data.valid)
     )
     placement = Placement.parse("data=-1")

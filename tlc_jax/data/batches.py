@@ -5,8 +5,9 @@ A training batch is a pure function of (seed, step).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,32 +22,36 @@ T = TypeVar("T")
 _ENDLESS = 2**62
 
 
-class RowBatches:
-    """Pretraining batches: `batches(step)` is {"tokens": int32 [batch_size, length]}.
+class _Batches:
+    """Batches that mix the rows of several sources."""
+
+    def __init__(self, parts: Sequence[Any], batch_size: int, seed: int) -> None:
+        self._parts, self._batch_size = parts, batch_size
+        weights = [part.weight for part in parts]
+        self._mixture = Mixture([len(part) for part in parts], weights, seed)
+        self.rows_per_epoch = self._mixture.rows
+        self.steps_per_epoch = self.rows_per_epoch / batch_size
+
+
+class RowBatches(_Batches):
+    """Pretraining batches of `packing.Packed` rows: {"tokens": int32 [batch_size, length]}.
 
     Every epoch is a new permutation of all rows; see `order.Mixture` for weighted sources.
     """
-
-    def __init__(self, packed: Sequence[Packed], batch_size: int, seed: int) -> None:
-        self._packed, self._batch_size = packed, batch_size
-        weights = [part.weight for part in packed]
-        self._mixture = Mixture([len(part) for part in packed], weights, seed)
-        self.rows_per_epoch = self._mixture.rows
-        self.steps_per_epoch = self.rows_per_epoch / batch_size
 
     def __call__(self, step: int, places: np.ndarray | None = None) -> Batch:
         """The batch of a step, or only its rows at `places`: the others are not read."""
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)
         if places is not None:
             sources, rows = sources[places], rows[places]
-        tokens = np.empty((len(rows), self._packed[0].length), np.int32)
-        for source, part in enumerate(self._packed):
+        tokens = np.empty((len(rows), self._parts[0].length), np.int32)
+        for source, part in enumerate(self._parts):
             here = sources == source
             tokens[here] = part.take(rows[here])
         return {"tokens": tokens}
 
 
-class LabelledBatches:
+class LabelledBatches(_Batches):
     """Finetuning batches: {"tokens": int32 [batch_size, W], "labels": int32 [batch_size]}.
 
     W is the narrowest of a few widths that holds the longest example of the batch: that saves
@@ -54,13 +59,9 @@ class LabelledBatches:
     """
 
     def __init__(self, parts: Sequence[Labelled], batch_size: int, seed: int) -> None:
-        self._parts = [part.take_rows(np.flatnonzero(part.labels >= 0)) for part in parts]
-        self._batch_size = batch_size
-        weights = [part.weight for part in parts]
-        self._mixture = Mixture([len(part) for part in self._parts], weights, seed)
+        labelled = [part.take_rows(np.flatnonzero(part.labels >= 0)) for part in parts]
+        super().__init__(labelled, batch_size, seed)
         self.widths = bucket_widths(max(part.length for part in parts))
-        self.rows_per_epoch = self._mixture.rows
-        self.steps_per_epoch = self.rows_per_epoch / batch_size
 
     def __call__(self, step: int) -> Batch:
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)
@@ -110,8 +111,6 @@ def load_ahead(batch_fn: Callable[[int], T], start: int, prefetch: int) -> Gener
     import grain  # slow to import, and needed for training alone
 
     options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
-    batches = iter(grain.MapDataset.range(start, _ENDLESS).map(batch_fn).to_iter_dataset(options))
-    try:
+    dataset = grain.MapDataset.range(start, _ENDLESS).map(batch_fn).to_iter_dataset(options)
+    with contextlib.closing(iter(dataset)) as batches:
         yield from batches
-    finally:
-        batches.close()

@@ -50,8 +50,8 @@ class ImportedTokenizer(Tokenizer):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(model)
         except Exception as error:  # the library raises nothing narrower
-            reason = f"is not a tokenizer.json, or was cut short ({error})"
-            raise InputError(f"{where} {reason}") from None
+            what = f"is not a tokenizer.json, or was cut short ({error})"
+            raise InputError(f"{where} {what}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # Despite its name, this makes special pieces in a text ordinary text.
@@ -132,8 +132,7 @@ def from_byte_pairs(vocabulary: Path, merges: Path, prefix_space: bool) -> bytes
     try:
         tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # the library raises nothing narrower
-        reason = f"do not hold a byte-pair vocabulary ({error})"
-        raise InputError(f"{vocabulary} and {merges} {reason}") from None
+        raise InputError(f"{vocabulary} and {merges} are not byte-pair files: {error}") from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     ids = tokenizer.get_vocab()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tlc_jax import config
+from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean
 from tlc_jax.data.order import subsample
@@ -86,22 +86,15 @@ def narrowest(longest: int, widths: Sequence[int]) -> int:
 
 
 def load_labelled(
-    spec: str,
-    data: config.Data,
-    tokenizer: Tokenizer,
-    label_names: tuple[str, ...] | None,
-    seed: int,
-    threads: int = 0,
+    spec: str, config: Config, tokenizer: Tokenizer, label_names: tuple[str, ...] | None
 ) -> list[Labelled]:
     """Reads and tokenizes sources.
 
     Args:
       spec: comma-joined sources; data.subsample applies if they are the training sources.
-      data: columns, length, subsample.
+      config: `data`, `seed` (for data.subsample) and `impl.threads` matter.
       tokenizer: gives the ids.
       label_names: classes in the model's order; None: the order that TFDS declares, else sorted.
-      seed: seed of data.subsample.
-      threads: number of tokenizing threads; 0: one per core.
 
     Returns:
       One set of examples per source.
@@ -110,31 +103,37 @@ def load_labelled(
       InputError: the data cannot be read, a label is unknown, or the data has no labels and
         `label_names` is None.
     """
+    data = config.data
     sources = parse_sources(spec)
     read = [open_source(source, data).examples() for source in sources]
     names = label_names if label_names is not None else _label_names(spec, read)
     parts = [
-        encode_examples(source, examples, data.length, tokenizer, names, threads)
+        encode_examples(source, examples, config, tokenizer, names)
         for source, examples in zip(sources, read, strict=True)
     ]
-    return subsample(parts, data.subsample, seed) if spec == data.train else parts
+    return subsample(parts, data.subsample, config.seed) if spec == data.train else parts
 
 
 def encode_examples(
-    source: Source,
-    examples: Examples,
-    length: int,
-    tokenizer: Tokenizer,
-    label_names: tuple[str, ...],
-    threads: int = 0,
+    source: Source, examples: Examples, config: Config, tokenizer: Tokenizer, names: Sequence[str]
 ) -> Labelled:
-    """Tokenizes examples, cutting the longer text of a pair first until both fit into `length`."""
+    """Tokenizes examples.
+
+    Args:
+      source: their source.
+      examples: texts or pairs, and their labels. The longer text of a pair is cut first until both
+        fit into data.length.
+      config: `data.length` and `impl.threads` matter.
+      tokenizer: gives the ids.
+      names: classes in the model's order.
+    """
+    length, threads = config.data.length, config.impl.threads
     special = tokenizer.special
     # A single text is treated as a pair with an empty second text and nothing between the two.
     texts, seconds = examples.texts, examples.pairs
     ids = ([special.start], () if seconds is None else special.between, [special.end])
     start, between, end = (np.array(part, np.int32) for part in ids)
-    room = length - len(between) - 2
+    limit = length - len(between) - 2
     parts: list[np.ndarray] = []
     sizes: list[int] = []
     truncated = 0
@@ -143,19 +142,19 @@ def encode_examples(
         firsts = tokenizer.encode_arrays(texts[block], threads)
         others = tokenizer.encode_arrays(seconds[block], threads) if seconds else []
         for a, b in itertools.zip_longest(firsts, others, fillvalue=between[:0]):
-            keep_a, keep_b = fitting(len(a), len(b), room)
+            keep_a, keep_b = fitting(len(a), len(b), limit)
             truncated += keep_a + keep_b < len(a) + len(b)
             parts += [start, a[:keep_a], between, b[:keep_b], end]
-            sizes.append(keep_a + keep_b + length - room)
+            sizes.append(keep_a + keep_b + length - limit)
     lengths = np.array(sizes, np.int64)
     return Labelled(
         name=source.name,
         tokens=np.concatenate(parts).astype(dtype_for(tokenizer.vocab_size)),
         starts=np.cumsum(lengths) - lengths,
         lengths=lengths,
-        labels=_label_numbers(source, examples, label_names),
+        labels=_label_numbers(source, examples, names),
         ids=np.array(examples.ids, np.int64),
-        label_names=label_names,
+        label_names=tuple(names),
         length=length,
         padding=special.padding,
         weight=source.weight,
@@ -163,13 +162,13 @@ def encode_examples(
     )
 
 
-def fitting(a: int, b: int, room: int) -> tuple[int, int]:
-    """The tokens to keep of two texts of `a` and `b` tokens, of at most `room` in all.
+def fitting(a: int, b: int, limit: int) -> tuple[int, int]:
+    """The tokens to keep of two texts of `a` and `b` tokens, of at most `limit` in all.
 
     The longer text is cut first, then both in turn.
     """
-    keep_a = min(a, max(room - b, room - room // 2))
-    return keep_a, min(b, room - keep_a)
+    keep_a = min(a, max(limit - b, limit - limit // 2))
+    return keep_a, min(b, limit - keep_a)
 
 
 def _label_names(spec: str, read: Sequence[Examples]) -> tuple[str, ...]:
@@ -186,14 +185,13 @@ def _label_names(spec: str, read: Sequence[Examples]) -> tuple[str, ...]:
     return tuple(sorted(found, key=int if numbers else str))
 
 
-def _label_numbers(source: Source, examples: Examples, label_names: tuple[str, ...]) -> np.ndarray:
-    numbers = {name: number for number, name in enumerate(label_names)}
+def _label_numbers(source: Source, examples: Examples, names: Sequence[str]) -> np.ndarray:
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+    numbers[None] = -1
     result = np.full(len(examples), -1, np.int32)
     for row, label in enumerate(examples.labels or ()):
-        if label is None:
-            continue
         if label not in numbers:
-            hint = f"({source.spec}){did_you_mean(label, label_names)}"
+            hint = f"({source.spec}){did_you_mean(str(label), names)}"
             raise InputError(f"{examples.place(row)}: unknown label {label!r} {hint}")
         result[row] = numbers[label]
     return result

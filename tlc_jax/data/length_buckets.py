@@ -25,6 +25,12 @@ class PairBatches:
 
     Without weights the pairs of all sources are shuffled together. With weights, every batch has
     pairs of one source, and each source gets its share of the steps.
+
+    Attributes:
+      widths: W of each bucket, ascending.
+      shapes: (R, W) of each bucket.
+      steps_per_epoch: batches of an epoch of all sources.
+      rows_per_epoch: rows of these batches.
     """
 
     def __init__(
@@ -44,8 +50,10 @@ class PairBatches:
         """
         weighted = any(part.weight for part in parts)
         self._turns = Turns([part.weight for part in parts]) if weighted else None
-        self.widths = best_widths(np.concatenate([_longer(part) for part in parts]), buckets)
-        self._rows = [rows_of(tokens, width, parts_of_step) for width in self.widths]
+        self.widths = best_widths(
+            np.concatenate([part.lengths.max(axis=1) for part in parts]), buckets
+        )
+        self.shapes = [(rows_of(tokens, width, parts_of_step), width) for width in self.widths]
         pools = [[part] for part in parts] if weighted else [parts]
         self._pools = [
             _Pool(pool, self.shapes, (seed, stream)) for stream, pool in enumerate(pools)
@@ -60,16 +68,11 @@ class PairBatches:
         pools, turns = self._turns(np.array([step]))
         return self._pools[pools[0]](int(turns[0]))
 
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """The (rows, width) of the batches of each bucket."""
-        return list(zip(self._rows, self.widths, strict=True))
-
     def padding(self) -> dict[str, float]:
         """The share of padding among the positions of each side, over an epoch of all sources."""
         places = sum(pool.places for pool in self._pools)
-        source, target = (1.0 - float(used) / places for used in self._used)
-        return {"source": source, "target": target}
+        shares = (1.0 - self._used / places).tolist()
+        return dict(zip(("source", "target"), shares, strict=True))
 
 
 class _Pool:
@@ -87,7 +90,8 @@ class _Pool:
         self._parts, self._shapes = parts, shapes
         rows, widths = np.array(shapes).T
         self._firsts = np.cumsum([0, *map(len, parts)])
-        bucket_of = np.searchsorted(widths, np.concatenate([_longer(part) for part in parts]))
+        lengths = np.concatenate([part.lengths.max(axis=1) for part in parts])
+        bucket_of = np.searchsorted(widths, lengths)
         self._members = [np.flatnonzero(bucket_of == bucket) for bucket in range(len(widths))]
         counts = -(-np.bincount(bucket_of, minlength=len(widths)) // rows)
         self._batches_before = np.cumsum([0, *counts])
@@ -107,10 +111,8 @@ class _Pool:
         members, (size, width) = self._members[bucket], self._shapes[bucket]
         first = (number - self._batches_before[bucket]) * size
         places = np.arange(first, first + size) % len(members)
-        return self._padded(members[self._order(epoch, bucket, len(members))[places]], width)
-
-    def _padded(self, rows: np.ndarray, width: int) -> Batch:
-        source = np.empty((len(rows), width), np.int32)
+        rows = members[self._order(epoch, bucket, len(members))[places]]
+        source = np.empty((size, width), np.int32)
         target = np.empty_like(source)
         owners = np.searchsorted(self._firsts, rows, side="right") - 1
         for owner in np.unique(owners):
@@ -118,10 +120,6 @@ class _Pool:
             own_rows = rows[here] - self._firsts[owner]
             source[here], target[here] = self._parts[owner].padded(own_rows, width)
         return {"source": source, "target": target}
-
-
-def _longer(pairs: Pairs) -> np.ndarray:
-    return pairs.lengths.max(axis=1)
 
 
 def rows_of(tokens: int, width: int, parts: int = 1) -> int:
@@ -135,8 +133,7 @@ def rows_of(tokens: int, width: int, parts: int = 1) -> int:
     """
     rows = tokens // width
     if rows < 1:
-        needed = f"do not hold a pair of {width}: raise it"
-        raise InputError(f"optimizer.batch_size={tokens} target tokens {needed}")
+        raise InputError(f"optimizer.batch_size={tokens} tokens hold no pair of {width}: raise it")
     rows -= rows % (1 << max(0, (rows // 8).bit_length() - 1))
     if rows % parts:
         what = f"into which {rows} pairs of {width} tokens do not divide"
@@ -190,11 +187,10 @@ def sentence_batches(
       The width and the sentences' places in the set, for each batch.
     """
     order = np.argsort(lengths[: limit or None], kind="stable")
-    batches = []
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
-        batches.append((widths[int(np.searchsorted(widths, lengths[rows[-1]]))], rows))
-    return batches
+    firsts = range(0, len(order), batch_size)
+    batches = [order[first : first + batch_size] for first in firsts]
+    longest = [int(np.searchsorted(widths, lengths[rows[-1]])) for rows in batches]
+    return [(widths[place], rows) for place, rows in zip(longest, batches, strict=True)]
 
 
 def evaluation_batch(pairs: Pairs, rows: np.ndarray, width: int, batch_size: int) -> Batch:

@@ -69,9 +69,8 @@ def hold_out(parts: Sequence[P], fraction: float) -> tuple[list[P], list[P]]:
     for part in parts:
         size = len(part)
         if size < 2:
-            raise InputError(
-                f"{part.name} is too small to hold out rows: set data.valid, or add text"
-            )
+            what = "is too small to hold out a part of it: set data.valid, or add text"
+            raise InputError(f"{part.name} {what}")
         count = min(max(1, round(size * fraction)), size - 1)
         # No seed: runs with different seeds are compared on the same rows, and a run that starts
         # from another run's weights never trains on what that run was evaluated on.

@@ -169,8 +169,7 @@ def tokenizer_for(
 
         start = time.monotonic()
         if progress:
-            notice = f"training a tokenizer of {settings.vocab_size} pieces"
-            print(notice, file=sys.stderr, flush=True)
+            print(f"training a tokenizer of {settings.vocab_size} pieces", file=sys.stderr)
         total = settings.train_bytes
         texts: list[Iterable[str]] = [reader.lines() for reader in readers]
         if any(weights):
@@ -250,17 +249,15 @@ def pack(
 def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
     """Lists of about _CHUNK characters of lines; one "" after every document that has text."""
     chunk: list[str] = []
-    size, open_document = 0, False
-    # The "" at the end closes a last document without a blank line.
-    for line in itertools.chain(lines, [""]):
-        if not line and not open_document:
-            continue
-        open_document = bool(line)
-        chunk.append(line)
-        size += len(line)
-        if size >= _CHUNK:
-            yield chunk
-            chunk, size = [], 0
+    size = 0
+    for has_text, document in itertools.groupby(lines, bool):
+        # A last document without a blank line is closed too; several blank lines count as one.
+        for line in itertools.chain(document, [""]) if has_text else ():
+            chunk.append(line)
+            size += len(line)
+            if size >= _CHUNK:
+                yield chunk
+                chunk, size = [], 0
     if chunk:
         yield chunk
 

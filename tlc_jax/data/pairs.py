@@ -150,38 +150,32 @@ def _with_texts(pairs: Pairs, tokenizer: Tokenizer) -> Split:
 
 def load_splits(config: Config, tokenizer: Tokenizer) -> list[Split]:
     """The splits of data.valid, with every pair of them."""
-    data, splits = config.data, []
-    for source in check_sources(data.valid, "data.valid", data):
-        columns = list(zip(*open_source(source, data).pairs(), strict=True))
+    splits = []
+    for source in check_sources(config.data.valid, "data.valid", config.data):
+        columns = list(zip(*open_source(source, config.data).pairs(), strict=True))
         if not columns:
             raise InputError(f"{source.spec} has no pairs")
         texts, references = map(list, columns)
-        threads = config.impl.threads
-        splits.append(encode_split(source.name, texts, references, data.length, tokenizer, threads))
+        splits.append(encode_split(source.name, texts, references, config, tokenizer))
     return splits
 
 
 def encode_split(
-    name: str,
-    texts: list[str],
-    references: list[str],
-    length: int,
-    tokenizer: Tokenizer,
-    threads: int = 0,
+    name: str, texts: list[str], references: list[str], config: Config, tokenizer: Tokenizer
 ) -> Split:
     """Tokenizes sentences and their translations.
 
     Args:
       name: name of the split.
-      texts: source sentences.
+      texts: source sentences; they and their translations are cut to data.length tokens.
       references: their translations.
-      length: tokens that either side is cut to, </s> included.
+      config: `data.length` and `impl.threads` matter.
       tokenizer: gives the ids.
-      threads: number of tokenizing threads; 0: one per core.
     """
+    length, threads = config.data.length, config.impl.threads
     sides = [tokenizer.encode_arrays(column, threads) for column in (texts, references)]
     cut = sum(len(ids) >= length for side in sides for ids in side)
-    sides = [[ids[: length - 1] for ids in side] for side in sides]
+    sides = [[ids[: length - 1] for ids in side] for side in sides]  # </s> takes a place too
     tokens, lengths = _joined(sides, tokenizer), _lengths(sides)
     return Split(Pairs(name, tokens, _starts(lengths), lengths), texts, references, cut)
 
@@ -243,11 +237,10 @@ def _tokenized(
         out.write(np.concatenate(kept).data)
         bar.finish(counts["pairs"])
         if not counts["kept"]:
-            what = f"{counts['empty']} empty, {counts['too_long']} longer than data.length"
-            why = f"{what}={data.length}, {counts['unequal']} beyond data.max_ratio"
-            raise InputError(
-                f"{source.spec}: none of its {counts['pairs']} pairs can be used ({why})"
-            )
+            why = f"{counts['empty']} empty, {counts['too_long']} longer than data.length="
+            why += f"{data.length}, {counts['unequal']} beyond data.max_ratio"
+            what = f"none of its {counts['pairs']} pairs can be used ({why})"
+            raise InputError(f"{source.spec}: {what}")
         return counts
 
     path, facts = cached_tokens(

@@ -49,8 +49,8 @@ class SentencePieceTokenizer(Tokenizer):
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             pieces = tuple(map(self._processor.id_to_piece, range(len(SPECIAL_PIECES))))
         except (RuntimeError, IndexError, ValueError, TypeError):
-            mend = "point tokenizer.path at one, or leave it empty"
-            raise InputError(f"{where} is not a SentencePiece model: {mend}") from None
+            hint = "point tokenizer.path at one, or leave it empty"
+            raise InputError(f"{where} is not a SentencePiece model: {hint}") from None
         if pieces != SPECIAL_PIECES:
             expected = f"{' '.join(SPECIAL_PIECES)}: train one with `tlc prepare`"
             raise InputError(f"{where} begins with the pieces {' '.join(pieces)}, not {expected}")
@@ -161,13 +161,10 @@ def sample_lines(lines: Iterable[str], most_bytes: int) -> list[str]:
 def _why_not_trained(message: str, vocab_size: int) -> str:
     setting = f"config.tokenizer.vocab_size={vocab_size}"
     if found := re.search(r"too high.*value <= (\d+)", message, re.DOTALL):
-        mend = f"set it to at most {found[1]}, or train on more text"
-        return f"{setting} is too large for this text: {mend}"
+        return f"{setting} is too large for this text: set it to at most {found[1]}, or add text"
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        mend = f"set it to at least {found[1]}"
-        return f"{setting} is too small for the characters of this text: {mend}"
+        return f"{setting} is too small for this text's characters: set it to at least {found[1]}"
     if "vocab_size" in message or "Vocabulary size" in message:
         fixed = FIRST_ORDINARY + 256
         return f"{setting} is too small: special and byte pieces alone are {fixed}; try 8192"
-    hint = "check data.train and tokenizer.*"
-    return f"no tokenizer could be trained ({one_line(message)[:200]}): {hint}"
+    return f"training a tokenizer failed ({one_line(message)[:200]}): check data.train, tokenizer.*"

@@ -135,8 +135,7 @@ def check_sources(spec: str, field: str, data: config.Data) -> tuple[Source, ...
       data: names of columns, and the folder of TFDS data sets.
     """
     if not spec.strip():
-        example = "name a source, such as files:corpus/*.txt or toy:text"
-        raise InputError(f"config.{field} is empty: {example}")
+        raise InputError(f"config.{field} is empty: name a source, such as files:*.txt or toy:text")
     try:
         sources = parse_sources(spec)
         for source in sources:
@@ -168,8 +167,7 @@ def _parse(part: str, spec: str) -> Source:
     name, rest = named.groups() if named else ("", part)
     kind, _, location = rest.partition(":")
     if not location:
-        example = "such as files:corpus/*.txt"
-        raise InputError(f"source {part!r} in {spec!r} is not KIND:LOCATION, {example}")
+        raise InputError(f"source {part!r} in {spec!r} is not KIND:LOCATION, such as files:*.txt")
     if kind not in KINDS:
         raise InputError(f"source {part!r} is of unknown kind {kind!r}{did_you_mean(kind, KINDS)}")
     location, weight = _split_weight(location, part, kind)

@@ -55,8 +55,8 @@ class TextFiles:
         if self._aligned:
             found = [os.path.expanduser(path) for path in pattern.split("+")]
             if len(found) != 2 or any(_suffix(path) in _TABLES for path in found):
-                example = "such as files:train.en+train.fr"
-                raise InputError(f"files:{pattern} is not two line-aligned text files, {example}")
+                what = "is not two line-aligned text files, such as files:train.en+train.fr"
+                raise InputError(f"files:{pattern} {what}")
         elif not found:
             what = "no file matches" if glob.has_magic(pattern) else "there is no file"
             raise InputError(f"{what} {pattern}: {where}")
@@ -64,8 +64,7 @@ class TextFiles:
         self._paths = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
         for path in self._paths:
             if os.path.isdir(path):
-                files = f"files:{path.rstrip('/')}/*.txt"
-                raise InputError(f"{path} is a folder: name its files, such as {files}")
+                raise InputError(f"{path} is a folder: name its files, such as {path}/*.txt")
             if not os.access(path, os.R_OK):
                 raise InputError(f"there is no readable file {path}: {where}")
             if _suffix(path) not in _SUFFIXES and not (any_ending or self._aligned):
@@ -76,18 +75,15 @@ class TextFiles:
         for path in self._paths:
             # What is read here from a pipe, or from a file that the shell opened, would be missing
             # later.
-            if path == STANDARD_INPUT or not os.path.isfile(path):
-                continue
-            with _opened(path) as stream:
-                if not stream.read(1):
-                    raise InputError(f"{path} is empty")
+            if path != STANDARD_INPUT and os.path.isfile(path):
+                with _opened(path) as stream:
+                    if not stream.read(1):
+                        raise InputError(f"{path} is empty")
 
     def fingerprint(self) -> str:
-        rows = []
-        for path in self._paths:
-            status = os.stat(path)
-            rows.append(f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}")
-        return f"files:{';'.join(rows)} text={self._data.text} pair={self._data.pair}"
+        status = [(os.path.abspath(path), os.stat(path)) for path in self._paths]
+        files = ";".join(f"{path} {each.st_size} {each.st_mtime_ns}" for path, each in status)
+        return f"files:{files} text={self._data.text} pair={self._data.pair}"
 
     def size_hint(self) -> int:
         total = 0
@@ -123,8 +119,8 @@ class TextFiles:
                 raise InputError(f"{path} has one text a line: {instead}")
             for _, text, pair, _ in _rows(path, self._data):
                 if pair is None:
-                    mend = "name the second one in data.pair"
-                    raise InputError(f"{path} has a single column of text: {mend}")
+                    hint = "name the second one in data.pair"
+                    raise InputError(f"{path} has a single column of text: {hint}")
                 yield text, pair
 
     def examples(self) -> Examples:
@@ -191,8 +187,8 @@ def _opened(path: str) -> Iterator[IO[str]]:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8: {_where_not_utf8(path)}convert it") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        reason = f"or is cut short ({error}): copy or download it again"
-        raise InputError(f"{path} is not a sound gzip file, {reason}") from None
+        what = f"is not a sound gzip file, or is cut short ({error})"
+        raise InputError(f"{path} {what}: copy or download it again") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 

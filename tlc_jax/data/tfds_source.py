@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +35,6 @@ _MODULES = {
     "wikipedia": "tensorflow_datasets.text.wikipedia",
     "wmt14_translate": "tensorflow_datasets.translate.wmt14",
 }
-_WIKI40B_MARKS = ("_START_ARTICLE_", "_START_SECTION_", "_START_PARAGRAPH_")
 
 
 class TfdsSplit:
@@ -94,18 +94,16 @@ class TfdsSplit:
         text, pair, label = self._columns()
         features = self._builder.info.features
         names = getattr(features[label], "names", None) if label else None
-        rows = [
-            (
-                record["idx"].int64_list.value[0] if "idx" in features else row,
-                _text(record[text]),
-                pair and _text(record[pair]),
-                label and _label(record[label], names),
-            )
-            for row, record in enumerate(self._records())
-        ]
-        ids, texts, pairs, labels = (list(column) for column in zip(*rows, strict=True))
         classes = tuple(names) if names else None
-        return Examples(texts, pairs if pair else None, labels if label else None, classes, ids)
+        result = Examples([], [] if pair else None, [] if label else None, classes, [])
+        for row, record in enumerate(self._records()):
+            result.texts.append(_text(record[text]))
+            if result.pairs is not None:
+                result.pairs.append(_text(record[pair]))
+            if result.labels is not None:
+                result.labels.append(_label(record[label], names))
+            result.ids.append(record["idx"].int64_list.value[0] if "idx" in features else row)
+        return result
 
     def _columns(self) -> Columns:
         return choose_columns(list(self._builder.info.features), self._data, self._title)
@@ -117,8 +115,8 @@ class TfdsSplit:
             source = self._builder.as_data_source(self._split, deserialize_method=raw)
         except (NotImplementedError, ValueError):
             form = f"{self._builder.info.file_format.value}, which needs TensorFlow to be read"
-            mend = "build it with file_format='array_record'"
-            raise InputError(f"{self._title} in {folder} is stored as {form}: {mend}") from None
+            hint = "build it with file_format='array_record'"
+            raise InputError(f"{self._title} in {folder} is stored as {form}: {hint}") from None
         parse = tf_example_pb2.Example.FromString
         for start in range(0, len(source), _BLOCK):
             try:
@@ -182,6 +180,4 @@ def _label(feature: Any, names: list[str] | None) -> str | None:
 
 def _without_marks(text: str) -> str:
     """Wiki40B's structure marks stand on lines of their own; `_NEWLINE_` stands for a line end."""
-    for mark in _WIKI40B_MARKS:
-        text = text.replace(mark, "")
-    return text.replace("_NEWLINE_", "\n")
+    return re.sub("_START_(ARTICLE|SECTION|PARAGRAPH)_", "", text).replace("_NEWLINE_", "\n")

@@ -56,8 +56,7 @@ def load_data(
     """
 
     def load(spec: str, names: tuple[str, ...] | None) -> list[Labelled]:
-        data, threads = config.data, config.impl.threads
-        return load_labelled(spec, data, tokenizer, names, config.seed, threads)
+        return load_labelled(spec, config, tokenizer, names)
 
     # Labels are numbered by the model, or else by the training data: the order in which another
     # source mentions them must not decide.
@@ -222,8 +221,7 @@ class LabelPredictor(Predictor):
         # The file may carry labels of its own, under any names: predicting does not read them.
         texts = dataclasses.replace(block, labels=None)
         labels, tokenizer = self._start.labels, self._start.tokenizer
-        length, threads = self._config.data.length, self._config.impl.threads
-        split = encode_examples(self._source, texts, length, tokenizer, labels, threads)
+        split = encode_examples(self._source, texts, self._config, tokenizer, labels)
         self.cut += split.truncated
         for row in self._run.classify(params, split).probabilities:
             yield labels[int(row.argmax())], *row.tolist()

@@ -269,16 +269,15 @@ class TranslationPredictor(Predictor):
         self._widths: tuple[int, ...] = ()
 
     def __call__(self, params: Params, block: Examples) -> Iterator[tuple[Any, ...]]:
-        length, threads = self._config.data.length, self._config.impl.threads
-        references = [""] * len(block)
-        split = encode_split("input", block.texts, references, length, self._tokenizer, threads)
+        config, references = self._config, [""] * len(block)
+        split = encode_split("input", block.texts, references, config, self._tokenizer)
         self.cut += split.cut
         if not self._widths:
             # The widths of the first block stay: other widths would be compiled for again. The
             # last width holds any source.
-            best = best_widths(split.pairs.lengths[:, 0], self._config.data.buckets)
-            self._widths = tuple(sorted({*best, max(length, best[-1])}))
-        nbest = self._config.decode.nbest
+            best = best_widths(split.pairs.lengths[:, 0], config.data.buckets)
+            self._widths = tuple(sorted({*best, max(config.data.length, best[-1])}))
+        nbest = config.decode.nbest
         found = self._run.translate(params, split, nbest, widths=self._widths)
         for number, texts, scores in zip(block.ids, found.texts, found.scores, strict=True):
             if nbest == 1:
