@@ -50,14 +50,11 @@ class PairBatches:
         """
         weighted = any(part.weight for part in parts)
         self._turns = Turns([part.weight for part in parts]) if weighted else None
-        self.widths = best_widths(
-            np.concatenate([part.lengths.max(axis=1) for part in parts]), buckets
-        )
+        longer = np.concatenate([part.lengths.max(axis=1) for part in parts])
+        self.widths = best_widths(longer, buckets)
         self.shapes = [(rows_of(tokens, width, parts_of_step), width) for width in self.widths]
         pools = [[part] for part in parts] if weighted else [parts]
-        self._pools = [
-            _Pool(pool, self.shapes, (seed, stream)) for stream, pool in enumerate(pools)
-        ]
+        self._pools = [_Pool(pool, self.shapes, (seed, i)) for i, pool in enumerate(pools)]
         self._used = sum(part.lengths.sum(axis=0, dtype=np.int64) for part in parts)
         self.steps_per_epoch = sum(pool.batches for pool in self._pools)
         self.rows_per_epoch = float(sum(pool.rows for pool in self._pools))
@@ -90,8 +87,8 @@ class _Pool:
         self._parts, self._shapes = parts, shapes
         rows, widths = np.array(shapes).T
         self._firsts = np.cumsum([0, *map(len, parts)])
-        lengths = np.concatenate([part.lengths.max(axis=1) for part in parts])
-        bucket_of = np.searchsorted(widths, lengths)
+        longer = np.concatenate([part.lengths.max(axis=1) for part in parts])
+        bucket_of = np.searchsorted(widths, longer)
         self._members = [np.flatnonzero(bucket_of == bucket) for bucket in range(len(widths))]
         counts = -(-np.bincount(bucket_of, minlength=len(widths)) // rows)
         self._batches_before = np.cumsum([0, *counts])

@@ -54,11 +54,11 @@ class TfdsSplit:
         self._split, self._data = split, data
         self._builder = _builder(name, data)
         self._title = f"tfds:{self._builder.info.full_name}"
-        splits = self._builder.info.splits
+        self._splits = self._builder.info.splits
         try:
-            self._info = splits[split]
+            self._info = self._splits[split]
         except (KeyError, ValueError, AssertionError):
-            known = ", ".join(sorted(splits))
+            known = ", ".join(sorted(self._splits))
             raise InputError(f"{self._title} has no split {split!r}; it has {known}") from None
 
     def check(self) -> None:
@@ -66,10 +66,8 @@ class TfdsSplit:
 
     def fingerprint(self) -> str:
         # The folder is not part of it: a copy of the data set is the same data set.
-        shards = {
-            name: [int(info.num_bytes), *info.shard_lengths]
-            for name, info in sorted(self._builder.info.splits.items())
-        }
+        splits = sorted(self._splits.items())
+        shards = {name: [int(info.num_bytes), *info.shard_lengths] for name, info in splits}
         columns = f"text={self._data.text} pair={self._data.pair}"
         return f"{self._title}:{self._split} {self._info.num_examples} {shards} {columns}"
 
