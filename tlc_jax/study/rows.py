@@ -14,8 +14,8 @@ from typing import Any
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, read_json, write_json, write_text
 from tlc_jax.statistics.curves import Curve
-from tlc_jax.statistics.kinds import ENCODER, KINDS, Shape, Size
-from tlc_jax.statistics.records import Row, Study, analysis_row, kind_of, models_of, tidy
+from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
+from tlc_jax.statistics.records import Row, Study, analysis_row, kind_of, models_of, present, tidy
 from tlc_jax.study.jobs import Job, needed_first, state
 
 _MEASURED = """
@@ -103,7 +103,8 @@ def load(workdir: Path) -> Study:
         raise InputError(
             f"{path} holds no evaluated model yet: run `tlc study` on this workdir first"
         )
-    signatures = sorted({str(row["bleu_signature"]) for row in usable if row.get("bleu_signature")})
+    frame = tidy(usable)
+    signatures = sorted(set(present(frame, "bleu_signature")))
     if len(signatures) > 1:
         notes.append(
             "BLEU was computed in several ways, which must not be compared: "
@@ -114,12 +115,20 @@ def load(workdir: Path) -> Study:
         configs[config.parent.name] = _read(config)
         if (result := config.with_name("result.json")).exists():
             results[config.parent.name] = _read(result)
-    frame = tidy(usable)
     sizes = {(size.layers, size.hidden, size.kind): size for size in frame["size"]}
     recorded = _read(workdir / "study.json") if (workdir / "study.json").exists() else {}
     # The first versions wrote the list of jobs alone.
     recorded = {"jobs": recorded} if isinstance(recorded, list) else recorded
     models = models_of(frame, notes)
+    analyses = [
+        analysis_row(
+            job, _size(result, ENCODER, result, sizes), int(configs[job].get("seed", 0)), result
+        )
+        for job, result in results.items()
+        if result.get("stage") in ("analyze", "analyse")  # the second in older studies
+    ]
+    recipes = [row["recipe"] for row in analyses]  # their order in the study is that of the jobs
+    analyses.sort(key=lambda row: (recipes.index(row["recipe"]), row["size"], row["seed"]))
     # In the order of the names, in which the jobs of one kind follow each other.
     curves = [
         _read_curve(workdir / "jobs" / job, configs[job], results[job], sizes) for job in results
@@ -129,7 +138,7 @@ def load(workdir: Path) -> Study:
         rows=frame,
         models=tuple(models),
         curves=tuple(curve for curve in curves if curve),
-        analyses=_analyses(configs, results, sizes),
+        analyses=tuple(analyses),
         jobs=tuple(recorded.pop("jobs", ())),
         recorded=recorded,
         configs=configs,
@@ -181,7 +190,9 @@ def _read(path: Path) -> Any:
         raise InputError(f"{error}: remove that job's folder and run the study again") from None
 
 
-def _size(shape: Shape, sizes: Mapping[Shape, Size], result: Row) -> Size:
+def _size(model: Row, kind: Kind, result: Row, sizes: Mapping[Shape, Size]) -> Size:
+    """The size of a model of some layers and hidden width."""
+    shape = int(model.get("layers", 0)), int(model.get("hidden", 0)), kind
     return sizes.get(shape) or Size(int(result.get("params", 0)), *shape)
 
 
@@ -209,11 +220,9 @@ def _read_curve(
     if not points:
         return None
     steps, all_seconds, losses, bleus = zip(*points, strict=True)
-    model = config.get("model", {})
-    shape = int(model.get("layers", 0)), int(model.get("hidden", 0)), kind
     vocab = result.get("vocab_size") or config.get("tokenizer", {}).get("vocab_size") or 0
     return Curve(
-        size=_size(shape, sizes, result),
+        size=_size(config.get("model", {}), kind, result, sizes),
         seed=int(config.get("seed", 0)),
         job=folder.name,
         steps=steps,
@@ -237,17 +246,3 @@ def _read_metrics(path: Path) -> list[Row]:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _analyses(
-    configs: Mapping[str, Row], results: Mapping[str, Row], sizes: Mapping[Shape, Size]
-) -> tuple[dict[str, Any], ...]:
-    found = []
-    for job, result in results.items():
-        if result.get("stage") in ("analyze", "analyse"):  # the second in older studies
-            size = _size((int(result["layers"]), int(result["hidden"]), ENCODER), sizes, result)
-            seed = int(configs[job].get("seed", 0))
-            found.append(analysis_row(job, size, seed, result))
-    recipes = [row["recipe"] for row in found]  # their order in the study is that of the jobs
-    found.sort(key=lambda row: (recipes.index(row["recipe"]), row["size"], row["seed"]))
-    return tuple(found)
