@@ -145,8 +145,8 @@ def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
         axes.plot(costs, means, color=colors[size], linewidth=1.8, label=size_label(size))
         axes.plot(costs[-1:], means[-1:], "o", color=colors[size], markersize=4)
         if len(curves) > 1:
-            band: Any = {"color": colors[size], "alpha": 0.18, "linewidth": 0}
-            axes.fill_between(costs, means - stds, means + stds, **band)
+            low, high = means - stds, means + stds
+            axes.fill_between(costs, low, high, color=colors[size], alpha=0.18, linewidth=0)
     values = [value for curve in study.curves for value in getattr(curve, axis)]
     style.log_axis(axes, "x", min(values), max(values))
     axes.set_xlabel("training seconds (log)" if axis == "seconds" else "optimizer steps (log)")

@@ -38,7 +38,7 @@ class Model:
       rows: its lines of `Study.rows`, one per seed.
       scores: fractions by (pretraining seed, finetuning seed).
       megabytes: 10^6 bytes of the largest artifact among the seeds, so that every seed's fits.
-      nonzero, sparsity: means over the seeds.
+      nonzero, sparsity, bits: means over the seeds.
     """
 
     task: str
@@ -222,9 +222,7 @@ def models_of(rows: pd.DataFrame, notes: list[str]) -> list[Model]:
             rows=seeds,
             scores=seeds.set_index(_SEEDS)["score"].to_dict(),
             megabytes=seeds["bytes_artifact"].max() / 1e6,
-            nonzero=seeds["nonzero"].mean(),
-            sparsity=seeds["sparsity"].mean(),
-            bits=float(seeds["bits"].iloc[0]),
+            **seeds[["nonzero", "sparsity", "bits"]].mean(),
         )
         for key, seeds in rows[~repeated].groupby(_MODEL, sort=False)
     ]
