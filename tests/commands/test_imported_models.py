@@ -221,7 +221,7 @@ UP = "bert.encoder.layer.1.intermediate.dense.weight"
         (cut("model.safetensors", 0.0), r"model.safetensors is damaged or cut short"),
         (without("tokenizer.json"), r"has no tokenizer"),
         (cut("tokenizer.json"), r"tokenizer.json is not a tokenizer.json, or was cut short"),
-        (framed_otherwise, r"frames texts in no way known here"),
+        (framed_otherwise, r"frames texts in a way that tlc does not know"),
         (
             setting(architectures=["BertForSequenceClassification"], id2label={"0": "score"}),
             r"is a regression",

@@ -143,9 +143,7 @@ def errors(found: Sequence[Matrix], params: Params, compressed: Params) -> list[
 
 def with_one(matrix: Matrix, params: Params, compressed: Params) -> np.ndarray:
     """The parameter that a matrix belongs to, with that matrix alone compressed."""
-    before, after = (np.asarray(flatten(tree)[matrix.path]) for tree in (params, compressed))
-    if matrix.index is None:
-        return after
-    leaf = before.copy()
-    leaf[matrix.index] = after[matrix.index]
+    leaf = np.array(flatten(params)[matrix.path])
+    part = ... if matrix.index is None else matrix.index
+    leaf[part] = flatten(compressed)[matrix.path][part]
     return leaf

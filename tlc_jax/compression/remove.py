@@ -60,7 +60,13 @@ def remove_structures(
                 "set a larger share"
             )
         if remove.of == "layers":
-            flat = _without_layers(flat, count, keep, remove.which)
+            chosen_K = np.arange(keep)
+            if remove.which == "spread":  # the first and the last stay
+                chosen_K = np.round(np.linspace(0, count - 1, keep)).astype(int)
+            for path, leaf in flat.items():
+                # Layers that share parameters are a stack of one: they lose only repetitions.
+                if re.match(r"(.*/)?blocks/", path) and len(leaf) == count:
+                    flat[path] = jnp.asarray(leaf)[chosen_K]
             model = dataclasses.replace(model, layers=keep)
             continue
         pattern, names = _UNITS[remove.of]
@@ -105,17 +111,6 @@ def _without_units(
         old = flat[path].shape
         changed[path] = left.reshape(*old[:axis], -1, *old[axis + 1 :])
     return changed
-
-
-def _without_layers(flat: dict[str, Any], layers: int, keep: int, which: str) -> dict[str, Any]:
-    chosen_K = np.arange(keep)
-    if which == "spread":  # the first and the last stay
-        chosen_K = np.round(np.linspace(0, layers - 1, keep)).astype(int)
-    for path, leaf in flat.items():
-        # Layers that share their parameters are a stack of one: they lose nothing but repetitions.
-        if re.match(r"(.*/)?blocks/", path) and len(leaf) == layers:
-            flat[path] = jnp.asarray(leaf)[chosen_K]
-    return flat
 
 
 def _norm(x: jax.Array, axes: tuple[int, ...]) -> np.ndarray:

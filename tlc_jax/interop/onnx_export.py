@@ -94,17 +94,14 @@ def write(
         values, codes = np.asarray(leaf, np.float32), quantized.get(name)
         if codes is not None and not stays_integer(codes):
             codes = None
-        parts = [(name, values, codes)]
-        if name.startswith("blocks/"):
-            stack = range(len(values))
-            layers = [None if codes is None else _layer_of(codes, layer) for layer in stack]
-            parts = [(layer_path(name, layer), values[layer], layers[layer]) for layer in stack]
-        for part, part_values, part_codes in parts:
-            if part_codes is None:
-                graph.initializer(part_values, part)
+        indices: Any = range(len(values)) if name.startswith("blocks/") else [...]
+        for index in indices:
+            part = name if index is ... else layer_path(name, index)
+            if codes is None:
+                graph.initializer(values[index], part)
                 types["float32"] += 1
             else:
-                types[graph.quantized(part, part_codes)] += 1
+                types[graph.quantized(part, codes, index)] += 1
     x_BxLxD = graph.encode("tokens", "mask")
     rows: tuple[str | int, ...] = ("batch", "length")
     if network.kind == "mlm":
@@ -129,12 +126,6 @@ def write(
     # By its path: the checker of a model in memory cannot see weights in a second file.
     onnx.checker.check_model(str(path))
     return dict(types)
-
-
-def _layer_of(q: QuantizedTensor, layer: int) -> QuantizedTensor:
-    zero = None if q.zero is None else q.zero[layer]
-    grouped = None if q.grouped is None else q.grouped - 1
-    return QuantizedTensor(q.codes[layer], q.scale[layer], zero, q.bits, grouped=grouped)
 
 
 class _Graph:
@@ -174,28 +165,40 @@ class _Graph:
 
         return self.add("Cast", x, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def quantized(self, name: str, q: QuantizedTensor) -> str:
-        """Adds codes, scales and the nodes that compute `name` from them; returns their type."""
-        dtype = q.codes.dtype
+    def quantized(self, name: str, q: QuantizedTensor, index: Any) -> str:
+        """Adds codes, scales and the nodes that compute the weight `name` from them.
+
+        Args:
+          name: name of the weight.
+          q: codes and scales of the weight, or of the stack that it is a part of.
+          index: index of the weight in a stack, or `...` for the whole.
+
+        Returns:
+          The type of the codes.
+        """
+        codes, scale, dtype = q.codes[index], q.scale[index], q.codes.dtype
         if q.bits <= 4:
             dtype = np.dtype(ml_dtypes.int4 if q.zero is None else ml_dtypes.uint4)
-        codes = self.initializer(q.codes.astype(dtype), f"{name}:codes")
         along: dict[str, int] = {}
         if q.grouped is not None:
-            groups = q.scale.shape[q.grouped]
-            along = {"axis": q.grouped, "block_size": q.codes.shape[q.grouped] // groups}
-            scales = q.scale.squeeze(q.grouped + 1)
-        elif q.scale.size == 1:  # per tensor: ONNX wants a scalar and no axis
-            scales = q.scale.reshape(())
+            # A layer has one axis less than its stack.
+            axis = q.grouped - (q.codes.ndim - codes.ndim)
+            along = {"axis": axis, "block_size": codes.shape[axis] // scale.shape[axis]}
+            scale = scale.squeeze(axis + 1)
+        elif scale.size == 1:  # per tensor: ONNX wants a scalar and no axis
+            scale = scale.reshape(())
         else:
-            along, scales = {"axis": int(np.argmax(q.scale.shape))}, q.scale.reshape(-1)
-        scale = self.initializer(scales, f"{name}:scale")
+            along, scale = {"axis": int(np.argmax(scale.shape))}, scale.reshape(-1)
+        inputs = [
+            self.initializer(codes.astype(dtype), f"{name}:codes"),
+            self.initializer(scale, f"{name}:scale"),
+        ]
         if q.zero is None:
-            self.add("DequantizeLinear", codes, scale, output=name, **along)
+            self.add("DequantizeLinear", *inputs, output=name, **along)
         else:
             # DequantizeLinear takes integer zero points, and these are floats: a node adds them.
-            steps = self.add("DequantizeLinear", codes, scale, output=f"{name}:steps", **along)
-            self.add("Add", steps, self.initializer(q.zero, f"{name}:zero"), output=name)
+            steps = self.add("DequantizeLinear", *inputs, output=f"{name}:steps", **along)
+            self.add("Add", steps, self.initializer(q.zero[index], f"{name}:zero"), output=name)
         return dtype.name
 
     def encode(self, tokens_BxL: str, mask_BxL: str) -> str:
