@@ -25,12 +25,6 @@ from tlc_jax.data.tokenizer import SpecialIds, Tokenizer
 # call stays in its thread.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-_NAMES = {
-    "padding": ("[PAD]", "<pad>"),
-    "mask": ("[MASK]", "<mask>"),
-    "unknown": ("[UNK]", "<unk>"),
-}
-
 
 class ImportedTokenizer(Tokenizer):
     """The tokenizer of a model that was trained elsewhere."""
@@ -78,12 +72,14 @@ class ImportedTokenizer(Tokenizer):
 
 
 def _special_ids(tokenizer: Any, where: str) -> SpecialIds:
-    named = {}
-    for role, names in _NAMES.items():
-        ids = [id for name in names if (id := tokenizer.token_to_id(name)) is not None]
-        if not ids:
-            raise InputError(f"{where} has no {role} piece, neither {names[0]} nor {names[1]}")
-        named[role] = ids[0]
+    def id_of(role: str, *names: str) -> int:
+        for name in names:
+            if (id := tokenizer.token_to_id(name)) is not None:
+                return int(id)
+        raise InputError(f"{where} has no {role} piece, neither {names[0]} nor {names[1]}")
+
+    padding, mask = id_of("padding", "[PAD]", "<pad>"), id_of("mask", "[MASK]", "<mask>")
+    unknown = id_of("unknown", "[UNK]", "<unk>")
     # Empty texts, so that all ids are those that the tokenizer puts around them.
     single, pair = tokenizer.encode("").ids, tokenizer.encode("", "").ids
     if len(pair) < 3 or single != [pair[0], pair[-1]]:
@@ -91,8 +87,8 @@ def _special_ids(tokenizer: Any, where: str) -> SpecialIds:
         raise InputError(f"{where} frames texts in a way that tlc does not know: {needed}")
     start, *between, end = pair
     declared = [id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    every = tuple(sorted({*named.values(), *pair, *declared}))
-    return SpecialIds(named["padding"], start, tuple(between), end, named["mask"], every)
+    every = tuple(sorted({padding, mask, unknown, *pair, *declared}))
+    return SpecialIds(padding, start, tuple(between), end, mask, every)
 
 
 def from_word_pieces(
