@@ -114,10 +114,9 @@ def _parse_flags(
         does not read.
     """
     values = flags.FlagValues()
-    own: dict[str, tuple[type, Any]] = {"config": (str, None), "workdir": (str, None)}
-    own |= {option.name: (option.kind, option.default) for option in spec.options}
-    for flag, (kind, default) in own.items():
-        _DEFINE[kind](flag, default, "", flag_values=values)
+    own = {"config": str, "workdir": str} | {option.name: option.kind for option in spec.options}
+    for flag, kind in own.items():
+        _DEFINE[kind](flag, False if kind is bool else None, "", flag_values=values)
     kinds = {setting.name: setting.type for setting in configs.describe()}
     known = list(kinds)
     for match in filter(None, map(_SETTING.match, arguments)):

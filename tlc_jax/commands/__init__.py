@@ -34,7 +34,6 @@ class Option:
 
     name: str
     kind: type[bool] | type[int] | type[str]
-    default: bool | int | str | None
     doc: str
 
 
@@ -63,24 +62,14 @@ class CommandSpec:
 _INIT = Option(
     "init",
     str,
-    None,
     "short form of --config.init.from; without --config, that run's config is the default",
 )
-_PAIRS = Option(
-    "pairs", bool, False, "tokenize sentence pairs for translation instead of packing text"
-)
+_PAIRS = Option("pairs", bool, "tokenize sentence pairs for translation instead of packing text")
 _LIST = Option(
-    "list",
-    bool,
-    False,
-    "run nothing; print one job a line: number, state, name, jobs that it needs",
+    "list", bool, "run nothing; print one job a line: number, state, name, jobs that it needs"
 )
-_JOB = Option(
-    "job", int, None, "run this one job, by its number in --list, and what it needs first"
-)
-_PEERS = Option(
-    "peers", bool, False, "time other systems in alternation and print ratios (extra `peers`)"
-)
+_JOB = Option("job", int, "run this one job, by its number in --list, and what it needs first")
+_PEERS = Option("peers", bool, "time other systems in alternation and print ratios (extra `peers`)")
 
 COMMANDS: dict[str, CommandSpec] = {
     "plan": CommandSpec(
