@@ -139,6 +139,8 @@ def latency_of_run(config: Config, workdir: Path) -> dict[str, Any]:
     """The forward-pass latency of the model of a finished run; empty without eval.latency."""
     if not config.eval.latency:
         return {}
-    from tlc_jax.tasks import latency  # here, because few runs are timed
+    # Imported here, because few runs are timed.
+    from tlc_jax.runs import saved_model
+    from tlc_jax.tasks import latency
 
-    return latency.of_run(config, workdir)
+    return latency.of_model(config, saved_model.load(str(workdir), config.impl))

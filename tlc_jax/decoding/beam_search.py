@@ -151,16 +151,12 @@ def _finish(
 
 def _merge(old: Hypotheses, new: Hypotheses) -> Hypotheses:
     """The best K hypotheses of both."""
-    scores_BxK, chosen_BxK = jax.lax.top_k(
-        jnp.concatenate([old.scores_BxK, new.scores_BxK], axis=1), old.scores_BxK.shape[1]
-    )
+    scores = jnp.concatenate([old.scores_BxK, new.scores_BxK], axis=1)
+    scores_BxK, chosen_BxK = jax.lax.top_k(scores, old.scores_BxK.shape[1])
     tokens = jnp.concatenate([old.tokens_BxKxT, new.tokens_BxKxT], axis=1)
     lengths = jnp.concatenate([old.lengths_BxK, new.lengths_BxK], axis=1)
-    return Hypotheses(
-        jnp.take_along_axis(tokens, chosen_BxK[:, :, None], axis=1),
-        scores_BxK,
-        jnp.take_along_axis(lengths, chosen_BxK, axis=1),
-    )
+    tokens_BxKxT = jnp.take_along_axis(tokens, chosen_BxK[:, :, None], axis=1)
+    return Hypotheses(tokens_BxKxT, scores_BxK, jnp.take_along_axis(lengths, chosen_BxK, axis=1))
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

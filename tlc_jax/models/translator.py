@@ -10,6 +10,7 @@ Shapes are named as in `layers.py`, with S source positions, T target positions,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,9 +33,7 @@ class DecoderBlock(Block):
         self, x_BxTxD: Array, key: Array | None, memory_BxSxD: Array, mask_Bx1x1xS: Array
     ) -> Array:
         key_self, key_cross, key_ffn = split_key(key, 3)
-
-        def attend_to_target(y_BxTxD: Array) -> Array:
-            return self.attention(y_BxTxD, None, causal=True)
+        attend_to_target = functools.partial(self.attention, mask_Bx1x1xL=None, causal=True)
 
         def attend_to_source(y_BxTxD: Array) -> Array:
             k_and_v = self.cross.keys_and_values(memory_BxSxD)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from tlc_jax.config import Config
 from tlc_jax.core import distributed as processes
 from tlc_jax.data.tokenizer import FIRST_ORDINARY
 from tlc_jax.models.network import Network, Params
-from tlc_jax.runs import saved_model, session
+from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import task_of
 
@@ -50,11 +49,6 @@ def of_model(config: Config, start: SavedModel) -> dict[str, Any]:
         )
         return {}
     return measure(network, start.params, inputs) if processes.first() else {}
-
-
-def of_run(config: Config, workdir: Path) -> dict[str, Any]:
-    """Like `of_model`, for the model of a finished run: its artifact if it has one."""
-    return of_model(config, saved_model.load(str(workdir), config.impl))
 
 
 def measure(
