@@ -136,11 +136,12 @@ def unfinished(study: Study) -> list[str]:
     missing = (job for job in study.jobs if job.get("state") != "done")
     lines = []
     for state, jobs in group(missing, lambda job: str(job.get("state"))).items():
-        names = []
-        for job in jobs[:5]:
-            # An error may be a whole traceback: its last line says what happened.
-            error = job.get("error")
-            names.append(f"{job.get('name')}" + (f" ({error.splitlines()[-1]})" if error else ""))
+        # An error may be a whole traceback: its last line says what happened.
+        names = [
+            f"{job.get('name')}"
+            + (f" ({job['error'].splitlines()[-1]})" if job.get("error") else "")
+            for job in jobs[:5]
+        ]
         more = " ..." if len(jobs) > 5 else ""
         lines.append(f"{counted(len(jobs), 'job')} {state}: {', '.join(names)}{more}")
     return [*lines, *study.notes]
@@ -276,10 +277,8 @@ def _drawn(folder: Path) -> list[Drawn]:
 def _samples(study: Study) -> dict[str, Any] | None:
     """Returns the sample translations of the translator of the highest BLEU."""
     found = {job: result for job, result in study.results.items() if result.get("samples")}
-    if not found:
-        return None
-    job = max(found, key=lambda name: float(found[name].get("bleu") or 0.0))
-    return {"job": job, "rows": found[job]["samples"]}
+    best = max(found, key=lambda job: float(found[job].get("bleu") or 0.0), default=None)
+    return {"job": best, "rows": found[best]["samples"]} if best else None
 
 
 def _facts(study: Study) -> Iterable[tuple[str, str]]:

@@ -212,10 +212,8 @@ def _compressed_large_wins(study: Study) -> Findings:
             ours = best_model([model for model in compressed if model.size > fitting], budget)
             wins += bool(rival and ours and _clearly(ours, rival, models) > 0)
         share = wins / _BUDGETS
-        yield (
-            share > 0.5,
-            f"{task}: true over {share:.0%} of the range from {low:.3g} to {high:.3g} MB",
-        )
+        line = f"{task}: true over {share:.0%} of the range from {low:.3g} to {high:.3g} MB"
+        yield share > 0.5, line
 
 
 @_claim(
@@ -337,11 +335,8 @@ def _pretraining_helps(study: Study) -> Findings:
             continue
         best = max(paired, key=lambda size: dense[size].score.mean)
         wins = _clearly(dense[best], twins[best], [*dense.values(), *twins.values()]) > 0
-        yield (
-            wins,
-            f"{task}, {best}: pretrained {_percent(dense[best])}, "
-            f"from scratch {_percent(twins[best])}",
-        )
+        ours, theirs = _percent(dense[best]), _percent(twins[best])
+        yield wins, f"{task}, {best}: pretrained {ours}, from scratch {theirs}"
 
 
 def _clearly(better: Model, worse: Model, among: Iterable[Model]) -> int:

@@ -87,9 +87,8 @@ def round_budgets(costs: Sequence[float], count: int = 3) -> tuple[float, ...]:
     # Rounder numbers first; finer ones only where the range is too narrow for `count` of those.
     tenths = tuple(tenth / 10 for tenth in range(10, 100))
     for mantissas in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tenths):
-        series = [
-            float(f"{mantissa * 10.0**power:.2g}") for power in powers for mantissa in mantissas
-        ]
+        # Through text, because 3 * 0.1 is not 0.3.
+        series = [float(f"{m * 10.0**power:.2g}") for power in powers for m in mantissas]
         inside = [number for number in series if low <= number <= high]
         if inside:
             picked = {min(inside, key=lambda x: abs(math.log(x / goal))) for goal in wanted}

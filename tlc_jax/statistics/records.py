@@ -109,8 +109,7 @@ class Study:
 
     @property
     def kinds(self) -> list[Kind]:
-        found = {size.kind for size in self.sizes}
-        return [kind for kind in KINDS.values() if kind in found]
+        return sorted({size.kind for size in self.sizes})  # by name
 
     @property
     def kind(self) -> Kind:
@@ -141,8 +140,7 @@ class Study:
     ) -> dict[Size, Model]:
         """Returns the models of a task under one recipe, the smallest size first."""
         wanted = (task, recipe, pretrained)
-        models = (m for m in self.models if (m.task, m.recipe, m.pretrained) == wanted)
-        return {model.size: model for model in models}
+        return {m.size: m for m in self.models if (m.task, m.recipe, m.pretrained) == wanted}
 
     def drops(self, task: str, recipe: str) -> dict[Size, list[float]]:
         """Subtracts compressed scores from dense ones, seed by seed; fractions by size."""

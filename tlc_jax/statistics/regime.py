@@ -123,12 +123,10 @@ class Regime:
                 "training budget and no larger size overtook a smaller one: too short a budget for "
                 "these sizes to show the paper's effect"
             )
-        if on_plateau := [str(item.size) for item in self.progress if item.plateau]:
-            text += (
-                f"; still on the early plateau of masked-language training: {', '.join(on_plateau)}"
-            )
-        if falling := [str(item.size) for item in self.progress if item.fall > LOSS_MARGIN]:
-            text += f". When its budget ended the loss was still falling for {', '.join(falling)}"
+        if sizes := ", ".join(str(item.size) for item in self.progress if item.plateau):
+            text += f"; still on the early plateau of masked-language training: {sizes}"
+        if sizes := ", ".join(str(item.size) for item in self.progress if item.fall > LOSS_MARGIN):
+            text += f". When its budget ended the loss was still falling for {sizes}"
         return f"{text}."
 
 
