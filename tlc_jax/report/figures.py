@@ -221,10 +221,8 @@ def score_against(study: Study, task: str, cost: str) -> Figure:
     # One legend with two headings: two legends outside the axes would lie on each other.
     heading = {"marker": "", "color": "none"}
     entries = [style.handle("size (parameters)", **heading)]
-    entries += [
-        style.handle(size_label(size), color=colors[size])
-        for size in sorted({model.size for model in models})
-    ]
+    sizes = sorted({model.size for model in models})
+    entries += [style.handle(size_label(size), color=colors[size]) for size in sizes]
     entries.append(style.handle("\nrecipe", **heading))
     entries += [style.handle(recipes[r], markers[r]) for r in recipes if r in used]
     entries.append(style.handle("", **heading))

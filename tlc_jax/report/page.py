@@ -238,9 +238,8 @@ def _model_row(model: Model, label: str, best: bool) -> dict[str, Any]:
 def _timed(rows: pd.DataFrame) -> list[str]:
     """Returns the ways in which models were timed."""
     names = ["latency_computes", "latency_device", "latency_length"]
-    if not set(names) <= set(rows):
-        return []
-    ways = rows[names].dropna().drop_duplicates().itertuples(index=False)
+    # Reindexed, because a study in which nothing was timed lacks the columns.
+    ways = rows.reindex(columns=names).dropna().drop_duplicates().itertuples(index=False)
     # As a whole number: a column with a gap, where a model was not timed, holds floats.
     return [f"{way[0]} on one {way[1]}, {way[2]:.0f} tokens a sequence" for way in ways]
 

@@ -26,7 +26,6 @@ _Find = Callable[[Study], Findings]
 _Test = Callable[[Study, Kind], Claim]
 
 _EVERY = (ENCODER, TRANSLATOR)
-_UNITS = {"steps": "steps", "seconds": "s"}
 _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
 _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally good
 _BUDGETS = 64  # memory budgets tried, evenly on a log scale
@@ -108,7 +107,7 @@ def _less_time(study: Study) -> Findings:
 
 
 def _faster(study: Study, axis: str) -> Findings:
-    sizes, unit = by_size(study.curves), _UNITS[axis]
+    sizes, unit = by_size(study.curves), "s" if axis == "seconds" else axis
     if len(sizes) < 2:
         return
     smallest, end, holds = min(sizes), shared_end(study.curves, axis), False
