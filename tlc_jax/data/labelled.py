@@ -104,13 +104,9 @@ def load_labelled(
         `label_names` is None.
     """
     data = config.data
-    sources = parse_sources(spec)
-    read = [open_source(source, data).examples() for source in sources]
+    read = [(source, open_source(source, data).examples()) for source in parse_sources(spec)]
     names = label_names if label_names is not None else _label_names(spec, read)
-    parts = [
-        encode_examples(source, examples, config, tokenizer, names)
-        for source, examples in zip(sources, read, strict=True)
-    ]
+    parts = [encode_examples(*each, config, tokenizer, names) for each in read]
     return subsample(parts, data.subsample, config.seed) if spec == data.train else parts
 
 
@@ -171,11 +167,11 @@ def fitting(a: int, b: int, limit: int) -> tuple[int, int]:
     return keep_a, min(b, limit - keep_a)
 
 
-def _label_names(spec: str, read: Sequence[Examples]) -> tuple[str, ...]:
-    for examples in read:
+def _label_names(spec: str, read: Sequence[tuple[Source, Examples]]) -> tuple[str, ...]:
+    for _, examples in read:
         if examples.label_names:
             return examples.label_names
-    found = {label for examples in read for label in examples.labels or () if label is not None}
+    found = {label for _, examples in read for label in examples.labels or () if label is not None}
     if not found:
         raise InputError(f"{spec} has no labels: name their column in data.label")
     if len(found) == 1:

@@ -228,13 +228,12 @@ def pack(
       What has been packed after each chunk of text, in one object that changes: "rows", "tokens" of
       the stream, "documents" and "characters".
     """
-    dtype = dtype_for(tokenizer.vocab_size)
     counts: Counts = Counter()
     rest = np.empty(0, np.int32)
     for chunk, tokens in _encoded(_chunks(lines), tokenizer, threads or os.cpu_count() or 1):
         stream = np.concatenate([rest, tokens])
         full = len(stream) // (length - 1)
-        rows = np.empty((full, length), dtype)
+        rows = np.empty((full, length), dtype_for(tokenizer.vocab_size))
         rows[:, 0] = tokenizer.special.start
         rows[:, 1:] = stream[: full * (length - 1)].reshape(full, length - 1)
         out.write(rows.data)

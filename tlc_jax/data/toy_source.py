@@ -52,5 +52,4 @@ class ToySplit:
             return Examples(texts, None, None, None, list(range(len(texts))))
         drawn = synthetic.pairs(self._split)
         premises, hypotheses, labels = (list(column) for column in zip(*drawn, strict=True))
-        ids = list(range(len(labels)))
-        return Examples(premises, hypotheses, labels, synthetic.LABELS, ids)
+        return Examples(premises, hypotheses, labels, synthetic.LABELS, list(range(len(labels))))
