@@ -53,9 +53,12 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
     abstract, recipe = network.abstract(), parse_recipe(config.recipe)
     params_count, _ = network.parameter_counts()
     random = np.random.default_rng(0)
-    draw = lambda x: 0.02 * random.standard_normal(x.shape, np.float32)  # noqa: E731
     operations: dict[str, float] = {}
     path: dict[str, float] = {}
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        return 0.02 * random.standard_normal(leaf.shape, np.float32)
+
     with tempfile.TemporaryDirectory() as name:
         folder, artifact = Path(name), Path(name) / "model.safetensors"
         save_params(folder, 0, jax.tree.map(draw, abstract), {})

@@ -55,9 +55,8 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
     found: dict[str, Any] = {"sentences": config.decode.batch_size, "beams": config.decode.beams}
     if not with_peers:
         search = peers.our_search(config, config.impl.matmul, placement)
-        return {
-            "decoding": found | throughput.rate(throughput.time_alone(search, rounds, 1), tokens)
-        }
+        alone = throughput.time_alone(search, rounds, 1)
+        return {"decoding": found | throughput.rate(alone, tokens)}
     with contextlib.ExitStack() as stack:
         variants = {}
         for name, (search_of, *arguments) in _SEARCHES.items():
