@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "tlc_jax"
 
 # From top to bottom. A room imports rooms of lower levels alone; rooms of one level know nothing
@@ -81,7 +79,6 @@ def test_no_file_is_longer_than_a_sitting():
     assert {str(path): lines for path, lines in lengths.items() if lines > 450} == {}
 
 
-@pytest.mark.xfail(reason="the move is under way")
 def test_finetune_imports_at_most_fifty_modules_of_ours():
     code = (
         "import sys, tlc_jax.cli.main, tlc_jax.cli.flags, tlc_jax.commands.finetune as _;"

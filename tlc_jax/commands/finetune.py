@@ -18,7 +18,6 @@ from typing import Any
 
 from tlc_jax.commands import choose_microbatch, latency_of_run
 from tlc_jax.compression.during_training import DuringTraining
-from tlc_jax.compression.prune import Masks, restrict_masks
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config
 from tlc_jax.data.sources import open_source, parse_sources
@@ -88,7 +87,7 @@ def train_classifier(
     start: SavedModel | None,
     gradual: tuple[Prune, ...] = (),
     aware: tuple[Quantize, ...] = (),
-) -> tuple[ClassifierRun, Outcome, Masks]:
+) -> tuple[ClassifierRun, Outcome, Mapping[str, Any]]:
     """Trains a classifier under `budget`.
 
     Args:
@@ -117,8 +116,12 @@ def train_classifier(
     meta = session.model_meta(network.kind, config, tokenizer, data.labels)
     run = ClassifierRun(config, network, placement, meta, tokenizer=tokenizer, data=data)
     choose_microbatch(run, workdir)
-    # The pretraining head may be pruned too; it is left behind, and its masks with it.
-    masks = restrict_masks(start.masks, network.abstract()) if start else {}
+    masks: Mapping[str, Any] = {}
+    if start and start.masks:
+        from tlc_jax.compression.prune import restrict_masks  # here, as few starts are pruned
+
+        # The pretraining head may be pruned too; it is left behind, and its masks with it.
+        masks = restrict_masks(start.masks, network.abstract())
     outcome = run.train(workdir, start, DuringTraining(masks, gradual, aware))
     numbers = {
         "stage": "finetune",

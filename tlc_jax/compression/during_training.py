@@ -10,14 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tlc_jax.compression.prune import (
-    apply_masks,
-    clear_moments,
-    join_masks,
-    magnitude_masks,
-    mask_updates,
-    prunable_leaves,
-)
 from tlc_jax.compression.recipe import Prune, Quantize
 from tlc_jax.core.params import unflatten
 from tlc_jax.models.network import Params
@@ -59,6 +51,11 @@ class DuringTraining:
         It must be the last one of the optimizer's chain: weight decay and momentum, if they came
         after it, would move weights whose gradient is zero. `params` may be abstract.
         """
+        if not (self.masks or self.gradual):
+            return None
+        # Here as below, so that dense training loads nothing of pruning.
+        from tlc_jax.compression.prune import join_masks, mask_updates, prunable_leaves
+
         masks = self.masks
         for prune in self.gradual:
             # Gradual pruning begins with masks that keep everything: the optimizer state has its
@@ -67,7 +64,7 @@ class DuringTraining:
             leaves = prunable_leaves(params, prune)
             whole = {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves.items()}
             masks = join_masks(masks, unflatten(whole))
-        return mask_updates(masks) if masks else None
+        return mask_updates(masks)
 
     def mask_gradient(self, gradient: Params, optimizer_state: Any) -> Params:
         """The gradient with zeros for pruned weights, so that clipping and the reported norm ignore
@@ -75,6 +72,8 @@ class DuringTraining:
         """
         if not (self.masks or self.gradual):
             return gradient
+        from tlc_jax.compression.prune import apply_masks
+
         return apply_masks(gradient, optax.tree.get(optimizer_state, "masks"))
 
     def pruning_level(self, fraction: float) -> int:
@@ -87,6 +86,13 @@ class DuringTraining:
         """Parameters and optimizer state pruned to a level. Idempotent: it is applied again after a
         restart.
         """
+        from tlc_jax.compression.prune import (
+            apply_masks,
+            clear_moments,
+            join_masks,
+            magnitude_masks,
+        )
+
         masks = optax.tree.get(optimizer_state, "masks")
         for prune in self.gradual:
             target = sparsity_at(prune.sparsity, level)

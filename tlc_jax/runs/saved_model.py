@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tlc_jax.compression.prune import Masks, masks_from_zeros
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Config, Impl, Model
 from tlc_jax.config.resolve import require_budget
@@ -47,7 +46,7 @@ class SavedModel:
     path: Path
     meta: dict[str, Any]
     params: Params
-    masks: Masks
+    masks: Mapping[str, Any]
     tokenizer: Tokenizer
     tokenizer_path: Path
     pooler: Params = dataclasses.field(default_factory=dict)
@@ -181,8 +180,13 @@ def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
         beside = kept_in(path.parent)
     else:
         path, meta, params = _read_checkpoint(path, impl)
-        # A checkpoint stores no masks: the leaves that the recipe prunes are kept where not zero.
-        masks = masks_from_zeros(params, parse_recipe(meta.get("recipe", "dense")).prunes)
+        masks = {}
+        if prunes := parse_recipe(meta.get("recipe", "dense")).prunes:
+            from tlc_jax.compression.prune import masks_from_zeros
+
+            # A checkpoint stores no masks: the leaves that the recipe prunes are kept where not
+            # zero.
+            masks = masks_from_zeros(params, prunes)
         beside = kept_in(path.parent.parent)
     where = Path(tokenizer_path or beside)
     tokenizer = Tokenizer.load(where)
