@@ -200,9 +200,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    source: str = setting(
-        "", "run, checkpoint, artifact or hf:FOLDER; if empty, none", alias="from"
-    )
+    source: str = setting("", "run, checkpoint, artifact or hf:FOLDER; empty: none", alias="from")
 
 
 @dataclasses.dataclass(frozen=True)
