@@ -109,7 +109,8 @@ class MetricsLog:
             mfu=mfu,
         )
         if self._progress is not None:
-            left = trained * (1 - fraction) / fraction if fraction > 0 else math.nan
+            # The last step may overshoot the budget.
+            left = trained * max(0.0, 1 / fraction - 1) if fraction > 0 else math.nan
             mfu_text = "" if mfu is None else f" | mfu {mfu:.1%}"
             self._progress.show(
                 f"step {step:,} | {min(1.0, fraction):.0%} of {unit} | {left:.0f} s left | "
