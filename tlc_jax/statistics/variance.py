@@ -85,7 +85,7 @@ def _decompose(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     while loss.ndim > 1:
         loss = mean(loss, axis=-1)
     means, error_variance = values, np.zeros_like(values)
-    variances = []
+    variances: list[np.ndarray] = []
     while means.ndim > 1:
         children = (~np.isnan(means)).sum(-1)
         with np.errstate(invalid="ignore", divide="ignore"):
