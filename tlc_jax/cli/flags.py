@@ -177,8 +177,10 @@ def _default_settings(
     name: str, spec: CommandSpec, workdir: Path, source: str | None
 ) -> ConfigDict:
     """The config of a command that may go without --config; `source` is init.from."""
-    if spec.default_config == "workdir":
+    if spec.default_config in ("workdir", "optional"):
         path = workdir / "config.json"
+        if spec.default_config == "optional" and not path.exists():
+            return configs.default_config()
         if not path.exists():
             raise InputError(
                 f"{path} does not exist: name the --workdir of a study, or its --config"

@@ -44,8 +44,8 @@ class CommandSpec:
     Attributes:
       sections: top-level settings and sections that it reads, in the order of its help.
       options: its flags beside --config and --workdir.
-      default_config: source of the config without --config: none, the run that --init names, or
-        the workdir.
+      default_config: source of the config without --config: none, the run that --init names, the
+        workdir, or ("optional") the workdir if it has one and the defaults otherwise.
       needs_budget: whether it trains under `budget`.
       needs_workdir: whether it keeps files in a workdir.
       several: whether several processes can do it together.
@@ -53,7 +53,7 @@ class CommandSpec:
 
     sections: tuple[str, ...]
     options: tuple[Option, ...] = ()
-    default_config: Literal["none", "init", "workdir"] = "none"
+    default_config: Literal["none", "init", "workdir", "optional"] = "none"
     needs_budget: bool = False
     needs_workdir: bool = True
     several: bool = False
@@ -101,6 +101,7 @@ COMMANDS: dict[str, CommandSpec] = {
         several=True,
     ),
     "report": CommandSpec(("study",), default_config="workdir"),
+    "compare": CommandSpec(("seed", "compare"), default_config="optional"),
     "bench": CommandSpec(("bench", *_TRAINING, "objective", "decode", "recipe"), (_PEERS,)),
 }
 

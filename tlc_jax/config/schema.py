@@ -259,6 +259,22 @@ class Analyze:
 
 
 @dataclasses.dataclass(frozen=True)
+class Compare:
+    task: str = setting("", "finetuning task of the study; if empty, its first")
+    split: str = setting("", "validation split; if empty, the first of the task")
+    models: tuple[str, ...] = setting(
+        (),
+        'models to compare, smallest first, named like "2x128 quantize:4"; if empty, the dense '
+        "models of all sizes",
+    )
+    release: str = setting(
+        "", "folder of predictions in the layout of Zhong et al., instead of a study"
+    )
+    examples: int = setting(50, "number of decaying instances to list for each pair", ">= 1")
+    draws: int = setting(200, "bootstrap samples for the bias of the threshold", ">= 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     format: str = setting("hf", "a folder for Hugging Face, or an ONNX model", ("hf", "onnx"))
 
@@ -323,6 +339,7 @@ class Config:
     impl: Impl = Impl()
     predict: Predict = Predict()
     analyze: Analyze = Analyze()
+    compare: Compare = Compare()
     export: Export = Export()
     study: Study = Study()
     bench: Bench = Bench()

@@ -40,8 +40,11 @@ class Runs:
     ensembles: np.ndarray
 
 
+Pair = tuple[Runs, Runs]
+
+
 def compare_pairs(
-    families: Sequence[Runs], rng: np.random.Generator, draws: int = 200
+    pairs: Sequence[Pair], rng: np.random.Generator, draws: int = 200
 ) -> pd.DataFrame:
     """One row per pair of families, the second compared with the first.
 
@@ -50,12 +53,12 @@ def compare_pairs(
     instances, for the runs at hand.
 
     Args:
-      families: at least two, smallest first, on the same instances with the same seeds.
+      pairs: families on the same instances with the same numbers of seeds.
       rng: random generator of the bootstrap.
       draws: bootstrap samples of `threshold_bias`.
     """
     rows = []
-    for small, large in combinations(families, 2):
+    for small, large in pairs:
         decaying = decaying_bound(small.ensembles, large.ensembles)
         improving = decaying_bound(large.ensembles, small.ensembles)
         difference_N = instance_difference(small.correct, large.correct)
@@ -82,10 +85,10 @@ def compare_pairs(
     return pd.DataFrame(rows)
 
 
-def bounds_by_seeds(families: Sequence[Runs]) -> pd.DataFrame:
+def bounds_by_seeds(pairs: Sequence[Pair]) -> pd.DataFrame:
     """The bounds of every pair from its first 2, 3, ... pretraining seeds (Table 11)."""
     rows = []
-    for small, large in combinations(families, 2):
+    for small, large in pairs:
         for seeds in range(2, small.ensembles.shape[1] + 1):
             pair = small.ensembles[:, :seeds], large.ensembles[:, :seeds]
             row = {"small": small.name, "large": large.name, "seeds": seeds}

@@ -110,6 +110,21 @@ def decaying_bound(small: np.ndarray, large: np.ndarray) -> Bound:
     )
 
 
+def threshold_curve(
+    small: np.ndarray, large: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds, and the fractions discovered at each and by the random baseline: float64 [T].
+
+    Args:
+      small, large: as for `decaying_bound`, whose fraction is the largest gap of the two curves.
+    """
+    (small_NxP, finetunings), (large_NxP, _) = _counts(small), _counts(large)
+    runs = small_NxP.shape[1] * finetunings
+    pair = _difference_and_baseline(small_NxP, large_NxP)
+    _, discovered, baseline = _excess(*pair, runs)
+    return np.arange(-runs, runs + 1) / runs, discovered, baseline
+
+
 def _counts(correct: np.ndarray) -> tuple[np.ndarray, int]:
     """Right finetunings of each pretrained model, int32 [N, P], and the number F of them."""
     correct = np.asarray(correct)
