@@ -1,0 +1,142 @@
+"""`tlc compare` on predictions in the released layout and on a study made by a test."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tlc_jax.cli.main import main
+from tlc_jax.config import Config, to_dict
+
+CLASSES = ("0", "1", "2")
+INSTANCES = 400
+SEEDS, FINETUNINGS = 4, 2
+
+
+def probabilities(rng, accuracy_N, labels_N):
+    """Class probabilities [N, 3] of a run that is right with these accuracies."""
+    right_N = rng.random(len(accuracy_N)) < accuracy_N
+    answers_N = np.where(right_N, labels_N, (labels_N + 1) % 3)
+    return np.full((len(accuracy_N), 3), 0.1) + 0.7 * np.eye(3)[answers_N]
+
+
+def accuracies():
+    """Accuracies of a small and a large model; a fifth of the instances gets much worse."""
+    rng = np.random.default_rng(1)
+    small_N = rng.uniform(0.6, 1.0, INSTANCES)
+    large_N = np.where(np.arange(INSTANCES) % 5 == 0, 0.1, np.sqrt(small_N))
+    return {"1x64": small_N, "2x128": large_N}
+
+
+@pytest.fixture
+def release(tmp_path):
+    rng, labels_N = np.random.default_rng(0), np.arange(INSTANCES) % 3
+    folder = tmp_path / "release"
+    (folder / "results").mkdir(parents=True)
+    items = [
+        {"guid": f"dev-{i}", "label": CLASSES[i % 3], "text_a": f"text {i}", "text_b": None}
+        for i in range(INSTANCES)
+    ]
+    data = {"train": [], "predict": items, "label_list": CLASSES, "task_name": "sst-2"}
+    (folder / "data.json").write_text(json.dumps(data))
+    for size, accuracy_N in accuracies().items():
+        for p in range(SEEDS):
+            for f in range(FINETUNINGS):
+                path = folder / "results" / f"s{size}p{p}f{f}epoch12over3.tsv"
+                np.savetxt(path, probabilities(rng, accuracy_N, labels_N), delimiter="\t")
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    rng, labels_N = np.random.default_rng(0), np.arange(INSTANCES) % 3
+    workdir, texts = tmp_path / "study", tmp_path / "valid.tsv"
+    # The last text stands twice.
+    lines = [f"text {min(i, INSTANCES - 2)}\t{i % 3}" for i in range(INSTANCES)]
+    texts.write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    config = to_dict(Config())
+    config["data"] |= {"valid": f"valid=files:{texts}", "text": "text", "label": "label"}
+    rows = []
+    for place, (size, accuracy_N) in enumerate(accuracies().items()):
+        layers, hidden = map(int, size.split("x"))
+        for p in range(SEEDS):
+            for s in range(FINETUNINGS):
+                job = f"compress-{size}-p{p}-s{s}"
+                folder = workdir / "jobs" / job / "predictions"
+                folder.mkdir(parents=True)
+                (folder.parent / "config.json").write_text(json.dumps(config))
+                np.savez(
+                    folder / "valid.npz",
+                    ids=np.arange(INSTANCES),
+                    labels=labels_N,
+                    probabilities=probabilities(rng, accuracy_N, labels_N).astype(np.float32),
+                )
+                row = {"job": job, "task": "mood", "recipe": "dense", "accuracy": 0.8}
+                row |= {"layers": layers, "hidden": hidden, "params": 100 * (place + 1)}
+                row |= {"pretrain_seed": p, "seed": s, "accuracy_by_split": {"valid": 0.8}}
+                rows.append(row)
+    (workdir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return workdir
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_release_is_compared(release, tmp_path, capsys):
+    workdir = tmp_path / "compared"
+    flags = [f"--workdir={workdir}", f"--config.compare.release={release}"]
+    assert main(["compare", *flags]) == 0
+    assert "400 instances; 0 dropped" in capsys.readouterr().out
+    (pair,) = table(workdir / "compare" / "pairs.csv")
+    assert (pair["small"], pair["large"]) == ("1x64", "2x128")
+    assert 0.1 < float(pair["decaying"]) <= 0.2
+    for variances in table(workdir / "compare" / "variances.csv"):
+        for check in ("check_within", "check_across", "check_accuracy"):
+            assert abs(float(variances[check])) < 1e-12
+    for figure in ("differences", "bounds-by-seeds", "variances", "variance-given-bias"):
+        assert (workdir / "compare" / f"{figure}.png").stat().st_size > 5000
+
+
+def test_study_is_compared_with_the_texts_of_its_decaying_instances(study, capsys):
+    assert main(["compare", f"--workdir={study}", "--config.compare.examples=10"]) == 0
+    assert "398 instances; 2 dropped because their texts occur twice" in capsys.readouterr().out
+    worst = table(study / "compare" / "decaying.csv")
+    assert len(worst) == 10
+    assert all(row["text1"] == f"text {row['instance']}" for row in worst)
+    assert sum(int(row["instance"]) % 5 == 0 for row in worst) >= 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--config.compare.models=('1x64 dense','2x64 dense')",), "the study has no '2x64 dense'"),
+        (("--config.compare.models=('1x64 dense',)",), "needs two models or more"),
+        (("--config.compare.task=sst2",), "compare.task=sst2: .* has mood"),
+        (("--config.compare.split=test",), "does not exist: the job kept no predictions"),
+    ],
+)
+def test_bad_settings_end_in_one_line(study, flags, message, capsys):
+    import re
+
+    assert main(["compare", f"--workdir={study}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(message, error)
+
+
+def test_one_seed_is_refused(study, capsys):
+    path = study / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [row for row in rows if row["seed"] == 0]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    assert main(["compare", f"--workdir={study}"]) == 2
+    assert "has 4 pretraining and 1 finetuning seeds: compare needs" in capsys.readouterr().err
+
+
+def test_workdir_without_study_is_refused(tmp_path, capsys):
+    assert main(["compare", f"--workdir={tmp_path}"]) == 2
+    assert "give the workdir of a study, or name compare.release" in capsys.readouterr().err
