@@ -146,15 +146,16 @@ def make_study(
     *,
     large_wins: bool = True,
     seeds: int = 2,
+    pretrain_seeds: int = 2,
     tasks: tuple[str, ...] = ("nli",),
     scratch: bool = True,
     kinds: tuple[str, ...] = ("encoder",),
 ) -> Path:
-    """A study with two training runs a size, in which large models win everything or nothing."""
+    """A study in which large models win everything or nothing."""
     rng = random.Random(0)
     rows = []
     for rank, (shape, params) in enumerate(SIZES.items() if "encoder" in kinds else ()):
-        for pretrain_seed in range(2):
+        for pretrain_seed in range(pretrain_seeds):
             loss = _pretrain(workdir, shape, pretrain_seed, large_wins)
             for task, seed, recipe in itertools.product(tasks, range(seeds), RECIPES):
                 twin = ("scratch",) if scratch and recipe == "dense" else ()
@@ -163,7 +164,7 @@ def make_study(
                     row = (shape, params, pretrain_seed, seed, task, init, recipe, accuracy, loss)
                     rows.append(_row(*row))
     for rank, (shape, params) in enumerate(TRANSLATORS.items() if "translator" in kinds else ()):
-        for seed in range(2):
+        for seed in range(pretrain_seeds):
             _translate(workdir, shape, seed, large_wins)
             for recipe in RECIPES:
                 bleu = _bleu(rank, recipe, large_wins, rng.gauss(0, 0.004))

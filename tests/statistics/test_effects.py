@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tlc_jax.statistics.effects import (
+from tlc_jax.statistics.effects import Effect, by_pretraining, contrast, difference, trend
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
+from tlc_jax.statistics.verdicts import (
     CONTRADICTED,
     HOLDS,
     SUGGESTED,
     UNDECIDED,
     UNTESTED,
-    Effect,
-    by_pretraining,
-    contrast,
-    difference,
-    trend,
+    described,
+    rule,
     verdict,
 )
 
@@ -41,7 +40,7 @@ def study(rng, shape, means, between=1.0, within=1.0):
 
 
 def trend_of(scores):
-    return trend({size: by_pretraining(some) for size, some in scores.items()})
+    return trend(list(scores), [by_pretraining(some) for some in scores.values()])
 
 
 def verdicts(shape, means, claim, studies=STUDIES, **spread):
@@ -65,13 +64,13 @@ def test_difference_is_students_test():
 
 def test_trend_of_two_sizes_is_their_difference():
     first, second = [1.0, 2.0], [3.0, 5.0]
-    assert trend({10.0: first, 20.0: second}).interval() == pytest.approx(
+    assert trend([10.0, 20.0], [first, second]).interval() == pytest.approx(
         difference(first, second).interval()
     )
 
 
 def test_trend_is_a_line_on_a_log_scale():
-    exact = trend({10.0: [1.0, 1.0], 100.0: [2.0, 2.0], 1000.0: [3.0, 3.0]})
+    exact = trend([10.0, 1000.0, 100.0], [[1.0, 1.0], [3.0, 3.0], [2.0, 2.0]])
     assert exact.estimate == pytest.approx(2.0)
     assert exact.interval() == pytest.approx((2.0, 2.0))
 
@@ -92,6 +91,42 @@ def test_needed_runs_would_decide():
     )
     assert verdict([larger]) == HOLDS
     assert difference([0.0], [1.0]).runs_needed() is None
+
+
+def test_sizes_that_are_not_compared_sharpen_the_interval_alone():
+    compared = [[0.0, 1.0], [2.0, 3.0]]
+    wider = contrast([*compared, [9.0, 10.0], [5.0]], [-1.0, 1.0, 0.0, 0.0])
+    narrow = difference(*compared)
+    assert (wider.estimate, wider.runs) == (narrow.estimate, 2)
+    assert wider.freedom == 3 > narrow.freedom == 2
+    assert wider.interval()[0] > narrow.interval()[0]
+
+
+def test_a_model_with_one_run_among_others_is_a_suggestion():
+    effect = difference([0.0, 0.1], [1.0])
+    assert verdict([effect]) == SUGGESTED and effect.runs_needed() is None
+    assert described(effect, "nats").endswith("a model with one run")
+
+
+def test_an_effect_is_written_in_its_unit_with_what_would_decide():
+    assert described(difference([0.0], [0.012]), "points", 100) == (
+        "effect +1.2 points, one run per model"
+    )
+    sure = described(difference([0.0, 0.01], [0.5, 0.51]), "points", 100)
+    assert sure == "effect +50 points, 95 % interval +47 to +53, 2 runs per model"
+    open_ = difference([0.0, 1.0, 2.0], [0.5, 1.5, 2.5])
+    assert described(open_, "nats").endswith(
+        f"3 runs per model; about {open_.runs_needed()} would decide"
+    )
+    assert described(difference([0.0, 1.0], [0.0, 1.0]), "nats").endswith(
+        "not even a thousand would decide"
+    )
+
+
+def test_the_rule_names_the_run_that_counts():
+    assert "pretraining run: finetunings" in rule([ENCODER])
+    assert "translation run: intervals" in rule([TRANSLATOR])
+    assert "pretraining run or translation run" in rule([ENCODER, TRANSLATOR])
 
 
 def certain(estimate):
@@ -132,7 +167,7 @@ def test_counting_finetunings_as_runs_would_fail_this_test():
     """The mistake that the unit of replication avoids: 15 runs that are really three."""
 
     def naive(scores):
-        return verdict([trend({size: list(some.values()) for size, some in scores.items()})])
+        return verdict([trend(list(scores), [list(some.values()) for some in scores.values()])])
 
     found = verdicts((3, 5), (0, 0, 0), naive, between=1.0, within=0.3)
     assert found[HOLDS] > 0.1

@@ -26,11 +26,31 @@ def test_crossing_is_found_where_the_curves_meet():
     large = _curve(LARGE, [3.7 - 0.3 * k for k in range(7)])
     found = regime([large, small])
     (crossing,) = found.seconds
-    assert crossing.outcome == 1
+    assert (crossing.outcome, crossing.shown) == (1, False)
     assert 8.0 < crossing.at < 16.0
     assert f"4x256 overtakes 2x64 at {crossing.at:.3g} s" in crossing.describe("s")
     assert found.leader == LARGE
     assert "Large-model regime" in found.headline()
+    assert "One run per size can suggest this but cannot show it." in found.headline()
+    assert "suggested at most" in crossing.describe("s")
+
+
+def test_two_runs_of_each_size_show_it():
+    small = [_curve(SMALL, [3.0 + luck] * 7, seed) for seed, luck in enumerate((0.0, 0.01))]
+    large = [_curve(LARGE, [2.5 + luck] * 7, seed) for seed, luck in enumerate((0.0, 0.01))]
+    found = regime([*small, *large])
+    (crossing,) = found.seconds
+    assert (crossing.outcome, crossing.shown) == (1, True)
+    assert crossing.lead.estimate == pytest.approx(0.5)
+    assert "+0.470 to +0.530, 2 runs per size" in crossing.describe("s")
+    assert "One run" not in found.headline()
+
+
+def test_the_intervals_of_more_pairs_are_wider():
+    sizes = [SMALL, Size(1_700_000, 3, 128), LARGE]
+    curves = [_curve(size, [3.0 + seed / 100] * 7, seed) for size in sizes for seed in range(2)]
+    pairs = regime(curves).seconds
+    assert [pair.level for pair in pairs] == pytest.approx([1 - 0.05 / 3] * 3)
 
 
 def test_no_crossing_is_never_claimed():
@@ -39,6 +59,7 @@ def test_no_crossing_is_never_claimed():
     found = regime([small, large])
     (crossing,) = found.seconds
     assert (crossing.outcome, crossing.at, crossing.narrowing) == (-1, None, True)
+    assert crossing.lead.estimate < 0
     assert "has not overtaken" in crossing.describe("s")
     assert "Small-model regime" in found.headline()
     assert "overtakes" not in found.headline()
@@ -53,7 +74,18 @@ def test_a_large_model_that_led_from_the_start_did_not_cross():
 def test_a_lead_within_the_spread_of_seeds_is_level():
     small = [_curve(SMALL, [3.0] * 6 + [end], seed) for seed, end in enumerate((2.9, 3.1))]
     large = [_curve(LARGE, [3.1] * 6 + [end], seed) for seed, end in enumerate((2.8, 3.1))]
-    assert regime([*small, *large]).seconds[0].outcome == 0
+    found = regime([*small, *large])
+    assert found.seconds[0].outcome == 0
+    assert found.headline().startswith("Undecided regime: 4x256 has the lowest mean loss")
+
+
+def test_a_leader_within_the_spread_of_seeds_makes_no_large_model_regime():
+    middle = Size(1_700_000, 3, 128)
+    ends = {SMALL: (2.0, 2.2), middle: (3.0, 3.2), LARGE: (1.95, 2.15)}
+    curves = [_curve(s, [3.5] * 6 + [e], n) for s, some in ends.items() for n, e in enumerate(some)]
+    headline = regime(curves).headline()
+    assert headline.startswith("Mixed regime: 4x256 leads, not surely ahead of 2x64,")
+    assert "ahead of a smaller one in 1 of 3 pairs" in headline
 
 
 @pytest.mark.parametrize(
@@ -77,7 +109,7 @@ def test_headline_names_sizes_on_the_plateau_and_sizes_that_still_learn():
     falling = _curve(LARGE, [6.5 - 0.1 * k for k in range(7)])
     headline = regime([flat, falling]).headline()
     assert "early plateau of masked-language training: 4x256" in headline
-    assert "still falling for 4x256." in headline
+    assert "still falling for 4x256. One run" in headline
 
 
 def test_no_curves():

@@ -22,7 +22,7 @@ from tlc_jax.statistics.frontier import group
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
 from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.regime import Regime, regimes
-from tlc_jax.statistics.uncertainty import FAILS, HOLDS, UNTESTED, Claim
+from tlc_jax.statistics.verdicts import VERDICTS, Claim
 from tlc_jax.study.rows import load
 
 
@@ -77,9 +77,9 @@ def _summary(
         lines += [*_best_models(study.of(kind), options), ""]
     for kind, regime in found.items():
         lines += [*textwrap.wrap(page.headline(study, regime, kind), 100), ""]
-    for verdict in (HOLDS, FAILS, UNTESTED):
+    for verdict in VERDICTS:
         numbers = [claim.number for claim in claims if claim.verdict == verdict]
-        lines.append(f"claims: {verdict:<14} {', '.join(numbers) or '-'}")
+        lines.append(f"claims: {verdict:<12} {len(numbers):>2}  {', '.join(numbers) or '-'}")
     return lines + page.unfinished(study)
 
 

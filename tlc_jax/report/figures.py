@@ -265,7 +265,7 @@ def score_lost(study: Study, task: str) -> Figure:
     figure, axes = style.new_figure(6.4, 1.9 + 0.34 * len(recipes))
     for row, recipe in enumerate(recipes):
         for size, drops in study.drops(task, recipe).items():
-            lost = summarize(100 * drop for drop in drops)
+            lost = summarize(100 * drop for drop in drops.values())
             offset = 0.6 * ((sizes.index(size) + 0.5) / len(sizes) - 0.5)
             style.mark(axes, lost.mean, row + offset, colors[size], xerr=lost.std, ms=5.5)
     axes.axvline(0, color=style.INK, linewidth=0.8)

@@ -38,7 +38,7 @@ from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
 from tlc_jax.statistics.records import SPLIT, Model, Study, present
 from tlc_jax.statistics.regime import Progress, Regime
-from tlc_jax.statistics.uncertainty import Claim, rule
+from tlc_jax.statistics.verdicts import VERDICTS, Claim, rule
 
 Table = list[dict[str, Any]]
 
@@ -90,6 +90,7 @@ def render(
         unfinished=unfinished(study),
         parts=parts,
         rule=rule(study.kinds),
+        verdicts=VERDICTS,
         claims=claims,
         analyses=_analysis_table(study),
         analysis_figures=[

@@ -13,7 +13,7 @@ from tlc_jax.statistics.curves import measured
 from tlc_jax.statistics.frontier import group, pareto, round_budgets
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
 from tlc_jax.statistics.records import Model, Study, best_model, present
-from tlc_jax.statistics.uncertainty import Claim
+from tlc_jax.statistics.verdicts import Claim
 
 Fields = dict[str, Any]
 _LATENCY = "latency_ms_"  # followed by the number of sequences of a batch

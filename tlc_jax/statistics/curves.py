@@ -11,7 +11,9 @@ import numpy as np
 
 from tlc_jax.statistics.frontier import group, summarize
 from tlc_jax.statistics.kinds import Size
-from tlc_jax.statistics.uncertainty import LOSS_MARGIN, SCORE_MARGIN
+
+LOSS_MARGIN = 0.01  # nats: about one percent of perplexity, the least that is worth speaking of
+_ALIKE = 1.1  # ratio of costs up to which runs end alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,19 +48,17 @@ class Quantity:
       field: attribute of `Curve`.
       name: its name in metrics.jsonl.
       better: 1 where larger is better, -1 where smaller is.
-      margin: largest difference that never counts as clear.
       unit: text after a value.
     """
 
     field: str
     name: str
     better: int
-    margin: float
     unit: str
 
 
-LOSS = Quantity("losses", "valid_loss", -1, LOSS_MARGIN, " nats")
-APPROX_BLEU = Quantity("approx_bleus", "approx_bleu", 1, SCORE_MARGIN, "")
+LOSS = Quantity("losses", "valid_loss", -1, " nats")
+APPROX_BLEU = Quantity("approx_bleus", "approx_bleu", 1, "")
 
 
 def by_size(curves: Sequence[Curve]) -> dict[Size, list[Curve]]:
@@ -75,6 +75,12 @@ def measured(curves: Sequence[Curve]) -> list[Quantity]:
 def shared_end(curves: Sequence[Curve], axis: str) -> float:
     """Returns the largest cost that every curve reached; `axis` is "seconds" or "steps"."""
     return float(min(getattr(curve, axis)[-1] for curve in curves))
+
+
+def alike(curves: Sequence[Curve], axis: str) -> bool:
+    """Whether all runs end at about the same cost, so that all have decayed when the first ends."""
+    ends = [getattr(curve, axis)[-1] for curve in curves]
+    return max(ends) <= _ALIKE * min(ends)
 
 
 def shared_costs(curves: Sequence[Curve], axis: str) -> list[float]:

@@ -1,33 +1,17 @@
-"""Effects with intervals, and the verdicts that follow from them.
+"""Effects with intervals.
 
 The pretraining run is the unit of replication of a claim about sizes: finetunings of one pretrained
-model share its luck, so they are averaged first and never counted as runs of their own. A verdict
-needs two pretraining runs of a size; with one it is a suggestion.
+model share its luck, so they are averaged first and never counted as runs of their own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
-
-HOLDS = "holds"
-CONTRADICTED = "contradicted"
-UNDECIDED = "undecided"
-SUGGESTED = "suggested"
-UNTESTED = "not tested"
-
-VERDICTS = {
-    HOLDS: "the 95 % interval of every effect lies on the claim's side",
-    CONTRADICTED: "the interval of an effect, widened for the number of effects, lies beyond it",
-    UNDECIDED: "an interval reaches to both sides: more pretraining runs would decide",
-    SUGGESTED: "the numbers point to it, but one pretraining run per model cannot show it",
-    UNTESTED: "the study has no data for it",
-}
-"""What each verdict means."""
 
 _MOST_RUNS = 1000  # where even that many would not decide, the effect is too small to matter
 
@@ -40,7 +24,7 @@ class Effect:
       estimate: in the unit of the values; positive where it favors the claim.
       error: standard error; NaN with one run per group.
       freedom: degrees of freedom of `error`; 0 with one run per group.
-      runs: pretraining runs of the group with the fewest.
+      runs: runs of the group with the fewest, among those that are compared.
       spread: standard deviation of a run's value, pooled over groups; NaN with one run per group.
       leverage: sum of the squared weights of the group means.
     """
@@ -65,18 +49,17 @@ class Effect:
         None where the spread is unknown or a thousand would not suffice.
         """
         distance = abs(self.estimate - beyond)
-        if not self.freedom or not distance:
+        if not self.freedom or self.runs < 2 or not distance:
             return None
         groups = self.freedom / (self.runs - 1)
-        for runs in range(max(2, self.runs), _MOST_RUNS):
-            quantile = float(stats.t.ppf(0.975, groups * (runs - 1)))
-            if quantile * self.spread * math.sqrt(self.leverage / runs) < distance:
-                return runs
-        return None
+        runs = np.arange(self.runs, _MOST_RUNS)
+        half = stats.t.ppf(0.975, groups * (runs - 1)) * self.spread
+        enough = runs[half * np.sqrt(self.leverage / runs) < distance]
+        return int(enough[0]) if enough.size else None
 
 
-def by_pretraining(scores: Mapping[tuple[int, int], float]) -> list[float]:
-    """Means over finetuning seeds, one per pretraining seed.
+def pretraining_means(scores: Mapping[tuple[int, int], float]) -> dict[int, float]:
+    """Means over finetuning seeds, by pretraining seed.
 
     Args:
       scores: by (pretraining seed, finetuning seed).
@@ -84,7 +67,12 @@ def by_pretraining(scores: Mapping[tuple[int, int], float]) -> list[float]:
     groups: dict[int, list[float]] = {}
     for (pretraining, _), score in scores.items():
         groups.setdefault(pretraining, []).append(score)
-    return [float(np.mean(group)) for group in groups.values()]
+    return {pretraining: float(np.mean(group)) for pretraining, group in groups.items()}
+
+
+def by_pretraining(scores: Mapping[tuple[int, int], float]) -> list[float]:
+    """Values of independent runs: the `pretraining_means` alone."""
+    return list(pretraining_means(scores).values())
 
 
 def contrast(
@@ -94,26 +82,25 @@ def contrast(
 
     Args:
       groups: values of independent runs by group, such as `by_pretraining` of each size.
-      weights: weight of each group's mean.
+      weights: weight of each group's mean. A group that is not compared has weight 0: it adds to
+        what is known about the variance.
       other_error: standard error that more runs would not reduce, such as that of a test set that
         all runs share. It enters by Satterthwaite's approximation of the degrees of freedom.
     """
     counts = np.array([len(group) for group in groups])
     means = np.array([np.mean(group) for group in groups])
     estimate, squared = float(np.dot(weights, means)), np.square(weights)
-    freedom = int((counts - 1).sum())
+    freedom, fewest = int((counts - 1).sum()), int(counts[squared > 0].min())
     leverage = float(squared.sum())
     if not freedom:
-        return Effect(estimate, math.nan, 0, int(counts.min()), math.nan, leverage)
+        return Effect(estimate, math.nan, 0, fewest, math.nan, leverage)
     squares = sum(float(np.square(np.subtract(g, np.mean(g))).sum()) for g in groups)
     variance = squares / freedom
     of_runs = variance * float((squared / counts).sum())
     total = of_runs + other_error**2
     # The other error is taken as known, so only the variance of runs costs degrees of freedom.
     effective = freedom * (total / of_runs) ** 2 if of_runs > 0 else math.inf
-    return Effect(
-        estimate, math.sqrt(total), effective, int(counts.min()), math.sqrt(variance), leverage
-    )
+    return Effect(estimate, math.sqrt(total), effective, fewest, math.sqrt(variance), leverage)
 
 
 def difference(first: Sequence[float], second: Sequence[float], other_error: float = 0.0) -> Effect:
@@ -121,54 +108,30 @@ def difference(first: Sequence[float], second: Sequence[float], other_error: flo
     return contrast([first, second], [-1.0, 1.0], other_error)
 
 
-def trend(groups: Mapping[float, Sequence[float]], other_error: float = 0.0) -> Effect:
+def trend(
+    sizes: Sequence[float], groups: Sequence[Sequence[float]], other_error: float = 0.0
+) -> Effect:
     """The rise of a straight line from the smallest to the largest size, on a log scale.
 
     One number for any number of sizes, so a study of many sizes has no more chances to find a
     trend by luck than a study of two.
 
     Args:
-      groups: values of independent runs by size (parameters), for at least two sizes.
-      other_error: as for `contrast`.
+      sizes: parameters of each group, at least two different ones.
+      groups, other_error: as for `contrast`.
     """
-    sizes = sorted(groups)
-    x = np.log(sizes)
-    centered = x - x.mean()
-    weights = centered / np.square(centered).sum() * (x[-1] - x[0])
-    return contrast([groups[size] for size in sizes], weights.tolist(), other_error)
+    weights = slope(sizes) * math.log(max(sizes) / min(sizes))
+    return contrast(groups, weights.tolist(), other_error)
 
 
-def verdict(
-    effects: Iterable[Effect], low: float = 0.0, high: float = math.inf, level: float = 0.95
-) -> str:
-    """The verdict on the claim that every effect lies between `low` and `high`.
-
-    low=0 tests a direction; low=-margin tests that an effect is not inferior by more than a margin;
-    -margin and margin test equivalence. All effects must hold at once, which needs no correction
-    for their number (an intersection-union test has the level of each). One that lies outside is
-    enough to contradict, so that is tested at a level divided by their number.
+def slope(sizes: Sequence[float]) -> np.ndarray:
+    """Weights of the means at `sizes` that give the slope of the line fitted to them.
 
     Args:
-      effects: of all tasks, recipes or pairs that the claim is about.
-      low, high: where the claim puts them.
-      level: of the confidence intervals.
+      sizes: at least two different ones; the line is one over their logarithms.
     """
-    effects = list(effects)
-    if not effects:
-        return UNTESTED
-    if any(effect.freedom == 0 or effect.runs < 2 for effect in effects):
-        points = all(low < effect.estimate < high for effect in effects)
-        return SUGGESTED if points else UNDECIDED
-    widened = 1 - (1 - level) / len(effects)
-    if all(
-        low < effect.interval(level)[0] and effect.interval(level)[1] < high for effect in effects
-    ):
-        return HOLDS
-    for effect in effects:
-        lower, upper = effect.interval(widened)
-        if upper < low or lower > high:
-            return CONTRADICTED
-    return UNDECIDED
+    centered = np.log(sizes) - np.log(sizes).mean()
+    return np.asarray(centered / np.square(centered).sum())
 
 
 def instance_error(accuracy: float, instances: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tlc_jax.statistics.curves import Curve
+from tlc_jax.statistics.effects import by_pretraining
 from tlc_jax.statistics.frontier import Summary, best_under, summarize
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Size
 
@@ -55,6 +57,15 @@ class Model:
     @property
     def score(self) -> Summary:
         return summarize(self.scores.values())
+
+    @property
+    def runs(self) -> list[float]:
+        """Mean scores of independent runs: of each pretraining run over its finetunings.
+
+        A model from scratch has no pretraining run, so each of its finetuning seeds is a run.
+        """
+        turned = {(seed, trained): score for (trained, seed), score in self.scores.items()}
+        return by_pretraining(self.scores if self.pretrained else turned)
 
     @property
     def points(self) -> Summary:
@@ -142,12 +153,16 @@ class Study:
         wanted = (task, recipe, pretrained)
         return {m.size: m for m in self.models if (m.task, m.recipe, m.pretrained) == wanted}
 
-    def drops(self, task: str, recipe: str) -> dict[Size, list[float]]:
-        """Subtracts compressed scores from dense ones, seed by seed; fractions by size."""
+    def drops(self, task: str, recipe: str) -> dict[Size, dict[tuple[int, int], float]]:
+        """Subtracts compressed scores from the same seeds' dense ones.
+
+        Returns:
+          Fractions by size and (pretraining seed, finetuning seed).
+        """
         dense, drops = self.by_size(task), {}
         for size, model in self.by_size(task, recipe).items():
             before = dense[size].scores if size in dense else {}
-            drops[size] = [before[s] - score for s, score in model.scores.items() if s in before]
+            drops[size] = {s: before[s] - score for s, score in model.scores.items() if s in before}
         return {size: values for size, values in drops.items() if values}
 
     @property
@@ -161,6 +176,13 @@ class Study:
         column = f"{score}_signature"
         found = [result.get(column) for result in self.results.values()]
         return [text for text in dict.fromkeys([*present(self.rows, column), *found]) if text]
+
+
+def operations(recipe: str) -> set[str]:
+    """Returns the names of the operations of a recipe, such as prune and quantize."""
+    # A selector may contain `+`, so it separates only where an operation follows.
+    parts = re.split(r"\+(?=\s*(?:[a-z]+\s*:|finetune|dense))", recipe)
+    return {part.partition(":")[0].strip() for part in parts}
 
 
 def kind_of(row: Row) -> Kind:

@@ -1,23 +1,32 @@
 """The regime of training of a study: which size leads when, and whose curves cross.
 
 The paper's effect appears once every size has read enough text. Before that small models lead,
-because they read more. A report must say which of the two a study shows.
+because they read more. A report must say which of the two a study shows, if it shows either: a lead
+counts where its interval excludes zero, which takes two runs of a size.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
-from tlc_jax.statistics.curves import Curve, by_size, mean_at, shared_costs, shared_end, values_at
+from tlc_jax.statistics.curves import (
+    LOSS_MARGIN,
+    Curve,
+    by_size,
+    mean_at,
+    shared_costs,
+    shared_end,
+    values_at,
+)
+from tlc_jax.statistics.effects import Effect, contrast
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Kind, Size
 from tlc_jax.statistics.records import Study
-from tlc_jax.statistics.uncertainty import LOSS_MARGIN, clear, pool
 
 # A loss above this share of its reference counts as the early plateau, on which a model knows how
 # frequent tokens are and little else. The reference is the entropy of single tokens where the
@@ -33,35 +42,63 @@ class Crossing:
 
     Attributes:
       small, large: the two sizes.
-      outcome: at the end of the shared budget: 1 where the larger is clearly ahead, -1 where it is
-        clearly behind, else 0.
+      lead: loss of the smaller minus loss of the larger at the end of the shared budget, in nats.
+      level: of the interval of the lead, such that those of all pairs hold at once in 95 % of
+        studies.
       at: cost from which on the larger is ahead; None where it never is, or always was.
-      gap: loss of the larger minus loss of the smaller at the end, in nats.
-      narrowing: whether that gap fell over the second half of the shared budget.
+      narrowing: whether the lead grew over the second half of the shared budget.
     """
 
     small: Size
     large: Size
-    outcome: int
+    lead: Effect
+    level: float
     at: float | None
-    gap: float
     narrowing: bool
 
+    @property
+    def shown(self) -> bool:
+        """Whether both sizes have the two runs without which a lead may be luck."""
+        return self.lead.runs > 1
+
+    @property
+    def outcome(self) -> int:
+        """1 where the larger is ahead at the end, -1 where it is behind, 0 where they are level.
+
+        It is ahead where the interval of its lead excludes zero. With a single run it seems so
+        where the lead exceeds the least that is worth speaking of.
+        """
+        low, high = self.lead.interval(self.level)
+        if not self.shown:
+            low, high = self.lead.estimate - LOSS_MARGIN, self.lead.estimate + LOSS_MARGIN
+        return 1 if low > 0 else -1 if high < 0 else 0
+
     def describe(self, unit: str) -> str:
+        return f"{self._course(unit)} ({self._certainty()})"
+
+    def _course(self, unit: str) -> str:
+        lead = self.lead.estimate
         if self.outcome > 0:
             when = f"leads {self.small} from the first evaluation on"
             if self.at is not None:
                 at = f"{self.at:,.0f}" if self.at >= 100 else f"{self.at:.3g}"
                 when = f"overtakes {self.small} at {at} {unit}"
-            return f"{self.large} {when} and ends {-self.gap:.3f} nats ahead"
+            return f"{self.large} {when} and ends {lead:.3f} nats ahead"
         if self.outcome < 0:
             course = "narrowing" if self.narrowing else "not narrowing"
             return (
                 f"{self.large} has not overtaken {self.small}: "
-                f"{self.gap:.3f} nats behind at the end, {course}"
+                f"{-lead:.3f} nats behind at the end, {course}"
             )
+        return f"{self.large} and {self.small} are level at the end (lead {lead:+.3f} nats)"
+
+    def _certainty(self) -> str:
+        if not self.shown:
+            return "one run per size: suggested at most"
+        low, high = self.lead.interval(self.level)
         return (
-            f"{self.large} and {self.small} are level at the end (difference {self.gap:+.3f} nats)"
+            f"its lead: 95 % interval over all pairs {low:+.3f} to {high:+.3f}, "
+            f"{self.lead.runs} runs per size"
         )
 
 
@@ -106,27 +143,40 @@ class Regime:
             )
         smallest = min(item.size for item in self.progress)
         won = sum(crossing.outcome > 0 for crossing in self.seconds)
-        if self.leader != smallest:
+        # Of the smallest size against the others: whether the leader is ahead of it, and whether it
+        # is ahead of any.
+        against = {pair.large: pair.outcome for pair in self.seconds if pair.small == smallest}
+        if against.get(self.leader, 0) > 0:
             text = (
                 f"Large-model regime: {self.leader} leads at the end of the training budget, and "
-                f"the larger size is clearly ahead in {won} of {len(self.seconds)} pairs"
+                f"the larger size is ahead in {won} of {len(self.seconds)} pairs"
             )
         elif won:
+            leads = f"{smallest}, the smallest size, still leads"
+            if self.leader != smallest:
+                leads = f"{self.leader} leads, not surely ahead of {smallest}, the smallest size,"
             text = (
-                f"Mixed regime: {smallest}, the smallest size, still leads at the end of the "
-                "training budget, although a larger size is ahead of a smaller one in "
-                f"{won} of {len(self.seconds)} pairs"
+                f"Mixed regime: {leads} at the end of the training budget, although a larger size "
+                f"is ahead of a smaller one in {won} of {len(self.seconds)} pairs"
             )
-        else:
+        elif self.leader == smallest and min(against.values()) < 0:
             text = (
                 f"Small-model regime: {smallest}, the smallest size, leads at the end of the "
                 "training budget and no larger size overtook a smaller one: too short a budget for "
                 "these sizes to show the paper's effect"
             )
+        else:
+            text = (
+                f"Undecided regime: {self.leader} has the lowest mean loss at the end of the "
+                "training budget, but no larger size is surely ahead of a smaller one, nor is "
+                f"{smallest} surely ahead of a larger one"
+            )
         if sizes := ", ".join(str(item.size) for item in self.progress if item.plateau):
             text += f"; still on the early plateau of masked-language training: {sizes}"
         if sizes := ", ".join(str(item.size) for item in self.progress if item.fall > LOSS_MARGIN):
             text += f". When its budget ended the loss was still falling for {sizes}"
+        if not all(crossing.shown for crossing in self.seconds):
+            text += ". One run per size can suggest this but cannot show it"
         return f"{text}."
 
 
@@ -149,37 +199,40 @@ def regime(curves: Sequence[Curve]) -> Regime:
 
 def crossings(curves: Sequence[Curve], axis: str) -> tuple[Crossing, ...]:
     """Compares all pairs of sizes of one kind; `axis` is "seconds" or "steps"."""
-    pairs = combinations(by_size(curves).values(), 2)
-    return tuple(_crossing(small, large, curves, axis) for small, large in pairs)
+    sizes = by_size(curves)
+    pairs = list(combinations(sizes, 2))
+    # Bonferroni: of many pairs, some would be apart by luck.
+    return tuple(_crossing(*pair, sizes, axis, 1 - 0.05 / len(pairs)) for pair in pairs)
 
 
 def _crossing(
-    small: Sequence[Curve], large: Sequence[Curve], all_curves: Sequence[Curve], axis: str
+    first: Size, second: Size, sizes: Mapping[Size, Sequence[Curve]], axis: str, level: float
 ) -> Crossing:
+    small, large = sizes[first], sizes[second]
+
     def gap(cost: float) -> float:
         return mean_at(large, axis, cost) - mean_at(small, axis, cost)
 
     costs = shared_costs([*small, *large], axis)
     gaps, end = [gap(cost) for cost in costs], costs[-1]
-    # The spread of seeds is pooled over all sizes, not over these two: more degrees of freedom.
-    spread = pool([values_at(own, axis, end) for own in by_size(all_curves).values()])
-    # Losses are better smaller, and `clear` is positive where the second is larger.
-    outcome = -clear(values_at(small, axis, end), values_at(large, axis, end), spread, LOSS_MARGIN)
+    # The variance of runs is pooled over all sizes, not over these two: more degrees of freedom.
+    losses = [values_at(own, axis, end) for own in sizes.values()]
+    lead = contrast(losses, [float(size == first) - float(size == second) for size in sizes])
     behind = [place for place, value in enumerate(gaps) if value >= 0]
     at = None
-    if outcome > 0 and behind:
+    if behind and behind[-1] + 1 < len(gaps):
         # The larger one may overtake several times: the last time counts. Reversed, because
         # numpy.interp needs rising gaps.
         around = slice(behind[-1], behind[-1] + 2)
         at = float(np.interp(0.0, gaps[around][::-1], costs[around][::-1]))
     narrowing = gaps[-1] < gap(max(costs[0], end / 2))
-    return Crossing(small[0].size, large[0].size, outcome, at, gaps[-1], narrowing)
+    return Crossing(first, second, lead, level, at, narrowing)
 
 
 def _progress(curves: Sequence[Curve]) -> Progress:
     loss = summarize(curve.losses[-1] for curve in curves).mean
     falls = [values_at([c], "steps", 0.8 * c.steps[-1])[0] - c.losses[-1] for c in curves]
-    reference = _plateau(curves[0])
+    reference = plateau_loss(curves[0])
     return Progress(
         size=curves[0].size,
         steps=summarize(curve.steps[-1] for curve in curves).mean,
@@ -189,7 +242,7 @@ def _progress(curves: Sequence[Curve]) -> Progress:
     )
 
 
-def _plateau(curve: Curve) -> float | None:
+def plateau_loss(curve: Curve) -> float | None:
     """Returns the loss above which a model is on the early plateau."""
     if curve.size.kind != ENCODER:
         return None

@@ -1,0 +1,174 @@
+"""The claims about compression: who loses less, what is best under a budget, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+
+from tlc_jax.statistics import budgets
+from tlc_jax.statistics.curves import LOSS_MARGIN
+from tlc_jax.statistics.effects import by_pretraining, contrast
+from tlc_jax.statistics.frontier import summarize
+from tlc_jax.statistics.kinds import ENCODER, Size
+from tlc_jax.statistics.records import Study, operations
+from tlc_jax.statistics.regime import plateau_loss
+from tlc_jax.statistics.statement import POINTS, Findings, claim, rise
+
+_KEPT = 0.8  # share of its dense score below which a pruned model counts as broken
+
+_ROBUST = (
+    "The loss of {kind.score} against the same seed's dense model falls with size, for every "
+    "recipe listed"
+)
+
+
+@claim(
+    "2a",
+    "Larger models lose less {kind.score} under quantization.",
+    _ROBUST + ": those that quantize and do nothing else, at 4 bits or else at the fewest.{care}",
+    needed="no recipe of quantization alone, beside dense, on two sizes",
+    unit=POINTS,
+)
+def _robust_to_quantization(study: Study) -> Findings:
+    alone = [model for model in study.models if operations(model.recipe) == {"quantize"}]
+    bits = {model.recipe: model.bits for model in alone if model.bits < 32}
+    chosen = 4.0 if 4.0 in bits.values() else min(bits.values(), default=0.0)
+    recipes = {recipe for recipe, value in bits.items() if value == chosen}
+    for task in study.tasks:
+        yield from _robust(study, task, recipes)
+
+
+@claim(
+    "2b",
+    "Larger models lose less {kind.score} under pruning.",
+    _ROBUST + ": those that prune and do nothing else, at the highest sparsity at which every "
+    f"size keeps at least {100 * _KEPT:.0f} % of its dense {{kind.score}}. Beyond it models answer "
+    "like ones that have learned nothing, and the best has most to lose.{care}",
+    needed="no recipe of pruning alone, beside dense, on two sizes",
+    unit=POINTS,
+)
+def _robust_to_pruning(study: Study) -> Findings:
+    alone = [model for model in study.models if operations(model.recipe) == {"prune"}]
+    # Rounded, because the sparsity reached differs between sizes by a few weights.
+    sparsities = {model.recipe: round(model.sparsity, 2) for model in alone}
+    for task in study.tasks:
+        dense, usable, kept = study.by_size(task), set(), []
+        for recipe in sorted(sparsities, key=lambda recipe: sparsities[recipe]):
+            pruned = study.by_size(task, recipe)
+            shares = [m.score.mean / dense[s].score.mean for s, m in pruned.items() if s in dense]
+            if len(shares) > 1:
+                kept.append(f"{recipe} {100 * min(shares):.0f} %")
+                usable |= {recipe} if min(shares) >= _KEPT else set()
+        highest = max((sparsities[recipe] for recipe in usable), default=0.0)
+        yield from _robust(study, task, {r for r in usable if sparsities[r] == highest})
+        if kept and not usable:
+            least = ", ".join(kept)
+            yield (
+                None,
+                f"{task}: at every sparsity some size is at the floor; kept at least {least}",
+            )
+
+
+def _robust(study: Study, task: str, recipes: Collection[str]) -> Findings:
+    dense = study.by_size(task)
+    for recipe in sorted(recipes):
+        drops = study.drops(task, recipe)
+        if len(drops) < 2:
+            continue
+        # Turned around, because a trend is about values that are better larger.
+        kept = {size: [-drop for drop in by_pretraining(some)] for size, some in drops.items()}
+        listing = ", ".join(
+            f"{size} {summarize(some.values()).written('.1f', 100)}"
+            f" of {dense[size].points.mean:.1f}"
+            for size, some in drops.items()
+        )
+        yield rise(kept), f"{task}, {recipe}: points lost {listing}"
+
+
+@claim(
+    "2c",
+    "For most memory budgets a large model, heavily compressed, is best.",
+    "The best compressed model of the sizes whose dense model does not fit beats the best model, "
+    "dense or compressed, of the sizes whose dense model fits: on average over all budgets that "
+    "have both, evenly on a log scale from the smallest compressed to the largest dense model; in "
+    "megabytes and in nonzero parameters. Each run is judged on models that were chosen without "
+    "it.",
+    needed="needs dense models of two sizes, and compressed ones",
+    unit=POINTS,
+)
+def _compressed_large_wins(study: Study) -> Findings:
+    for task in study.tasks:
+        models = [model for model in study.models if model.task == task and model.pretrained]
+        for cost, words, scale in (("megabytes", "MB", 1.0), ("nonzero", "M nonzero", 1e-6)):
+            leads = budgets.leads(models, cost)
+            if not leads:
+                continue
+            values = [float(np.mean([*some.values()])) for some in leads.values()]
+            tried = sorted({budget for some in leads.values() for budget in some})
+            won = np.mean([lead > 0 for some in leads.values() for lead in some.values()])
+            line = (
+                f"{task}, {scale * tried[0]:.3g} to {scale * tried[-1]:.3g} {words}: "
+                f"the large one is ahead under {100 * won:.0f} % of the budgets"
+            )
+            yield contrast([values], [1.0]), line
+
+
+@claim(
+    "6",
+    "How long a model was pretrained does not affect how well it quantizes; its size does.",
+    "From the first to the last checkpoint past the early plateau, what quantization alone costs a "
+    f"pretrained encoder in validation loss changes by less than {10 * LOSS_MARGIN:g} nats, for "
+    "every size. Nothing is finetuned, which the paper does. The part about size is claim 2a.",
+    needed="needs `analyze` with a recipe of quantization alone (study.analyses) of pretraining "
+    "runs that kept two checkpoints past the early plateau (checkpoint.keep_every_steps)",
+    kinds=(ENCODER,),
+    low=-10 * LOSS_MARGIN,
+    high=10 * LOSS_MARGIN,
+)
+def _age_matters_little(study: Study) -> Findings:
+    plateaus = {(curve.size, curve.seed): plateau_loss(curve) for curve in study.curves}
+    changes: dict[str, dict[Size, list[tuple[float, float]]]] = {}
+    for one in study.analyses:
+        rows = study.results[one["job"]].get("convergence") or ()
+        limit = plateaus.get((one["size"], one["seed"])) or math.inf
+        past = sorted(
+            (row["step"], row["valid_loss_compressed"] - row["valid_loss_dense"])
+            for row in rows
+            if row["valid_loss_dense"] <= limit
+        )
+        if operations(one["recipe"]) == {"quantize"} and len(past) > 1:
+            own = changes.setdefault(one["recipe"], {}).setdefault(one["size"], [])
+            own.append((past[0][1], past[-1][1]))
+    for recipe, sizes in changes.items():
+        groups = [[last - first for first, last in own] for own in sizes.values()]
+        for place, (size, own) in enumerate(sizes.items()):
+            first, last = np.mean(own, axis=0)
+            weights = [float(place == other) for other in range(len(groups))]
+            line = f"{recipe} costs {size} {first:.3f} nats at first and {last:.3f} at last"
+            yield contrast(groups, weights), line
+
+
+@claim(
+    "8",
+    "Quantizing and pruning change the weights of deeper models less.",
+    "The relative error of the weights (norm of the change over norm of the matrix, median over "
+    "all matrices) falls with size, for every recipe that was analyzed.",
+    needed="needs `analyze` of pretrained encoders of two sizes (study.analyses)",
+    kinds=(ENCODER,),
+    unit="% of the norm",
+)
+def _weights_change_less(study: Study) -> Findings:
+    errors: dict[str, dict[Size, list[float]]] = {}
+    for one in study.analyses:
+        if one["relative_error"] is not None:
+            sizes = errors.setdefault(one["recipe"], {})
+            sizes.setdefault(one["size"], []).append(one["relative_error"])
+    for recipe, sizes in errors.items():
+        if len(sizes) > 1:
+            kept = {size: [-error for error in some] for size, some in sizes.items()}
+            listing = ", ".join(
+                f"{size} {summarize(some).written('.1f', 100)}" for size, some in sizes.items()
+            )
+            yield rise(kept), f"{recipe}: relative error in % {listing}"

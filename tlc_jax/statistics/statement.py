@@ -1,0 +1,79 @@
+"""What a claim consists of: its texts, and a function that finds effects in a study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from tlc_jax.statistics.curves import measured
+from tlc_jax.statistics.effects import Effect, trend
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
+from tlc_jax.statistics.records import Study
+from tlc_jax.statistics.verdicts import UNDECIDED, Claim, described, verdict
+
+# An effect, None for numbers that do not decide, or UNDECIDED; and the line of evidence.
+Findings = Iterator[tuple[Effect | str | None, str]]
+Test = Callable[[Study, Kind], Claim]
+_Find = Callable[[Study], Findings]
+
+POINTS = "{kind.points}"
+_NATS = "nats"
+
+# Sentences that a criterion may take in, where they apply.
+_ALSO = " The same for approx_bleu is listed and does not count."
+_CARE = (
+    " Read with care where the dense models are far apart: one with little BLEU has little to lose."
+)
+STATED: list[tuple[tuple[Kind, ...], Test]] = []
+"""The kinds of model that a claim is about, and its test; all claims that were declared."""
+
+
+def claim(
+    number: str,
+    text: str,
+    criterion: str,
+    needed: str,
+    kinds: tuple[Kind, ...] = (ENCODER, TRANSLATOR),
+    low: float = 0.0,
+    high: float = math.inf,
+    unit: str = _NATS,
+) -> Callable[[_Find], Test]:
+    """Turns a function that finds effects in one kind's part of a study into a claim.
+
+    Args:
+      number, text, criterion: see `Claim`; text without the topic of the kind.
+      needed: what a study needs for the test.
+      kinds: the kinds of model that the claim is about.
+      low, high: the claim says that every effect lies between them.
+      unit: unit in which effects are written. Other units than nats are hundredths of an effect.
+    """
+    scale = 1.0 if unit == _NATS else 100.0
+
+    def register(find: _Find) -> Test:
+        def test(study: Study, kind: Kind) -> Claim:
+            effects, lines, comparable = [], [], True
+            for found, line in find(study):
+                if isinstance(found, Effect):
+                    effects.append(found)
+                    line += f"; {described(found, unit.format(kind=kind), scale, low, high)}"
+                lines.append(line)
+                comparable = comparable and found != UNDECIDED
+            also = _ALSO if len(measured(study.curves)) > 1 else ""
+            care = _CARE if kind == TRANSLATOR else ""
+            return Claim(
+                f"{number}-mt" if kind == TRANSLATOR else number,
+                kind.titled(text.format(kind=kind)),
+                criterion.format(kind=kind, also=also, care=care),
+                verdict(effects, low, high) if comparable else UNDECIDED,
+                tuple(lines or [needed]),
+            )
+
+        STATED.append((kinds, test))
+        return test
+
+    return register
+
+
+def rise(groups: Mapping[Size, Sequence[float]]) -> Effect:
+    """The trend of values of independent runs, which are better larger, over the sizes."""
+    return trend([size.params for size in groups], list(groups.values()))
