@@ -46,7 +46,7 @@ def get_config(part: str = "all") -> ConfigDict:
     config.study.finetune = _finetuning(mnli.get_config())
     config.study.tasks = {"mnli": _task(mnli.get_config()), "sst2": _task(sst2.get_config())}
     # The paper states no number of seeds. Three finetuning seeds give an error bar; more than one
-    # pretraining run per size is not affordable.
+    # pretraining run per size is not affordable, so what the report says of sizes is a suggestion.
     config.study.seeds = (0, 1, 2)
     config.study.analyses = (QUANTIZE.format(bits=4), "prune:0.6")  # the paper's figure 9
     config.checkpoint.keep_every_steps = 250_000  # and, without finetuning, its figure 8

@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from markupsafe import escape
 
 from tlc_jax.commands import report
 from tlc_jax.config import resolve
 from tlc_jax.core.errors import InputError
 from tlc_jax.report import figures, style
+from tlc_jax.statistics.verdicts import VERDICTS
 
 
 class _Page(html.parser.HTMLParser):
@@ -95,6 +97,20 @@ def test_summary_fits_a_screen_and_names_three_best_models(
         assert f"under {best['megabytes']:g} MB <strong>{best['size']}, " in _parse(tmp_path)[0]
         assert re.search(rf"^nli +{best['megabytes']:g} +{best['size']}, ", out, re.MULTILINE)
     assert "claims: holds" in out and str(tmp_path / "report/index.html") in out
+
+
+def test_verdicts_are_explained_and_counted(study_maker, tmp_path, capsys, no_figures):
+    result = _run(study_maker(tmp_path))
+    text, out = _parse(tmp_path)[0], capsys.readouterr().out
+    for verdict, meaning in VERDICTS.items():
+        numbers = [number for number, given in result["claims"].items() if given == verdict]
+        badge = f"<span class='badge {verdict.replace(' ', '-')}'>{verdict}</span>"
+        assert f"<dt>{badge} {len(numbers)}</dt><dd>{escape(meaning)}</dd>" in text
+        listed = ", ".join(numbers) or "-"
+        line = rf"^claims: {verdict} +{len(numbers)}  {listed}$"
+        assert re.search(line, out, re.MULTILINE)
+        assert text.count(badge) == 1 + len(numbers)
+    assert "; effect +1.16 nats, 95 % interval +1.15 to +1.17, 2 runs per model" in text
 
 
 def test_budgets_of_the_config_are_used(study_maker, tmp_path, capsys, no_figures):

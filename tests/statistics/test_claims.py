@@ -134,7 +134,8 @@ def test_differences_between_finetunings_are_averaged_away(study_maker, tmp_path
 
 def test_steps_are_compared_where_all_runs_have_decayed(study_maker, tmp_path):
     study = load(study_maker(tmp_path))
-    assert "2x64 3,000, 3x128 1,200, 4x256 400 steps" in _verdicts(tmp_path)["1a"].evidence[0]
+    reason = _verdicts(tmp_path)["1a"].evidence[-1]
+    assert reason.startswith("runs end at different steps (2x64 3,000, 3x128 1,200, 4x256 400), so")
     steps = next(curve.steps for curve in study.curves)
     curves = tuple(dataclasses.replace(curve, steps=steps) for curve in study.curves)
     claims = evaluate(dataclasses.replace(study, curves=curves))
@@ -173,6 +174,28 @@ def test_shape_is_judged_by_sizes_of_equal_parameters(study_maker, tmp_path, shi
     first, second = claim.evidence
     assert first.startswith("3x128 (1.7 M) against 6x96 (1.7 M) at 60 seconds: doubling brings 0.")
     assert f"its lead is {shift:+.3f}" in first and f"its lead is {-shift:+.3f}" in second
+
+
+def test_no_shape_is_judged_by_runs_that_end_apart(study_maker, tmp_path):
+    study = load(study_maker(tmp_path))
+    twin = Size(1_700_001, 6, 96)
+    curves = [c for c in study.curves if c.size.hidden == 128]
+    shorter = [
+        dataclasses.replace(c, size=twin, steps=c.steps[:12], seconds=c.seconds[:12],
+                            losses=c.losses[:12])
+        for c in curves
+    ]  # fmt: skip
+    study = dataclasses.replace(study, curves=(*study.curves, *shorter))
+    claims = {claim.number: claim for claim in evaluate(study)}
+    assert {claims[number].verdict for number in ("1a", "1b", "3")} == {UNDECIDED}
+    assert claims["1b"].evidence[-1].startswith("runs end at different seconds (2x64 60, ")
+
+
+def test_sizes_of_equal_parameters_make_no_trend(study_maker, tmp_path):
+    study_maker(tmp_path)
+    _edit(tmp_path, lambda row: row | {"params": 1_000_000})
+    claims = _verdicts(tmp_path)
+    assert {claims[number].verdict for number in ("1a", "1b", "2a", "2b")} == {UNTESTED}
 
 
 def test_shape_needs_a_loss_that_falls_with_size(study_maker, tmp_path):

@@ -105,6 +105,14 @@ def test_sparsities_beyond_which_a_size_is_at_the_floor_are_left_out(study_maker
     )
 
 
+def test_translators_that_translate_nothing_have_nothing_to_keep(study_maker, tmp_path):
+    study_maker(tmp_path, kinds=("translator",))
+    path = tmp_path / "results.jsonl"
+    rows = [json.loads(line) | {"bleu": 0.0} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert _claims(tmp_path)["2b-mt"].verdict == UNTESTED
+
+
 SECONDS = (10.0, 30.0, 60.0)
 
 

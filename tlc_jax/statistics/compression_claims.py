@@ -14,7 +14,7 @@ from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Size
 from tlc_jax.statistics.records import Study, operations
 from tlc_jax.statistics.regime import plateau_loss
-from tlc_jax.statistics.statement import POINTS, Findings, claim, rise
+from tlc_jax.statistics.statement import POINTS, Findings, claim, rise, several
 
 _KEPT = 0.8  # share of its dense score below which a pruned model counts as broken
 
@@ -57,7 +57,12 @@ def _robust_to_pruning(study: Study) -> Findings:
         dense, usable, kept = study.by_size(task), set(), []
         for recipe in sorted(sparsities, key=lambda recipe: sparsities[recipe]):
             pruned = study.by_size(task, recipe)
-            shares = [m.score.mean / dense[s].score.mean for s, m in pruned.items() if s in dense]
+            # A dense BLEU may be zero: such a model has nothing to keep.
+            shares = [
+                model.score.mean / dense[size].score.mean if dense[size].score.mean else 0.0
+                for size, model in pruned.items()
+                if size in dense
+            ]
             if len(shares) > 1:
                 kept.append(f"{recipe} {100 * min(shares):.0f} %")
                 usable |= {recipe} if min(shares) >= _KEPT else set()
@@ -75,7 +80,7 @@ def _robust(study: Study, task: str, recipes: Collection[str]) -> Findings:
     dense = study.by_size(task)
     for recipe in sorted(recipes):
         drops = study.drops(task, recipe)
-        if len(drops) < 2:
+        if not several(drops):
             continue
         # Turned around, because a trend is about values that are better larger.
         kept = {size: [-drop for drop in by_pretraining(some)] for size, some in drops.items()}
@@ -166,7 +171,7 @@ def _weights_change_less(study: Study) -> Findings:
             sizes = errors.setdefault(one["recipe"], {})
             sizes.setdefault(one["size"], []).append(one["relative_error"])
     for recipe, sizes in errors.items():
-        if len(sizes) > 1:
+        if several(sizes):
             kept = {size: [-error for error in some] for size, some in sizes.items()}
             listing = ", ".join(
                 f"{size} {summarize(some).written('.1f', 100)}" for size, some in sizes.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tlc_jax.statistics.curves import measured
 from tlc_jax.statistics.effects import Effect, trend
@@ -74,6 +74,11 @@ def claim(
     return register
 
 
+def several(sizes: Iterable[Size]) -> bool:
+    """Whether there are sizes of at least two numbers of parameters, as a trend needs."""
+    return len({size.params for size in sizes}) > 1
+
+
 def rise(groups: Mapping[Size, Sequence[float]]) -> Effect:
-    """The trend of values of independent runs, which are better larger, over the sizes."""
+    """The trend of values of independent runs, which are better larger, over `several` sizes."""
     return trend([size.params for size in groups], list(groups.values()))

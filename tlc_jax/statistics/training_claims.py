@@ -22,7 +22,7 @@ from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
 from tlc_jax.statistics.records import Model, Study
 from tlc_jax.statistics.regime import crossings
-from tlc_jax.statistics.statement import POINTS, Findings, claim, rise
+from tlc_jax.statistics.statement import POINTS, Findings, claim, rise, several
 from tlc_jax.statistics.verdicts import UNDECIDED, described
 
 _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
@@ -54,7 +54,7 @@ def _less_time(study: Study) -> Findings:
 
 def _faster(study: Study, axis: str) -> Findings:
     sizes, unit = by_size(study.curves), "s" if axis == "seconds" else axis
-    if len(sizes) < 2:
+    if not several(sizes):
         return
     smallest, end = min(sizes), shared_end(study.curves, axis)
     comparable = alike(study.curves, axis)
@@ -63,14 +63,13 @@ def _faster(study: Study, axis: str) -> Findings:
         signed = {size: [of.better * value for value in some] for size, some in values.items()}
         ends = ", ".join(_ended(size, some) for size, some in values.items())
         line = f"{of.name} at {end:,.0f} {unit}: {ends}{of.unit}"
-        if not comparable:
-            yield UNDECIDED, f"{line}. {_apart(study, axis, unit)}"
-        elif of == LOSS:  # which alone decides
+        if of != LOSS or not comparable:
+            also = f"; {described(rise(signed), '')}" if comparable else ""
+            yield None, line + also
+        else:  # the loss alone decides
             yield rise(signed), line
             for crossing in crossings(study.curves, axis):
                 yield None, crossing.describe(unit)
-        else:
-            yield None, f"{line}; {described(rise(signed), '')}"
         # The worst seed of the smallest size: every seed of it gets there.
         goal = min(values[smallest], key=lambda value: of.better * value)
         costs = {size: reaching(own, axis, goal, of) for size, own in sizes.items()}
@@ -80,17 +79,19 @@ def _faster(study: Study, axis: str) -> Findings:
         )
         goal_text = f"{goal:.3f}{of.unit or f' {of.name}'}"
         yield None, f"to reach {goal_text}, where {smallest} was then: {reached}"
+    if not comparable:
+        yield _apart(study, axis)
 
 
-def _apart(study: Study, axis: str, unit: str) -> str:
-    """Says where the runs of each size end, and why that decides nothing."""
+def _apart(study: Study, axis: str) -> tuple[str, str]:
+    """The finding that runs end at different costs, which decides nothing."""
     ends = ", ".join(
         f"{size} {summarize(getattr(curve, axis)[-1] for curve in own).mean:,.0f}"
         for size, own in by_size(study.curves).items()
     )
-    return (
-        f"Runs end at different {axis} ({ends} {unit}), so at the shared end the learning rate has "
-        f"decayed for the shortest alone: runs of equally many {axis} would decide"
+    return UNDECIDED, (
+        f"runs end at different {axis} ({ends}), so at the shared end the learning rate has "
+        f"decayed for the shortest alone; runs of equally many {axis} would decide"
     )
 
 
@@ -108,9 +109,13 @@ def _apart(study: Study, axis: str, unit: str) -> str:
 )
 def _shape_matters_little(study: Study) -> Findings:
     sizes = by_size(study.curves)
-    if len(sizes) < 3:
+    # Two sizes alone lie on their line whatever their losses.
+    if len(sizes) < 3 or not several(sizes):
         return
     axis = "steps" if alike(study.curves, "steps") else "seconds"
+    if not alike(study.curves, axis):
+        yield _apart(study, axis)
+        return
     end = shared_end(study.curves, axis)
     losses = [values_at(own, axis, end) for own in sizes.values()]
     logs = np.log([size.params for size in sizes])
@@ -161,6 +166,8 @@ def width_before_depth(study: Study) -> Findings:
         weights = [float(size == deep) - float(size == wide) for size in sizes]
         line = f"wider {_counted(wide)}, deeper {_counted(deep)} at {end:,.0f} s: "
         yield contrast(losses, weights), line + "; ".join(texts)
+        if not alike([*sizes[wide], *sizes[deep]], "seconds"):
+            yield _apart(study, "seconds")
 
 
 def _wide_and_deep(sizes: Sequence[Size]) -> list[tuple[Size, Size]]:
