@@ -27,7 +27,7 @@ def _edit(workdir, change):
 
 
 def test_claims_hold_where_large_models_win(study_maker, tmp_path):
-    claims = _verdicts(study_maker(tmp_path))
+    claims = _verdicts(study_maker(tmp_path, pretrain_seeds=4))
     assert {number for number, claim in claims.items() if claim.verdict == HOLDS} == {
         "1b", "2a", "2b", "2c", "control",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from tlc_jax.statistics import budgets
 from tlc_jax.statistics.curves import LOSS_MARGIN
-from tlc_jax.statistics.effects import by_pretraining, contrast
+from tlc_jax.statistics.effects import Effect, by_pretraining, contrast
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Size
 from tlc_jax.statistics.records import Study, operations
@@ -99,7 +100,7 @@ def _robust(study: Study, task: str, recipes: Collection[str]) -> Findings:
     "dense or compressed, of the sizes whose dense model fits: on average over all budgets that "
     "have both, evenly on a log scale from the smallest compressed to the largest dense model; in "
     "megabytes and in nonzero parameters. Each run is judged on models that were chosen without "
-    "it.",
+    "it, and the interval allows for runs that choose for each other.",
     needed="needs dense models of two sizes, and compressed ones",
     unit=POINTS,
 )
@@ -117,7 +118,21 @@ def _compressed_large_wins(study: Study) -> Findings:
                 f"{task}, {scale * tried[0]:.3g} to {scale * tried[-1]:.3g} {words}: "
                 f"the large one is ahead under {100 * won:.0f} % of the budgets"
             )
-            yield contrast([values], [1.0]), line
+            yield _widened(contrast([values], [1.0])), line
+
+
+def _widened(effect: Effect) -> Effect:
+    """Allows for models that are chosen by almost the same runs.
+
+    Two runs are judged on models that were chosen by the same others and by each other, so their
+    values are not independent. The correction is that of Nadeau and Bengio (2003) for
+    cross-validation, in which the share of a run in the choice takes the place of test to training
+    examples. Without it, 6 to 9 % of simulated studies with nine runs called equal sizes different.
+    """
+    if effect.runs < 2:
+        return effect
+    factor = math.sqrt(1 + effect.runs / (effect.runs - 1))
+    return dataclasses.replace(effect, error=factor * effect.error, spread=factor * effect.spread)
 
 
 @claim(
