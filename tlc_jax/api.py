@@ -115,7 +115,7 @@ class Model:
         second = None if pairs is None else list(pairs)
         block = Examples(list(texts), second, None, None, list(range(len(texts))))
         params = placement.put_params(self.start.params)
-        # Without texts there is no width for a batch.
+        # A batch is as wide as its longest text, which an empty list lacks.
         found = list(predictor(params, block)) if texts else []
         if predictor.columns == ("translation",):
             return [translation for (translation,) in found]

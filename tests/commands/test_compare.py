@@ -75,6 +75,7 @@ def study(tmp_path):
                     probabilities=probabilities(rng, accuracy_N, labels_N).astype(np.float32),
                 )
                 row = {"job": job, "task": "mood", "recipe": "dense", "accuracy": 0.8}
+                row |= {"bytes_artifact": 100, "nonzero": 50}
                 row |= {"layers": layers, "hidden": hidden, "params": 100 * (place + 1)}
                 row |= {"pretrain_seed": p, "seed": s, "accuracy_by_split": {"valid": 0.8}}
                 rows.append(row)
@@ -126,6 +127,14 @@ def test_bad_settings_end_in_one_line(study, flags, message, capsys):
     assert main(["compare", f"--workdir={study}", *flags]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(message, error)
+
+
+def test_models_that_answered_other_instances_are_refused(study, capsys):
+    for path in study.glob("jobs/compress-2x128-*/predictions/valid.npz"):
+        arrays = dict(np.load(path))
+        np.savez(path, **{**arrays, "ids": arrays["ids"][::-1]})
+    assert main(["compare", f"--workdir={study}"]) == 2
+    assert "2x128 dense answers other instances" in capsys.readouterr().err
 
 
 def test_one_seed_is_refused(study, capsys):

@@ -283,7 +283,7 @@ def test_from_a_public_encoder_to_predictions(world, tmp_path, capsys) -> None:
     public.write_model(tmp_path / "public", "roberta")
     run = tmp_path / "run"
     assert tlc(*imported_arguments("finetune", world, run, tmp_path / "public")) == 0
-    # There is no pooler here, so the classifier's first layer starts from the seed.
+    # This encoder lacks a pooler, so the classifier's first layer starts from the seed.
     assert "classifier/dense/kernel" in capsys.readouterr().err
     assert (run / "tokenizer.json").exists() and not (run / "tokenizer.model").exists()
     again = tmp_path / "again"

@@ -66,7 +66,7 @@ def finish(started: Sequence[Process]) -> None:
 
 
 def rows_of(workdir: Path) -> list[dict]:
-    """The complete rows of a metrics.jsonl that may still be written; none if there is no file."""
+    """The complete rows of a metrics.jsonl that may still be written; none before it exists."""
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []

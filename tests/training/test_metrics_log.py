@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 
-from tlc_jax.training.metrics_log import MetricsWriter, ProgressLine, read_metrics
+from tlc_jax.core.files import read_json_lines
+from tlc_jax.training.metrics_log import MetricsWriter, ProgressLine
 
 
 def test_rows_of_lost_steps_and_half_rows_are_dropped_on_resume(tmp_path) -> None:
@@ -18,7 +19,7 @@ def test_rows_of_lost_steps_and_half_rows_are_dropped_on_resume(tmp_path) -> Non
     second = MetricsWriter(tmp_path, step=2)
     second.write("train", 3, loss=9.0)
     second.close()
-    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [
+    assert [(row["step"], row["loss"]) for row in read_json_lines(tmp_path / "metrics.jsonl")] == [
         (1, 1.0),
         (2, 2.0),
         (3, 9.0),

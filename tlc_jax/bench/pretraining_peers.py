@@ -133,7 +133,7 @@ def transformers_step(config: Config, tokens_BxL: np.ndarray, masked_only: bool)
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         intermediate_size=shape.ffn,
-        max_position_embeddings=shape.max_length + 2,  # RoBERTa's first two rows are no positions
+        max_position_embeddings=shape.max_length + 2,  # RoBERTa leaves its first two rows unused
         hidden_dropout_prob=shape.dropout,
         attention_probs_dropout_prob=0.0,
         layer_norm_eps=shape.norm_epsilon,

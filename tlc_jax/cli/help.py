@@ -35,7 +35,7 @@ def of_command(name: str) -> str:
     """The help of one command: usage, its docstring, its flags, and every setting that it reads.
 
     Raises:
-      InputError: there is no such command.
+      InputError: the command is unknown.
     """
     name, spec = find(name)
     config = _CONFIG if spec.default_config == "none" else f"[{_CONFIG}]"

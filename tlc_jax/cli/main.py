@@ -88,7 +88,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _report(error: BaseException) -> int:
-    """Explains an error in one line where it is no bug of ours, and returns the exit status.
+    """Explains an error in one line unless it is a bug of ours, and returns the exit status.
 
     Raises:
       BaseException: the error itself, if it is a bug.

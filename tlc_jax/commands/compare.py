@@ -16,7 +16,6 @@ two finetuning seeds of every model. The tables:
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -34,7 +33,14 @@ from tlc_jax.runs.workdir import read_config
 from tlc_jax.statistics import comparison
 from tlc_jax.statistics.comparison import Runs
 from tlc_jax.statistics.instances import ensemble
-from tlc_jax.study.predictions import Family, Instances, from_release, from_study
+from tlc_jax.study.predictions import (
+    Family,
+    Instances,
+    from_release,
+    from_study,
+    require_same_instances,
+)
+from tlc_jax.study.rows import read_results
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
       The paths written, the number of instances, and the table of pairs.
 
     Raises:
-      InputError: there are no predictions, they do not fit together, or seeds are missing.
+      InputError: predictions or seeds are missing, or the models answered other instances.
     """
     settings = config.compare
     if settings.release:
@@ -53,6 +59,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         families = _of_study(config, workdir)
     unique = families[0].instances.unique()
     known = families[0].instances.labels >= 0
+    for family in families[1:]:
+        require_same_instances(families[0].instances, family.instances, family.name)
     families = [family.take(unique & known) for family in families]
     instances = families[0].instances
     _require_seeds(families)
@@ -100,7 +108,7 @@ def _of_study(config: Config, workdir: Path) -> list[Family]:
         raise InputError(
             f"{path} does not exist: give the workdir of a study, or name compare.release"
         )
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = read_results(path, [])
     tasks = list(dict.fromkeys(row["task"] for row in rows if row.get("accuracy") is not None))
     if not tasks:
         raise InputError(f"{path} has no classifiers: compare needs their predictions")
@@ -109,16 +117,21 @@ def _of_study(config: Config, workdir: Path) -> list[Family]:
     if not rows:
         raise InputError(f"compare.task={task}: {path} has {', '.join(tasks)}")
     split = config.compare.split or next(iter(rows[0]["accuracy_by_split"]))
-    families = from_study(workdir, rows, task, split)
-    wanted = config.compare.models or [f.name for f in families if f.name.endswith(" dense")]
-    by_name = {family.name: family for family in families}
+    names = {row["job"]: f"{row['layers']}x{row['hidden']} {row['recipe']}" for row in rows}
+    known = list(dict.fromkeys(names.values()))
+    wanted = config.compare.models or [name for name in known if name.endswith(" dense")]
     for name in wanted:
-        if name not in by_name:
+        if name not in known:
             raise InputError(
-                f"compare.models: the study has no {name!r}{did_you_mean(name, by_name)}"
+                f"compare.models: the study has no {name!r}{did_you_mean(name, known)}"
             )
     if len(wanted) < 2:
-        raise InputError(f"compare needs two models or more; the study has {', '.join(by_name)}")
+        raise InputError(f"compare needs two models or more; the study has {', '.join(known)}")
+    # Only these are read: a study may have many recipes, some of them unfinished.
+    families = from_study(workdir, [r for r in rows if names[r["job"]] in wanted], task, split)
+    by_name = {family.name: family for family in families}
+    if not config.compare.models:
+        wanted = list(by_name)  # smallest first
     job = workdir / "jobs" / rows[0]["job"]
     texts = _texts(read_config(job / "config.json"), split, families[0].instances)
     return [

@@ -33,7 +33,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Plans, prints the plan, and writes result.json again.
 
     Raises:
-      InputError: there is no such slice, the TPU compiler is missing, or a batch or a mesh does not
+      InputError: the slice is unknown, the TPU compiler is missing, or a batch or a mesh does not
         fit the devices.
     """
     del options

@@ -13,7 +13,7 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.report.style import RC, colors, new_figure, save
 from tlc_jax.statistics.comparison import Pair, Runs
 from tlc_jax.statistics.instances import threshold_curve
-from tlc_jax.statistics.variance import decompose, variance_given_bias
+from tlc_jax.statistics.variance import variance_given_bias
 
 _LEVELS = ("pretraining", "finetuning")
 
@@ -106,7 +106,7 @@ def _conditional(families: Sequence[Runs], path: Path) -> Path:
     grid = np.linspace(0.0, 1.0, 101)
     for family, color in zip(families, colors(range(len(families))).values(), strict=True):
         try:
-            curve = variance_given_bias(decompose(family.correct), 1, grid)
+            curve = variance_given_bias(family.decomposition, 1, grid)
         except InputError:  # nearly all instances always right or always wrong
             continue
         axes.plot(grid, curve.mean, color=color, label=family.name)

@@ -7,6 +7,7 @@ wanted. The tables are data frames with one row per pair, family or bucket.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -21,7 +22,7 @@ from tlc_jax.statistics.instances import (
     momentum,
     threshold_bias,
 )
-from tlc_jax.statistics.variance import decompose, self_check
+from tlc_jax.statistics.variance import Decomposition, decompose, self_check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Runs:
     name: str
     correct: np.ndarray
     ensembles: np.ndarray
+
+    @functools.cached_property
+    def decomposition(self) -> Decomposition:
+        """Bias and variances, which the table and the figure of variances share."""
+        return decompose(self.correct)
 
 
 Pair = tuple[Runs, Runs]
@@ -106,7 +112,7 @@ def compare_variances(families: Sequence[Runs]) -> pd.DataFrame:
     """
     rows = []
     for family in families:
-        found = decompose(family.correct)
+        found = family.decomposition
         errors = found.variances.std(1, ddof=1) / np.sqrt(len(found.loss))
         means = found.means()
         ratio = means["finetuning_variance"] / means["pretraining_variance"]

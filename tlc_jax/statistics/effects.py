@@ -132,13 +132,3 @@ def slope(sizes: Sequence[float]) -> np.ndarray:
     """
     centered = np.log(sizes) - np.log(sizes).mean()
     return np.asarray(centered / np.square(centered).sum())
-
-
-def instance_error(accuracy: float, instances: int) -> float:
-    """Standard error of a difference of two accuracies from the choice of test instances.
-
-    Without the predictions the two models' errors are taken as independent, which is too wide:
-    they are mostly wrong on the same instances. With predictions use the standard error of the
-    instance differences instead.
-    """
-    return math.sqrt(2 * accuracy * (1 - accuracy) / instances)

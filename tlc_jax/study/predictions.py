@@ -131,17 +131,27 @@ def _family(name: str, paths: Mapping[tuple[int, int], Path]) -> Family:
         check_probabilities(probabilities, str(path))
         if instances is None:
             instances, classes = Instances(ids, labels), probabilities.shape[1]
-        elif not np.array_equal(instances.ids, ids) or not np.array_equal(instances.labels, labels):
-            raise InputError(
-                f"{path} answers other instances, or in another order, than the other runs"
-            )
-        elif probabilities.shape[1] != classes:
+        require_same_instances(instances, Instances(ids, labels), str(path))
+        if probabilities.shape[1] != classes:
             raise InputError(f"{path} has {probabilities.shape[1]} classes, others have {classes}")
         runs.append(probabilities.astype(np.float32))
     assert instances is not None
     stacked = np.stack(runs, axis=1)
     shape = (len(instances), len(outer), len(inner), 1, classes)
     return Family(name, stacked.reshape(shape), instances)
+
+
+def require_same_instances(first: Instances, other: Instances, name: str) -> None:
+    """Refuses runs that cannot be compared instance by instance.
+
+    Raises:
+      InputError: the ids or labels differ, or their order does.
+    """
+    same = np.array_equal(first.ids, other.ids) and np.array_equal(first.labels, other.labels)
+    if not same:
+        raise InputError(
+            f"{name} answers other instances, or in another order, than the other runs"
+        )
 
 
 def check_probabilities(probabilities: np.ndarray, name: str) -> None:

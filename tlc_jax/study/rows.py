@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import Lock, read_json, write_json, write_text
+from tlc_jax.core.files import Lock, read_json, read_json_lines, write_json, write_text
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 from tlc_jax.statistics.records import Row, Study, analysis_row, kind_of, models_of, present, tidy
@@ -91,7 +91,7 @@ def load(workdir: Path) -> Study:
     path = workdir / "results.jsonl"
     notes: list[str] = []
     # A job that ran again replaces the row that it wrote before.
-    rows = {(row["job"], row["task"], row["recipe"]): row for row in _read_results(path, notes)}
+    rows = {(row["job"], row["task"], row["recipe"]): row for row in read_results(path, notes)}
     usable = [row for row in rows.values() if _finite(row[kind_of(row).field])]
     for kind in KINDS.values():
         read, left = (sum(kind_of(row) == kind for row in some) for some in (rows.values(), usable))
@@ -147,7 +147,16 @@ def load(workdir: Path) -> Study:
     )
 
 
-def _read_results(path: Path, notes: list[str]) -> list[Row]:
+def read_results(path: Path, notes: list[str]) -> list[Row]:
+    """The rows of a results.jsonl.
+
+    Args:
+      path: the file.
+      notes: gets a line if the last row is cut short.
+
+    Raises:
+      InputError: the file does not exist, or a row is damaged.
+    """
     if not path.is_file():
         raise InputError(
             f"{path} does not exist: give the workdir of a study, or run `tlc study` there first"
@@ -207,7 +216,7 @@ def _read_curve(
     # split at the same step.
     final = {"event": "eval", "step": result.get("steps"), **result}
     points: list[tuple[int, float, float, Any]] = []
-    for row in [*_read_metrics(folder / "metrics.jsonl"), final]:
+    for row in [*read_json_lines(folder / "metrics.jsonl"), final]:
         numbers: list[Any] = [row.get(name) for name in ("step", "train_seconds", "valid_loss")]
         if row.get("event") != "eval" or not all(map(_finite, numbers)):
             continue
@@ -232,16 +241,6 @@ def _read_curve(
         vocab_size=int(vocab),
         approx_bleus=bleus if all(map(_finite, bleus)) else (),
     )
-
-
-def _read_metrics(path: Path) -> list[Row]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a kill; the resumed run wrote the row again
-    return rows
 
 
 def _finite(value: Any) -> bool:

@@ -5,7 +5,6 @@ In a run of several processes, process 0 writes; the others keep the same accoun
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import sys
@@ -17,7 +16,7 @@ import numpy as np
 
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import write_text
+from tlc_jax.core.files import read_json_lines, write_text
 from tlc_jax.training.clock import Accounting
 from tlc_jax.training.step import StepMetrics
 
@@ -166,7 +165,7 @@ class MetricsWriter:
     def __init__(self, directory: Path, step: int = 0, tensorboard: bool = False):
         path = directory / "metrics.jsonl"
         kept, dropped = [], []
-        for row in read_metrics(directory) if path.exists() else []:
+        for row in read_json_lines(path):
             if row["step"] > step:
                 dropped.append(row)
             elif row["event"] != "stop":
@@ -203,15 +202,6 @@ class MetricsWriter:
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
-
-
-def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """All complete rows of a run's metrics; a kill can cut the last one short."""
-    rows = []
-    for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
 
 
 class ProgressLine:
