@@ -8,6 +8,7 @@ import pytest
 
 from tlc_jax.data.batches import LabelledBatches, RowBatches, evaluation_batches, load_ahead
 from tlc_jax.data.labelled import Labelled, bucket_widths
+from tlc_jax.data.order import evaluated
 from tlc_jax.data.packing import Packed
 
 
@@ -122,7 +123,17 @@ def test_evaluation_counts_every_example_once(size: int, limit: int, count: int)
                 )
                 np.testing.assert_array_equal(batch["labels"], batch["index"])
             found += batch["index"][real].tolist()
-        assert sorted(found) == list(range(count))
+        assert len(found) == len(set(found)) == count
+        # At random, yet the same whatever the size of the batches.
+        assert sorted(found) == evaluated(11, limit, data.name).tolist()
+
+
+def test_a_part_to_evaluate_on_is_random_and_the_same_for_all_runs() -> None:
+    few, more = (evaluated(1000, limit, "dev").tolist() for limit in (50, 100))
+    assert len(few) == 50 and few == sorted(few) and set(few) < set(more)
+    assert abs(np.mean(few) - 500) < 120
+    assert few != evaluated(1000, 50, "test").tolist()
+    assert evaluated(5, 0, "dev").tolist() == evaluated(5, 9, "dev").tolist() == list(range(5))
 
 
 def test_evaluation_by_length_saves_padding() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -103,9 +104,11 @@ def test_only_the_training_source_is_subsampled(tmp_path: Path, tokenizer: Token
     )
     data = config.Data(train=spec, subsample=0.3)
     (part,), (same,) = (
-        load_labelled(spec, config.Config(data=data), tokenizer, None) for _ in range(2)
+        load_labelled(spec, config.Config(data=data, seed=seed), tokenizer, None)
+        for seed in range(2)
     )
-    (other,) = load_labelled(spec, config.Config(data=data, seed=1), tokenizer, None)
+    reseeded = config.Config(data=dataclasses.replace(data, subsample_seed=1))
+    (other,) = load_labelled(spec, reseeded, tokenizer, None)
     (whole,) = load_labelled(f"x={spec}", config.Config(data=data), tokenizer, None)
     assert len(part) == 30 and len(whole) == 100
     np.testing.assert_array_equal(part.ids, same.ids)

@@ -53,17 +53,11 @@ def test_the_rows_of_all_sets_together_are_the_text(corpus: Path, tmp_path: Path
     assert held.take(np.array([0])).dtype == np.int32
 
 
-def test_the_holdout_is_the_same_for_every_seed_and_the_subsample_is_not(
-    corpus: Path, tmp_path: Path
-) -> None:
-    def sets(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def test_the_subsample_follows_a_seed_of_its_own(corpus: Path, tmp_path: Path) -> None:
+    def sets(seed: int, run: int) -> tuple[np.ndarray, np.ndarray]:
+        data = {"holdout": 0.2, "subsample": 0.5, "subsample_seed": seed}
         made = packing.prepare(
-            config.resolve(
-                {
-                    **config.to_dict(settings(corpus, holdout=0.2, subsample=0.5)),
-                    "seed": seed,
-                }
-            ),
+            config.resolve({**config.to_dict(settings(corpus, **data)), "seed": run}),
             tmp_path / "cache",
             progress=False,
         )
@@ -72,7 +66,7 @@ def test_the_holdout_is_the_same_for_every_seed_and_the_subsample_is_not(
         assert len(train) == round(0.5 * (len(made.train[0].tokens) - len(held)))
         return train, held
 
-    (train_a, held_a), (train_b, held_b), (train_c, _) = sets(0), sets(1), sets(0)
+    (train_a, held_a), (train_b, held_b), (train_c, _) = sets(0, 0), sets(1, 0), sets(0, 1)
     np.testing.assert_array_equal(held_a, held_b)
     np.testing.assert_array_equal(train_a, train_c)
     assert not np.array_equal(train_a, train_b)

@@ -70,7 +70,15 @@ def test_a_resumed_run_that_evaluated_again_has_one_curve(study_maker, tmp_path)
     assert after.losses[-2] == pytest.approx(before.losses[-2] + 1)
 
 
-def test_a_curve_ends_with_the_final_evaluation(study_maker, tmp_path):
+def test_a_curve_ends_on_the_rows_of_its_other_points(study_maker, tmp_path):
+    curve = load(study_maker(tmp_path)).curves[0]
+    result = tmp_path / "jobs" / curve.job / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"valid_loss": 9.9}))
+    again = load(tmp_path).curves[0]
+    assert again.losses == curve.losses and again.result["valid_loss"] == 9.9
+
+
+def test_a_curve_of_an_older_run_ends_with_the_final_evaluation(study_maker, tmp_path):
     before = load(study_maker(tmp_path)).curves[0]
     metrics = tmp_path / "jobs" / before.job / "metrics.jsonl"
     metrics.write_text("".join(line + "\n" for line in metrics.read_text().splitlines()[:-2]))

@@ -9,6 +9,7 @@ import pytest
 from tlc_jax.config import Config, Eval, Impl, Model
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.labelled import Labelled
+from tlc_jax.data.order import evaluated
 from tlc_jax.data.packing import Packed
 from tlc_jax.models.network import Network, classifier, masked_language_model
 from tlc_jax.tasks.classification import ClassifierRun, summarize
@@ -96,6 +97,32 @@ def test_perplexity_weighs_every_row_once(placement) -> None:
     again = MaskedLanguageRun(config, network, placement, valid_text=sets)
     assert again.evaluate(params, True) == numbers
     assert again.evaluate(params, False) != numbers
+
+
+def test_masked_loss_depends_neither_on_the_batch_size_nor_on_the_other_rows(placement) -> None:
+    network = masked_language_model(MODEL, V, Impl())
+    params = network.init(jax.random.key(0))
+    text = rows(24)
+
+    def losses(batch_size: int, examples: int = 0) -> tuple[float, float]:
+        config = Config(eval=Eval(batch_size=batch_size, examples=examples))
+        run = MaskedLanguageRun(config, network, placement, valid_text={"text": text})
+        numbers = run.evaluate(params, False)
+        return numbers["valid_loss"], numbers["valid_masked_accuracy"]
+
+    assert losses(8) == pytest.approx(losses(24), rel=1e-6)
+    assert losses(8, examples=8) == pytest.approx(losses(16, examples=8), rel=1e-6)
+
+
+def test_evaluation_on_some_examples_has_the_predictions_of_these(placement) -> None:
+    network = classifier(MODEL, V, 3, Impl())
+    params, split = network.init(jax.random.key(0)), labelled()
+    run = run_of(network, 8, placement)
+    some, all_of_them = run.classify(params, split, 10), run.classify(params, split)
+    chosen = evaluated(21, 10, "dev")
+    np.testing.assert_array_equal(some.ids, all_of_them.ids[chosen])
+    np.testing.assert_array_equal(some.labels, all_of_them.labels[chosen])
+    np.testing.assert_allclose(some.probabilities, all_of_them.probabilities[chosen], atol=1e-5)
 
 
 def test_the_unigram_loss_is_the_entropy_of_what_was_counted() -> None:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+from tlc_jax.config import resolve
 from tlc_jax.config.durations import Amounts
-from tlc_jax.training.clock import Accounting, Budget, benchmark_step, measured_once
+from tlc_jax.training.clock import (
+    Accounting,
+    Budget,
+    benchmark_step,
+    measured_once,
+    shared_measurement,
+)
 
 
 class FakeClock:
@@ -91,10 +101,49 @@ def test_a_short_budget_shortens_the_benchmark() -> None:
 
 def test_a_measurement_is_written_down(tmp_path) -> None:
     path = tmp_path / "benchmark.json"
-    assert measured_once(path, lambda: 0.125) == 0.125
-    assert measured_once(path, lambda: 9.0) == 0.125
+    name = tmp_path.name
+    assert measured_once(path, lambda: 0.125) == {"seconds_per_step": 0.125, "measured_by": name}
+    assert measured_once(path, lambda: 9.0)["seconds_per_step"] == 0.125
     path.write_text('{"seconds_per')  # cut short by a kill
-    assert measured_once(path, lambda: 0.5) == 0.5
+    assert measured_once(path, lambda: 0.5)["seconds_per_step"] == 0.5
+    path.write_text('{"seconds_per_step": 0.25}')  # as older versions wrote it
+    assert measured_once(path, lambda: 9.0) == {"seconds_per_step": 0.25, "measured_by": name}
+
+
+def test_runs_share_a_measurement_and_keep_it(tmp_path) -> None:
+    shared = tmp_path / "benchmarks" / "key.json"
+    own = [tmp_path / name / "benchmark.json" for name in ("first", "second")]
+    for path in own:
+        path.parent.mkdir()
+    measured = threading.Event()
+
+    def slow() -> float:
+        measured.set()
+        time.sleep(0.2)
+        return 0.125
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(measured_once, own[0], slow, shared)
+        assert measured.wait(10)
+        # It waits for the first one instead of measuring beside it.
+        second = pool.submit(measured_once, own[1], lambda: 9.0, shared)
+    expected = {"seconds_per_step": 0.125, "measured_by": "first"}
+    assert first.result() == second.result() == expected
+    shared.unlink()
+    assert measured_once(own[1], lambda: 9.0, shared) == expected
+
+
+def test_seeds_share_a_measurement_and_sizes_do_not(tmp_path) -> None:
+    def file(**settings):
+        budget = {"seconds": 1.0, "benchmarks": str(tmp_path), **settings.pop("budget", {})}
+        meta = {"model": settings.get("model", {})}
+        return shared_measurement(resolve({**settings, "budget": budget}), meta)
+
+    assert file(seed=0) == file(seed=1) == file(budget={"seconds": 9.0})
+    others = [{"model": {"layers": 2}}, {"optimizer": {"batch_size": 8}}, {"data": {"length": 64}}]
+    others += [{"impl": {"matmul": "mix"}}, {"recipe": "prune:0.5"}]
+    assert len({file(), *(file(**each) for each in others)}) == 6
+    assert file(budget={"benchmarks": ""}) is None
 
 
 def test_nothing_is_used_without_a_limit() -> None:

@@ -293,10 +293,24 @@ def test_benchmark_clock_counts_steps_and_is_repeatable(tmp_path, placement) -> 
     stop = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert stop["event"] == "stop" and stop["train_seconds"] == 3.0
     fresh = _made(tmp_path / "fresh")
-    train(make_task(), configured, fresh, placement, StepClock(per_read=0.05))
+    outcome = train(make_task(), configured, fresh, placement, StepClock(per_read=0.05))
+    assert outcome.numbers["benchmark"]["measured_by"] == "fresh"
     assert json.loads((fresh / "benchmark.json").read_text())["seconds_per_step"] == pytest.approx(
         0.05
     )
+
+
+@pytest.mark.parametrize("examples", [0, 4])
+def test_the_curve_ends_on_the_rows_of_its_other_points(tmp_path, placement, examples) -> None:
+    def evaluate(params, final):
+        return {"valid_loss": 1.0 if final or examples == 0 else 2.0}
+
+    evals = {"every_steps": 4, "examples": examples}
+    configured = settings(budget={"steps": 6}, eval=evals)
+    outcome = train(make_task(evaluate=evaluate), configured, tmp_path, placement)
+    points = [(r["step"], r["valid_loss"]) for r in rows_of(tmp_path) if r["event"] == "eval"]
+    loss = 2.0 if examples else 1.0
+    assert points == [(4, loss), (6, loss)] and outcome.numbers["valid_loss"] == 1.0
 
 
 def test_waiting_for_batches_counts_as_input(tmp_path, placement) -> None:

@@ -75,7 +75,7 @@ COMMANDS: dict[str, CommandSpec] = {
     "plan": CommandSpec(
         ("plan", *_MODEL, "budget", "optimizer", "objective", "study", "impl"), several=True
     ),
-    "prepare": CommandSpec(("seed", "data", "tokenizer", "impl"), (_PAIRS,)),
+    "prepare": CommandSpec(("data", "tokenizer", "impl"), (_PAIRS,)),
     "pretrain": CommandSpec((*_TRAINING, "init", "objective"), needs_budget=True, several=True),
     "translate": CommandSpec(
         (*_TRAINING, "init", "objective", "decode"), needs_budget=True, several=True

@@ -53,7 +53,9 @@ class Data:
     label: str = setting("", "column of the label; if empty, the column named label")
     length: int = setting(128, "tokens per packed row, or at most per finetuning example", ">= 8")
     holdout: float = setting(0.005, "share of rows held out if data.valid is empty", "> 0 and < 1")
-    subsample: float = setting(1.0, "share of the training data, drawn by the seed", "> 0 and <= 1")
+    subsample: float = setting(1.0, "share of the training data, drawn at random", "> 0 and <= 1")
+    # Not the run's seed: runs of several seeds are to differ in nothing but that seed.
+    subsample_seed: int = setting(0, "seed of data.subsample", ">= 0")
     max_ratio: float = setting(
         4.0,
         "translation: pairs whose lengths differ by a larger factor are dropped; 0: none",
@@ -133,6 +135,9 @@ class Budget:
     clock: str = setting(
         "measured", "seconds are measured, or become steps after timing", ("measured", "benchmark")
     )
+    benchmarks: str = setting(
+        "", "directory of step times that runs on the benchmark clock share; if empty, none"
+    )
     charge: str = setting("training", "seconds charged: of training, or all", ("training", "total"))
 
     @property
@@ -174,7 +179,10 @@ class Optimizer:
 class Eval:
     every_seconds: float = setting(0.0, "training seconds between evaluations; 0: no rule", ">= 0")
     every_steps: int = setting(0, "steps between evaluations; 0 for no such rule", ">= 0")
-    examples: int = setting(0, "rows at most per split until the final evaluation; 0: all", ">= 0")
+    # Drawn by the name of the split, so that all points of all curves are of the same rows.
+    examples: int = setting(
+        0, "random rows per split until the final evaluation, the same in all runs; 0: all", ">= 0"
+    )
     batch_size: int = setting(0, "rows per evaluation step; 0 for optimizer.batch_size", ">= 0")
     latency: tuple[int, ...] = setting((), "batch sizes to time the finished model with", ">= 1")
 

@@ -1,9 +1,12 @@
-"""Peak rates of devices, and how a CPU keeps the memory of a training step."""
+"""Peak rates of devices, the name of this machine, and how a CPU keeps a step's memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
 import re
+from pathlib import Path
 
 # Peak rates in FLOP/s of what JAX counts as one device: a pattern of `device_kind`, the bfloat16
 # rate and the float32 rate; None where the hardware lacks the mode. From vendors' data sheets,
@@ -47,6 +50,16 @@ def peak_flops(device_kind: str, matmul: str) -> float | None:
         if re.search(pattern, device_kind, re.IGNORECASE):
             return float32 if matmul == "float32" else bfloat16
     return None
+
+
+def machine() -> str:
+    """The processor's name and the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def keep_freed_memory() -> bool:

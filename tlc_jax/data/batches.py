@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tlc_jax.data.labelled import Labelled, bucket_widths, narrowest
-from tlc_jax.data.order import Mixture
+from tlc_jax.data.order import Mixture, evaluated
 
 if TYPE_CHECKING:  # labelled examples need no packing
     from tlc_jax.data.packing import Packed
@@ -81,15 +81,16 @@ def evaluation_batches(data: Packed | Labelled, batch_size: int, limit: int = 0)
     Args:
       data: rows, or examples, which come sorted by length to save padding.
       batch_size: rows of every batch, the last included.
-      limit: largest number of rows or examples (the first ones); 0: all.
+      limit: largest number of rows or examples; see `order.evaluated`. 0: all.
 
     Yields:
       "tokens" int32 [batch_size, W], "weights" float32 [batch_size] (1, or 0 for filling), "index"
       int32 [batch_size] (place in `data`), and for examples "labels" int32 [batch_size] (-1:
       unlabelled).
     """
+    rows = evaluated(len(data), limit, data.name)
     # Stable, so that rows, which are all of one length, stay in order.
-    order = np.argsort(data.lengths[: limit or None], kind="stable")
+    order = rows[np.argsort(data.lengths[rows], kind="stable")]
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         weights = (np.arange(batch_size) < len(index)).astype(np.float32)

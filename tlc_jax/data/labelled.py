@@ -92,7 +92,7 @@ def load_labelled(
 
     Args:
       spec: comma-joined sources; data.subsample applies if they are the training sources.
-      config: `data`, `seed` (for data.subsample) and `impl.threads` matter.
+      config: `data` and `impl.threads` matter.
       tokenizer: gives the ids.
       label_names: classes in the model's order; None: the order that TFDS declares, else sorted.
 
@@ -107,7 +107,9 @@ def load_labelled(
     read = [(source, open_source(source, data).examples()) for source in parse_sources(spec)]
     names = label_names if label_names is not None else _label_names(spec, read)
     parts = [encode_examples(*each, config, tokenizer, names) for each in read]
-    return subsample(parts, data.subsample, config.seed) if spec == data.train else parts
+    if spec != data.train:
+        return parts
+    return subsample(parts, data.subsample, data.subsample_seed)
 
 
 def encode_examples(

@@ -170,7 +170,7 @@ def best_widths(lengths: np.ndarray, most: int) -> tuple[int, ...]:
 
 
 def sentence_batches(
-    lengths: np.ndarray, widths: Sequence[int], batch_size: int, limit: int = 0
+    lengths: np.ndarray, widths: Sequence[int], batch_size: int
 ) -> list[tuple[int, np.ndarray]]:
     """Batches of sentences of similar length, each sentence once.
 
@@ -178,12 +178,11 @@ def sentence_batches(
       lengths: tokens of each sentence.
       widths: possible widths, ascending; the last holds the longest.
       batch_size: largest number of sentences in a batch.
-      limit: largest number of sentences, the first ones; 0: all.
 
     Returns:
       The width and the sentences' places in the set, for each batch.
     """
-    order = np.argsort(lengths[: limit or None], kind="stable")
+    order = np.argsort(lengths, kind="stable")
     firsts = range(0, len(order), batch_size)
     batches = [order[first : first + batch_size] for first in firsts]
     longest = [int(np.searchsorted(widths, lengths[rows[-1]])) for rows in batches]

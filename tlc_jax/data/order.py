@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol, Self, TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 
 from tlc_jax.core.errors import InputError
 
-_SUBSET, _HELD_OUT = 2**32, 2**32 + 1  # keys that no epoch's permutation has
+_SUBSET, _HELD_OUT, _EVALUATED = 2**32, 2**32 + 1, 2**32 + 2  # keys that no epoch's order has
 _FINEST = 10**6  # denominators of mixing weights: places up to 10^12 stay within 64 bits
 
 
@@ -54,6 +55,25 @@ def subsample(parts: Sequence[P], fraction: float, seed: int) -> list[P]:
     if fraction >= 1:
         return list(parts)
     return [part.take_rows(subset(len(part), fraction, seed)) for part in parts]
+
+
+def evaluated(size: int, limit: int, split: str) -> np.ndarray:
+    """The rows of a split to evaluate on: a random choice that is the same for every run.
+
+    A larger limit keeps all rows of a smaller one.
+
+    Args:
+      size: number of rows of the split.
+      limit: largest number of rows; 0: all.
+      split: name of the split.
+
+    Returns:
+      int64, ascending.
+    """
+    if not 0 < limit < size:
+        return np.arange(size)
+    key = (_EVALUATED, zlib.crc32(split.encode()))
+    return np.sort(permutation(size, key)[:limit])
 
 
 def hold_out(parts: Sequence[P], fraction: float) -> tuple[list[P], list[P]]:

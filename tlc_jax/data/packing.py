@@ -107,7 +107,7 @@ def prepare(
     """Trains or loads the tokenizer and packs every source, unless the cache holds them already.
 
     Args:
-      config: `data`, `tokenizer`, `seed` (for data.subsample) and `impl.threads` matter.
+      config: `data`, `tokenizer` and `impl.threads` matter.
       cache: folder, made where it does not exist. Processes may share it.
       progress: show progress on stderr.
       make: make what the cache lacks.
@@ -133,7 +133,7 @@ def prepare(
     train, valid = sets.values()
     if not valid:
         train, valid = hold_out(train, data.holdout)
-    train = subsample(train, data.subsample, config.seed)
+    train = subsample(train, data.subsample, data.subsample_seed)
     by_name = {part.name: part for part in valid}
     return PretrainingData(tokenizer, tuple(train), by_name, facts, path)
 

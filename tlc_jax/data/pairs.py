@@ -113,7 +113,7 @@ def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> Transla
     """Trains or loads the tokenizer and tokenizes every source, unless the cache holds them.
 
     Args:
-      config: `data`, `tokenizer`, `seed` (for data.subsample) and `impl.threads` matter.
+      config: `data`, `tokenizer` and `impl.threads` matter.
       cache: folder, made where it does not exist. Processes may share it.
       progress: show progress on stderr.
 
@@ -136,7 +136,9 @@ def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> Transla
     else:
         train, held = hold_out(train, data.holdout)
         valid = [_with_texts(pairs, tokenizer) for pairs in held]
-    return TranslationData(tokenizer, subsample(train, data.subsample, config.seed), valid, facts)
+    return TranslationData(
+        tokenizer, subsample(train, data.subsample, data.subsample_seed), valid, facts
+    )
 
 
 def _with_texts(pairs: Pairs, tokenizer: Tokenizer) -> Split:

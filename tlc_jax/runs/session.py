@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache as persistent_c
 
 from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.core import distributed as processes
-from tlc_jax.core.devices import keep_freed_memory, peak_flops
+from tlc_jax.core.devices import keep_freed_memory, machine, peak_flops
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import read_json, write_json
 from tlc_jax.core.mesh import Placement
@@ -184,21 +183,11 @@ def provenance() -> dict[str, Any]:
         "platform": device.platform,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
-        "machine": _machine(),
+        "machine": machine(),
         "versions": {name: version(name) for name in libraries},
         "python": sys.version.split()[0],
         "command": " ".join(["tlc", *sys.argv[1:]]),
     }
-
-
-def _machine() -> str:
-    """The processor's name and the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def say(text: str) -> None:

@@ -10,8 +10,8 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, LockedError, read_json, write_json
 
 # Settings that may differ between two runs of one workdir: they change how a run goes, not what it
-# computes.
-MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict")
+# computes. A run keeps the step time that it began with.
+MAY_DIFFER: tuple[str, ...] = ("impl", "checkpoint", "bench", "predict", "budget.benchmarks")
 
 
 class InUse(InputError):

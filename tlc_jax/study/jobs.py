@@ -75,8 +75,8 @@ def expand(config: Config, workdir: Path) -> list[Job]:
 
     Pretraining jobs have the study's own settings; translation jobs have these and
     study.translation. Finetuning jobs have the defaults, then `data.dir`, `data.length`,
-    `eval.latency`, `compress`, `impl` and the model of the study, then study.finetune, then the
-    settings of their task.
+    `eval.latency`, `budget.benchmarks`, `compress`, `impl` and the model of the study, then
+    study.finetune, then the settings of their task.
 
     Raises:
       InputError: the grid is empty, or the settings of a task are wrong.
@@ -123,6 +123,9 @@ class _Grid:
         self.base = to_dict(config)
         self.base["study"] = to_dict(Study())
         self.base["data"]["cache"] = config.data.cache or str(workdir / "data")
+        # Seeds of one size count the same steps.
+        shared = config.budget.benchmarks or str(workdir / "benchmarks")
+        self.base["budget"]["benchmarks"] = shared
 
     def expand(self) -> list[Job]:
         # The order gives jobs their numbers, which array jobs of a scheduler name: a study that
@@ -203,6 +206,7 @@ class _Grid:
             **{name: self.base[name] for name in ("impl", "compress")},
             "data": {"dir": data.dir, "length": data.length},
             "eval": {"latency": self.config.eval.latency},
+            "budget": {"benchmarks": self.base["budget"]["benchmarks"]},
             "model": start.model,
         }
         # A task may change the model's dropout, but not the weights that it starts from.

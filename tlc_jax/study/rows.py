@@ -212,11 +212,13 @@ def _read_curve(
     kind = next((k for k in KINDS.values() if folder.name.startswith(f"{k.job}-")), None)
     if kind is None:
         return None
-    # The last evaluation, on the whole split, is in the result. It replaces one on a part of the
-    # split at the same step.
-    final = {"event": "eval", "step": result.get("steps"), **result}
+    rows = read_json_lines(folder / "metrics.jsonl")
+    # Older runs evaluated at their end on the whole split alone, whatever the rows before.
+    last = result.get("steps")
+    if not any(row.get("event") == "eval" and row.get("step") == last for row in rows):
+        rows.append({"event": "eval", "step": last, **result})
     points: list[tuple[int, float, float, Any]] = []
-    for row in [*read_json_lines(folder / "metrics.jsonl"), final]:
+    for row in rows:
         numbers: list[Any] = [row.get(name) for name in ("step", "train_seconds", "valid_loss")]
         if row.get("event") != "eval" or not all(map(_finite, numbers)):
             continue

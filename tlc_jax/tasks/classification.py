@@ -17,7 +17,7 @@ from tlc_jax.core.files import atomic
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import LabelledBatches, evaluation_batches
 from tlc_jax.data.labelled import Labelled, encode_examples, load_labelled
-from tlc_jax.data.order import hold_out
+from tlc_jax.data.order import evaluated, hold_out
 from tlc_jax.data.sources import Examples, Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
@@ -133,29 +133,29 @@ class ClassifierRun(TaskRun):
         return summarize(found)
 
     def classify(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
-        """Predictions for one split, in its order.
+        """Predictions for one split, or for some of its examples, in its order.
 
         Args:
           params: parameters of the network.
           split: examples; they may be unlabelled.
-          limit: largest number of examples, the first ones; 0: all.
+          limit: largest number of examples; see `order.evaluated`. 0: all.
         """
         params = self.placement.put_params(params)
         batch_size = self.config.eval.batch_size or self.config.optimizer.batch_size
-        count = min(limit or len(split), len(split))
-        log_p_NxC = np.zeros((count, self.network.classes), np.float32)
+        chosen_N = evaluated(len(split), limit, split.name)
+        log_p_NxC = np.zeros((len(chosen_N), self.network.classes), np.float32)
         for batch in evaluation_batches(split, batch_size, limit):
             placed = self.placement.put_batch({"tokens": batch["tokens"]})
             rows_BxC = np.asarray(self._log_probabilities(params, placed["tokens"]))
             # The last batch is filled up with copies, which must not overwrite their originals.
             real = batch["weights"] > 0
-            log_p_NxC[batch["index"][real]] = rows_BxC[real]
-        labels_N = np.asarray(split.labels[:count])
+            log_p_NxC[np.searchsorted(chosen_N, batch["index"][real])] = rows_BxC[real]
+        labels_N = np.asarray(split.labels[chosen_N])
         known = labels_N >= 0
         # In float64, so that a long split keeps its digits.
         losses = -log_p_NxC[known, labels_N[known]].astype(np.float64)
         loss = float(losses.mean()) if known.any() else float("nan")
-        return Predictions(np.asarray(split.ids[:count]), labels_N, np.exp(log_p_NxC), loss)
+        return Predictions(np.asarray(split.ids[chosen_N]), labels_N, np.exp(log_p_NxC), loss)
 
     @functools.cached_property
     def _log_probabilities(self) -> Callable[..., jax.Array]:

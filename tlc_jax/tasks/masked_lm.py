@@ -101,23 +101,28 @@ class MaskedLanguageRun(TaskRun):
         """(loss, weight, correct) summed over at most `limit` rows; 0: all rows."""
         batch_size = self.config.eval.batch_size or self.config.optimizer.batch_size
         results = []
-        for index, batch in enumerate(evaluation_batches(text, batch_size, limit)):
-            chosen = {name: batch[name] for name in ("tokens", "weights")}
-            placed = self.placement.put_batch(chosen)
-            results.append(self._batch_sums(params, placed, np.int32(index)))
+        for batch in evaluation_batches(text, batch_size, limit):
+            results.append(self._batch_sums(params, self.placement.put_batch(batch)))
         # Read after the loop, because reading one result would wait for it. In float64, so that a
         # long evaluation keeps its digits.
         return np.array([[float(x) for x in sums] for sums in results], np.float64).sum(axis=0)
 
     @functools.cached_property
     def _batch_sums(self) -> Callable[..., Sums]:
-        """(params, batch, its index) -> sums over the batch. Compiles once for all evaluations."""
+        """(params, batch) -> sums over the batch. Compiles once for all evaluations."""
         objective = self.objective()
 
+        def corrupt(tokens_L: jax.Array, weight: jax.Array, row: jax.Array) -> Batch:
+            # By the row's place in its split, so that neither eval.batch_size nor eval.examples
+            # changes what is masked in it.
+            key = jax.random.fold_in(jax.random.key(_MASKS_SEED, impl="threefry2x32"), row)
+            batch = {"tokens": tokens_L[None], "weights": weight[None]}
+            return jax.tree.map(lambda leaf_1: leaf_1[0], objective.corrupt(key, batch))
+
         @self.placement.jit
-        def sums(params: Params, batch: dict[str, jax.Array], index: jax.Array) -> Sums:
-            key = jax.random.fold_in(jax.random.key(_MASKS_SEED, impl="threefry2x32"), index)
-            return objective.sums(params, objective.corrupt(key, batch), None)[0]
+        def sums(params: Params, batch: dict[str, jax.Array]) -> Sums:
+            corrupted = jax.vmap(corrupt)(batch["tokens"], batch["weights"], batch["index"])
+            return objective.sums(params, corrupted, None)[0]
 
         return sums
 

@@ -21,6 +21,7 @@ from tlc_jax.data.length_buckets import (
     rows_of,
     sentence_batches,
 )
+from tlc_jax.data.order import evaluated
 from tlc_jax.data.pairs import Pairs, Split, encode_split, load_splits, prepare_pairs
 from tlc_jax.data.sources import Examples
 from tlc_jax.data.tokenizer import BOS, PAD, Tokenizer
@@ -115,16 +116,16 @@ class TranslatorRun(TaskRun):
         return with_splits({split.name: self._loss(params, split, limit) for split in self.valid})
 
     def _loss(self, params: Params, split: Split, limit: int) -> dict[str, Any]:
-        pairs, config, shards = split.pairs, self.config, self.placement.batch_shards
+        config, shards = self.config, self.placement.batch_shards
+        widths = best_widths(split.pairs.lengths.max(axis=1), config.data.buckets)
+        pairs = split.pairs.take_rows(evaluated(len(split.pairs), limit, split.name))
         longer = pairs.lengths.max(axis=1)
-        widths = best_widths(longer, config.data.buckets)
-        count = min(limit or len(pairs), len(pairs))
         total = np.zeros(3)
-        predicted: list[Any] = [()] * count
+        predicted: list[Any] = [()] * len(pairs)
         tokens = config.eval.batch_size or config.optimizer.batch_size
         # Fewer rows than devices could not be split, whatever the batch holds in tokens.
         batch_size = max(shards, tokens // widths[-1] // shards * shards)
-        for width, rows in sentence_batches(longer, widths, batch_size, limit):
+        for width, rows in sentence_batches(longer, widths, batch_size):
             batch = self.placement.put_batch(evaluation_batch(pairs, rows, width, batch_size))
             sums, argmax_BxT = jax.device_get(self._forced(params, batch))
             # In float64, so that a long evaluation keeps its digits.
@@ -132,7 +133,7 @@ class TranslatorRun(TaskRun):
             for place, row in enumerate(rows):
                 # Neither padding nor </s> counts in n-grams.
                 predicted[row] = argmax_BxT[place, : pairs.lengths[row, 1] - 1]
-        references = [pairs.side(row, 1).tolist() for row in range(count)]
+        references = [pairs.side(row, 1).tolist() for row in range(len(pairs))]
         approx_bleu = bleu.approx_bleu(predicted, references)
         return {**loss_numbers(total, self.goal), "approx_bleu": approx_bleu}
 

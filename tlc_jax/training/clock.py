@@ -6,17 +6,24 @@ docs/budget.md states the rules. Time is read from an injectable clock, so tests
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from tlc_jax.config import Config
 from tlc_jax.config.durations import Amounts, used
 from tlc_jax.core import distributed as processes
-from tlc_jax.core.files import write_json
+from tlc_jax.core.devices import machine
+from tlc_jax.core.files import Lock, write_json
 
 Clock = Callable[[], float]
 
@@ -142,17 +149,99 @@ def benchmark_step(timed_step: Callable[[], float], seconds: float) -> float:
     return statistics.fmean(measured)
 
 
-def measured_once(path: Path, measure: Callable[[], float]) -> float:
-    """The seconds per step in a file, measured and written there if no earlier session did.
+def shared_measurement(settings: Config, meta: Mapping[str, Any]) -> Path | None:
+    """The file for the step time of one model on one kind of data and devices.
 
-    So a restarted run converts its budget into the same steps. All processes use process 0's file.
+    Runs that differ in their seed alone have the same file, so they get the same number of steps.
+
+    Args:
+      settings: config of the run, with impl.microbatch settled.
+      meta: description of the model that its checkpoints carry.
+
+    Returns:
+      A path in budget.benchmarks; None where that is empty.
     """
-    known = 0.0
-    with suppress(FileNotFoundError, ValueError, KeyError):
-        known = float(json.loads(path.read_text(encoding="utf-8"))["seconds_per_step"])
-    known = processes.of_first(known)
-    if not known:
-        known = measure()
-        if processes.first():
-            write_json(path, {"seconds_per_step": known})
+    if not settings.budget.benchmarks:
+        return None
+    data, optimizer, impl = settings.data, settings.optimizer, settings.impl
+    device = jax.devices()[0]
+    decides = [
+        meta,
+        dataclasses.asdict(settings.model),  # with the dropout of the run
+        dataclasses.asdict(settings.objective),
+        settings.recipe,
+        [data.train, data.length, data.buckets, data.subsample, data.max_ratio],
+        [optimizer.batch_size, optimizer.clip_norm, optimizer.freeze],
+        [impl.mesh, impl.sharding, settings.microbatch, impl.layer_loop, impl.remat],
+        [impl.matmul, impl.dropout_keys],
+        [device.device_kind, jax.device_count(), processes.count()],
+        machine() if device.platform == "cpu" else "",
+    ]
+    text = json.dumps(decides, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Path(settings.budget.benchmarks).expanduser() / f"{name}.json"
+
+
+def step_time(
+    workdir: Path, settings: Config, meta: Mapping[str, Any], measure: Callable[[], float]
+) -> dict[str, Any]:
+    """The step time of a run on the benchmark clock; see `shared_measurement`, `measured_once`."""
+    return measured_once(workdir / "benchmark.json", measure, shared_measurement(settings, meta))
+
+
+def measured_once(
+    own: Path, measure: Callable[[], float], shared: Path | None = None
+) -> dict[str, Any]:
+    """The seconds per step of a run, measured where they are not known yet.
+
+    A restarted run reads its own file, so it converts its budget into the same steps. All processes
+    use process 0's files.
+
+    Args:
+      own: file of the run.
+      measure: () -> seconds per step.
+      shared: file of all runs with this model, data and devices. The first of them measures, and
+        the others wait for it.
+
+    Returns:
+      `seconds_per_step`, and `measured_by`, the name of the folder of the run that measured.
+    """
+    if known := _measurement(own):
+        return known
+    with ExitStack() as locks:
+        if shared and processes.first():
+            notice = f"waiting for another run that measures its step time for {shared}"
+            locks.enter_context(
+                Lock(
+                    shared.with_suffix(".lock"),
+                    on_wait=lambda: print(notice, file=sys.stderr, flush=True),
+                )
+            )
+        known = _measurement(shared) if shared else {}
+        if not known:
+            if shared and processes.first():
+                # Two measurements at once on one machine would slow each other down.
+                locks.enter_context(Lock(shared.with_name(f"{platform.node()}.lock")))
+            known = {"seconds_per_step": measure(), "measured_by": own.absolute().parent.name}
+            if shared and processes.first():
+                write_json(shared, known)
+    if processes.first():
+        write_json(own, known)
     return known
+
+
+def _measurement(path: Path) -> dict[str, Any]:
+    """What process 0 finds in a file of `measured_once`; empty without a measurement."""
+    text = ""
+    with suppress(OSError):
+        text = path.read_text(encoding="utf-8")
+    try:
+        found = json.loads(processes.share(text))
+        # Older versions wrote the seconds alone.
+        return (
+            {"measured_by": path.absolute().parent.name, **found}
+            if found["seconds_per_step"]
+            else {}
+        )
+    except (ValueError, KeyError, TypeError):
+        return {}

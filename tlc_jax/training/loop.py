@@ -39,7 +39,7 @@ from tlc_jax.training.clock import (
     Budget,
     Clock,
     benchmark_step,
-    measured_once,
+    step_time,
 )
 from tlc_jax.training.loss import Batch
 from tlc_jax.training.metrics_log import MetricsLog
@@ -198,8 +198,9 @@ class _Trainer:
         ahead = load_ahead(self.task.batch, self.step, self.settings.impl.prefetch)
         with self.stop, contextlib.closing(ahead) as batches:
             if self.settings.budget.converts_seconds:
-                measured = self.workdir / "benchmark.json"
-                self.seconds_per_step = measured_once(measured, self.benchmark)
+                measured = step_time(self.workdir, self.settings, self.task.meta, self.benchmark)
+                self.log.benchmark = measured
+                self.seconds_per_step = float(measured["seconds_per_step"])
                 steps = round(self.settings.budget.seconds / self.seconds_per_step)
                 self.budget = self.budget.in_steps(max(1, steps))
             with contextlib.suppress(Interrupted):
@@ -221,9 +222,13 @@ class _Trainer:
                 f"all is saved in {self.workdir}: run the same command again",
                 by_all=True,
             )
+        evals, params, stop = self.settings.eval, self.state.params, {"stopped_by": self.stopped_by}
         with self.accounting.measure("eval"):
-            final = self.task.evaluate(self.state.params, True)
-        stop = {"stopped_by": self.stopped_by}
+            final = self.task.evaluate(params, True)
+            if (evals.every_seconds or evals.every_steps) and self.log.evaluated < self.step:
+                # The last point of the curve is of the same rows as the points before it.
+                point = self.task.evaluate(params, False) if evals.examples else final
+                self.log.row("eval", self.step, **point)
         numbers = {**self.log.numbers(), **stop, **self.agreement.straggler(), **final}
         self.log.row("stop", self.step, **stop, **final)
         return Outcome(self.state.params, self.step, numbers)
@@ -404,8 +409,8 @@ class _Trainer:
             raise
 
     def write_log(self) -> None:
-        used = self.budget.used(self.accounting.spent, self.accounting.total)
-        self.log.log(self.step, *used)
+        spent, total = self.accounting.spent, self.accounting.total
+        self.log.log(self.step, *self.budget.used(spent, total))
 
     def evaluate(self) -> None:
         """Evaluates. A stop interrupts it, since it may take longer than the machine has left.
@@ -413,10 +418,8 @@ class _Trainer:
         Several processes finish theirs, because none of them can leave the others alone in it.
         """
         self.synchronize()
-        interruptible = (
-            contextlib.nullcontext() if processes.several() else self.stop.interrupting()
-        )
-        with self.accounting.measure("eval"), interruptible:
+        guard = contextlib.nullcontext() if processes.several() else self.stop.interrupting()
+        with self.accounting.measure("eval"), guard:
             metrics = self.task.evaluate(self.state.params, False)
         self.log.row("eval", self.step, **metrics)
         if self.task.reached_target(metrics):

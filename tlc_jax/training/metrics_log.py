@@ -22,7 +22,12 @@ from tlc_jax.training.step import StepMetrics
 
 
 class MetricsLog:
-    """Averages the metrics of training steps and writes them together with what was spent."""
+    """Averages the metrics of training steps and writes them together with what was spent.
+
+    Attributes:
+      benchmark: the step time of the benchmark clock and who measured it; empty on the other clock.
+      evaluated: step of the last evaluation of this session; -1 before the first.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class MetricsLog:
             if self._writer.dropped_until is not None:
                 lost = max(0.0, self._writer.dropped_until - accounting.total)
                 accounting.seconds["lost"] += lost
+        self.benchmark: dict[str, Any] = {}
+        self.evaluated = -1
         self._recent: list[StepMetrics] = []
         self._logged_seconds = accounting.seconds["train"]
         self._logged_tokens = accounting.spent.tokens
@@ -73,6 +80,7 @@ class MetricsLog:
 
     def row(self, event: str, step: int, **values: Any) -> None:
         """Writes one row of metrics.jsonl."""
+        self.evaluated = step if event == "eval" else self.evaluated
         if self._writer is not None:
             self._writer.write(
                 event,
@@ -141,6 +149,7 @@ class MetricsLog:
             "goodput": self.accounting.goodput(),
             "tokens_per_second": spent.tokens / seconds["train"] if seconds["train"] else None,
             "mfu": self._mfu(),
+            **({"benchmark": self.benchmark} if self.benchmark else {}),
         }
 
 
