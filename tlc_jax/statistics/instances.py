@@ -68,7 +68,7 @@ class Bound:
     independent: bool
 
 
-def decaying_bound(small: np.ndarray, large: np.ndarray) -> Bound:
+def decaying_bound(small: np.ndarray, large: np.ndarray, paired: bool = False) -> Bound:
     """A lower bound on the fraction of instances whose true accuracy falls with size (Theorem 1).
 
     The fraction of instances with an estimated difference of at most t is compared with the same
@@ -78,9 +78,20 @@ def decaying_bound(small: np.ndarray, large: np.ndarray) -> Bound:
     is biased upward a little: see `threshold_bias`. Exchanging the arguments gives the bound on
     the improving fraction.
 
+    A compressed model shares its seeds with the dense one, so the two are not independent. The
+    baseline of equation 19 adds them up and fails: if compression changed nothing, no instance
+    would decay, yet the sums of half of the seeds would differ and the differences would not, which
+    reads as a discovery. With `paired` the baseline is the paired differences d_p = large_p -
+    small_p of half of the seeds minus those of the other half. With one 0/1 answer per seed, an
+    instance that does not decay has P[d_p = -1] <= P[d_p = 1], so d_p is stochastically at least
+    -d_p, and their sum at least the baseline: the theorem holds for any dependence within pairs, if
+    the pairs are independent. For independent runs and an even number of seeds both baselines have
+    one distribution, so nothing is lost.
+
     Args:
       small, large: bool [N, P] or [N, P, F] with the same number of runs, at least two pretraining
         seeds. Finetuning seeds are averaged within their pretrained model.
+      paired: whether the runs of both share their seeds, in the same order.
 
     Raises:
       InputError: the shapes do not fit, or there is one pretraining seed.
@@ -95,7 +106,7 @@ def decaying_bound(small: np.ndarray, large: np.ndarray) -> Bound:
     if small_NxP.shape[1] < 2:
         raise InputError("a bound needs at least two pretraining seeds of each size")
     runs = small_NxP.shape[1] * runs_per_seed
-    difference_N, baseline_N = _difference_and_baseline(small_NxP, large_NxP)
+    difference_N, baseline_N = _difference_and_baseline(small_NxP, large_NxP, paired)
     excess, discovered, baseline = _excess(difference_N, baseline_N, runs)
     best = int(np.argmax(excess))
     threshold = best - runs
@@ -111,16 +122,17 @@ def decaying_bound(small: np.ndarray, large: np.ndarray) -> Bound:
 
 
 def threshold_curve(
-    small: np.ndarray, large: np.ndarray
+    small: np.ndarray, large: np.ndarray, paired: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Thresholds, and the fractions discovered at each and by the random baseline: float64 [T].
 
     Args:
-      small, large: as for `decaying_bound`, whose fraction is the largest gap of the two curves.
+      small, large, paired: as for `decaying_bound`, whose fraction is the largest gap of the two
+        curves.
     """
     (small_NxP, finetunings), (large_NxP, _) = _counts(small), _counts(large)
     runs = small_NxP.shape[1] * finetunings
-    pair = _difference_and_baseline(small_NxP, large_NxP)
+    pair = _difference_and_baseline(small_NxP, large_NxP, paired)
     _, discovered, baseline = _excess(*pair, runs)
     return np.arange(-runs, runs + 1) / runs, discovered, baseline
 
@@ -135,7 +147,7 @@ def _counts(correct: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _difference_and_baseline(
-    small_NxP: np.ndarray, large_NxP: np.ndarray
+    small_NxP: np.ndarray, large_NxP: np.ndarray, paired: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Differences in right runs, int [N], and those of the random baseline (equation 19).
 
@@ -145,6 +157,10 @@ def _difference_and_baseline(
     """
     seeds = small_NxP.shape[1]
     half = seeds // 2
+    if paired:
+        differences_NxP = large_NxP - small_NxP
+        first_N, second_N = differences_NxP[:, :half].sum(1), differences_NxP[:, half:].sum(1)
+        return first_N + second_N, first_N - second_N
     first_N = small_NxP[:, :half].sum(1) + large_NxP[:, : seeds - half].sum(1)
     second_N = small_NxP[:, half:].sum(1) + large_NxP[:, seeds - half :].sum(1)
     return large_NxP.sum(1) - small_NxP.sum(1), first_N - second_N
@@ -165,7 +181,11 @@ def _excess(
 
 
 def threshold_bias(
-    small: np.ndarray, large: np.ndarray, rng: np.random.Generator, draws: int = 200
+    small: np.ndarray,
+    large: np.ndarray,
+    rng: np.random.Generator,
+    draws: int = 200,
+    paired: bool = False,
 ) -> float:
     """The relative bias of `decaying_bound` from choosing the threshold on the same runs.
 
@@ -174,7 +194,7 @@ def threshold_bias(
     chooses its threshold on the second sample itself (appendix D.2, Table 10).
 
     Args:
-      small, large: as for `decaying_bound`.
+      small, large, paired: as for `decaying_bound`. Paired runs are drawn together.
       rng: the random generator.
       draws: number of pairs of bootstrap samples.
 
@@ -188,7 +208,8 @@ def threshold_bias(
         excesses = []
         for _ in range(2):
             ours, theirs = rng.integers(seeds, size=(2, seeds))
-            pair = _difference_and_baseline(small_NxP[:, ours], large_NxP[:, theirs])
+            theirs = ours if paired else theirs
+            pair = _difference_and_baseline(small_NxP[:, ours], large_NxP[:, theirs], paired)
             excesses.append(_excess(*pair, seeds * finetunings)[0])
         fresh.append(excesses[1][np.argmax(excesses[0])])
         chosen.append(excesses[1].max())
