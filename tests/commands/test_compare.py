@@ -14,6 +14,13 @@ from tlc_jax.config import Config, to_dict
 CLASSES = ("0", "1", "2")
 INSTANCES = 400
 SEEDS, FINETUNINGS = 4, 2
+MODELS = (
+    ("1x64", "dense"),
+    ("1x64", "quantize:4"),
+    ("2x128", "dense"),
+    ("2x128", "quantize:4"),
+    ("2x128", "prune:0.75"),
+)
 
 
 def probabilities(rng, accuracy_N, labels_N):
@@ -52,7 +59,7 @@ def release(tmp_path):
 
 @pytest.fixture
 def study(tmp_path):
-    rng, labels_N = np.random.default_rng(0), np.arange(INSTANCES) % 3
+    labels_N = np.arange(INSTANCES) % 3
     workdir, texts = tmp_path / "study", tmp_path / "valid.tsv"
     # The last text stands twice.
     lines = [f"text {min(i, INSTANCES - 2)}\t{i % 3}" for i in range(INSTANCES)]
@@ -60,11 +67,18 @@ def study(tmp_path):
     config = to_dict(Config())
     config["data"] |= {"valid": f"valid=files:{texts}", "text": "text", "label": "label"}
     rows = []
-    for place, (size, accuracy_N) in enumerate(accuracies().items()):
+    for size, recipe in MODELS:
         layers, hidden = map(int, size.split("x"))
         for p in range(SEEDS):
             for s in range(FINETUNINGS):
-                job = f"compress-{size}-p{p}-s{s}"
+                if recipe == "prune:0.75" and p == s == 1:
+                    continue  # a job that is not done
+                job = f"compress-{size}-p{p}-s{s}-{recipe.replace(':', '')}"
+                # The seeds of a run decide its answers, and compression changes every seventh.
+                answers = np.random.default_rng((hidden, p, s))
+                predicted = probabilities(answers, accuracies()[size], labels_N)
+                if recipe != "dense":
+                    predicted[::7] = 0.1 + 0.7 * np.eye(3)[(labels_N[::7] + 1) % 3]
                 folder = workdir / "jobs" / job / "predictions"
                 folder.mkdir(parents=True)
                 (folder.parent / "config.json").write_text(json.dumps(config))
@@ -72,11 +86,11 @@ def study(tmp_path):
                     folder / "valid.npz",
                     ids=np.arange(INSTANCES),
                     labels=labels_N,
-                    probabilities=probabilities(rng, accuracy_N, labels_N).astype(np.float32),
+                    probabilities=predicted.astype(np.float32),
                 )
-                row = {"job": job, "task": "mood", "recipe": "dense", "accuracy": 0.8}
+                row = {"job": job, "task": "mood", "recipe": recipe, "accuracy": 0.8}
                 row |= {"bytes_artifact": 100, "nonzero": 50}
-                row |= {"layers": layers, "hidden": hidden, "params": 100 * (place + 1)}
+                row |= {"layers": layers, "hidden": hidden, "params": 100 * hidden}
                 row |= {"pretrain_seed": p, "seed": s, "accuracy_by_split": {"valid": 0.8}}
                 rows.append(row)
     (workdir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -110,6 +124,52 @@ def test_study_is_compared_with_the_texts_of_its_decaying_instances(study, capsy
     assert len(worst) == 10
     assert all(row["text1"] == f"text {row['instance']}" for row in worst)
     assert sum(int(row["instance"]) % 5 == 0 for row in worst) >= 8
+
+
+def test_compressed_models_of_the_largest_size_are_compared_with_their_dense_one(study, capsys):
+    assert main(["compare", f"--workdir={study}", "--config.compare.examples=20"]) == 0
+    out = capsys.readouterr().out
+    assert "dense against compressed: 2x128, the largest size" in out
+    assert "2x128 prune:0.75 is left out: 1 of 8 runs are not done" in out
+    assert len(table(study / "compare" / "pairs.csv")) == 1
+    (row,) = table(study / "compare" / "compressed.csv")
+    assert (row["dense"], row["compressed"]) == ("2x128 dense", "2x128 quantize:4")
+    # Of the seventh that turns wrong, four fifths were nearly always right and are counted.
+    assert 0.05 < float(row["broken_beyond_low"]) < float(row["broken_beyond"]) < 1 / 7
+    assert 0.05 < float(row["decaying"]) < 1 / 7
+    broken = table(study / "compare" / "broken.csv")
+    assert len(broken) == 20 and all(int(one["instance"]) % 7 == 0 for one in broken)
+    assert all(one["text1"] == f"text {one['instance']}" for one in broken)
+    assert (study / "compare" / "compressed.png").stat().st_size > 5000
+
+
+def test_named_models_of_one_size_are_compared_in_pairs_of_seeds(study, capsys):
+    flag = "--config.compare.models=('1x64 dense','1x64 quantize:4')"
+    assert main(["compare", f"--workdir={study}", flag]) == 0
+    (pair,), (row,) = (table(study / "compare" / f"{n}.csv") for n in ("pairs", "compressed"))
+    assert row["compressed"] == "1x64 quantize:4"
+    assert float(pair["decaying"]) == float(row["decaying"]) > 0.05
+    # No answer is mended, which the baseline of independent runs would not see.
+    assert float(pair["improving"]) == 0.0 and pair["fisher"] == ""
+
+
+def test_dense_and_compressed_models_with_other_seeds_are_refused(study, capsys):
+    path = study / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["seed"] += row["recipe"] == "quantize:4"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flag = "--config.compare.models=('1x64 dense','1x64 quantize:4')"
+    assert main(["compare", f"--workdir={study}", flag]) == 2
+    assert "have different seeds" in capsys.readouterr().err
+
+
+def test_predictions_are_compared_where_the_data_is_not(study, capsys):
+    (study.parent / "valid.tsv").unlink()
+    assert main(["compare", f"--workdir={study}"]) == 0
+    out = capsys.readouterr().out
+    assert "400 instances; 0 dropped" in out and "texts are not shown" in out
+    assert "text1" not in table(study / "compare" / "decaying.csv")[0]
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,25 @@
 """Compare models instance by instance: which instances does the larger or compressed model break?
 
 Reads the predictions of a study in --workdir, or of a folder in the layout that Zhong et al. (2021)
-released, and writes compare/ there. The models are the families of `compare.models`, by default the
-dense models of all sizes; the second of a pair is the larger one. Needs two pretraining seeds and
-two finetuning seeds of every model. The tables:
+released, and writes compare/ there. The models are those of `compare.models`, by default the dense
+models of all sizes and every compressed version of the largest size; the second of a pair is the
+larger one. Needs two pretraining seeds and two finetuning seeds of every model. The tables:
 
 * pairs.csv: a lower bound on the fraction of instances on which the second model is worse, beyond
   what other seeds would show, and on those where it is better;
-* bounds-by-seeds.csv: the same bound from fewer pretraining seeds, beside one test per instance;
+* compressed.csv: which right answers of a dense model each compressed version breaks, in the same
+  runs and beyond what another finetuning seed would break;
+* bounds-by-seeds.csv: the bounds from fewer pretraining seeds, beside one test per instance;
 * variances.csv: bias squared and the variance of each level of seeds;
 * momentum.csv: whether instances that improved between two sizes improve again at the next;
-* decaying.csv: the instances that the last model of each pair loses most on, with their texts.
+* decaying.csv, broken.csv: the instances on which the larger or compressed model of each pair
+  loses most, with their texts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,11 +29,12 @@ import pandas as pd
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.text import did_you_mean, table
+from tlc_jax.core.text import did_you_mean
 from tlc_jax.data.sources import open_source, parse_sources
-from tlc_jax.report import comparison_figures
+from tlc_jax.report import comparison_figures, comparison_tables
+from tlc_jax.report.comparison_tables import Comparison
 from tlc_jax.runs.workdir import read_config
-from tlc_jax.statistics import comparison
+from tlc_jax.statistics import breakage, comparison
 from tlc_jax.statistics.comparison import Runs
 from tlc_jax.statistics.instances import ensemble
 from tlc_jax.study.predictions import (
@@ -44,64 +48,105 @@ from tlc_jax.study.rows import read_results
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes `workdir/compare/` and prints the table of pairs.
+    """Writes `workdir/compare/` and prints the tables of pairs and of compressed models.
 
     Returns:
-      The paths written, the number of instances, and the table of pairs.
+      The paths written, the number of instances, and these two tables.
 
     Raises:
       InputError: predictions or seeds are missing, or the models answered other instances.
     """
-    settings = config.compare
-    if settings.release:
-        families = from_release(Path(settings.release), settings.models)
+    folder = workdir / "compare"
+    if config.compare.release:
+        chosen = _Chosen(from_release(Path(config.compare.release), config.compare.models))
+        found = _compare(chosen, config, folder)
     else:
-        families = _of_study(config, workdir)
+        found = compare_study(config, workdir, folder)
+    print("\n".join([found.coverage(), *found.notes]))
+    for title, rows in comparison_tables.tables(found).items():
+        print(f"\n{title}\n{comparison_tables.in_text(rows)}")
+    print("", found.check(), *comparison_tables.headlines(found), sep="\n")
+    print(f"\ntables and figures: {folder}")
+    return {
+        "instances": found.instances,
+        "dropped_duplicates": found.dropped,
+        "pairs": found.records("pairs"),
+        "compressed": found.records("compressed"),
+        "files": [str(folder / f"{name}.csv") for name in found.tables]
+        + [str(figure.path) for figure in found.figures],
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """The families to compare, and why these.
+
+    Attributes:
+      families: in ascending order of size.
+      paired_up: how many of them, the first ones, are compared with each other; the others are
+        compared with their dense model alone.
+      task, split: what they were asked.
+      notes: what was chosen or left out.
+    """
+
+    families: Sequence[Family]
+    paired_up: int | None = None
+    task: str = ""
+    split: str = ""
+    notes: Sequence[str] = ()
+
+
+def compare_study(config: Config, workdir: Path, folder: Path) -> Comparison:
+    """Compares models of a study; writes tables and figures into `folder`.
+
+    Raises:
+      InputError: predictions or seeds are missing, or the models answered other instances.
+    """
+    return _compare(_of_study(config, workdir), config, folder)
+
+
+def _compare(chosen: _Chosen, config: Config, folder: Path) -> Comparison:
+    settings, families = config.compare, chosen.families
     unique = families[0].instances.unique()
     known = families[0].instances.labels >= 0
     for family in families[1:]:
         require_same_instances(families[0].instances, family.instances, family.name)
+    _require_seeds(families)
     families = [family.take(unique & known) for family in families]
     instances = families[0].instances
-    _require_seeds(families)
     runs = [_runs(family) for family in families]
-    pairs = list(combinations(runs, 2))
+    sizes = runs[: chosen.paired_up]
+    pairs = list(combinations(sizes, 2))
+    dense = {one.trained: one for one in runs if one.name == f"{one.trained} dense"}
+    compressed = [
+        (dense[one.trained], one)
+        for one in runs
+        if one not in dense.values() and one.trained in dense
+    ]
+    rng = np.random.default_rng(config.seed)
     tables = {
-        "pairs": comparison.compare_pairs(
-            pairs, np.random.default_rng(config.seed), settings.draws
-        ),
+        "pairs": comparison.compare_pairs(pairs, rng, settings.draws),
+        "compressed": breakage.compare_compressed(compressed, rng, settings.draws),
         "bounds-by-seeds": comparison.bounds_by_seeds(pairs),
         "variances": comparison.compare_variances(runs),
-        "momentum": comparison.compare_momentum(runs),
-        "decaying": _decaying(pairs, instances, settings.examples),
+        "momentum": comparison.compare_momentum(sizes),
     }
-    folder = workdir / "compare"
+    worst = [(comparison.decaying_instances(*pair, settings.examples), *pair) for pair in pairs]
+    tables["decaying"] = _with_texts(worst, ("small", "large"), instances)
+    worst = [(breakage.broken_instances(*pair, settings.examples), *pair) for pair in compressed]
+    tables["broken"] = _with_texts(worst, ("dense", "compressed"), instances)
+    tables = {name: frame for name, frame in tables.items() if len(frame)}
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     for name, frame in tables.items():
-        paths.append(folder / f"{name}.csv")
-        frame.to_csv(paths[-1], index=False)
-    paths += comparison_figures.draw(
-        runs,
-        (runs[0], runs[-1]),
-        tables["bounds-by-seeds"],
-        tables["variances"],
-        tables["momentum"],
-        folder,
-    )
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    figures = comparison_figures.draw(sizes, tables, folder)
+    figures = [dataclasses.replace(figure, task=chosen.task) for figure in figures]
     dropped = int((~unique).sum())
-    print(f"{len(instances):,} instances; {dropped:,} dropped because their texts occur twice")
-    print(_summary(tables["pairs"]))
-    print(f"\ntables and figures: {folder}")
-    return {
-        "instances": len(instances),
-        "dropped_duplicates": dropped,
-        "pairs": tables["pairs"].to_dict("records"),
-        "files": [str(path) for path in paths],
-    }
+    about = chosen.task, chosen.split, len(instances), dropped
+    return Comparison(*about, tables, figures, chosen.notes)
 
 
-def _of_study(config: Config, workdir: Path) -> list[Family]:
+def _of_study(config: Config, workdir: Path) -> _Chosen:
     """The families of a study that compare.models names, with the texts of their instances."""
     path = workdir / "results.jsonl"
     if not path.is_file():
@@ -109,35 +154,79 @@ def _of_study(config: Config, workdir: Path) -> list[Family]:
             f"{path} does not exist: give the workdir of a study, or name compare.release"
         )
     rows = read_results(path, [])
-    tasks = list(dict.fromkeys(row["task"] for row in rows if row.get("accuracy") is not None))
+    tasks = classified_tasks(rows)
     if not tasks:
         raise InputError(f"{path} has no classifiers: compare needs their predictions")
     task = config.compare.task or tasks[0]
-    rows = [row for row in rows if row["task"] == task]
+    rows = [
+        row for row in rows if row["task"] == task and row.get("init", "pretrained") == "pretrained"
+    ]
     if not rows:
         raise InputError(f"compare.task={task}: {path} has {', '.join(tasks)}")
     split = config.compare.split or next(iter(rows[0]["accuracy_by_split"]))
     names = {row["job"]: f"{row['layers']}x{row['hidden']} {row['recipe']}" for row in rows}
-    known = list(dict.fromkeys(names.values()))
-    wanted = config.compare.models or [name for name in known if name.endswith(" dense")]
+    known, notes = list(dict.fromkeys(names.values())), []
+    wanted, versions = list(config.compare.models), []
+    if not wanted:
+        wanted, versions, notes = _by_default(rows, names)
     for name in wanted:
         if name not in known:
             raise InputError(
                 f"compare.models: the study has no {name!r}{did_you_mean(name, known)}"
             )
-    if len(wanted) < 2:
+    if len([*wanted, *versions]) < 2:
         raise InputError(f"compare needs two models or more; the study has {', '.join(known)}")
     # Only these are read: a study may have many recipes, some of them unfinished.
-    families = from_study(workdir, [r for r in rows if names[r["job"]] in wanted], task, split)
+    names_read = [*wanted, *versions]
+    families = from_study(workdir, [r for r in rows if names[r["job"]] in names_read], task, split)
     by_name = {family.name: family for family in families}
-    if not config.compare.models:
-        wanted = list(by_name)  # smallest first
     job = workdir / "jobs" / rows[0]["job"]
-    texts = _texts(read_config(job / "config.json"), split, families[0].instances)
-    return [
+    try:
+        texts = _texts(read_config(job / "config.json"), split, families[0].instances)
+    except InputError as error:  # predictions can be compared where the data is not
+        texts = ()
+        notes.append(f"texts are not shown, and inputs that occur twice are kept: {error}")
+    chosen = [
         dataclasses.replace(f, instances=dataclasses.replace(f.instances, texts=texts))
-        for f in (by_name[name] for name in wanted)
+        for f in (by_name[name] for name in names_read)
     ]
+    return _Chosen(chosen, len(wanted), task, split, notes)
+
+
+def classified_tasks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tasks of the classifiers among the rows of a study."""
+    return list(dict.fromkeys(row["task"] for row in rows if row.get("accuracy") is not None))
+
+
+def _by_default(
+    rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+) -> tuple[list[str], list[str], list[str]]:
+    """Dense models of all sizes, the smallest first; compressed ones of the largest; and notes.
+
+    Models whose runs are not all done are left out, unless all of them are.
+    """
+    runs: dict[str, set[tuple[Any, Any]]] = {}
+    params: dict[str, int] = {}
+    for row in rows:
+        name = names[row["job"]]
+        runs.setdefault(name, set()).add((row.get("pretrain_seed"), row["seed"]))
+        params[name] = row["params"]
+    every_run = set().union(*runs.values())
+    done = [name for name in runs if runs[name] == every_run] or list(runs)
+    sizes = sorted((name for name in done if name.endswith(" dense")), key=params.__getitem__)
+    largest = sizes[-1].split()[0] if sizes else ""
+    of_largest = [name for name in runs if name.split()[0] == largest and name not in sizes]
+    versions = [name for name in of_largest if name in done]
+    notes = [
+        f"{name} is left out: {len(every_run - runs[name])} of {len(every_run)} runs are not done"
+        for name in runs
+        if name not in done and (name.endswith(" dense") or name in of_largest)
+    ]
+    if versions:
+        notes.append(
+            f"dense against compressed: {largest}, the largest size; compare.models names others"
+        )
+    return sizes, versions, notes
 
 
 def _texts(config: Config, split: str, instances: Instances) -> tuple[tuple[str, ...], ...]:
@@ -157,8 +246,8 @@ def _texts(config: Config, split: str, instances: Instances) -> tuple[tuple[str,
         ) from error
 
 
-def _require_seeds(families: list[Family]) -> None:
-    """Refuses families whose seeds do not suffice, or differ in number."""
+def _require_seeds(families: Sequence[Family]) -> None:
+    """Refuses families whose seeds do not suffice, differ in number, or do not match."""
     shapes = {family.name: family.probabilities.shape[1:3] for family in families}
     for name, (pretraining, finetuning) in shapes.items():
         if min(pretraining, finetuning) < 2:
@@ -168,35 +257,31 @@ def _require_seeds(families: list[Family]) -> None:
             )
     if len(set(shapes.values())) > 1:
         raise InputError(f"the models have different numbers of seeds: {shapes}")
+    for first, second in combinations(families, 2):
+        if first.trained and first.trained == second.trained and first.seeds != second.seeds:
+            raise InputError(
+                f"{first.name} and {second.name} have different seeds: {first.seeds} and "
+                f"{second.seeds}"
+            )
 
 
 def _runs(family: Family) -> Runs:
     last_NxPxFxC = family.probabilities[:, :, :, -1]
     right_NxP = ensemble(last_NxPxFxC) == family.instances.labels[:, None]
-    return Runs(family.name, family.correct(), right_NxP)
+    return Runs(family.name, family.correct(), right_NxP, family.trained)
 
 
-def _decaying(pairs: list[comparison.Pair], instances: Instances, count: int) -> pd.DataFrame:
+def _with_texts(
+    lists: Sequence[tuple[pd.DataFrame, Runs, Runs]], models: tuple[str, str], instances: Instances
+) -> pd.DataFrame:
+    """Lists of instances, each of two models, as one with ids, labels and texts."""
     frames = []
-    for small, large in pairs:
-        frame = comparison.decaying_instances(small, large, count)
-        frame.insert(0, "large", large.name)
-        frame.insert(0, "small", small.name)
+    for frame, *runs in lists:
+        frame = frame.assign(**{name: of.name for name, of in zip(models, runs, strict=True)})
+        frame = frame[[*models, *frame.columns.drop(list(models))]]
         frame["label"] = instances.labels[frame["instance"]]
         for place in range(len(instances.texts[0]) if instances.texts else 0):
             frame[f"text{place + 1}"] = [instances.texts[i][place] for i in frame["instance"]]
         frame["instance"] = instances.ids[frame["instance"]]
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
-
-
-def _summary(pairs: pd.DataFrame) -> str:
-    rows = [["small", "large", "accuracy", "", "decaying", "±", "improving", "±"]]
-    for row in pairs.to_dict("records"):
-        shares = ("decaying", "decaying_error", "improving", "improving_error")
-        accuracies = (row["accuracy_small"], row["accuracy_large"])
-        cells = [f"{100 * value:.1f} %" for value in accuracies]
-        rows.append(
-            [row["small"], row["large"], *cells, *(f"{100 * row[name]:.2f} %" for name in shares)]
-        )
-    return table(rows)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

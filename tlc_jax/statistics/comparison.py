@@ -34,11 +34,18 @@ class Runs:
       correct: bool [N, P, F]: whether each run is right.
       ensembles: bool [N, P]: whether the ensemble over the finetunings of each pretrained model is
         right. These are independent, single finetunings are not.
+      trained: the model that was trained. Families of one model, such as dense and compressed ones,
+        share its seeds, in the same order.
     """
 
     name: str
     correct: np.ndarray
     ensembles: np.ndarray
+    trained: str = ""
+
+    def shares_seeds(self, other: Runs) -> bool:
+        """Whether both families are versions of the same runs."""
+        return bool(self.trained) and self.trained == other.trained
 
     @functools.cached_property
     def decomposition(self) -> Decomposition:
@@ -56,7 +63,8 @@ def compare_pairs(
 
     Columns with `_of_runs` use all finetunings, whose seeds are not independent: these bounds are
     higher and hold no guarantee. `threshold_bias` is relative. The standard errors are those of
-    instances, for the runs at hand.
+    instances, for the runs at hand. Fisher's test is of independent runs and left out where two
+    families share their seeds.
 
     Args:
       pairs: families on the same instances with the same numbers of seeds.
@@ -65,8 +73,10 @@ def compare_pairs(
     """
     rows = []
     for small, large in pairs:
-        decaying = decaying_bound(small.ensembles, large.ensembles)
-        improving = decaying_bound(large.ensembles, small.ensembles)
+        paired = small.shares_seeds(large)
+        ensembles = small.ensembles, large.ensembles
+        decaying = decaying_bound(*ensembles, paired)
+        improving = decaying_bound(*ensembles[::-1], paired)
         difference_N = instance_difference(small.correct, large.correct)
         rows.append(
             {
@@ -79,13 +89,13 @@ def compare_pairs(
                 "decaying": decaying.fraction,
                 "decaying_error": decaying.standard_error,
                 "decaying_threshold": decaying.threshold,
-                "threshold_bias": threshold_bias(small.ensembles, large.ensembles, rng, draws),
+                "threshold_bias": threshold_bias(*ensembles, rng, draws, paired),
                 "improving": improving.fraction,
                 "improving_error": improving.standard_error,
-                "decaying_of_runs": decaying_bound(small.correct, large.correct).fraction,
-                "improving_of_runs": decaying_bound(large.correct, small.correct).fraction,
-                "fisher": fisher_bound(small.ensembles, large.ensembles),
-                "fisher_first_crossing": fisher_bound(small.ensembles, large.ensembles, True),
+                "decaying_of_runs": decaying_bound(small.correct, large.correct, paired).fraction,
+                "improving_of_runs": decaying_bound(large.correct, small.correct, paired).fraction,
+                "fisher": np.nan if paired else fisher_bound(*ensembles),
+                "fisher_first_crossing": np.nan if paired else fisher_bound(*ensembles, True),
             }
         )
     return pd.DataFrame(rows)
@@ -95,11 +105,17 @@ def bounds_by_seeds(pairs: Sequence[Pair]) -> pd.DataFrame:
     """The bounds of every pair from its first 2, 3, ... pretraining seeds (Table 11)."""
     rows = []
     for small, large in pairs:
+        paired = small.shares_seeds(large)
         for seeds in range(2, small.ensembles.shape[1] + 1):
             pair = small.ensembles[:, :seeds], large.ensembles[:, :seeds]
-            row = {"small": small.name, "large": large.name, "seeds": seeds}
             rows.append(
-                {**row, "decaying": decaying_bound(*pair).fraction, "fisher": fisher_bound(*pair)}
+                {
+                    "small": small.name,
+                    "large": large.name,
+                    "seeds": seeds,
+                    "decaying": decaying_bound(*pair, paired).fraction,
+                    "fisher": np.nan if paired else fisher_bound(*pair),
+                }
             )
     return pd.DataFrame(rows)
 

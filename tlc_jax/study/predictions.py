@@ -55,11 +55,16 @@ class Family:
       probabilities: float32 [N, P, F, E, C] of N instances, P pretraining seeds, F finetuning
         seeds, E checkpoints and C classes.
       instances: the instances, in the same order.
+      trained: the model that was trained, such as "2x128", of which the family is a version; ""
+        where families share no runs.
+      seeds: seeds of pretraining and of finetuning, in the order of their axes.
     """
 
     name: str
     probabilities: np.ndarray
     instances: Instances
+    trained: str = ""
+    seeds: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     def correct(self) -> np.ndarray:
         """Whether each run is right at its last checkpoint: bool [N, P, F]."""
@@ -75,7 +80,10 @@ class Family:
         texts = self.instances.texts
         kept = tuple(texts[i] for i in np.arange(len(self.instances))[which]) if texts else ()
         ids, labels = self.instances.ids[which], self.instances.labels[which]
-        return Family(self.name, self.probabilities[which], Instances(ids, labels, kept))
+        instances = Instances(ids, labels, kept)
+        return dataclasses.replace(
+            self, probabilities=self.probabilities[which], instances=instances
+        )
 
 
 def from_study(
@@ -103,12 +111,11 @@ def from_study(
         groups.setdefault((int(row["params"]), size, row["recipe"]), {})[seeds] = path
     if not groups:
         raise InputError(f"{workdir} has no results of task {task!r} to compare")
-    return [
-        _family(f"{size} {recipe}", paths) for (_, size, recipe), paths in sorted(groups.items())
-    ]
+    return [_family(size, recipe, paths) for (_, size, recipe), paths in sorted(groups.items())]
 
 
-def _family(name: str, paths: Mapping[tuple[int, int], Path]) -> Family:
+def _family(size: str, recipe: str, paths: Mapping[tuple[int, int], Path]) -> Family:
+    name = f"{size} {recipe}"
     outer = sorted({pretraining for pretraining, _ in paths})
     inner = sorted({finetuning for _, finetuning in paths})
     missing = [(p, f) for p in outer for f in inner if (p, f) not in paths]
@@ -138,7 +145,8 @@ def _family(name: str, paths: Mapping[tuple[int, int], Path]) -> Family:
     assert instances is not None
     stacked = np.stack(runs, axis=1)
     shape = (len(instances), len(outer), len(inner), 1, classes)
-    return Family(name, stacked.reshape(shape), instances)
+    seeds = tuple(outer), tuple(inner)
+    return Family(name, stacked.reshape(shape), instances, size, seeds)
 
 
 def require_same_instances(first: Instances, other: Instances, name: str) -> None:
