@@ -165,8 +165,10 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
         raise InputError(f"compare.task={task}: {path} has {', '.join(tasks)}")
     split = config.compare.split or next(iter(rows[0]["accuracy_by_split"]))
     names = {row["job"]: f"{row['layers']}x{row['hidden']} {row['recipe']}" for row in rows}
-    known, notes = list(dict.fromkeys(names.values())), []
-    wanted, versions = list(config.compare.models), []
+    known = list(dict.fromkeys(names.values()))
+    versions: list[str] = []
+    notes: list[str] = []
+    wanted = list(config.compare.models)
     if not wanted:
         wanted, versions, notes = _by_default(rows, names)
     for name in wanted:

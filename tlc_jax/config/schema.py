@@ -273,7 +273,7 @@ class Compare:
     models: tuple[str, ...] = setting(
         (),
         'models to compare, smallest first, named like "2x128 quantize:4"; if empty, the dense '
-        "models of all sizes",
+        "models of all sizes, and compressed ones of the largest with its dense one",
     )
     release: str = setting(
         "", "folder of predictions in the layout of Zhong et al., instead of a study"

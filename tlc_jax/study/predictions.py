@@ -145,8 +145,8 @@ def _family(size: str, recipe: str, paths: Mapping[tuple[int, int], Path]) -> Fa
     assert instances is not None
     stacked = np.stack(runs, axis=1)
     shape = (len(instances), len(outer), len(inner), 1, classes)
-    seeds = tuple(outer), tuple(inner)
-    return Family(name, stacked.reshape(shape), instances, size, seeds)
+    both = tuple(outer), tuple(inner)
+    return Family(name, stacked.reshape(shape), instances, size, both)
 
 
 def require_same_instances(first: Instances, other: Instances, name: str) -> None:
