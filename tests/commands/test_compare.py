@@ -89,7 +89,7 @@ def study(tmp_path):
                     probabilities=predicted.astype(np.float32),
                 )
                 row = {"job": job, "task": "mood", "recipe": recipe, "accuracy": 0.8}
-                row |= {"bytes_artifact": 100, "nonzero": 50}
+                row |= {"bytes_artifact": 100, "nonzero": 50, "sparsity": 0.0, "bits": 32}
                 row |= {"layers": layers, "hidden": hidden, "params": 100 * hidden}
                 row |= {"pretrain_seed": p, "seed": s, "accuracy_by_split": {"valid": 0.8}}
                 rows.append(row)
@@ -170,6 +170,33 @@ def test_predictions_are_compared_where_the_data_is_not(study, capsys):
     out = capsys.readouterr().out
     assert "400 instances; 0 dropped" in out and "texts are not shown" in out
     assert "text1" not in table(study / "compare" / "decaying.csv")[0]
+
+
+def test_report_has_a_section_with_the_same_tables_and_figures(study, capsys):
+    assert main(["compare", f"--workdir={study}"]) == 0
+    (study / "config.json").write_text(json.dumps(to_dict(Config())))
+    capsys.readouterr()
+    assert main(["report", f"--workdir={study}"]) == 0
+    assert "It breaks" in " ".join(capsys.readouterr().out.split())
+    page = (study / "report" / "index.html").read_text()
+    section = page.partition("<h2>Instance by instance</h2>")[2].partition("</section>")[0]
+    assert "2x128 prune:0.75 is left out" in section and "text 7" in section
+    assert section.count("<img src='data:image/png;base64,") == 5 and "<script" not in section
+    for name in ("pairs.csv", "compressed.csv", "broken.csv", "differences.png"):
+        ours, reported = (study / "compare" / name), (study / "report" / "compare-mood" / name)
+        assert ours.read_bytes() == reported.read_bytes()
+
+
+def test_report_of_one_seed_says_in_one_line_why_nothing_is_compared(study, capsys):
+    path = study / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["seed"] == 0))
+    (study / "config.json").write_text(json.dumps(to_dict(Config())))
+    assert main(["report", f"--workdir={study}"]) == 0
+    page = (study / "report" / "index.html").read_text()
+    section = page.partition("<h2>Instance by instance</h2>")[2].partition("</section>")[0]
+    assert section.count("class='note'") == 1 and "1 finetuning seeds" in section
+    assert not (study / "report" / "compare-mood").exists()
 
 
 @pytest.mark.parametrize(

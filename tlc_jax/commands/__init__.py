@@ -100,7 +100,7 @@ COMMANDS: dict[str, CommandSpec] = {
         (_LIST, _JOB),
         several=True,
     ),
-    "report": CommandSpec(("study",), default_config="workdir"),
+    "report": CommandSpec(("study", "compare"), default_config="workdir"),
     "compare": CommandSpec(("seed", "compare"), default_config="optional"),
     "bench": CommandSpec(("bench", *_TRAINING, "objective", "decode", "recipe"), (_PEERS,)),
 }

@@ -3,19 +3,25 @@
 Reads the results that `tlc study` left in --workdir, finished or not, and writes report/ there:
 loss of every size against training seconds and steps, accuracy (BLEU of translators) against
 megabytes and non-zero parameters with the Pareto frontier, the best model under each budget of
-study.megabytes, and the paper's claims with the numbers found and a verdict.
+study.megabytes, and the paper's claims with the numbers found and a verdict. A study with two
+pretraining seeds and two finetuning seeds is also compared instance by instance, as by
+`tlc compare` with the same settings; the tables go to report/compare-TASK/.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlc_jax.commands.compare import classified_tasks, compare_study
 from tlc_jax.config import Config
+from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import table
-from tlc_jax.report import figures, page, tables
+from tlc_jax.report import comparison_tables, figures, page, tables
+from tlc_jax.report.comparison_tables import Comparison
 from tlc_jax.report.labels import model_label, recipe_labels
 from tlc_jax.statistics import claims as claims_of
 from tlc_jax.statistics.frontier import group
@@ -23,7 +29,7 @@ from tlc_jax.statistics.kinds import TRANSLATOR, Kind
 from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.regime import Regime, regimes
 from tlc_jax.statistics.verdicts import VERDICTS, Claim
-from tlc_jax.study.rows import load
+from tlc_jax.study.rows import load, read_results
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,9 +49,13 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     folder.mkdir(exist_ok=True)
     csvs = tables.write_csvs(study, chosen, claims, folder)
     drawn = figures.draw_all(study, folder)
+    compared = _compare_tasks(config, workdir, folder)
     index = folder / "index.html"
-    index.write_text(page.render(study, found, claims, chosen, drawn), encoding="utf-8")
+    text = page.render(study, found, claims, chosen, drawn, compared)
+    index.write_text(text, encoding="utf-8")
     print("\n".join(_summary(study, found, claims, chosen)))
+    for task, comparison in compared.items():
+        print(f"\n{task}, instance by instance:", *_found(comparison), sep="\n")
     print(f"\nreport: {index}")
     return {
         "page": str(index),
@@ -54,6 +64,25 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         "best": [_best(choice) for choice in chosen],
         "claims": {claim.number: claim.verdict for claim in claims},
     }
+
+
+def _compare_tasks(config: Config, workdir: Path, folder: Path) -> dict[str, Comparison | str]:
+    """Compares models instance by instance on each task; a text says why that was not possible."""
+    found: dict[str, Comparison | str] = {}
+    for task in classified_tasks(read_results(workdir / "results.jsonl", [])):
+        settings = dataclasses.replace(config.compare, task=task)
+        of_task = dataclasses.replace(config, compare=settings)
+        try:
+            found[task] = compare_study(of_task, workdir, folder / f"compare-{task}")
+        except InputError as error:
+            found[task] = f"left out: {error}"
+    return found
+
+
+def _found(comparison: Comparison | str) -> list[str]:
+    if isinstance(comparison, str):
+        return [comparison]
+    return textwrap.wrap(" ".join(comparison_tables.headlines(comparison)), 100)
 
 
 def _best(choice: tables.Choice) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def _compressed(compressed: pd.DataFrame) -> Figure:
     )
     bars: list[tuple[str, float, str]] = []
     for dense, rows in compressed.groupby("dense", sort=False):
-        for level in _LEVELS:
+        for level in reversed(_LEVELS):
             share = rows[f"broken_by_{level}_seed"].iloc[0]
             bars.append((f"{dense}, another {level} seed", share, "#b9c0c9"))
         bars += [

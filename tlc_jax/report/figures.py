@@ -55,7 +55,7 @@ class Drawn:
 
     @property
     def wide(self) -> bool:
-        return self.what in ("megabytes", "nonzero")
+        return self.what in ("megabytes", "nonzero", "instances-compressed")
 
 
 def draw_all(study: Study, folder: Path) -> list[Drawn]:

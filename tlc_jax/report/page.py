@@ -23,6 +23,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from tlc_jax.core.text import number
+from tlc_jax.report import comparison_tables
+from tlc_jax.report.comparison_tables import Comparison
 from tlc_jax.report.figures import Drawn, filters
 from tlc_jax.report.labels import (
     count_label,
@@ -51,8 +53,18 @@ def render(
     claims: Sequence[Claim],
     chosen: Sequence[Choice],
     drawn: Sequence[Drawn],
+    compared: Mapping[str, Comparison | str],
 ) -> str:
-    """Renders the whole page; every text that comes from the study is escaped."""
+    """Renders the whole page; every text that comes from the study is escaped.
+
+    Args:
+      study: the study.
+      regimes: by kind of model.
+      claims: with their verdicts.
+      chosen: best models under budgets.
+      drawn: figures of the study.
+      compared: models compared instance by instance, by task, or why they were not.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tlc_jax.report"),
         autoescape=True,
@@ -92,6 +104,8 @@ def render(
         rule=rule(study.kinds),
         verdicts=VERDICTS,
         claims=claims,
+        compared=compared,
+        comparisons=comparison_tables,
         analyses=_analysis_table(study),
         analysis_figures=[
             _drawn(study.folder / "jobs" / one["job"] / "report") for one in study.analyses
