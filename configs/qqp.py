@@ -17,6 +17,7 @@ def get_config(size: str = "12x768") -> ConfigDict:
     config = sized(size)
     config.data.train = "tfds:glue/qqp:train"
     config.data.valid = "tfds:glue/qqp:validation"
+    # No data.test: the labels of the test split are not public.
     config.data.text, config.data.pair, config.data.label = "question1", "question2", "label"
     finetune_as_roberta(config)
     return config

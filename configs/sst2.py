@@ -16,6 +16,7 @@ def get_config(size: str = "12x768") -> ConfigDict:
     config = sized(size)
     config.data.train = "tfds:glue/sst2:train"
     config.data.valid = "tfds:glue/sst2:validation"
+    # No data.test: the labels of the test split are not public.
     config.data.text, config.data.pair, config.data.label = "sentence", "-", "label"
     finetune_as_roberta(config)
     config.eval.every_steps = 1000  # 67,000 examples: 2,100 steps an epoch

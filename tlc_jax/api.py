@@ -133,7 +133,7 @@ class Model:
         Raises:
           InputError: the source is wrong.
         """
-        config = self.config
+        config = self.config.without_test()
         if source:
             config = resolve(merge(to_dict(config), {"data": {"valid": source}}))
         # Of a translator without data.cache, the tokenized pairs go there.

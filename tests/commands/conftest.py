@@ -177,6 +177,7 @@ def pairs_arguments(command: str, pairs: Path, workdir: Path, *more: str) -> lis
         f"--workdir={workdir}",
         f"--config.data.train=files:{pairs}/train.en+{pairs}/train.fr",
         f"--config.data.valid=dev=files:{pairs}/valid.en+{pairs}/valid.fr",
+        "--config.data.test=",
         f"--config.data.cache={pairs}/cache",
         "--config.data.buckets=1",
         "--config.tokenizer.vocab_size=296",

@@ -1,4 +1,4 @@
-"""configs/mnli.py on a data directory in TFDS's own form: both validation splits are reported."""
+"""configs/mnli.py on a data directory in TFDS's own form: validation and test are reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.helpers.made_mnli import build_mnli
 NAMES = ["entailment", "neutral", "contradiction"]
 
 
-def test_both_validation_splits_are_reported_in_the_order_of_tfds(pretrained, tmp_path) -> None:
+def test_validation_and_test_are_reported_in_the_order_of_tfds(pretrained, tmp_path) -> None:
     rng = random.Random(1)
 
     def rows(count: int) -> list[tuple[str, str, int]]:
@@ -31,9 +31,11 @@ def test_both_validation_splits_are_reported_in_the_order_of_tfds(pretrained, tm
     assert tlc("finetune", "--config=configs/mnli.py", f"--workdir={run}", *start, *flags) == 0
     result = result_of(run)
     assert result["labels"] == NAMES
-    assert len(result["accuracy_by_split"]) == 2
-    for name, accuracy in result["accuracy_by_split"].items():
-        split = "validation_mismatched" if "mismatched" in name else "validation_matched"
+    accuracies = {**result["accuracy_by_split"], **result["test_accuracy_by_split"]}
+    assert list(accuracies) == ["matched", "mismatched"]
+    assert list(accuracies.values()) == [result["accuracy"], result["test_accuracy"]]
+    for name, accuracy in accuracies.items():
+        split = f"validation_{name}"
         saved = np.load(run / "predictions" / f"{name}.npz")
         # TFDS shuffles what it writes; ids say which example is which.
         np.testing.assert_array_equal(

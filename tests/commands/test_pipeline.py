@@ -16,6 +16,7 @@ from tlc_jax.config import Impl, Model
 from tlc_jax.core.params import flatten
 from tlc_jax.runs import saved_model
 from tlc_jax.tasks import latency
+from tlc_jax.tasks.classification import ClassifierRun
 from tlc_jax.training.checkpoint import complete_steps
 
 TRAINING_KEYS = {
@@ -180,7 +181,16 @@ def _trained_params(workdir):
     return {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
 
 
-def test_finetuning_from_a_compressed_encoder_keeps_its_zeros(world, pretrained, tmp_path) -> None:
+def test_finetuning_from_a_compressed_encoder_keeps_its_zeros(
+    world, pretrained, tmp_path, monkeypatch
+) -> None:
+    calls, evaluate, test = [], ClassifierRun.evaluate, ClassifierRun.evaluate_test
+    monkeypatch.setattr(
+        ClassifierRun, "evaluate", lambda *args: calls.append("valid") or evaluate(*args)
+    )
+    monkeypatch.setattr(
+        ClassifierRun, "evaluate_test", lambda *args: calls.append("test") or test(*args)
+    )
     small = tmp_path / "small"
     arguments = ["compress", "--config=configs/mlm.py:1x64", *pretrain_arguments(world, small)[3:]]
     arguments += [
@@ -191,7 +201,14 @@ def test_finetuning_from_a_compressed_encoder_keeps_its_zeros(world, pretrained,
     assert tlc(*arguments, "--config.recipe=prune:0.5") == 0
     assert result_of(small)["valid_perplexity"] > 1
     tuned = tmp_path / "tuned"
-    assert tlc(*finetune_arguments("finetune", world, tuned, f"--config.init.from={small}")) == 0
+    shutil.copy(world / "dev.tsv", tmp_path / "test.tsv")
+    more = (f"--config.init.from={small}", f"--config.data.test=files:{tmp_path}/test.tsv")
+    assert tlc(*finetune_arguments("finetune", world, tuned, *more)) == 0
+    # Once, at the end, of the weights that the artifact holds.
+    assert calls == ["valid", "valid", "test"]
+    result = result_of(tuned)
+    assert result["test_accuracy"] == result["accuracy"]
+    assert result["test_loss"] == result["valid_loss"]
     start = flatten(load_artifact(small / "artifact" / "model.safetensors").params)
     end = _trained_params(tuned)
     for path in ("embedding/token", "blocks/attention/query/kernel"):
@@ -222,6 +239,8 @@ def test_perplexity_of_a_checkpoint_is_that_of_its_run(pretrained, tmp_path) -> 
 
 def test_pretraining_goes_on_from_an_encoder(world, pretrained, tmp_path, capsys) -> None:
     still = ("--config.budget.steps=1", "--config.optimizer.learning_rate=0.0")
+    shutil.copy(world / "valid.txt", tmp_path / "test.txt")
+    still += (f"--config.data.test=files:{tmp_path}/test.txt",)
     # Those of the encoder count.
     other = ("--config.model.layers=3", "--config.tokenizer.vocab_size=400")
     arguments = pretrain_arguments(
@@ -231,6 +250,9 @@ def test_pretraining_goes_on_from_an_encoder(world, pretrained, tmp_path, capsys
     assert "not restored, so from the seed: none" in capsys.readouterr().err
     result, source = result_of(tmp_path), result_of(pretrained)
     assert result["valid_loss"] == pytest.approx(source["valid_loss"], rel=1e-6)
+    # Here the test split has the text of the validation split, and its masks depend on the row.
+    for name in ("loss", "perplexity", "masked_accuracy"):
+        assert result[f"test_{name}"] == result[f"valid_{name}"]
     assert result["init"].startswith(str(pretrained)) and source["init"] == "scratch"
     assert result["params"] == source["params"]
 

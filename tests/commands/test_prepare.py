@@ -17,10 +17,12 @@ def test_prepare_says_what_the_cache_holds(tmp_path: Path) -> None:
     first = prepare.run(settings, tmp_path / "run", {})
     again = prepare.run(settings, tmp_path / "run", {})
     facts = first["sources"]["train/corpus"]
-    assert (facts["documents"], facts["bytes"]) == (68, facts["rows"] * 16 * 2)
+    held = first["sources"]["valid/heldout"]
+    assert facts["documents"] + held["documents"] == 68 and held["documents"] >= 1
+    assert facts["bytes"] == facts["rows"] * 16 * 2
     assert 0 <= facts["tokens"] - facts["rows"] * 15 < 15 and facts["tokens_per_second"] > 0
     assert first["vocab_size"] == 300 and Path(first["tokenizer"]).exists()
     assert Path(first["cache"]) == tmp_path / "run" / "data"
     assert (facts["cached"], again["sources"]["train/corpus"]["cached"]) == (False, True)
-    assert first["train_rows"] + sum(first["valid_rows"].values()) == facts["rows"]
+    assert (first["train_rows"], first["valid_rows"]) == (facts["rows"], {"heldout": held["rows"]})
     json.dumps(first)

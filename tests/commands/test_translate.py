@@ -75,7 +75,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(pairs, translated, tmp_path) -> 
 
 
 def test_averaging_takes_the_mean_of_the_last_checkpoints(pairs, tmp_path) -> None:
+    for side in ("en", "fr"):
+        shutil.copy(pairs / f"valid.{side}", tmp_path / f"test.{side}")
     more = (
+        f"--config.data.test=files:{tmp_path}/test.en+{tmp_path}/test.fr",
         "--config.checkpoint.every_steps=4",
         "--config.checkpoint.average=2",
         "--config.checkpoint.keep=2",
@@ -83,6 +86,13 @@ def test_averaging_takes_the_mean_of_the_last_checkpoints(pairs, tmp_path) -> No
     assert tlc(*pairs_arguments("translate", pairs, tmp_path, *more)) == 0
     result = result_of(tmp_path)
     assert result["averaged_steps"] == [12, 8] and "valid_loss_last" in result
+    # The test is of the mean too; here its sentences are those of the validation split.
+    for name in ("valid_loss", "bleu", "approx_bleu", "bleu_signature", "sentences"):
+        assert result[f"test_{name.removeprefix('valid_')}"] == result[name]
+    translations = [
+        (tmp_path / f"predictions/{split}.txt").read_text() for split in ("dev", "test")
+    ]
+    assert translations[0] == translations[1]
     mean = flatten(saved_model.load(str(tmp_path), Impl()).params)
     parts = [
         flatten(saved_model.load(str(tmp_path / f"checkpoints/{step}"), Impl()).params)
@@ -129,7 +139,7 @@ def _dev(compressed, workdir):
     settings = json.loads((compressed / "config.json").read_text())
     flags = [
         f"--config.data.{name}={settings['data'][name]}"
-        for name in ("train", "valid", "length", "buckets")
+        for name in ("train", "valid", "test", "length", "buckets")
     ]
     flags += [
         f"--config.decode.{name}={settings['decode'][name]}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 from pathlib import Path
@@ -35,22 +36,44 @@ def only(folder: Path, pattern: str) -> Path:
     return path
 
 
-def test_the_rows_of_all_sets_together_are_the_text(corpus: Path, tmp_path: Path) -> None:
+def test_whole_documents_are_held_out(corpus: Path, tmp_path: Path) -> None:
     made = prepare(corpus, tmp_path / "cache", holdout=0.1)
     (train,), held = made.train, made.valid["heldout"]
-    assert train.rows is not None and held.rows is not None
-    assert len(held) == round(0.1 * (len(train) + len(held)))
-    np.testing.assert_array_equal(
-        np.sort(np.concatenate([train.rows, held.rows])), np.arange(len(train.tokens))
-    )
-    stream: list[int] = []
-    for line in TextFiles(str(corpus), config.Data()).lines():
-        if line or (stream and stream[-1] != EOS):
-            stream += made.tokenizer.encode([line])[0] if line else [EOS]
-    rows = train.tokens[:, 1:].ravel().tolist()
-    assert rows == stream[: len(rows)] and len(stream) - len(rows) < LENGTH - 1
-    np.testing.assert_array_equal(held.take(np.array([1, 0])), train.tokens[held.rows[[1, 0]]])
-    assert held.take(np.array([0])).dtype == np.int32
+    end, start = made.tokenizer.encode([""])[0], made.tokenizer.special.start
+    assert end == []
+    lines = TextFiles(str(corpus), config.Data()).lines()
+    texts = [
+        [*itertools.chain(*made.tokenizer.encode(list(text))), EOS]
+        for has_text, text in itertools.groupby(lines, bool)
+        if has_text
+    ]
+    found = []
+    for part in (train, held):
+        rows = part.take(np.arange(len(part)))
+        assert rows.dtype == np.int32 and (rows[:, 0] == start).all()
+        stream = rows[:, 1:].ravel().tolist()
+        # The stream is made of whole documents, in their order; an incomplete last row is left out.
+        here = [n for n, text in enumerate(texts) if _contains(stream, text)]
+        whole = [token for n in here for token in texts[n]]
+        assert stream[: len(whole)] == whole and len(stream) - len(whole) < max(map(len, texts))
+        found.append(set(here))
+    assert not found[0] & found[1] and len(found[0] | found[1]) >= len(texts) - 2
+    assert 0.07 < sum(len(texts[n]) for n in found[1]) / sum(map(len, texts)) < 0.13
+    assert max(found[1]) - min(found[1]) > 30  # at random
+    facts = made.facts["train/corpus"]["documents"], made.facts["valid/heldout"]["documents"]
+    assert sum(facts) == len(texts)
+
+
+def _contains(stream: list[int], text: list[int]) -> bool:
+    return any(stream[at : at + len(text)] == text for at in range(len(stream) - len(text) + 1))
+
+
+@pytest.mark.parametrize(("documents", "held"), [(2, 1), (3, 2), (50, 2), (2000, 10)])
+def test_a_small_text_holds_out_a_document_too(documents: int, held: int) -> None:
+    lines = ["bas dus fin mar", "", ""] * documents
+    assert packing.held_out_documents(lines, 0.005, 30, "x").sum() == held
+    with pytest.raises(InputError, match="x has 1 document, .* set data.valid, or end documents"):
+        packing.held_out_documents(["bas", "dus", ""], 0.005, 30, "x")
 
 
 def test_the_subsample_follows_a_seed_of_its_own(corpus: Path, tmp_path: Path) -> None:
@@ -61,10 +84,9 @@ def test_the_subsample_follows_a_seed_of_its_own(corpus: Path, tmp_path: Path) -
             tmp_path / "cache",
             progress=False,
         )
-        train, held = made.train[0].rows, made.valid["heldout"].rows
-        assert train is not None and held is not None and not set(train) & set(held)
-        assert len(train) == round(0.5 * (len(made.train[0].tokens) - len(held)))
-        return train, held
+        train, held = made.train[0].rows, made.valid["heldout"].tokens
+        assert train is not None and len(train) == round(0.5 * len(made.train[0].tokens))
+        return train, np.array(held)
 
     (train_a, held_a), (train_b, held_b), (train_c, _) = sets(0, 0), sets(1, 0), sets(0, 1)
     np.testing.assert_array_equal(held_a, held_b)
@@ -100,21 +122,21 @@ def spoil_text(cache: Path, corpus: Path) -> None:
 
 
 def spoil_rows_cut(cache: Path, corpus: Path) -> None:
-    path = only(cache, "rows-*.bin")
+    path = only(cache, "kept*-rows-*.bin")
     path.write_bytes(path.read_bytes()[:-10])
 
 
 def spoil_no_manifest(cache: Path, corpus: Path) -> None:
-    only(cache, "rows-*.bin.json").unlink()
+    only(cache, "kept*-rows-*.bin.json").unlink()
 
 
 def spoil_half_manifest(cache: Path, corpus: Path) -> None:
-    path = only(cache, "rows-*.bin.json")
+    path = only(cache, "kept*-rows-*.bin.json")
     path.write_text(path.read_text()[:40])
 
 
 def spoil_no_rows(cache: Path, corpus: Path) -> None:
-    only(cache, "rows-*.bin").unlink()
+    only(cache, "kept*-rows-*.bin").unlink()
 
 
 def spoil_tokenizer_cut(cache: Path, corpus: Path) -> None:
@@ -123,7 +145,7 @@ def spoil_tokenizer_cut(cache: Path, corpus: Path) -> None:
 
 
 def spoil_other_tokenizer(cache: Path, corpus: Path) -> None:
-    path = only(cache, "rows-*.bin.json")
+    path = only(cache, "kept*-rows-*.bin.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_hash": "0"}))
 
 
@@ -163,7 +185,7 @@ def test_a_changed_text_replaces_its_old_rows(
     np.testing.assert_array_equal(
         first.train[0].tokens, old
     )  # a run that still reads the old rows keeps them
-    only(tmp_path / "cache", "rows-*.bin")
+    only(tmp_path / "cache", "kept*-rows-*.bin")
 
 
 def test_an_interrupted_packing_leaves_no_valid_file(
@@ -178,7 +200,7 @@ def test_an_interrupted_packing_leaves_no_valid_file(
         patch.setattr(packing, "pack", dying)
         prepare(corpus, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.part")) and not list(
-        (tmp_path / "cache").glob("rows-*.bin")
+        (tmp_path / "cache").glob("kept*-rows-*.bin")
     )
     (tmp_path / "cache" / "rows-x.bin.part").write_bytes(b"left by a kill")
     assert len(prepare(corpus, tmp_path / "cache").train[0]) > 0
@@ -257,7 +279,7 @@ def test_a_given_tokenizer_is_used_unchanged(
 
 def test_weights_reach_the_mixture_and_the_tokenizer(corpus: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
-    other.write_text("zizi zuzu zaza\n" * 100)
+    other.write_text("zizi zuzu zaza\n\n" * 100)
     spec = "files:{}@{},files:{}@{}"
     made = prepare(spec.format(corpus, 3, other, 1), tmp_path / "cache")
     assert [part.weight for part in made.train] == [3.0, 1.0]

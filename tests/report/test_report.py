@@ -348,6 +348,28 @@ def test_analysis_needs_no_jax():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    ("kind", "score", "shown"), [("encoder", "accuracy", 100), ("translator", "bleu", 1)]
+)
+def test_scores_on_the_test_split_stand_beside_the_others(
+    study_maker, tmp_path, no_figures, kind, score, shown
+):
+    path = study_maker(tmp_path, kinds=(kind,)) / "results.jsonl"
+    _run(tmp_path)
+    before = (tmp_path / "report/claims.csv").read_text()
+    assert ">test " not in _parse(tmp_path)[0]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {f"test_{score}": 0.321}) + "\n" for row in rows))
+    _run(tmp_path)
+    page = _parse(tmp_path)[0]
+    assert f">test {'BLEU' if kind == 'translator' else 'accuracy (%)'}</th>" in page
+    assert f"<td class='n'>{0.321 * shown:.1f} ± 0.0</td>" in page
+    with (tmp_path / "report/models.csv").open() as file:
+        assert {row[f"test_{score}_mean"] for row in csv.DictReader(file)} == {"0.321"}
+    # Claims are judged, and models chosen, by the validation split.
+    assert (tmp_path / "report/claims.csv").read_text() == before
+
+
 def test_latency_is_shown_where_it_was_measured_with_what_was_timed(
     study_maker, tmp_path, no_figures
 ):

@@ -98,7 +98,7 @@ class _Analysis:
     """One model under one recipe."""
 
     def __init__(self, config: Config, start: SavedModel, workdir: Path):
-        self.config, self.start, self.workdir = config, start, workdir
+        self.config, self.start, self.workdir = config.without_test(), start, workdir
         self.metric, self.recipe = _METRICS[start.kind], parse_one_shot(config.recipe)
         label = recipe_labels([config.recipe])[config.recipe]
         self.title = f"{start.model.layers}x{start.model.hidden}, {label}, one shot"

@@ -233,7 +233,9 @@ def _by_default(
 
 def _texts(config: Config, split: str, instances: Instances) -> tuple[tuple[str, ...], ...]:
     """The texts of the instances, from the source of their split."""
-    source = next(one for one in parse_sources(config.data.valid) if one.name == split)
+    specs = (config.data.valid, config.data.test)
+    sources = [one for spec in specs if spec.strip() for one in parse_sources(spec)]
+    source = next(one for one in sources if one.name == split)
     examples = open_source(source, config.data).examples()
     seconds = examples.pairs
     by_id = {

@@ -52,6 +52,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if recipe.finetunes:
         require_budget(config)
     saved_model.find(config.init.source)
+    saved_model.check_inputs(config)
     trains = _trains(config, recipe)
     return session.run_once(workdir, config, lambda: _compress(config, workdir, recipe), trains)
 
@@ -114,7 +115,7 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
         rounds = pruning.history if pruning.history[1:] else []
     meta = {**task.meta, "recipe": format_recipe(parse_recipe(config.recipe))}
     last, tokenizer = Recipe(tuple(rest)), dense.tokenizer
-    numbers = write_compressed(params, last, masks, meta, tokenizer, workdir, task.evaluate)
+    numbers = write_compressed(params, last, masks, meta, tokenizer, workdir, task.measure)
     task.save_predictions(workdir)
     return {
         "init": str(dense.path),

@@ -1,4 +1,4 @@
-"""Measure a saved model: perplexity, accuracy or BLEU on data.valid, and its size.
+"""Measure a saved model: perplexity, accuracy or BLEU on data.valid and data.test, and its size.
 
 --init names a workdir, a checkpoint or an artifact; without --config the settings of the run it
 belongs to are used. Predictions for every instance go to predictions/.
@@ -30,7 +30,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
     start, config = saved_model.load_start(config)
     run = open_saved(config, start, workdir, session.open_devices(config))
-    numbers = run.evaluate(start.params, True)
+    numbers = run.measure(start.params)
     run.save_predictions(workdir)
     return {
         "stage": "evaluate",

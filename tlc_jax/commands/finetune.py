@@ -76,7 +76,9 @@ def _finetune(config: Config, workdir: Path) -> dict[str, Any]:
         # aware of training before is plain rounding now.
         plain = [dataclasses.replace(operation, aware=False) for operation in recipe.quantizes]
         again, tokenizer, params = Recipe(tuple(plain)), run.tokenizer, outcome.params
-        result |= write_compressed(params, again, masks, meta, tokenizer, workdir, run.evaluate)
+        result |= write_compressed(params, again, masks, meta, tokenizer, workdir, run.measure)
+    else:
+        result |= run.evaluate_test(outcome.params)
     run.save_predictions(workdir)
     return result | latency_of_run(config, workdir)
 
@@ -127,7 +129,7 @@ def train_classifier(
         "stage": "finetune",
         "labels": list(data.labels),
         "recipe": start.recipe if start else "dense",
-        "truncated": {part.name: part.truncated for part in [*data.train, *data.valid]},
+        "truncated": {part.name: part.truncated for part in [*data.train, *data.valid, *data.test]},
         **outcome.numbers,
     }
     params = placement.gather(outcome.params)

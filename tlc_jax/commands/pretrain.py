@@ -41,13 +41,14 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     meta = session.model_meta(network.kind, config, tokenizer)
     placement = session.open_devices(config)
     run = MaskedLanguageRun(config, network, placement, meta, special=special)
-    run.train_text, run.valid_text = data.train, data.valid
+    run.train_text, run.valid_text, run.test_text = data.train, data.valid, data.test
     choose_microbatch(run, workdir)
-    numbers = run.train(workdir, start).numbers
+    outcome = run.train(workdir, start)
     unigrams = unigram_loss(data.train, data.valid.values(), tokenizer.vocab_size, special)
     return {
         "stage": "pretrain",
         "vocab_size": tokenizer.vocab_size,
         "unigram_loss": unigrams,
-        **numbers,
+        **outcome.numbers,
+        **run.evaluate_test(outcome.params),
     }

@@ -55,7 +55,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
     meta = session.model_meta(network.kind, config, data.tokenizer)
     run = TranslatorRun(config, network, placement, meta, tokenizer=data.tokenizer)
-    run.train_pairs, run.valid = data.train, data.valid
+    run.train_pairs, run.valid, run.test = data.train, data.valid, data.test
     choose_microbatch(run, workdir)
     padding = run.own_batches.padding()
     session.say(
@@ -64,12 +64,14 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
     )
     # The mean is what counts, so training does not translate with its last parameters.
     averages = config.checkpoint.average > 1
-    numbers = run.train(workdir, start, evaluate=run.loss if averages else None).numbers
+    outcome = run.train(workdir, start, evaluate=run.loss if averages else None)
+    params, numbers = outcome.params, outcome.numbers
     if averages:
         params, steps = _average(network, workdir, config.checkpoint.average)
         save_params(workdir / AVERAGED, 0, params, {**run.meta, "averaged": steps})
         last = {"averaged_steps": steps, "valid_loss_last": numbers["valid_loss"]}
         numbers = {**numbers, **last, **run.evaluate(params, True)}
+    numbers |= run.evaluate_test(params)
     run.save_predictions(workdir)
     return {
         "stage": "translate",

@@ -79,7 +79,7 @@ def write_compressed(
     meta: dict[str, Any],
     tokenizer: Tokenizer,
     workdir: Path,
-    evaluate: Callable[[Params, bool], dict[str, Any]],
+    measure: Callable[[Params], dict[str, Any]],
 ) -> dict[str, Any]:
     """Ends every compression: writes artifact/ and compressed/ into the workdir and evaluates the
     result.
@@ -92,7 +92,7 @@ def write_compressed(
       meta: metadata of the model for checkpoints and artifacts, with the whole recipe.
       tokenizer: tokenizer, saved beside the model.
       workdir: directory of the run.
-      evaluate: (parameters, whether training is over) -> metrics.
+      measure: parameters -> metrics of the finished model.
 
     Returns:
       the metrics of the model as the artifact stores it, its sparsity, bits and sizes.
@@ -119,5 +119,5 @@ def write_compressed(
         "recipe": meta["recipe"],
         **sizes,
         "bytes_checkpoint": artifact.directory_bytes(saved),
-        **evaluate(packed, True),
+        **measure(packed),
     }

@@ -46,6 +46,9 @@ class Data:
         "", "sources to train on, joined by commas; NAME=SOURCE names one, SOURCE@0.3 weighs one"
     )
     valid: str = setting("", "sources to evaluate on; if empty, a part of data.train is held out")
+    test: str = setting(
+        "", "sources to measure the finished model on, once; nothing else reads them"
+    )
     dir: str = setting("", "directory of TFDS data; if empty, TFDS's own default")
     cache: str = setting("", "directory of tokenizers and packed tokens; if empty, WORKDIR/data")
     text: str = setting("", "column of the (first) text; if empty, the usual names are tried")
@@ -269,7 +272,7 @@ class Analyze:
 @dataclasses.dataclass(frozen=True)
 class Compare:
     task: str = setting("", "finetuning task of the study; if empty, its first")
-    split: str = setting("", "validation split; if empty, the first of the task")
+    split: str = setting("", "validation or test split; if empty, the first to validate on")
     models: tuple[str, ...] = setting(
         (),
         'models to compare, smallest first, named like "2x128 quantize:4"; if empty, the dense '
@@ -370,6 +373,10 @@ class Config:
     def microbatches(self) -> int:
         """Gradient accumulation steps per optimizer step."""
         return self.optimizer.batch_size // self.microbatch
+
+    def without_test(self) -> Self:
+        """The same config for what comes before the test, and must not depend on its data."""
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, test=""))
 
     def with_microbatch(self, microbatch: int) -> Self:
         """The same config with another impl.microbatch."""

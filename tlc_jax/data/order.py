@@ -17,7 +17,7 @@ import numpy as np
 
 from tlc_jax.core.errors import InputError
 
-_SUBSET, _HELD_OUT, _EVALUATED = 2**32, 2**32 + 1, 2**32 + 2  # keys that no epoch's order has
+_SUBSET, HELD_OUT, _EVALUATED = 2**32, 2**32 + 1, 2**32 + 2  # keys that no epoch's order has
 _FINEST = 10**6  # denominators of mixing weights: places up to 10^12 stay within 64 bits
 
 
@@ -94,12 +94,17 @@ def hold_out(parts: Sequence[P], fraction: float) -> tuple[list[P], list[P]]:
         count = min(max(1, round(size * fraction)), size - 1)
         # No seed: runs with different seeds are compared on the same rows, and a run that starts
         # from another run's weights never trains on what that run was evaluated on.
-        order = permutation(size, (_HELD_OUT,))
+        order = permutation(size, (HELD_OUT,))
         kept.append(part.take_rows(np.sort(order[count:])))
         out = part.take_rows(np.sort(order[:count]))
-        out.name = "heldout" if len(parts) == 1 else f"heldout_{part.name}"
+        out.name = held_out_name(part.name, len(parts) > 1)
         held.append(out)
     return kept, held
+
+
+def held_out_name(name: str, several: bool) -> str:
+    """The name of the held-out part of a source of that name, alone or one of several."""
+    return f"heldout_{name}" if several else "heldout"
 
 
 class Shuffle:

@@ -2,7 +2,8 @@
 
 Packing is a stream, so memory stays bounded for texts of any size. The stream holds the tokens of
 every document, each closed by </s>. A row is <s> and the next length - 1 tokens of the stream, even
-across documents (RoBERTa's full sentences). An incomplete last row is left out.
+across documents (RoBERTa's full sentences). An incomplete last row is left out. Whole documents are
+held out, so no row to evaluate on continues one to train on.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import numpy as np
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.data.cache import FORMAT, Facts, NotMade, cached, cached_tokens, digest
-from tlc_jax.data.order import hold_out, subsample
+from tlc_jax.data.order import HELD_OUT, held_out_name, permutation, subsample
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.sources import Reader, Source, check_sources, open_source
 from tlc_jax.data.tokenizer import Tokenizer, dtype_for
 
 Counts = Counter[str]
 _CHUNK = 1 << 19  # characters tokenized at once
+_CHARACTERS = 8  # more than a token has on average
 
 
 @dataclasses.dataclass
@@ -86,13 +88,15 @@ class PretrainingData:
       tokenizer: a trained or loaded tokenizer.
       train: one set of rows per source.
       valid: sets of rows to evaluate on, by name.
-      facts: manifest of each packed source, by "train/NAME" or "valid/NAME".
+      test: sets of rows to test on, by name.
+      facts: manifest of each packed set, by "train/NAME", "valid/NAME" or "test/NAME".
       tokenizer_path: file of the tokenizer; empty where the caller gave one.
     """
 
     tokenizer: Tokenizer
     train: tuple[Packed, ...]
     valid: dict[str, Packed]
+    test: dict[str, Packed]
     facts: dict[str, Facts]
     tokenizer_path: Path
 
@@ -118,24 +122,31 @@ def prepare(
       NotMade: the cache lacks something, and `make` is False.
     """
     data = config.data
-    train_sources = check_sources(data.train, "data.train", data)
-    valid_sources = check_sources(data.valid, "data.valid", data) if data.valid.strip() else ()
+    sources = {
+        split: check_sources(spec, f"data.{split}", data)
+        if spec.strip() or split == "train"
+        else ()
+        for split, spec in (("train", data.train), ("valid", data.valid), ("test", data.test))
+    }
     cache, path = Path(cache).expanduser(), Path()
     if tokenizer is None:
-        tokenizer, path = tokenizer_for(config, train_sources, cache, progress, make)
+        tokenizer, path = tokenizer_for(config, sources["train"], cache, progress, make)
     facts: dict[str, Facts] = {}
-    sets: dict[str, list[Packed]] = {"train": [], "valid": []}
-    for split, sources in (("train", train_sources), ("valid", valid_sources)):
-        for source in sources:
-            part, found = _packed(source, config, tokenizer, cache, progress, make)
-            sets[split].append(part)
-            facts[f"{split}/{source.name}"] = found
-    train, valid = sets.values()
-    if not valid:
-        train, valid = hold_out(train, data.holdout)
+    sets: dict[str, list[Packed]] = {split: [] for split in sources}
+    for split, named in sources.items():
+        # Without data.valid, the documents to train on and those held out are packed apart.
+        parts = (False, True) if split == "train" and not sources["valid"] else (None,)
+        for source, held in itertools.product(named, parts):
+            part, found = _packed(source, held, config, tokenizer, cache, progress, make)
+            if held:
+                part.name = held_out_name(source.name, len(named) > 1)
+            into = "valid" if held else split
+            sets[into].append(part)
+            facts[f"{into}/{part.name}"] = found
+    train, valid, test = sets.values()
     train = subsample(train, data.subsample, data.subsample_seed)
-    by_name = {part.name: part for part in valid}
-    return PretrainingData(tokenizer, tuple(train), by_name, facts, path)
+    valid_by_name, test_by_name = ({part.name: part for part in some} for some in (valid, test))
+    return PretrainingData(tokenizer, tuple(train), valid_by_name, test_by_name, facts, path)
 
 
 def rows_prepared(config: Config, cache: Path) -> int | None:
@@ -189,15 +200,31 @@ def tokenizer_for(
 
 
 def _packed(
-    source: Source, config: Config, tokenizer: Tokenizer, cache: Path, progress: bool, make: bool
+    source: Source,
+    held: bool | None,
+    config: Config,
+    tokenizer: Tokenizer,
+    cache: Path,
+    progress: bool,
+    make: bool,
 ) -> tuple[Packed, Facts]:
-    """The rows of one source, from the cache or packed now, and their manifest."""
-    length = config.data.length
+    """The rows of one source, from the cache or packed now, and their manifest.
+
+    Args:
+      source: the source.
+      held: whether to pack the documents that are held out, or the others; None: all.
+      config, tokenizer, cache, progress, make: see `prepare`.
+    """
+    length, holdout = config.data.length, config.data.holdout
 
     def write(reader: Reader, out: IO[bytes]) -> Counts:
         bar, size = Bar(f"packing {source.name}", "tokens", progress), reader.size_hint()
         counts: Counts = Counter()
-        for counts in pack(reader.lines(), tokenizer, length, out, config.impl.threads):
+        lines = reader.lines()
+        if held is not None:
+            chosen = held_out_documents(lines, holdout, _CHARACTERS * length, source.spec)
+            lines = documents(reader.lines(), chosen, held)
+        for counts in pack(lines, tokenizer, length, out, config.impl.threads):
             bar.reach(counts["tokens"], counts["characters"] / size if size else None)
         bar.finish(counts["tokens"])
         if not counts["tokens"]:
@@ -207,9 +234,52 @@ def _packed(
             raise InputError(f"{source.spec} has {what}: add text or lower data.length")
         return counts
 
-    path, facts = cached_tokens("rows", source, config, tokenizer, cache, write, make)
+    # Runs with other shares held out, or with data.valid, may share the cache.
+    prefix = "rows" if held is None else f"{'heldout' if held else 'kept'}{holdout:g}-rows"
+    path, facts = cached_tokens(prefix, source, config, tokenizer, cache, write, make)
     tokens = np.memmap(path, facts["dtype"], "r", shape=(facts["rows"], length))
     return Packed(tokens, source.name, source.weight), facts
+
+
+def held_out_documents(lines: Iterable[str], share: float, least: int, spec: str) -> np.ndarray:
+    """Chooses at random the documents to hold out, alike for all seeds: see `order.hold_out`.
+
+    Args:
+      lines: text of the source; "" ends a document.
+      share: share of the text to hold out, about: documents are whole.
+      least: characters to hold out, if half of the text has as many.
+      spec: the source, for the error message.
+
+    Returns:
+      bool [documents], with both values.
+
+    Raises:
+      InputError: there are fewer than two documents.
+    """
+    texts = itertools.groupby(lines, bool)
+    sizes = np.array([sum(map(len, text)) for has_text, text in texts if has_text], np.int64)
+    if len(sizes) < 2:
+        raise InputError(
+            f"{spec} has {len(sizes)} document, of which none can be held out: set data.valid, or "
+            "end documents with blank lines"
+        )
+    order, total = permutation(len(sizes), (HELD_OUT,)), int(sizes.sum())
+    wanted = max(share * total, min(least, total / 2))
+    # Those before which less than that was held out.
+    count = int(np.sum(np.cumsum(sizes[order]) - sizes[order] < wanted))
+    held = np.zeros(len(sizes), bool)
+    held[order[: min(count, len(sizes) - 1)]] = True
+    return held
+
+
+def documents(lines: Iterable[str], held: np.ndarray, wanted: bool) -> Iterator[str]:
+    """The lines of the documents where `held`, bool [documents], is `wanted`; "" ends each."""
+    texts = (text for has_text, text in itertools.groupby(lines, bool) if has_text)
+    # Not strict: a text that grew since its documents were chosen is refused by its fingerprint.
+    for text, is_held in zip(texts, held, strict=False):
+        if is_held == wanted:
+            yield from text
+            yield ""
 
 
 def pack(

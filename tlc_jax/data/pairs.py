@@ -100,12 +100,14 @@ class TranslationData:
       tokenizer: one tokenizer for both languages.
       train: one set of pairs per source.
       valid: splits to evaluate on.
+      test: splits to test on.
       facts: manifest of each training source, by name: pairs kept and left out (and why), tokens.
     """
 
     tokenizer: Tokenizer
     train: list[Pairs]
     valid: list[Split]
+    test: list[Split]
     facts: dict[str, Facts]
 
 
@@ -132,13 +134,12 @@ def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> Transla
         pairs, facts[source.name] = _tokenized(source, config, tokenizer, cache, progress)
         train.append(pairs)
     if data.valid.strip():
-        valid = load_splits(config, tokenizer)
+        valid = load_splits("valid", config, tokenizer)
     else:
         train, held = hold_out(train, data.holdout)
         valid = [_with_texts(pairs, tokenizer) for pairs in held]
-    return TranslationData(
-        tokenizer, subsample(train, data.subsample, data.subsample_seed), valid, facts
-    )
+    train = subsample(train, data.subsample, data.subsample_seed)
+    return TranslationData(tokenizer, train, valid, load_splits("test", config, tokenizer), facts)
 
 
 def _with_texts(pairs: Pairs, tokenizer: Tokenizer) -> Split:
@@ -150,10 +151,10 @@ def _with_texts(pairs: Pairs, tokenizer: Tokenizer) -> Split:
     return Split(pairs, texts, references)
 
 
-def load_splits(config: Config, tokenizer: Tokenizer) -> list[Split]:
-    """The splits of data.valid, with every pair of them."""
-    splits = []
-    for source in check_sources(config.data.valid, "data.valid", config.data):
+def load_splits(field: str, config: Config, tokenizer: Tokenizer) -> list[Split]:
+    """The splits of data.valid or data.test, as `field` says, with every pair of them."""
+    splits, spec = [], getattr(config.data, field)
+    for source in check_sources(spec, f"data.{field}", config.data) if spec.strip() else ():
         columns = list(zip(*open_source(source, config.data).pairs(), strict=True))
         if not columns:
             raise InputError(f"{source.spec} has no pairs")

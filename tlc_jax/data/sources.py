@@ -145,6 +145,30 @@ def check_sources(spec: str, field: str, data: config.Data) -> tuple[Source, ...
     return sources
 
 
+def check_test_sources(data: config.Data) -> None:
+    """Checks data.test, which may be empty.
+
+    Raises:
+      InputError: a source cannot be opened, also stands in data.train or data.valid, or has the
+        name of one in data.valid.
+    """
+    if not data.test.strip():
+        return
+    for test in check_sources(data.test, "data.test", data):
+        for field, spec in (("data.train", data.train), ("data.valid", data.valid)):
+            for source in parse_sources(spec) if spec.strip() else ():
+                place = (source.kind, source.location, source.split)
+                if place == (test.kind, test.location, test.split):
+                    raise InputError(
+                        f"config.data.test: {test.spec} is in {field} too: test on other text"
+                    )
+                if field == "data.valid" and source.name == test.name:
+                    raise InputError(
+                        f"config.data.test: {field} has a split {test.name!r} too: "
+                        f"name this one, such as test={test.kind}:{test.location}"
+                    )
+
+
 def parse_sources(spec: str) -> tuple[Source, ...]:
     """The sources of a comma-joined spec.
 

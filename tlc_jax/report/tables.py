@@ -58,9 +58,16 @@ def on_frontier(study: Study) -> set[Model]:
 
 
 def scores(model: Model) -> dict[str, str]:
-    """Writes the score of a model and the means of those beside it, by heading."""
-    cells = {model.size.kind.heading: model.points.written(".1f")}
-    for beside in model.size.kind.beside:
+    """Writes the score of a model and the means of those beside it, by heading.
+
+    The score on the test split, where there is one, follows that on the validation split, by which
+    models are chosen and claims are judged.
+    """
+    kind = model.size.kind
+    cells = {kind.heading: model.points.written(".1f")}
+    test = model.summary(f"test_{kind.field}")
+    cells[f"test {kind.heading}"] = test.written(".1f", 100 / kind.full)
+    for beside in kind.beside:
         cells[beside.heading] = model.summary(beside.field).written(beside.form, spread=False)
     return cells
 
@@ -136,6 +143,8 @@ def _score_fields(model: Model) -> Fields:
         f"{kind.field}_std": kind.full * score.std,
         "seeds": score.n,
     }
+    if (test := model.summary(f"test_{kind.field}")).n:
+        fields[f"test_{kind.field}_mean"] = test.mean
     if kind == TRANSLATOR:
         beside = (column.field for column in kind.beside)
         fields |= _means(model, *beside, "token_accuracy", "valid_loss")

@@ -16,7 +16,7 @@ from tlc_jax.config import Config, Impl, Model
 from tlc_jax.config.resolve import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
-from tlc_jax.data.sources import check_sources
+from tlc_jax.data.sources import check_sources, check_test_sources
 from tlc_jax.data.tokenizer import Tokenizer, kept_in
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
@@ -121,14 +121,15 @@ def check_inputs(config: Config, train: bool = False) -> None:
     """Refuses what is missing before anything slow begins.
 
     Raises:
-      InputError: data.valid or init.from names something that does not exist; with `train`, also
-        data.train, or there is no budget.
+      InputError: data.valid, data.test or init.from names something that does not exist; with
+        `train`, also data.train, or there is no budget.
     """
     if train:
         require_budget(config)
         check_sources(config.data.train, "data.train", config.data)
     if config.data.valid:
         check_sources(config.data.valid, "data.valid", config.data)
+    check_test_sources(config.data)
     if config.init.source:
         find(config.init.source)
 

@@ -64,7 +64,8 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     names = _MEASURED + (_TRANSLATOR_SCORES if translator else "")
     row = {"job": job.name, "kind": "translator" if translator else "encoder", **job.labels}
     row |= {name: result.get(name) for name in names.split()}
-    row |= {name: value for name, value in result.items() if name.startswith("latency_ms_")}
+    more = ("latency_ms_", "test_")
+    row |= {name: value for name, value in result.items() if name.startswith(more)}
     if timed := result.get("latency"):
         row |= {f"latency_{name}": timed[name] for name in ("length", "computes", "device")}
     # The recipe of the job, not of the result: reports group by it.

@@ -84,7 +84,8 @@ class TaskRun(ABC):
       network: the model as pure functions.
       placement: mesh and sharding rules of all arrays.
       meta: description of the model that checkpoints and artifacts carry.
-      predictions: by split, those of the last final evaluation; each has `save(folder, split)`.
+      predictions: by split, those of the last final evaluation and of the test; each has
+        `save(folder, split)`.
     """
 
     goal: ClassVar[str]
@@ -102,7 +103,7 @@ class TaskRun(ABC):
     def of_saved(
         cls, config: Config, start: SavedModel, cache: Path, placement: Placement, train: bool
     ) -> TaskRun:
-        """The task of a saved model, with the splits of data.valid.
+        """The task of a saved model, with the splits of data.valid and data.test.
 
         Args:
           config: resolved config with the architecture of `start`.
@@ -179,8 +180,27 @@ class TaskRun(ABC):
           final: use every example and keep the predictions; otherwise at most eval.examples.
         """
 
+    def evaluate_test(self, params: Params) -> dict[str, Any]:
+        """Metrics on the splits of data.test, named `test_...`; empty where there are none.
+
+        Keeps the predictions. A task with a test split defines it.
+
+        Raises:
+          InputError: data.test is set, and the task has no test split.
+        """
+        if self.config.data.test:
+            raise InputError("this task has no test split: leave data.test empty")
+        return {}
+
+    def measure(self, params: Params) -> dict[str, Any]:
+        """The metrics of a finished model, on every example of data.valid and of data.test.
+
+        Commands call it, or `evaluate_test`, once: nothing may be decided by a test split.
+        """
+        return {**self.evaluate(params, True), **self.evaluate_test(params)}
+
     def save_predictions(self, workdir: Path) -> None:
-        """Writes the predictions of the last final evaluation, if there are any."""
+        """Writes the predictions of the last final evaluation and of the test, if there are any."""
         # All processes hold the same predictions; two that write one file would break it.
         if self.predictions and processes.first():
             folder = workdir / "predictions"
@@ -338,6 +358,11 @@ def with_splits(
     for split, numbers in splits.items() if len(splits) > 1 else ():
         result |= {f"{name}_{split}": value for name, value in numbers.items()}
     return result
+
+
+def test_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of an evaluation as those of the test: `valid_loss` and `bleu` become `test_...`."""
+    return {f"test_{name.removeprefix('valid_')}": value for name, value in numbers.items()}
 
 
 _TASKS: dict[str, str | type[TaskRun]] = {

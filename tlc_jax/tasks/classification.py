@@ -24,16 +24,17 @@ from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import Predictor, TaskRun
+from tlc_jax.tasks.base import Predictor, TaskRun, test_numbers
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledData:
-    """Training sources and the splits to evaluate on."""
+    """Training sources, the splits to evaluate on, and those to test on."""
 
     train: list[Labelled]
     valid: list[Labelled]
+    test: list[Labelled] = dataclasses.field(default_factory=list)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class LabelledData:
 def load_data(
     config: Config, tokenizer: Tokenizer, labels: tuple[str, ...] | None, train: bool = True
 ) -> LabelledData:
-    """Reads data.train and data.valid.
+    """Reads data.train, data.valid and data.test.
 
     Args:
       config: without data.valid, the share data.holdout of each training source is held out.
@@ -60,11 +61,13 @@ def load_data(
 
     # Labels are numbered by the model, or else by the training data: the order in which another
     # source mentions them must not decide.
-    if not config.data.valid:
-        return LabelledData(*hold_out(load(config.data.train, labels), config.data.holdout))
-    training = load(config.data.train, labels) if train else []
+    training = load(config.data.train, labels) if train or not config.data.valid else []
     names = training[0].label_names if training else labels
-    return LabelledData(training, load(config.data.valid, names))
+    if config.data.valid:
+        valid = load(config.data.valid, names)
+    else:
+        training, valid = hold_out(training, config.data.holdout)
+    return LabelledData(training, valid, load(config.data.test, names) if config.data.test else [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,11 @@ class ClassifierRun(TaskRun):
         if final:
             self.predictions = found
         return summarize(found)
+
+    def evaluate_test(self, params: Params) -> dict[str, Any]:
+        found = {split.name: self.classify(params, split) for split in self.data.test}
+        self.predictions = {**self.predictions, **found}
+        return test_numbers(summarize(found)) if found else {}
 
     def classify(self, params: Params, split: Labelled, limit: int = 0) -> Predictions:
         """Predictions for one split, or for some of its examples, in its order.

@@ -28,7 +28,7 @@ from tlc_jax.data.tokenizer import OURS, SpecialIds
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import TaskRun, loss_numbers, with_splits
+from tlc_jax.tasks.base import TaskRun, loss_numbers, test_numbers, with_splits
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 _MASKS_SEED = 20200211
@@ -44,6 +44,7 @@ class MaskedLanguageRun(TaskRun):
     Attributes:
       train_text: rows of each training source.
       valid_text: rows to evaluate on, by name.
+      test_text: rows to test on, by name.
       special: special ids of the tokenizer.
     """
 
@@ -53,6 +54,7 @@ class MaskedLanguageRun(TaskRun):
 
     train_text: Sequence[Packed] = ()
     valid_text: Mapping[str, Packed] = dataclasses.field(default_factory=dict)
+    test_text: Mapping[str, Packed] = dataclasses.field(default_factory=dict)
     special: SpecialIds = OURS
 
     @classmethod
@@ -66,7 +68,7 @@ class MaskedLanguageRun(TaskRun):
         text = prepare(settings, cache, tokenizer=start.tokenizer)
         network, special = start.network(config.impl), start.tokenizer.special
         run = cls(config, network, placement, start.meta, special=special)
-        run.train_text, run.valid_text = text.train, text.valid
+        run.train_text, run.valid_text, run.test_text = text.train, text.valid, text.test
         return run
 
     def objective(self) -> Objective:
@@ -92,8 +94,17 @@ class MaskedLanguageRun(TaskRun):
         All sets count together; with several sets there are also the numbers of each, as
         `..._NAME`.
         """
-        params, limit = self.placement.put_params(params), 0 if final else self.config.eval.examples
-        sums = {name: self._sums(params, text, limit) for name, text in self.valid_text.items()}
+        limit = 0 if final else self.config.eval.examples
+        return self._numbers(params, self.valid_text, limit)
+
+    def evaluate_test(self, params: Params) -> dict[str, Any]:
+        return test_numbers(self._numbers(params, self.test_text)) if self.test_text else {}
+
+    def _numbers(
+        self, params: Params, texts: Mapping[str, Packed], limit: int = 0
+    ) -> dict[str, Any]:
+        params = self.placement.put_params(params)
+        sums = {name: self._sums(params, text, limit) for name, text in texts.items()}
         sets = {name: loss_numbers(each, self.goal) for name, each in sums.items()}
         return with_splits(sets, loss_numbers(functools.reduce(np.add, sums.values()), self.goal))
 

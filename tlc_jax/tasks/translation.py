@@ -31,7 +31,7 @@ from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
-from tlc_jax.tasks.base import Predictor, TaskRun, loss_numbers, with_splits
+from tlc_jax.tasks.base import Predictor, TaskRun, loss_numbers, test_numbers, with_splits
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
 _SAMPLES = 10
@@ -45,6 +45,7 @@ class TranslatorRun(TaskRun):
       tokenizer: tokenizer of both languages; None: nothing is translated.
       train_pairs: pairs of each training source.
       valid: splits to evaluate on; the first one decides.
+      test: splits to test on.
     """
 
     goal = "token_accuracy"
@@ -54,6 +55,7 @@ class TranslatorRun(TaskRun):
     tokenizer: Tokenizer | None = None
     train_pairs: Sequence[Pairs] = ()
     valid: Sequence[Split] = ()
+    test: Sequence[Split] = ()
 
     @classmethod
     def of_saved(
@@ -63,11 +65,12 @@ class TranslatorRun(TaskRun):
         meta = session.model_meta(network.kind, config, tokenizer)
         run = cls(config, network, placement, meta, tokenizer=tokenizer)
         if config.data.valid and not train:
-            run.valid = load_splits(config, tokenizer)
+            run.valid = load_splits("valid", config, tokenizer)
+            run.test = load_splits("test", config, tokenizer)
             return run
         path = dataclasses.replace(config.tokenizer, path=str(start.tokenizer_path))
         data = prepare_pairs(dataclasses.replace(config, tokenizer=path), cache)
-        run.train_pairs, run.valid = data.train, data.valid
+        run.train_pairs, run.valid, run.test = data.train, data.valid, data.test
         return run
 
     def objective(self) -> Objective:
@@ -95,15 +98,19 @@ class TranslatorRun(TaskRun):
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """Teacher-forced loss and accuracy; if `final`, also BLEU of every sentence."""
-        numbers = self.loss(params, final)
-        if not final:
-            return numbers
+        return self._scored(params, self.valid) if final else self.loss(params, False)
+
+    def evaluate_test(self, params: Params) -> dict[str, Any]:
+        return test_numbers(self._scored(params, self.test)) if self.test else {}
+
+    def _scored(self, params: Params, splits: Sequence[Split]) -> dict[str, Any]:
+        """All metrics of every sentence of some splits; keeps the translations."""
         scores = {}
-        for split in self.valid:
+        for split in splits:
             self.predictions[split.name] = found = self.translate(params, split)
             score = bleu.score(found.best, split.references)
             scores[split.name] = {**score, "sentences": len(split.texts), "cut": split.cut}
-        return numbers | with_splits(scores)
+        return self._losses(params, splits) | with_splits(scores)
 
     def loss(self, params: Params, final: bool) -> dict[str, Any]:
         """`valid_loss`, `valid_perplexity`, `token_accuracy` and `approx_bleu`, without decoding.
@@ -111,9 +118,11 @@ class TranslatorRun(TaskRun):
         Every token is predicted from the true ones before it. The loss is in nats per target token,
         </s> included.
         """
+        return self._losses(params, self.valid, 0 if final else self.config.eval.examples)
+
+    def _losses(self, params: Params, splits: Sequence[Split], limit: int = 0) -> dict[str, Any]:
         params = self.placement.put_params(params)
-        limit = 0 if final else self.config.eval.examples
-        return with_splits({split.name: self._loss(params, split, limit) for split in self.valid})
+        return with_splits({split.name: self._loss(params, split, limit) for split in splits})
 
     def _loss(self, params: Params, split: Split, limit: int) -> dict[str, Any]:
         config, shards = self.config, self.placement.batch_shards
