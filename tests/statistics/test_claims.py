@@ -1,9 +1,13 @@
 import dataclasses
 import json
 import re
+import shutil
 
+import numpy as np
 import pytest
 
+from tlc_jax.core.errors import InputError
+from tlc_jax.statistics.budgets import leads
 from tlc_jax.statistics.claims import evaluate
 from tlc_jax.statistics.kinds import Size
 from tlc_jax.statistics.verdicts import (
@@ -86,6 +90,63 @@ def test_evidence_carries_the_numbers(study_maker, tmp_path):
     assert any("overtakes" in line or "leads" in line for line in claims["1b"].evidence)
 
 
+def _keep_answers(workdir, instances=2000):
+    """Predictions of every job, and rows with the accuracy that they have."""
+    ease_N = np.random.default_rng(0).random(instances)
+
+    def answer(row):
+        # All models find the same instances easy, so they differ on few.
+        correct_N = ease_N < row["accuracy"]
+        folder = workdir / "jobs" / row["job"] / "predictions"
+        folder.mkdir(parents=True)
+        arrays = {"ids": np.arange(instances), "labels": np.zeros(instances, np.int32)}
+        probabilities = np.eye(2, dtype=np.float32)[1 - correct_N.astype(int)]
+        np.savez(folder / "matched.npz", probabilities=probabilities, **arrays)
+        return row | {"accuracy": float(correct_N.mean())}
+
+    _edit(workdir, answer)
+
+
+def test_intervals_take_in_the_test_set_where_rows_tell_of_it(study_maker, tmp_path):
+    study_maker(tmp_path, pretrain_seeds=3)
+    luck = "without the luck of the instances"
+    scored = ("2a", "2b", "2c", "control")
+    claims = _verdicts(tmp_path)
+    assert all(luck in claims[number].evidence[0] for number in scored)
+    _keep_answers(tmp_path)
+    claims = _verdicts(tmp_path)
+    assert not any(luck in claims[number].evidence[0] for number in scored)
+    assert all(claims[number].verdict == HOLDS for number in scored)
+    assert "same instances" not in claims["2c"].evidence[0]
+    # With their number alone, models count as tested on instances of their own.
+    shutil.rmtree(tmp_path / "jobs")
+    _edit(tmp_path, lambda row: row | {"examples": 200})
+    claims = _verdicts(tmp_path)
+    assert not any(luck in claims[number].evidence[0] for number in scored)
+    assert claims["2a"].verdict == UNDECIDED
+    assert "chosen and judged on the same instances" in claims["2c"].evidence[0]
+
+
+def test_answers_to_other_instances_are_not_paired(study_maker, tmp_path):
+    study_maker(tmp_path)
+    _keep_answers(tmp_path)
+    (path, *_) = sorted(tmp_path.glob("jobs/compress-4x256-*-dense/predictions/matched.npz"))
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"ids": arrays["ids"] + 1})
+    claims = _verdicts(tmp_path)
+    assert "without the luck of the instances" in claims["2a"].evidence[0]
+
+
+def test_damaged_answers_are_named(study_maker, tmp_path):
+    study_maker(tmp_path)
+    _keep_answers(tmp_path)
+    path = next(tmp_path.glob("jobs/*/predictions/matched.npz"))
+    path.write_bytes(b"no zip")
+    with pytest.raises(InputError, match=r"matched\.npz is not a file of predictions"):
+        _verdicts(tmp_path)
+
+
 def test_quantization_is_judged_at_four_bits_and_every_recipe_counts(study_maker, tmp_path):
     claims = _verdicts(study_maker(tmp_path))
     assert [line.split(":", 1)[0] for line in claims["2a"].evidence] == [
@@ -96,6 +157,26 @@ def test_quantization_is_judged_at_four_bits_and_every_recipe_counts(study_maker
     spoilt = {"hidden": 256, "recipe": "quantize:4,per=tensor"}
     _edit(tmp_path, lambda row: row | ({"accuracy": 0.3} if spoilt.items() <= row.items() else {}))
     assert _verdicts(tmp_path)["2a"].verdict == CONTRADICTED
+
+
+def test_a_model_near_the_majority_class_has_little_left_to_lose(study_maker, tmp_path):
+    study_maker(tmp_path)
+    assert _verdicts(tmp_path)["2b"].evidence[0].startswith("nli, prune:0.9: ")
+    # 2x64 keeps 89 % of its accuracy at 90 % sparsity, and 61 % of what it has above 0.45.
+    _edit(tmp_path, lambda row: row | {"accuracy_majority": 0.45})
+    assert _verdicts(tmp_path)["2b"].evidence[0].startswith("nli, prune:0.6: ")
+    _edit(tmp_path, lambda row: row | {"accuracy_majority": 0.64})
+    (line,) = _verdicts(tmp_path)["2b"].evidence
+    assert line.startswith("nli: at every sparsity some size is at the floor")
+
+
+def test_budgets_below_every_dense_model_compare_small_and_large(study_maker, tmp_path):
+    models = [m for m in load(study_maker(tmp_path)).models if m.pretrained]
+    smallest = min(model.megabytes for model in models if model.recipe == "dense")
+    assert leads(models, "megabytes").low < smallest / 2
+    # There the smallest size is the rival: without its compressed models nothing is compared.
+    rest = [m for m in models if m.size != models[0].size or m.recipe == "dense"]
+    assert leads(rest, "megabytes").low >= smallest
 
 
 def test_only_recipes_of_quantization_alone_count(study_maker, tmp_path):

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tlc_jax.statistics.effects import Effect, by_pretraining, contrast, difference, trend
+from tlc_jax.statistics.effects import (
+    ByInstance,
+    Effect,
+    Sample,
+    by_pretraining,
+    contrast,
+    difference,
+    instance_error,
+    trend,
+    weigh,
+)
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
 from tlc_jax.statistics.verdicts import (
     CONTRADICTED,
@@ -40,7 +50,7 @@ def study(rng, shape, means, between=1.0, within=1.0):
 
 
 def trend_of(scores):
-    return trend(list(scores), [by_pretraining(some) for some in scores.values()])
+    return trend(list(scores), [Sample(by_pretraining(some)) for some in scores.values()])
 
 
 def verdicts(shape, means, claim, studies=STUDIES, **spread):
@@ -64,22 +74,80 @@ def test_difference_is_students_test():
 
 def test_trend_of_two_sizes_is_their_difference():
     first, second = [1.0, 2.0], [3.0, 5.0]
-    assert trend([10.0, 20.0], [first, second]).interval() == pytest.approx(
+    assert trend([10.0, 20.0], [Sample(first), Sample(second)]).interval() == pytest.approx(
         difference(first, second).interval()
     )
 
 
 def test_trend_is_a_line_on_a_log_scale():
-    exact = trend([10.0, 1000.0, 100.0], [[1.0, 1.0], [3.0, 3.0], [2.0, 2.0]])
+    samples = [Sample([mean, mean]) for mean in (1.0, 3.0, 2.0)]
+    exact = trend([10.0, 1000.0, 100.0], samples)
     assert exact.estimate == pytest.approx(2.0)
     assert exact.interval() == pytest.approx((2.0, 2.0))
 
 
 def test_error_of_the_test_set_does_not_vanish_with_runs():
     runs = [[0.0, 0.1] * 200, [1.0, 1.1] * 200]
-    effect = difference(*runs, other_error=0.5)
+    effect = difference(*runs, test_error=0.5)
     low, high = effect.interval()
     assert high - low == pytest.approx(2 * 1.96 * 0.5, rel=0.01)
+
+
+def answers(rng, chances_RxN):
+    return (rng.random(chances_RxN.shape) < chances_RxN).astype(float)
+
+
+def sample(values_RxN, ids=None):
+    ids = np.arange(values_RxN.shape[1]) if ids is None else ids
+    return Sample(values_RxN.mean(1).tolist(), ByInstance(ids, values_RxN))
+
+
+def test_error_of_two_models_on_the_same_instances_is_paired():
+    small, large = np.array([[1.0, 0, 0, 1, 0, 0]]), np.array([[1.0, 1, 0, 1, 1, 0]])
+    expected = stats.sem((large - small)[0])
+    samples = sample(small), sample(large)
+    assert instance_error(samples, [-1.0, 1.0]) == pytest.approx(expected)
+    # Other instances cannot be paired, and without a variance nothing is known.
+    apart = sample(small), sample(large, np.arange(1, 7))
+    assert math.isnan(instance_error(apart, [-1.0, 1.0]))
+    assert instance_error([*samples, Sample([1.0])], [-1.0, 1.0, 0.0]) == pytest.approx(expected)
+    known = [Sample([0.5], test_variance=0.01), Sample([0.6], test_variance=0.02)]
+    assert instance_error(known, [-1.0, 1.0]) == pytest.approx(math.sqrt(0.03))
+
+
+def test_luck_of_runs_on_instances_is_no_error_of_the_test_set():
+    """All instances are alike, so another test set would change nothing beyond the runs' luck."""
+    rng = np.random.default_rng(0)
+    chances = np.full((4, 4000), 0.6)
+    found = [
+        instance_error([sample(answers(rng, chances)) for _ in range(2)], [-1, 1]) ** 2
+        for _ in range(20)
+    ]
+    naive = 2 * 0.6 * 0.4 / 4 / 4000
+    assert np.mean(found) < 0.05 * naive
+
+
+def test_effect_without_known_error_of_the_test_set_says_so():
+    text = described(difference([0.0, 0.01], [0.5, 0.51]), "points", 100)
+    assert text.endswith("+47 to +53 (without the luck of the instances), 2 runs per model")
+
+
+def test_a_small_test_set_is_named_where_runs_cannot_help():
+    effect = difference([0.0, 0.01], [0.1, 0.11], test_error=0.1)
+    assert verdict([effect]) == UNDECIDED and effect.runs_needed() is None
+    assert described(effect, "points").endswith("on so few instances")
+
+
+def test_samples_of_one_test_set_share_its_luck():
+    """Fewer than 5 % of test sets show a difference between models that are equal on average."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(300):
+        # Each model has instances of its own that it finds easy.
+        chances = [rng.choice([0.3, 0.9], 400) for _ in range(2)]
+        samples = [sample(answers(rng, np.tile(one, (6, 1)))) for one in chances]
+        found.append(verdict([weigh(samples, [-1.0, 1.0])]))
+    assert found.count(HOLDS) / len(found) <= 0.05
+    assert found.count(CONTRADICTED) / len(found) <= 0.05
 
 
 def test_needed_runs_would_decide():
@@ -112,7 +180,7 @@ def test_an_effect_is_written_in_its_unit_with_what_would_decide():
     assert described(difference([0.0], [0.012]), "points", 100) == (
         "effect +1.2 points, one run per model"
     )
-    sure = described(difference([0.0, 0.01], [0.5, 0.51]), "points", 100)
+    sure = described(difference([0.0, 0.01], [0.5, 0.51], test_error=0.0), "points", 100)
     assert sure == "effect +50 points, 95 % interval +47 to +53, 2 runs per model"
     open_ = difference([0.0, 1.0, 2.0], [0.5, 1.5, 2.5])
     assert described(open_, "nats").endswith(
@@ -130,7 +198,7 @@ def test_the_rule_names_the_run_that_counts():
 
 
 def certain(estimate):
-    return Effect(estimate, 0.1, 100.0, 5, 1.0, 2.0)
+    return Effect(estimate, 0.1, 100, 5, 2.0, 1.0)
 
 
 def test_verdicts_by_hand():
@@ -167,7 +235,8 @@ def test_counting_finetunings_as_runs_would_fail_this_test():
     """The mistake that the unit of replication avoids: 15 runs that are really three."""
 
     def naive(scores):
-        return verdict([trend(list(scores), [list(some.values()) for some in scores.values()])])
+        samples = [Sample(list(some.values())) for some in scores.values()]
+        return verdict([trend(list(scores), samples)])
 
     found = verdicts((3, 5), (0, 0, 0), naive, between=1.0, within=0.3)
     assert found[HOLDS] > 0.1

@@ -32,7 +32,7 @@ def test_columns_that_only_some_rows_have_are_read_without_gaps():
     split = ROW | {"accuracy_by_split": {"matched": 0.7}, "seed": 1, "job": "second"}
     frame = tidy([ROW, split])
     assert present(frame, f"{SPLIT}matched") == [0.7] and present(frame, "chrf") == []
-    (model,) = models_of(frame, [])
+    (model,) = models_of(frame, [], lambda jobs: {})
     assert model.summary(f"{SPLIT}matched").written(".1f", 100) == "70.0"
     assert model.summary("chrf").written(".1f") == ""
     assert model.jobs == ("first", "second") and model.scores == {(0, 0): 0.75, (0, 1): 0.75}

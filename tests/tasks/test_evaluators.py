@@ -9,10 +9,10 @@ import pytest
 from tlc_jax.config import Config, Eval, Impl, Model
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.labelled import Labelled
-from tlc_jax.data.order import evaluated
+from tlc_jax.data.order import evaluated, in_second_half
 from tlc_jax.data.packing import Packed
 from tlc_jax.models.network import Network, classifier, masked_language_model
-from tlc_jax.tasks.classification import ClassifierRun, summarize
+from tlc_jax.tasks.classification import ClassifierRun, Predictions, summarize
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
 
 V, LENGTH = 50, 16
@@ -62,6 +62,24 @@ def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(
     small.save(tmp_path, "dev")
     saved = np.load(tmp_path / "dev.npz")
     assert sorted(saved) == ["ids", "labels", "probabilities"]
+
+
+def test_counts_are_of_labelled_examples_and_halves_depend_on_ids_alone() -> None:
+    right = np.eye(3, dtype=np.float32)
+    labels = np.array([0, 1, 1, 2, -1, 1], np.int32)
+    answers = np.array([0, 1, 0, 2, 0, 1])
+    found = Predictions(np.arange(6), labels, right[answers], 0.0)
+    assert found.accuracy == 4 / 5
+    assert found.counts["examples"] == 5 and found.counts["accuracy_majority"] == 3 / 5
+    second = in_second_half(np.array([0, 1, 2, 3, 5]))
+    correct = np.array([1, 1, 0, 1, 1])
+    assert found.counts["accuracy_halves"] == [correct[~second].mean(), correct[second].mean()]
+    order = np.array([5, 3, 1, 0, 4, 2])
+    turned = Predictions(order, labels[order], right[answers[order]], 0.0)
+    assert turned.counts == found.counts
+    assert abs(in_second_half(np.arange(10_000)).mean() - 0.5) < 0.02
+    one = Predictions(np.arange(1), labels[:1], right[:1], 0.0)
+    assert None in one.counts["accuracy_halves"]
 
 
 def test_the_first_labelled_split_decides(placement) -> None:

@@ -76,6 +76,18 @@ def evaluated(size: int, limit: int, split: str) -> np.ndarray:
     return np.sort(permutation(size, key)[:limit])
 
 
+def in_second_half(ids: np.ndarray) -> np.ndarray:
+    """Which examples belong to the second of two random halves: bool [N] of int ids [N].
+
+    It depends on the id alone (the finalizer of SplitMix64; Steele et al., 2014), so all models
+    are chosen on one half and judged on the other, whatever subset of examples they answered.
+    """
+    mixed = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed ^ (mixed >> np.uint64(31))) & np.uint64(1) == 1
+
+
 def hold_out(parts: Sequence[P], fraction: float) -> tuple[list[P], list[P]]:
     """Splits each part at random into rows to train on and a `fraction` to evaluate on.
 

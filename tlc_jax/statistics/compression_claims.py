@@ -10,14 +10,14 @@ import numpy as np
 
 from tlc_jax.statistics import budgets
 from tlc_jax.statistics.curves import LOSS_MARGIN
-from tlc_jax.statistics.effects import Effect, by_pretraining, contrast
+from tlc_jax.statistics.effects import Effect, Sample, contrast, weigh
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Size
-from tlc_jax.statistics.records import Study, operations
+from tlc_jax.statistics.records import Model, Study, operations
 from tlc_jax.statistics.regime import plateau_loss
 from tlc_jax.statistics.statement import POINTS, Findings, claim, rise, several
 
-_KEPT = 0.8  # share of its dense score below which a pruned model counts as broken
+_KEPT = 0.8  # share of the dense score above the floor, below which a pruned model is broken
 
 _ROBUST = (
     "The loss of {kind.score} against the same seed's dense model falls with size, for every "
@@ -44,9 +44,11 @@ def _robust_to_quantization(study: Study) -> Findings:
 @claim(
     "2b",
     "Larger models lose less {kind.score} under pruning.",
-    _ROBUST + ": those that prune and do nothing else, at the highest sparsity at which every "
-    f"size keeps at least {100 * _KEPT:.0f} % of its dense {{kind.score}}. Beyond it models answer "
-    "like ones that have learned nothing, and the best has most to lose.{care}",
+    _ROBUST + ": those that prune and do nothing else, at the highest sparsity at which every size "
+    f"keeps {100 * _KEPT:.0f} % of what its dense {{kind.score}} has above the floor. The floor is "
+    "that of always answering the most frequent class, or zero where the rows do not tell it. "
+    "Beyond it models answer like ones that have learned nothing, and the best has most to "
+    "lose.{care}",
     needed="no recipe of pruning alone, beside dense, on two sizes",
     unit=POINTS,
 )
@@ -58,12 +60,7 @@ def _robust_to_pruning(study: Study) -> Findings:
         dense, usable, kept = study.by_size(task), set(), []
         for recipe in sorted(sparsities, key=lambda recipe: sparsities[recipe]):
             pruned = study.by_size(task, recipe)
-            # A dense BLEU may be zero: such a model has nothing to keep.
-            shares = [
-                model.score.mean / dense[size].score.mean if dense[size].score.mean else 0.0
-                for size, model in pruned.items()
-                if size in dense
-            ]
+            shares = [_kept(dense[size], one) for size, one in pruned.items() if size in dense]
             if len(shares) > 1:
                 kept.append(f"{recipe} {100 * min(shares):.0f} %")
                 usable |= {recipe} if min(shares) >= _KEPT else set()
@@ -77,14 +74,27 @@ def _robust_to_pruning(study: Study) -> Findings:
             )
 
 
+def _kept(dense: Model, pruned: Model) -> float:
+    """The share that a pruned model keeps of what its dense model has above the floor.
+
+    The floor is the accuracy of always answering the most frequent class, 0 where it is unknown.
+    """
+    floor = dense.summary("accuracy_majority")
+    lowest = floor.mean if floor.n else 0.0
+    had = dense.score.mean - lowest
+    # A model at the floor has nothing to keep, nor has a translator with a BLEU of zero.
+    return (pruned.score.mean - lowest) / had if had > 0 else 0.0
+
+
 def _robust(study: Study, task: str, recipes: Collection[str]) -> Findings:
     dense = study.by_size(task)
     for recipe in sorted(recipes):
+        compressed = study.by_size(task, recipe)
         drops = study.drops(task, recipe)
         if not several(drops):
             continue
-        # Turned around, because a trend is about values that are better larger.
-        kept = {size: [-drop for drop in by_pretraining(some)] for size, some in drops.items()}
+        # Not turned around, because a trend is about values that are better larger.
+        kept = {size: compressed[size].minus(dense[size]) for size in drops}
         listing = ", ".join(
             f"{size} {summarize(some.values()).written('.1f', 100)}"
             f" of {dense[size].points.mean:.1f}"
@@ -97,10 +107,11 @@ def _robust(study: Study, task: str, recipes: Collection[str]) -> Findings:
     "2c",
     "For most memory budgets a large model, heavily compressed, is best.",
     "The best compressed model of the sizes whose dense model does not fit beats the best model, "
-    "dense or compressed, of the sizes whose dense model fits: on average over all budgets that "
-    "have both, evenly on a log scale from the smallest compressed to the largest dense model; in "
-    "megabytes and in nonzero parameters. Each run is judged on models that were chosen without "
-    "it, and the interval allows for runs that choose for each other.",
+    "dense or compressed, of the sizes whose dense model fits, or of the smallest size where none "
+    "does: on average over all budgets that have both, evenly on a log scale from the smallest "
+    "compressed to the largest dense model; in megabytes and in nonzero parameters. Each run is "
+    "judged on models that were chosen without it on the other half of the instances, and the "
+    "interval allows for runs that choose for each other.",
     needed="needs dense models of two sizes, and compressed ones",
     unit=POINTS,
 )
@@ -108,17 +119,16 @@ def _compressed_large_wins(study: Study) -> Findings:
     for task in study.tasks:
         models = [model for model in study.models if model.task == task and model.pretrained]
         for cost, words, scale in (("megabytes", "MB", 1.0), ("nonzero", "M nonzero", 1e-6)):
-            leads = budgets.leads(models, cost)
-            if not leads:
+            found = budgets.leads(models, cost)
+            if found is None:
                 continue
-            values = [float(np.mean([*some.values()])) for some in leads.values()]
-            tried = sorted({budget for some in leads.values() for budget in some})
-            won = np.mean([lead > 0 for some in leads.values() for lead in some.values()])
             line = (
-                f"{task}, {scale * tried[0]:.3g} to {scale * tried[-1]:.3g} {words}: "
-                f"the large one is ahead under {100 * won:.0f} % of the budgets"
+                f"{task}, {scale * found.low:.3g} to {scale * found.high:.3g} {words}: "
+                f"the large one is ahead under {100 * found.ahead:.0f} % of the budgets"
             )
-            yield _widened(contrast([values], [1.0])), line
+            if not found.halves:
+                line += ", chosen and judged on the same instances"
+            yield _widened(weigh([found.sample], [1.0])), line
 
 
 def _widened(effect: Effect) -> Effect:
@@ -132,7 +142,7 @@ def _widened(effect: Effect) -> Effect:
     if effect.runs < 2:
         return effect
     factor = math.sqrt(1 + effect.runs / (effect.runs - 1))
-    return dataclasses.replace(effect, error=factor * effect.error, spread=factor * effect.spread)
+    return dataclasses.replace(effect, spread=factor * effect.spread)
 
 
 @claim(
@@ -187,7 +197,7 @@ def _weights_change_less(study: Study) -> Findings:
             sizes.setdefault(one["size"], []).append(one["relative_error"])
     for recipe, sizes in errors.items():
         if several(sizes):
-            kept = {size: [-error for error in some] for size, some in sizes.items()}
+            kept = {size: Sample([-error for error in some]) for size, some in sizes.items()}
             listing = ", ".join(
                 f"{size} {summarize(some).written('.1f', 100)}" for size, some in sizes.items()
             )

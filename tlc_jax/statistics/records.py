@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from tlc_jax.statistics.curves import Curve
-from tlc_jax.statistics.effects import by_pretraining
+from tlc_jax.statistics.effects import ByInstance, Sample, by_pretraining
 from tlc_jax.statistics.frontier import Summary, best_under, summarize
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Size
 
 Row = Mapping[str, Any]
+Seeds = tuple[int, int]  # of pretraining and finetuning
 
 SPLIT = "accuracy_by_split."  # prefix of the columns of accuracy on one named split
 _MODEL = ["task", "size", "pretrained", "recipe"]
@@ -32,6 +36,13 @@ _DEFAULTS: Row = {
 }
 
 
+class Answers(NamedTuple):
+    """Which instances of a test set a run got right: ids [N], and correct bool [N]."""
+
+    ids: np.ndarray
+    correct: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True, eq=False)  # data frames have no single answer to ==
 class Model:
     """One size under one recipe on one task, over all its seeds.
@@ -41,6 +52,7 @@ class Model:
       scores: fractions by (pretraining seed, finetuning seed).
       megabytes: 10^6 bytes of the largest artifact among the seeds, so that every seed's fits.
       nonzero, sparsity, bits: means over the seeds.
+      answers: answers on the split of the score by the same keys as `scores`, where they were kept.
     """
 
     task: str
@@ -48,11 +60,12 @@ class Model:
     pretrained: bool
     recipe: str
     rows: pd.DataFrame
-    scores: Mapping[tuple[int, int], float]
+    scores: Mapping[Seeds, float]
     megabytes: float
     nonzero: float
     sparsity: float
     bits: float
+    answers: Mapping[Seeds, Answers] = dataclasses.field(default_factory=dict)
 
     @property
     def score(self) -> Summary:
@@ -64,8 +77,63 @@ class Model:
 
         A model from scratch has no pretraining run, so each of its finetuning seeds is a run.
         """
-        turned = {(seed, trained): score for (trained, seed), score in self.scores.items()}
-        return by_pretraining(self.scores if self.pretrained else turned)
+        return by_pretraining(self._by_run(self.scores))
+
+    @functools.cached_property
+    def sample(self) -> Sample:
+        """The scores of independent runs, with what is known about them by instance."""
+        return self._sample(self.scores, {seeds: one.correct for seeds, one in self._known()})
+
+    def minus(self, other: Model) -> Sample:
+        """Scores of this model minus those of another, of the seeds that both have."""
+        scores = {
+            s: score - other.scores[s] for s, score in self.scores.items() if s in other.scores
+        }
+        theirs = dict(other._known())
+        known = [(seeds, one) for seeds, one in self._known() if seeds in theirs]
+        paired = all(np.array_equal(one.ids, theirs[seeds].ids) for seeds, one in known)
+        differences = {
+            seeds: np.subtract(one.correct, theirs[seeds].correct, dtype=np.float32)
+            for seeds, one in (known if paired else ())
+        }
+        found = self._sample(scores, differences)
+        # As if the two had test sets of their own.
+        return dataclasses.replace(found, test_variance=self.test_variance + other.test_variance)
+
+    @property
+    def test_variance(self) -> float:
+        """Variance of the mean score over test sets: p (1 - p) / n; NaN without examples counted.
+
+        That is the variance of a single run, and thus an upper bound for a mean over runs.
+        """
+        mean, examples = self.score.mean, self.summary("examples")
+        known = self.size.kind == ENCODER and examples.n
+        return mean * (1 - mean) / examples.mean if known else math.nan
+
+    def _known(self) -> list[tuple[Seeds, Answers]]:
+        """The answers of all seeds on the same instances; none where some lack them."""
+        if not self.answers or not set(self.scores) <= set(self.answers):
+            return []
+        known = [(seeds, self.answers[seeds]) for seeds in self.scores]
+        first = known[0][1].ids
+        return known if all(np.array_equal(one.ids, first) for _, one in known) else []
+
+    def _sample(
+        self, scores: Mapping[Seeds, float], by_instance: Mapping[Seeds, np.ndarray]
+    ) -> Sample:
+        values = by_pretraining(self._by_run(scores))
+        if not by_instance:
+            return Sample(values, test_variance=self.test_variance)
+        groups: dict[int, list[np.ndarray]] = {}
+        for (run, _), values_N in self._by_run(by_instance).items():
+            groups.setdefault(run, []).append(values_N)
+        answers_RxN = np.stack([np.mean(group, 0, dtype=np.float32) for group in groups.values()])
+        return Sample(values, ByInstance(next(iter(self.answers.values())).ids, answers_RxN))
+
+    def _by_run(self, values: Mapping[Seeds, Any]) -> dict[Seeds, Any]:
+        """Values by (independent run, seed within it)."""
+        turn = 1 if self.pretrained else -1
+        return {seeds[::turn]: value for seeds, value in values.items()}  # type: ignore[misc]
 
     @property
     def points(self) -> Summary:
@@ -153,7 +221,7 @@ class Study:
         wanted = (task, recipe, pretrained)
         return {m.size: m for m in self.models if (m.task, m.recipe, m.pretrained) == wanted}
 
-    def drops(self, task: str, recipe: str) -> dict[Size, dict[tuple[int, int], float]]:
+    def drops(self, task: str, recipe: str) -> dict[Size, dict[Seeds, float]]:
         """Subtracts compressed scores from the same seeds' dense ones.
 
         Returns:
@@ -223,12 +291,17 @@ def tidy(rows: Sequence[Row]) -> pd.DataFrame:
     )
 
 
-def models_of(rows: pd.DataFrame, notes: list[str]) -> list[Model]:
+def models_of(
+    rows: pd.DataFrame,
+    notes: list[str],
+    answers: Callable[[Mapping[Seeds, str]], Mapping[Seeds, Answers]],
+) -> list[Model]:
     """Groups rows into evaluated models, by task, size, and falling megabytes.
 
     Args:
       rows: see `tidy`.
       notes: gets a line for each model of which several jobs have the same seeds.
+      answers: finds the answers of jobs that kept them, by the seeds of the jobs.
     """
     repeated = rows.duplicated([*_MODEL, *_SEEDS], keep="last")
     for row in rows[repeated].drop_duplicates(_MODEL).itertuples():
@@ -241,6 +314,7 @@ def models_of(rows: pd.DataFrame, notes: list[str]) -> list[Model]:
             **dict(zip(_MODEL, key, strict=True)),
             rows=seeds,
             scores=seeds.set_index(_SEEDS)["score"].to_dict(),
+            answers=answers(seeds.set_index(_SEEDS)["job"].to_dict()),
             megabytes=seeds["bytes_artifact"].max() / 1e6,
             **seeds[["nonzero", "sparsity", "bits"]].mean(),
         )

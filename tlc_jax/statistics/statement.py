@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from tlc_jax.statistics.curves import measured
-from tlc_jax.statistics.effects import Effect, trend
+from tlc_jax.statistics.effects import Effect, Sample, trend
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
 from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.verdicts import UNDECIDED, Claim, described, verdict
@@ -79,6 +79,6 @@ def several(sizes: Iterable[Size]) -> bool:
     return len({size.params for size in sizes}) > 1
 
 
-def rise(groups: Mapping[Size, Sequence[float]]) -> Effect:
+def rise(samples: Mapping[Size, Sample]) -> Effect:
     """The trend of values of independent runs, which are better larger, over `several` sizes."""
-    return trend([size.params for size in groups], list(groups.values()))
+    return trend([size.params for size in samples], list(samples.values()))

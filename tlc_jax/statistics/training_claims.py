@@ -17,7 +17,7 @@ from tlc_jax.statistics.curves import (
     shared_end,
     values_at,
 )
-from tlc_jax.statistics.effects import contrast, slope
+from tlc_jax.statistics.effects import Sample, contrast, slope, weigh
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
 from tlc_jax.statistics.records import Model, Study
@@ -60,7 +60,9 @@ def _faster(study: Study, axis: str) -> Findings:
     comparable = alike(study.curves, axis)
     for of in measured(study.curves):
         values = {size: values_at(own, axis, end, of) for size, own in sizes.items()}
-        signed = {size: [of.better * value for value in some] for size, some in values.items()}
+        signed = {
+            size: Sample([of.better * value for value in some]) for size, some in values.items()
+        }
         ends = ", ".join(_ended(size, some) for size, some in values.items())
         line = f"{of.name} at {end:,.0f} {unit}: {ends}{of.unit}"
         if of != LOSS or not comparable:
@@ -215,7 +217,7 @@ def _finetuning_no_harder(study: Study) -> Findings:
         ]
         for small, large in matched:
             weights = [float(size == large) - float(size == small) for size in dense]
-            effect = contrast([model.runs for model in dense.values()], weights)
+            effect = weigh([model.sample for model in dense.values()], weights)
             yield effect, f"{task}: {reached[small]} against {reached[large]}"
         if reached and not matched:
             listing = "; ".join(reached.values())
@@ -238,14 +240,14 @@ def _pretraining_helps(study: Study) -> Findings:
         if not paired:
             continue
         # The mean, and not the size that does best: the best of several is so by luck in part.
-        runs = [model.runs for model in (*dense.values(), *twins.values())]
+        samples = [model.sample for model in (*dense.values(), *twins.values())]
         weights = [float(size in paired) / len(paired) for size in dense]
         weights += [-float(size in paired) / len(paired) for size in twins]
         listing = ", ".join(
             f"{size} pretrained {_percent(dense[size])}, from scratch {_percent(twins[size])}"
             for size in paired
         )
-        yield contrast(runs, weights), f"{task}: {listing}"
+        yield weigh(samples, weights), f"{task}: {listing}"
 
 
 def _percent(model: Model) -> str:

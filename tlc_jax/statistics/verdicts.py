@@ -55,8 +55,8 @@ def rule(kinds: Sequence[Kind]) -> str:
         f"Every claim is put as an effect that is positive where it favors the claim. The unit of "
         f"replication is the {runs}: {nested}intervals are Student's at 95 %, with the variance "
         "of runs pooled over all sizes. A trend with size is the rise of a straight line from the "
-        "smallest to the largest size over the logarithm of the parameters. Seeds show the luck of "
-        "training; they do not show that of the test set, which all models share."
+        "smallest to the largest size over the logarithm of the parameters. Intervals of scores "
+        "take in the luck of the instances too, which all models answer, or say that they do not."
     )
 
 
@@ -78,7 +78,7 @@ def verdict(
     effects = list(effects)
     if not effects:
         return UNTESTED
-    if any(effect.freedom == 0 or effect.runs < 2 for effect in effects):
+    if any(effect.run_freedom == 0 or effect.runs < 2 for effect in effects):
         points = all(low < effect.estimate < high for effect in effects)
         return SUGGESTED if points else UNDECIDED
     widened = 1 - (1 - level) / len(effects)
@@ -105,10 +105,12 @@ def described(
       low, high: as for `verdict`, in the unit of the effect.
     """
     text = f"effect {scale * effect.estimate:+.3g} {unit}".rstrip()
-    if effect.freedom == 0:
+    if effect.run_freedom == 0:
         return f"{text}, one run per model"
     ends = " to ".join(f"{scale * end:+.3g}" for end in effect.interval())
     text += f", 95 % interval {ends}"
+    if math.isnan(effect.test_error):
+        text += " (without the luck of the instances)"
     if effect.runs < 2:
         return f"{text}, a model with one run"
     text += f", {effect.runs} runs per model"
@@ -117,6 +119,8 @@ def described(
     # The bound that the interval has to exclude first.
     bound = min((low, high), key=lambda end: abs(end - effect.estimate))
     runs = effect.runs_needed(bound)
+    if runs is None and effect.limited_by_test_set(bound):
+        return f"{text}; no number of runs would decide on so few instances"
     # The estimate takes equally many runs of every model: here one may have more than another.
     more = "not even a thousand" if runs is None else f"about {max(runs, effect.runs + 1)}"
     return f"{text}; {more} would decide"

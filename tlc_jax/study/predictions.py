@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.statistics.records import Answers, Seeds
 
 _RELEASED = re.compile(r"s(?P<size>[^/]+?)p(?P<p>\d+)f(?P<f>\d+)epoch(?P<e>\d+)over3\.tsv")
 
@@ -127,18 +129,10 @@ def _family(size: str, recipe: str, paths: Mapping[tuple[int, int], Path]) -> Fa
     runs, instances = [], None
     for seeds in ((p, f) for p in outer for f in inner):
         path = paths[seeds]
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                ids, labels = file["ids"], file["labels"]
-                probabilities = file["probabilities"]
-        except FileNotFoundError as error:
-            raise InputError(f"{path} does not exist: the job kept no predictions") from error
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is not a file of predictions ({error})") from error
-        check_probabilities(probabilities, str(path))
+        answered, probabilities = read(path)
         if instances is None:
-            instances, classes = Instances(ids, labels), probabilities.shape[1]
-        require_same_instances(instances, Instances(ids, labels), str(path))
+            instances, classes = answered, probabilities.shape[1]
+        require_same_instances(instances, answered, str(path))
         if probabilities.shape[1] != classes:
             raise InputError(f"{path} has {probabilities.shape[1]} classes, others have {classes}")
         runs.append(probabilities.astype(np.float32))
@@ -147,6 +141,46 @@ def _family(size: str, recipe: str, paths: Mapping[tuple[int, int], Path]) -> Fa
     shape = (len(instances), len(outer), len(inner), 1, classes)
     both = tuple(outer), tuple(inner)
     return Family(name, stacked.reshape(shape), instances, size, both)
+
+
+def read(path: Path) -> tuple[Instances, np.ndarray]:
+    """The instances of a file in predictions/, and the probabilities [N, C] of one run.
+
+    Raises:
+      InputError: the file does not exist, or it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found, probabilities = Instances(file["ids"], file["labels"]), file["probabilities"]
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist: the job kept no predictions") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a file of predictions ({error})") from error
+    check_probabilities(probabilities, str(path))
+    return found, probabilities
+
+
+class KeptAnswers(Mapping[Seeds, Answers]):
+    """The answers of the runs that kept predictions, read when they are first asked for."""
+
+    def __init__(self, paths: Mapping[Seeds, Path]):
+        """Takes the files of predictions, of which some may not exist."""
+        self._paths = {seeds: path for seeds, path in paths.items() if path.is_file()}
+        self._read: dict[Seeds, Answers] = {}
+
+    def __getitem__(self, seeds: Seeds) -> Answers:
+        if seeds not in self._read:
+            instances, probabilities = read(self._paths[seeds])
+            known = instances.labels >= 0
+            correct = probabilities[known].argmax(1) == instances.labels[known]
+            self._read[seeds] = Answers(instances.ids[known], correct)
+        return self._read[seeds]
+
+    def __iter__(self) -> Iterator[Seeds]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 def require_same_instances(first: Instances, other: Instances, name: str) -> None:

@@ -15,12 +15,23 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, read_json, read_json_lines, write_json, write_text
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
-from tlc_jax.statistics.records import Row, Study, analysis_row, kind_of, models_of, present, tidy
+from tlc_jax.statistics.records import (
+    Row,
+    Seeds,
+    Study,
+    analysis_row,
+    kind_of,
+    models_of,
+    present,
+    tidy,
+)
 from tlc_jax.study.jobs import Job, needed_first, state
+from tlc_jax.study.predictions import KeptAnswers
 
 _MEASURED = """
     layers hidden params params_nonembedding recipe sparsity sparsity_all bits nonzero bytes_ideal
-    bytes_paper bytes_artifact bytes_checkpoint accuracy accuracy_by_split valid_loss when
+    bytes_paper bytes_artifact bytes_checkpoint accuracy accuracy_by_split accuracy_halves
+    accuracy_majority examples valid_loss when
 """
 _TRANSLATOR_SCORES = """
     bleu bleu_signature chrf chrf_signature bleu_tokenized approx_bleu token_accuracy sentences cut
@@ -120,7 +131,16 @@ def load(workdir: Path) -> Study:
     recorded = _read(workdir / "study.json") if (workdir / "study.json").exists() else {}
     # The first versions wrote the list of jobs alone.
     recorded = {"jobs": recorded} if isinstance(recorded, list) else recorded
-    models = models_of(frame, notes)
+    # The score is that on the first split.
+    splits = {row["job"]: next(iter(row.get("accuracy_by_split") or ("",))) for row in usable}
+    folders = {job: workdir / "jobs" / job / "predictions" for job in splits}
+
+    def answers(jobs: Mapping[Seeds, str]) -> KeptAnswers:
+        return KeptAnswers(
+            {seeds: folders[job] / f"{splits[job]}.npz" for seeds, job in jobs.items()}
+        )
+
+    models = models_of(frame, notes, answers)
     analyses = [
         analysis_row(
             job, _size(result, ENCODER, result, sizes), int(configs[job].get("seed", 0)), result

@@ -17,7 +17,7 @@ from tlc_jax.core.files import atomic
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import LabelledBatches, evaluation_batches
 from tlc_jax.data.labelled import Labelled, encode_examples, load_labelled
-from tlc_jax.data.order import evaluated, hold_out
+from tlc_jax.data.order import evaluated, hold_out, in_second_half
 from tlc_jax.data.sources import Examples, Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
@@ -89,8 +89,26 @@ class Predictions:
     @property
     def accuracy(self) -> float:
         """Share of labelled examples whose most probable class is right."""
+        return float(np.mean(self._correct))
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What an accuracy needs beside it to be judged: see docs/studies_and_reports.md."""
         known = self.labels >= 0
-        return float(np.mean(self.probabilities[known].argmax(-1) == self.labels[known]))
+        second = in_second_half(self.ids[known])
+        halves = [self._correct[half] for half in (~second, second)]
+        return {
+            "examples": len(second),
+            # None where a few examples all fall in one half.
+            "accuracy_halves": [float(half.mean()) if half.size else None for half in halves],
+            "accuracy_majority": float(np.bincount(self.labels[known]).max() / len(second)),
+        }
+
+    @property
+    def _correct(self) -> np.ndarray:
+        """Whether each labelled example is answered right."""
+        known = self.labels >= 0
+        return np.asarray(self.probabilities[known].argmax(-1) == self.labels[known])
 
     def save(self, folder: Path, split: str) -> None:
         """Writes `ids`, `labels` and `probabilities` to SPLIT.npz."""
@@ -133,7 +151,7 @@ class ClassifierRun(TaskRun):
         found = {split.name: self.classify(params, split, limit) for split in self.data.valid}
         if final:
             self.predictions = found
-        return summarize(found)
+        return summarize(found, final)
 
     def evaluate_test(self, params: Params) -> dict[str, Any]:
         found = {split.name: self.classify(params, split) for split in self.data.test}
@@ -201,14 +219,18 @@ def classification(network: Network) -> Objective:
     return Objective(lambda key, batch: batch, sums)
 
 
-def summarize(predictions: dict[str, Predictions]) -> dict[str, Any]:
-    """`accuracy` and `valid_loss` of the first labelled split, and `accuracy_by_split` of all."""
+def summarize(predictions: dict[str, Predictions], final: bool = True) -> dict[str, Any]:
+    """Numbers of the first labelled split, and `accuracy_by_split` of all.
+
+    Only a final evaluation counts, because curves do not need it.
+    """
     # An average over splits of different kinds, such as MNLI matched and mismatched, means little.
     labelled = [name for name, found in predictions.items() if (found.labels >= 0).any()]
     first = predictions[labelled[0]] if labelled else None
     return {
         "accuracy": first and first.accuracy,
         "valid_loss": first and first.loss,
+        **(first.counts if first and final else {}),
         "accuracy_by_split": {name: predictions[name].accuracy for name in labelled},
     }
 
