@@ -16,7 +16,7 @@ from tlc_jax.compression import iterative
 from tlc_jax.compression.iterative import IterativePruning, schedule
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.config import Compress, Config
-from tlc_jax.core.params import flatten
+from tlc_jax.core.params import content_hash, flatten
 
 
 @dataclasses.dataclass
@@ -93,6 +93,24 @@ def test_rounds_are_shared_by_targets_and_not_repeated(run: Run, tmp_path: Path)
     assert run.trained == 2
     assert [row["steps"] for row in prune(run, tmp_path, 0.75).history] == [0, 8, 8, 8]
     assert run.trained == 3
+
+
+def test_sparsities_that_are_almost_the_same_are_rounds_of_their_own(
+    run: Run, tmp_path: Path
+) -> None:
+    first, second = (prune(run, tmp_path, sparsity).history[-1] for sparsity in (0.3, 0.3004))
+    assert run.trained == 2 and second["sparsity"] == 0.3004
+    assert first["accuracy_pruned"] >= second["accuracy_pruned"]
+
+
+def test_a_hash_of_the_content_tells_models_apart() -> None:
+    params = trees.few_leaves()
+    other = jax.tree.map(np.array, params)
+    assert content_hash(other) == content_hash(jax.tree.map(jnp.asarray, params))
+    other["embedding"]["token"][0, 0] += 1e-6
+    assert content_hash(other) != content_hash(params)
+    assert content_hash({"a": np.zeros(4)}) != content_hash({"a": np.zeros((2, 2))})
+    assert content_hash({"a": np.zeros(4)}) != content_hash({"b": np.zeros(4)})
 
 
 def test_a_model_that_is_still_good_enough_is_not_trained(run: Run, tmp_path: Path) -> None:

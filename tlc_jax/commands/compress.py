@@ -38,7 +38,9 @@ from tlc_jax.compression.recipe import (
 from tlc_jax.compression.remove import remove_structures
 from tlc_jax.config import Config
 from tlc_jax.config.resolve import require_budget
+from tlc_jax.core import distributed
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.params import content_hash
 from tlc_jax.models.network import Params
 from tlc_jax.runs import saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
@@ -83,7 +85,6 @@ class _Prepared:
       operations: operations of the recipe that are left, in their order.
       numbers: numbers for result.json so far.
       dense_metric: headline metric that iterative pruning recovers; None to prune in one go.
-      origin: identifies the model before pruning, for rounds that several runs share.
       masks: masks of the leaves that are pruned.
     """
 
@@ -92,7 +93,6 @@ class _Prepared:
     operations: Sequence[Operation]
     numbers: dict[str, Any]
     dense_metric: float | None
-    origin: Path
     masks: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -104,7 +104,8 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
     params, masks, task, rounds = model.params, model.masks, model.task, []
     rest = list(model.operations)
     if model.dense_metric is not None:
-        origin = str(model.origin.absolute())
+        # By content: a model that was trained again at the same place is another one.
+        origin = distributed.share(content_hash({"params": params, "masks": masks}))
         pruning = IterativePruning(task, workdir, origin, model.dense_metric)
         if recipe.removes and not recipe.finetunes:
             params = pruning.recover_from_removal(params, recipe.removes)
@@ -153,10 +154,7 @@ def _finetune(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) 
     # Training only rounded in the forward pass: the weights themselves are quantized now.
     real = [dataclasses.replace(operation, aware=False) for operation in aware]
     accuracy = outcome.numbers["accuracy"]
-    # No other run finetunes as this one did, so its rounds belong to its own workdir.
-    return _Prepared(
-        task, pruned.params, (*real, *after), outcome.numbers, accuracy, workdir, pruned.masks
-    )
+    return _Prepared(task, pruned.params, (*real, *after), outcome.numbers, accuracy, pruned.masks)
 
 
 def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) -> _Prepared:
@@ -188,7 +186,7 @@ def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Reci
         task = open_task(start)
     rest = [operation for operation in recipe.operations if not isinstance(operation, Remove)]
     numbers = session.size_numbers(task.network)
-    return _Prepared(task, start.params, rest, numbers, metric, dense.path)
+    return _Prepared(task, start.params, rest, numbers, metric)
 
 
 def _without_structures(start: SavedModel, recipe: Recipe) -> SavedModel:

@@ -119,8 +119,10 @@ def measure(model: Compressed, artifact: Path | None = None) -> dict[str, Any]:
       bits: bits of a quantized weight, on average where they differ; 32 where none is quantized.
       sparsity: pruned share of the leaves that lost weights.
       sparsity_all: pruned share of all parameters.
-      bytes_ideal: bytes of a format without any overhead: each nonzero parameter at its bits, one
-        bit per position of each tensor that lost weights, scales and zero points at 32 bits.
+      bytes_ideal: bytes of a format without any overhead: each nonzero parameter at its bits, the
+        positions of those of each tensor that lost weights, scales and zero points at 32 bits. The
+        positions take the entropy of the mask, n H(kept / n) bits for n positions: one bit each, as
+        in a bitmap and in the artifact, where half are kept, and fewer otherwise.
       bytes_paper: bytes that paper 1 plots: each nonzero parameter at its bits, as if its position
         and scale were free.
       bytes_artifact: bytes of the artifact file, or None.
@@ -132,7 +134,8 @@ def measure(model: Compressed, artifact: Path | None = None) -> dict[str, Any]:
         params += leaf.size
         nonzero += stored
         paper_bits += stored * model.bits(path)
-    index_bits = sum(mask.size for mask in masks.values())
+    positions = sum(mask.size for mask in masks.values())
+    index_bits = math.ceil(sum(_entropy_bits(mask) for mask in masks.values()))
     tensors = model.quantized.values()
     grids = sum(t.scale.size + (0 if t.zero is None else t.zero.size) for t in tensors)
     quantized = sum(t.codes.size for t in tensors)
@@ -141,12 +144,22 @@ def measure(model: Compressed, artifact: Path | None = None) -> dict[str, Any]:
         "params": params,
         "nonzero": nonzero,
         "bits": round(mean, 3) if mean % 1 else int(mean),
-        "sparsity": (params - nonzero) / index_bits if index_bits else 0.0,
+        "sparsity": (params - nonzero) / positions if positions else 0.0,
         "sparsity_all": (params - nonzero) / params,
         "bytes_ideal": -(-(paper_bits + index_bits + FLOAT_BITS * grids) // 8),
         "bytes_paper": -(-paper_bits // 8),
         "bytes_artifact": None if artifact is None else artifact.stat().st_size,
     }
+
+
+def _entropy_bits(mask: np.ndarray) -> float:
+    """Bits that say which positions of a tensor are kept, if they are independent.
+
+    It exceeds log2 of the number of masks with as many kept by at most log2(n + 1) bits (Cover and
+    Thomas, Elements of Information Theory, theorem 11.1.3).
+    """
+    share = np.count_nonzero(mask) / mask.size
+    return -mask.size * sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
 
 
 def directory_bytes(directory: Path) -> int:

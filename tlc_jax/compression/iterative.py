@@ -76,7 +76,7 @@ class IterativePruning:
         Args:
           run: the model's task.
           workdir: directory of the run.
-          origin: identifies the model before pruning; models of one origin share rounds.
+          origin: hash of the model before pruning; models of one origin share rounds.
           dense: headline metric of the dense model.
         """
         self.run, self.workdir, self.origin = run, workdir, origin
@@ -98,7 +98,7 @@ class IterativePruning:
         with self._directory([*self._done, named]) as directory:
             for sparsity in rounds:
                 masks = join_masks(masks, magnitude_masks(params, prune, sparsity))
-                params, numbers = self._round(directory, round(1000 * sparsity), params, masks)
+                params, numbers = self._round(directory, sparsity, params, masks)
                 self.history.append({"sparsity": sparsity, **numbers})
         self._done.append(prune)
         return params, masks
@@ -107,20 +107,22 @@ class IterativePruning:
         """Finetunes a model whose structures have just been taken out."""
         self._done += removes
         with self._directory(self._done) as directory:
-            params, numbers = self._round(directory, 0, params, {})
+            params, numbers = self._round(directory, 0.0, params, {})
         self.history.append({"sparsity": 0.0, **numbers})
         return params
 
     def _round(
-        self, directory: Path, number: int, params: Params, masks: dict[str, Any]
+        self, directory: Path, sparsity: float, params: Params, masks: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
         """One round, or its stored result."""
-        stored, unfinished = directory / "kept", directory / str(number)
-        if number in complete_steps(stored):
-            params = read_params(stored, number, self.run.network.abstract())
-            return params, read_meta(stored, number)["round"]
-        params, numbers = self._finetune(unfinished, number, apply_masks(params, masks), masks)
-        save_params(stored, number, params, {"round": numbers})
+        # By all digits: two sparsities that are almost the same are two rounds.
+        stored, unfinished = (directory / f"{sparsity!r}-{state}" for state in ("kept", "training"))
+        if complete_steps(stored):
+            params = read_params(stored, 0, self.run.network.abstract())
+            return params, read_meta(stored, 0)["round"]
+        number, params = round(1000 * sparsity), apply_masks(params, masks)
+        params, numbers = self._finetune(unfinished, number, params, masks)
+        save_params(stored, 0, params, {"round": numbers})
         if distributed.first():
             shutil.rmtree(unfinished, ignore_errors=True)
         return params, numbers
@@ -162,7 +164,9 @@ class IterativePruning:
         """
         settings = to_dict(self.run.config)
         # These are locations or extra measurements: they decide nothing.
-        del settings["eval"]["latency"], settings["data"]["cache"], settings["data"]["dir"]
+        del settings["eval"]["latency"]
+        for name in ("cache", "dir", "test"):
+            del settings["data"][name]
         names = ("seed", "data", "optimizer", "objective", "compress", "eval", "model")
         decides = {name: settings[name] for name in names}
         text = format_recipe(Recipe(tuple(operations)))

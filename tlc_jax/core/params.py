@@ -7,9 +7,12 @@ imports all ask their question in this form.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import table
@@ -85,3 +88,13 @@ def describe_parameters(params: Params, **columns: Mapping[str, Any]) -> str:
         shape = "x".join(map(str, leaf.shape))
         rows.append([path, shape, *(column.get(path, "") for column in columns.values())])
     return table(rows) + "\n"
+
+
+def content_hash(params: Any) -> str:
+    """A hash of the paths, shapes, types and values of all leaves."""
+    digest = hashlib.sha256()
+    for path, leaf in flatten(params).items():
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.shape} {array.dtype} ".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
