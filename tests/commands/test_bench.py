@@ -123,3 +123,20 @@ def test_compression_is_timed_by_operation(tmp_path, capsys) -> None:
         assert tlc(*arguments, *small, more) == 2
         assert "bench times prune and quantize" in capsys.readouterr().err
     assert tlc(*arguments, *small, "--config.recipe=quantize:4", "--peers") == 2
+
+
+def test_statistics_of_instances_are_timed(tmp_path, capsys) -> None:
+    arguments = (
+        "bench",
+        "--config=configs/mlm.py:1x64",
+        f"--workdir={tmp_path}",
+        "--config.bench.task=compare",
+        "--config.bench.instances=2000",
+    )
+    assert tlc(*arguments) == 0
+    found = result_of(tmp_path)["comparison"]
+    assert (found["instances"], found["runs"]) == (2000, 50)
+    assert found["seconds"] == pytest.approx(sum(found["statistics"].values()))
+    assert all(seconds > 0 for seconds in found["statistics"].values())
+    assert "2,000 instances x 50 runs" in capsys.readouterr().out
+    assert tlc(*arguments, "--peers") == 2

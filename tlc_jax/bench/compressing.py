@@ -63,7 +63,7 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
         folder, artifact = Path(name), Path(name) / "model.safetensors"
         save_params(folder, 0, jax.tree.map(draw, abstract), {})
         # The steps of `tlc compress`, with as few copies of the parameters alive at once.
-        with _peak_memory() as peak:
+        with peak_memory() as peak:
             with timed(path, "read the checkpoint"):
                 params = read_params(folder, 0, abstract)
             with timed(path, "compress"):
@@ -92,7 +92,7 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
 
 
 @contextlib.contextmanager
-def _peak_memory() -> Iterator[list[int]]:
+def peak_memory() -> Iterator[list[int]]:
     """Yields a list that gets the peak resident memory of the with-block above that at its start.
 
     In bytes. The list stays empty where the kernel does not tell.

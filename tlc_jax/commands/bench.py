@@ -1,8 +1,9 @@
 """Measure this machine: training tokens/s, MFU, goodput, input and compilation for a config.
 
 bench.task=decode measures the tokens/s of beam search, of --config.decode.batch_size sentences at
-once, and bench.task=compress the seconds of each operation of `recipe` and the peak memory. Weights
-and tokens are random, so nothing is read or downloaded. --peers times other systems doing the same,
+once, bench.task=compress the seconds of each operation of `recipe` and the peak memory, and
+bench.task=compare those of each statistic of `tlc compare`. Weights, tokens and answers are random,
+so nothing is read or downloaded. --peers times other systems doing the same,
 in alternation, and prints ratios: pretraining as plain JAX that computes all logits and as Hugging
 Face transformers (PyTorch), decoding as transformers' `generate` and as CTranslate2, in float32 and
 in int8. The others compute in float32, ours also with impl.matmul=mix.
@@ -15,13 +16,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.bench import compressing, decoding, pretraining
+from tlc_jax.bench import comparing, compressing, decoding, pretraining
 from tlc_jax.commands import choose_microbatch
 from tlc_jax.config import Config
 from tlc_jax.core.files import write_json
 from tlc_jax.runs import session
 
-_TASKS = {"pretrain": pretraining, "decode": decoding, "compress": compressing}
+_TASKS = {
+    "pretrain": pretraining,
+    "decode": decoding,
+    "compress": compressing,
+    "compare": comparing,
+}
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,8 +43,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         # reserve most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     workdir.mkdir(parents=True, exist_ok=True)
-    # Memory kept for a next training step would count as held during compression.
-    placement = session.open_devices(config, trains=task is not compressing)
+    # Memory kept for a next training step would count as held during the work.
+    trains = task not in (compressing, comparing)
+    placement = session.open_devices(config, trains=trains)
     if task is pretraining:
         training = pretraining.run_on_random_rows(config, placement)
         choose_microbatch(training, workdir)

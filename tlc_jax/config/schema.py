@@ -311,14 +311,16 @@ class Study:
 class Bench:
     task: str = setting(
         "pretrain",
-        "work that is timed: pretraining, decoding translations, or compressing by `recipe`",
-        ("pretrain", "decode", "compress"),
+        "work that is timed: pretraining, decoding translations, compressing by `recipe`, or "
+        "comparing models instance by instance",
+        ("pretrain", "decode", "compress", "compare"),
     )
     rounds: int = setting(5, "number of rounds; medians are reported")
     steps: int = setting(10, "training steps per round")
     seconds: float = setting(20.0, "training seconds of the real run that goodput is measured on")
     source: int = setting(32, "decoding: tokens of every source sentence")
     generated: int = setting(40, "decoding: tokens generated for every sentence")
+    instances: int = setting(1_000_000, "comparing: instances that 50 runs answered", ">= 1000")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,8 @@ from scipy import stats
 
 from tlc_jax.core.errors import InputError
 
+_CHUNK = 10_000  # instances at once, where all bootstrap samples of each are computed together
+
 
 def instance_accuracy(correct: np.ndarray) -> np.ndarray:
     """The share of runs that are right on each instance: float64 [N], from [N, ...]."""
@@ -175,9 +177,11 @@ def _excess(
     no rounding decides on which side an instance falls.
     """
     size = 2 * runs + 1
-    discovered = np.bincount(difference_N + runs, minlength=size).cumsum() / len(difference_N)
-    baseline = np.bincount(baseline_N + runs, minlength=size).cumsum() / len(baseline_N)
-    return discovered - baseline, discovered, baseline
+    instances = len(difference_N)
+    discovered = np.bincount(difference_N + runs, minlength=size).cumsum()
+    baseline = np.bincount(baseline_N + runs, minlength=size).cumsum()
+    # Subtracted as whole numbers, so that thresholds with equal excess stay equal.
+    return (discovered - baseline) / instances, discovered / instances, baseline / instances
 
 
 def threshold_bias(
@@ -203,18 +207,32 @@ def threshold_bias(
     """
     (small_NxP, finetunings), (large_NxP, _) = _counts(small), _counts(large)
     seeds = small_NxP.shape[1]
-    chosen, fresh = [], []
-    for _ in range(draws):
-        excesses = []
-        for _ in range(2):
-            ours, theirs = rng.integers(seeds, size=(2, seeds))
-            theirs = ours if paired else theirs
-            pair = _difference_and_baseline(small_NxP[:, ours], large_NxP[:, theirs], paired)
-            excesses.append(_excess(*pair, seeds * finetunings)[0])
-        fresh.append(excesses[1][np.argmax(excesses[0])])
-        chosen.append(excesses[1].max())
-    mean = float(np.mean(fresh))
-    return float(np.mean(np.subtract(chosen, fresh)) / mean) if mean > 0 else float("nan")
+    # Differences and baselines are linear in the counts of runs, so those of all samples are one
+    # matrix product. Their weights are those of unit counts.
+    units_small, units_large = np.split(np.eye(2 * seeds, dtype=np.int32), 2, axis=1)
+    rows: list[np.ndarray] = []
+    for _ in range(2 * draws):
+        ours, theirs = rng.integers(seeds, size=(2, seeds))
+        theirs = ours if paired else theirs
+        rows += _difference_and_baseline(units_small[:, ours], units_large[:, theirs], paired)
+    weights = np.array(rows, np.float32)  # [4 * draws, 2 * P]; sums are exact
+    runs = seeds * finetunings
+    size = 2 * runs + 1
+    shift = (runs + size * np.arange(len(weights)))[:, None]
+    histogram = np.zeros(size * len(weights), np.int64)
+    for start in range(0, len(small_NxP), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        counts = np.concatenate([small_NxP[part], large_NxP[part]], axis=1, dtype=np.float32)
+        index = (weights @ counts.T).astype(np.int64) + shift
+        histogram += np.bincount(index.reshape(-1), minlength=len(histogram))
+    discovered, baseline = histogram.reshape(2 * draws, 2, size).cumsum(2).transpose(1, 0, 2)
+    first, second = (
+        ((discovered - baseline) / len(small_NxP)).reshape(draws, 2, size).swapaxes(0, 1)
+    )
+    chosen = second.max(1)
+    fresh = np.take_along_axis(second, first.argmax(1)[:, None], axis=1)[:, 0]
+    mean = float(fresh.mean())
+    return float((chosen - fresh).mean() / mean) if mean > 0 else float("nan")
 
 
 def fisher_bound(small: np.ndarray, large: np.ndarray, first_crossing: bool = False) -> float:
