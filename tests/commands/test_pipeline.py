@@ -223,11 +223,14 @@ def test_a_sweep_over_seeds_runs_each_once_and_sums_up(world, pretrained, tmp_pa
     arguments = [a for a in arguments if not a.startswith("--config.seeds")] + [
         "--config.seeds=(3, 4)"
     ]
+    shutil.copy(world / "dev.tsv", tmp_path / "test.tsv")
+    arguments.append(f"--config.data.test=files:{tmp_path}/test.tsv")
     assert tlc(*arguments) == 0
     result = result_of(tmp_path)
     each = [result_of(tmp_path / f"seed-{seed}")["accuracy"] for seed in (3, 4)]
     assert result["accuracy_over_seeds"]["values"] == each
     assert result["accuracy"] == pytest.approx(np.mean(each))
+    assert result["test_accuracy_over_seeds"] == result["accuracy_over_seeds"]
 
 
 def test_perplexity_of_a_checkpoint_is_that_of_its_run(pretrained, tmp_path) -> None:

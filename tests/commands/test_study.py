@@ -48,7 +48,11 @@ def study_settings(world, **study) -> dict:
         },
         "tasks": {
             "words": {
-                "data": {"train": f"files:{world}/train.tsv", "valid": f"files:{world}/dev.tsv"}
+                "data": {
+                    "train": f"files:{world}/train.tsv",
+                    "valid": f"files:{world}/dev.tsv",
+                    "test": f"test=files:{world}/d[e]v.tsv",
+                }
             }
         },
         **study,
@@ -90,6 +94,7 @@ def test_the_grid_expands_to_jobs_after_those_they_need(world, tmp_path) -> None
     last = jobs[names.index("compress-2x64-p5-words-s1-prune0.5+quantize4")]
     chain = [job.name for job in needed_first(last, jobs)]
     assert chain == ["pretrain-2x64-p5", "finetune-2x64-p5-words-s1", last.name]
+    assert {job.config.budget.benchmarks for job in jobs} == {str(tmp_path / "benchmarks")}
     analyzed = jobs[names.index("analyze-2x64-p5-prune0.5")]
     assert [job.name for job in needed_first(analyzed, jobs)] == ["pretrain-2x64-p5", analyzed.name]
 
@@ -259,6 +264,7 @@ def test_a_study_from_listing_to_results(world, tmp_path, capsys, monkeypatch) -
     for row in rows:
         assert row.keys() >= REQUIRED
         assert row["latency_ms_2"] > 0
+        assert row["test_accuracy"] == row["accuracy"]  # of the same file, named in another way
         assert (row["latency_length"], row["latency_computes"]) == (32, "float32, dense")
     pruned = {row["recipe"]: row for row in rows if row["init"] == "pretrained"}
     assert pruned["prune:0.5+quantize:4"]["bytes_artifact"] < pruned["prune:0.5"]["bytes_artifact"]

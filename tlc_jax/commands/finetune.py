@@ -50,12 +50,15 @@ def _sweep(config: Config, workdir: Path) -> dict[str, Any]:
 
     over_seeds = spread([result["accuracy"] for result in results.values()])
     splits = [result["accuracy_by_split"] for result in results.values()]
+    # None where the examples of a test split have no labels.
+    test = [found for one in results.values() if (found := one.get("test_accuracy")) is not None]
     return {
         "stage": "finetune",
         "seeds": list(config.seeds),
         "accuracy": over_seeds["mean"],
         "accuracy_over_seeds": over_seeds,
         "accuracy_by_split": {name: spread([one[name] for one in splits]) for name in splits[0]},
+        **({"test_accuracy_over_seeds": spread(test)} if test else {}),
         "runs": {str(seed): f"seed-{seed}" for seed in config.seeds},
     }
 
