@@ -283,6 +283,31 @@ def test_the_training_table_of_translators_has_their_scores(study_maker, tmp_pat
         assert f">{cell}</td>" in row
 
 
+def test_best_model_is_chosen_on_one_half_and_judged_on_the_other(
+    study_maker, tmp_path, no_figures
+):
+    path = study_maker(tmp_path) / "results.jsonl"
+    shared = _run(tmp_path, megabytes=(3.0,))["best"][0]
+    assert not shared["judged_by_other_half"] and "scores them" in _parse(tmp_path)[0]
+    assert "luck of runs, not that of the instances" in _parse(tmp_path)[0]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        # On the first half the smallest size is the best, and it is the worst on the second.
+        first = 0.9 if row["hidden"] == 64 else 0.6
+        row |= {"accuracy_halves": [first, 0.5 + 0.01 * row["pretrain_seed"]], "examples": 1000}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (best,) = _run(tmp_path, megabytes=(3.0,))["best"]
+    assert best["size"] == "2x64" and best["accuracy"] == pytest.approx(0.505)
+    low, high = best["interval"]
+    # 500 instances alone give 2 x 1.96 x 2.2 points.
+    assert low < 0.505 < high and high - low > 0.0876
+    assert best["judged_by_other_half"] and "luck of runs and of instances" in _parse(tmp_path)[0]
+    assert (
+        "chose the models, and their accuracy here is that on the other half"
+        in (_parse(tmp_path)[0])
+    )
+
+
 def test_translations_to_read_are_those_of_the_best_translator(study_maker, tmp_path, no_figures):
     _run(study_maker(tmp_path, kinds=("encoder", "translator")))
     text, _ = _parse(tmp_path)

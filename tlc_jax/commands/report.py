@@ -87,10 +87,12 @@ def _found(comparison: Comparison | str) -> list[str]:
 
 def _best(choice: tables.Choice) -> dict[str, Any]:
     best = {"task": choice.task, "megabytes": choice.megabytes}
-    if (model := choice.model) is None:
+    if choice.best is None:
         return best
+    model = choice.best.model
     score = choice.kind.full * model.score.mean
-    return best | {"size": str(model.size), "recipe": model.recipe, choice.kind.field: score}
+    best |= {"size": str(model.size), "recipe": model.recipe, choice.kind.field: score}
+    return best | {"interval": choice.interval, "judged_by_other_half": choice.best.halves}
 
 
 def _summary(
@@ -115,12 +117,12 @@ def _summary(
 def _best_models(study: Study, chosen: Sequence[tables.Choice]) -> list[str]:
     """The choices among the models of one kind, of which `study` is the part."""
     labels = recipe_labels(model.recipe for model in study.models)
-    headings = list(tables.scores(study.models[0]))
+    headings = next((list(tables.chosen_scores(one)) for one in chosen if one.best), [])
     rows = [["task", "budget MB", "best model", *headings, "MB"]]
     for choice in chosen:
         cells = ["nothing fits", *[""] * len(headings), ""]
-        if model := choice.model:
-            scores = tables.scores(model).values()
+        if choice.best:
+            model, scores = choice.best.model, tables.chosen_scores(choice).values()
             cells = [model_label(model, labels), *scores, f"{model.megabytes:.3g}"]
         rows.append([choice.task, f"{choice.megabytes:g}", *cells])
     lines = table(rows).splitlines()

@@ -34,7 +34,7 @@ from tlc_jax.report.labels import (
     recipes_of,
     size_label,
 )
-from tlc_jax.report.tables import Choice, latencies, on_frontier, scores
+from tlc_jax.report.tables import Choice, chosen_scores, latencies, on_frontier, scores
 from tlc_jax.statistics.curves import Curve, by_size
 from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
@@ -75,6 +75,7 @@ def render(
     )
     environment.filters |= {"columns": _columns, "base64": _base64}
     sizes = by_size(study.curves)
+    best = {kind: [one.best for one in chosen if one.best and one.kind == kind] for kind in regimes}
     parts = [
         {
             "kind": kind,
@@ -82,6 +83,8 @@ def render(
             "headline": headline(study, regimes[kind], kind),
             "crossings": [crossing.describe("s") for crossing in regimes[kind].seconds],
             "best": _best_table([choice for choice in chosen if choice.kind == kind], part),
+            "halves": all(one.halves for one in best[kind]),
+            "instances": not any(math.isnan(one.score.test_error) for one in best[kind]),
             "training": [_training_row(one, sizes[one.size]) for one in regimes[kind].progress],
             "models": _model_tables(part),
             "filters": filters(part),
@@ -167,9 +170,10 @@ def _best_table(chosen: Sequence[Choice], study: Study) -> Table:
     for choice in chosen:
         row: dict[str, Any] = {"task": choice.task, "#budget (MB)": f"{choice.megabytes:g}"}
         row["best model"] = "nothing fits"
-        if model := choice.model:
+        if choice.best:
+            model = choice.best.model
             row["best model"] = model_label(model, labels)
-            row |= _numeric(scores(model))
+            row |= _numeric(chosen_scores(choice))
             row["#seeds"] = str(model.score.n)
             row["#artifact (MB)"] = f"{model.megabytes:.3f}"
             row |= {"#non-zero": count_label(model.nonzero), "jobs": model.jobs}

@@ -12,7 +12,7 @@ import pandas as pd
 from tlc_jax.statistics.curves import measured
 from tlc_jax.statistics.frontier import group, pareto, round_budgets
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
-from tlc_jax.statistics.records import Model, Study, best_model, present
+from tlc_jax.statistics.records import Best, Model, Study, best_model, present
 from tlc_jax.statistics.verdicts import Claim
 
 Fields = dict[str, Any]
@@ -26,7 +26,15 @@ class Choice:
     kind: Kind
     task: str
     megabytes: float
-    model: Model | None
+    best: Best | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the score, in the unit of results.jsonl; None with one run per size."""
+        if self.best is None or not self.best.score.run_freedom:
+            return None
+        low, high = self.best.score.interval()
+        return self.kind.full * low, self.kind.full * high
 
 
 def choices(study: Study, budgets: Sequence[float] = ()) -> list[Choice]:
@@ -70,6 +78,17 @@ def scores(model: Model) -> dict[str, str]:
     for beside in kind.beside:
         cells[beside.heading] = model.summary(beside.field).written(beside.form, spread=False)
     return cells
+
+
+def chosen_scores(choice: Choice) -> dict[str, str]:
+    """Writes the scores of the best model by heading; empty where nothing fits."""
+    if choice.best is None:
+        return {}
+    kind, ends = choice.kind, choice.interval
+    scale = 100 / kind.full
+    interval = f"{scale * ends[0]:.1f} to {scale * ends[1]:.1f}" if ends else ""
+    cells = scores(choice.best.model)
+    return {kind.heading: cells.pop(kind.heading), "95 % interval": interval, **cells}
 
 
 def latencies(rows: pd.DataFrame) -> dict[int, str]:
@@ -119,13 +138,18 @@ def _model_fields(model: Model, timed: Sequence[str]) -> Fields:
 
 def _choice_fields(choice: Choice) -> Fields:
     row = {"kind": choice.kind.name, "task": choice.task, "megabytes": choice.megabytes}
-    if (model := choice.model) is None:
+    if choice.best is None:
         return row
+    model = choice.best.model
+    low, high = choice.interval or (None, None)
     return {
         **row,
         "size": str(model.size),
         **model.rows.iloc[0][["init", "recipe"]],
         **_score_fields(model),
+        "interval_low": low,
+        "interval_high": high,
+        "judged_by_other_half": choice.best.halves,
         "megabytes_artifact": model.megabytes,
         "jobs": " ".join(model.jobs),
     }

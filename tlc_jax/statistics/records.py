@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tlc_jax.statistics.curves import Curve
-from tlc_jax.statistics.effects import ByInstance, Sample, by_pretraining
+from tlc_jax.statistics.effects import ByInstance, Effect, Sample, by_pretraining, weigh
 from tlc_jax.statistics.frontier import Summary, best_under, summarize
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Size
 
@@ -84,6 +84,17 @@ class Model:
         """The scores of independent runs, with what is known about them by instance."""
         return self._sample(self.scores, {seeds: one.correct for seeds, one in self._known()})
 
+    def half(self, which: int) -> Model | None:
+        """The model by its accuracies on one half of the split; None where a row lacks them."""
+        halves = self.rows.get("accuracy_halves")
+        if halves is None or not all(
+            isinstance(both, list) and None not in both for both in halves
+        ):
+            return None
+        found = self.rows.set_index(_SEEDS)["accuracy_halves"].str[which].to_dict()
+        rows = self.rows.assign(examples=self.rows["examples"] / 2)
+        return dataclasses.replace(self, rows=rows, scores=found, answers={})
+
     def minus(self, other: Model) -> Sample:
         """Scores of this model minus those of another, of the seeds that both have."""
         scores = {
@@ -149,11 +160,35 @@ class Model:
         return summarize(present(self.rows, column))
 
 
-def best_model(models: Sequence[Model], megabytes: float) -> Model | None:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Best:
+    """The best of several models.
+
+    Attributes:
+      model: the model, with the scores that judge it.
+      score: its mean score with an interval, over runs and instances.
+      halves: whether one half of the validation split chose the model and the other judges it.
+        Otherwise the whole split did both, and the score of the best of many is a little too good.
+    """
+
+    model: Model
+    score: Effect
+    halves: bool
+
+
+def best_model(models: Sequence[Model], megabytes: float) -> Best | None:
     """Returns the model of the highest score whose artifacts fit; None where none does."""
-    costs, scores = [m.megabytes for m in models], [m.score.mean for m in models]
-    index = best_under(megabytes, costs, scores)
-    return None if index is None else models[index]
+    split = [(first, second) for m in models if (first := m.half(0)) and (second := m.half(1))]
+    halves = len(split) == len(models)
+    choosing, judging = zip(*split, strict=True) if halves else (models, models)
+    index = best_under(megabytes, [m.megabytes for m in models], [m.score.mean for m in choosing])
+    if index is None:
+        return None
+    best = judging[index]
+    # As for claims, the variance of runs is pooled over the sizes under one recipe.
+    alike = [m for m in judging if (m.recipe, m.pretrained) == (best.recipe, best.pretrained)]
+    score = weigh([model.sample for model in alike], [float(model is best) for model in alike])
+    return Best(best, score, halves)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
