@@ -95,6 +95,8 @@ def test_labelled_batches_have_the_narrowest_width_that_fits() -> None:
         widths[int(length)] = tokens.shape[1]
         assert (tokens.dtype, labels.dtype) == (np.int32, np.int32)
     assert widths == {5: 16, 16: 16, 17: 32, 40: 40}
+    expected = [batches(step)["tokens"].shape[1] for step in range(7)]
+    assert batches.widths_of(7).tolist() == expected
     assert bucket_widths(128)[-1] == 128 and bucket_widths(16) == (16,)
 
 

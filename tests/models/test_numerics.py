@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlc_jax.core.mesh import Placement
-from tlc_jax.models.numerics import affine, dropout
+from tlc_jax.models.numerics import OwnWidthKey, _philox_bits, affine, dropout, random_bits
 
 TOLERANCE = {"float32": 1e-5, "mix": 0.03, "bfloat16": 0.03}
 # Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register
@@ -112,6 +112,37 @@ def test_each_device_draws_the_random_bits_of_its_own_rows(mesh) -> None:
     parts = np.split(dropped, placement.batch_shards)
     # Each device has a key of its own.
     assert not any(np.array_equal(parts[0], part) for part in parts[1:])
+
+
+@pytest.mark.parametrize("generator", ["rbg", "threefry2x32"])
+@pytest.mark.parametrize("mesh", ["data=1", "data=8"])
+def test_a_mapped_seed_draws_the_bits_that_it_draws_alone(generator, mesh) -> None:
+    devices = jax.devices()[: 1 if mesh == "data=1" else 8]
+    placement = Placement.parse(mesh, devices=devices)
+    rows, width, hidden = 8, 6, 16
+    keys = jax.random.split(jax.random.key(1, impl=generator), 3)
+    widths = np.array([4, 6, 2])
+
+    def together(keys, widths):
+        of_rows = jnp.broadcast_to(widths[:, None], (3, rows)).astype(jnp.uint32)
+        draw = lambda key, own: OwnWidthKey(key, own).bits((rows, width, hidden))  # noqa: E731
+        flat = lambda key, own: OwnWidthKey(key, own).bits((rows, hidden))  # noqa: E731
+        return jax.vmap(draw)(keys, of_rows), jax.vmap(flat)(keys, of_rows)
+
+    padded, flat = placement.jit(together)(keys, widths)
+    for seed, own in enumerate(widths):
+        alone = placement.jit(lambda key, own=own: random_bits(key, (rows, int(own), hidden)))
+        np.testing.assert_array_equal(padded[seed, :, :own], alone(keys[seed]))
+        alone = placement.jit(lambda key: random_bits(key, (rows, hidden)))
+        np.testing.assert_array_equal(flat[seed], alone(keys[seed]))
+
+
+def test_counters_of_rbg_carry_like_those_of_xla() -> None:
+    for last in ([0xFFFFFFFF, 7], [0xFFFFFFF0, 0xFFFFFFFF]):
+        data = jnp.array([0xFFFFFFFF, 1, *last], jnp.uint32)
+        drawn = jax.random.bits(jax.random.wrap_key_data(data, impl="rbg"), (40, 64), jnp.uint16)
+        computed = _philox_bits(data, jnp.arange(40, dtype=jnp.uint32), 64, 1)
+        np.testing.assert_array_equal(computed, drawn)
 
 
 def test_draws_of_threefry_are_the_same_on_any_mesh() -> None:

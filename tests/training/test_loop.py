@@ -270,6 +270,35 @@ def test_non_finite_loss_stops_and_keeps_last_checkpoint(tmp_path, placement) ->
     assert np.isfinite(outcome.params["final_norm"]["scale"]).all()
 
 
+def test_seeds_together_train_like_each_alone_and_a_failure_names_its_seed(tmp_path) -> None:
+    together = dataclasses.replace(PLACEMENT, over_seeds=True)
+
+    def batch(index, broken_from=99):
+        x = np.stack([some_rows(index), some_rows(index)])
+        x[1] *= np.nan if index >= broken_from else 1
+        return together.put_batch({"x": x})
+
+    def init():
+        return {"final_norm": {"scale": jnp.zeros((2, 4))}}
+
+    task = make_task(init=init, batch=batch, seeds=(5, 7), evaluate=lambda params, final: {})
+    limits = settings(budget={"steps": 6})
+    outcome = train(task, limits, tmp_path / "together", together)
+    for index, seed in enumerate(task.seeds):
+        alone = settings(budget={"steps": 6}, seed=seed)
+        expected = train(make_task(), alone, tmp_path / str(seed), PLACEMENT).params
+        scale = outcome.params["final_norm"]["scale"][index]
+        np.testing.assert_allclose(scale, expected["final_norm"]["scale"], rtol=1e-6)
+        rows = [
+            [row for row in rows_of(folder) if row["event"] == "train"][-1]
+            for folder in (tmp_path / "together", tmp_path / str(seed))
+        ]
+        assert rows[0]["seeds"][index]["loss"] == pytest.approx(rows[1]["loss"])
+    broken = dataclasses.replace(task, batch=lambda index: batch(index, broken_from=3))
+    with pytest.raises(TrainingFailed, match="step 4: seed 7: loss nan"):
+        train(broken, limits, tmp_path / "broken", together)
+
+
 def test_training_ends_when_an_evaluation_reaches_the_target(tmp_path, placement) -> None:
     task = make_task(reached_target=lambda metrics: metrics["w"] > 1.0)
     outcome = train(

@@ -102,7 +102,7 @@ COMMANDS: dict[str, CommandSpec] = {
     ),
     "report": CommandSpec(("study", "compare"), default_config="workdir"),
     "compare": CommandSpec(("seed", "compare"), default_config="optional"),
-    "bench": CommandSpec(("bench", *_TRAINING, "objective", "decode", "recipe"), (_PEERS,)),
+    "bench": CommandSpec(("bench", *_TRAINING, "init", "objective", "decode", "recipe"), (_PEERS,)),
 }
 
 

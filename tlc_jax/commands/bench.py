@@ -3,10 +3,12 @@
 bench.task=decode measures the tokens/s of beam search, of --config.decode.batch_size sentences at
 once, bench.task=compress the seconds of each operation of `recipe` and the peak memory, and
 bench.task=compare those of each statistic of `tlc compare`. Weights, tokens and answers are random,
-so nothing is read or downloaded. --peers times other systems doing the same,
-in alternation, and prints ratios: pretraining as plain JAX that computes all logits and as Hugging
-Face transformers (PyTorch), decoding as transformers' `generate` and as CTranslate2, in float32 and
-in int8. The others compute in float32, ours also with impl.matmul=mix.
+so nothing is read or downloaded. Only bench.task=seeds finetunes on data: it measures the seconds
+of bench.seeds seeds from start to results, as runs of their own, in turn, and mapped in one
+program. --peers times other systems doing the same, in alternation, and prints ratios: pretraining
+as plain JAX that computes all logits and as Hugging Face transformers (PyTorch), decoding as
+transformers' `generate` and as CTranslate2, in float32 and in int8. The others compute in float32,
+ours also with impl.matmul=mix.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.bench import comparing, compressing, decoding, pretraining
+from tlc_jax.bench import comparing, compressing, decoding, finetuning_seeds, pretraining
 from tlc_jax.commands import choose_microbatch
 from tlc_jax.config import Config
 from tlc_jax.core.files import write_json
@@ -27,6 +29,7 @@ _TASKS = {
     "decode": decoding,
     "compress": compressing,
     "compare": comparing,
+    "seeds": finetuning_seeds,
 }
 
 
@@ -38,11 +41,24 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """
     task, with_peers = _TASKS[config.bench.task], bool(options.get("peers"))
     task.check(config, with_peers)
+    workdir.mkdir(parents=True, exist_ok=True)
+    if task is finetuning_seeds:
+        # Before JAX opens the devices here: its processes need them.
+        measured = finetuning_seeds.measure(config)
+    else:
+        measured = _measure_here(task, config, workdir, with_peers)
+    result = {"stage": "bench", **session.provenance(), **measured}
+    write_json(workdir / "result.json", result)
+    device, count, machine = (result[name] for name in ("device", "devices", "machine"))
+    print(f"device            {device} x {count} ({machine})", *task.describe(result), sep="\n")
+    return result
+
+
+def _measure_here(task: Any, config: Config, workdir: Path, with_peers: bool) -> dict[str, Any]:
     if task is decoding and with_peers:
         # Set before JAX starts: several processes will share the accelerator, and each would
         # reserve most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    workdir.mkdir(parents=True, exist_ok=True)
     # Memory kept for a next training step would count as held during the work.
     trains = task not in (compressing, comparing)
     placement = session.open_devices(config, trains=trains)
@@ -50,9 +66,4 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         training = pretraining.run_on_random_rows(config, placement)
         choose_microbatch(training, workdir)
         config = training.config
-    measured = task.measure(config, placement, with_peers)
-    result = {"stage": "bench", **session.provenance(), **measured}
-    write_json(workdir / "result.json", result)
-    device, count, machine = (result[name] for name in ("device", "devices", "machine"))
-    print(f"device            {device} x {count} ({machine})", *task.describe(result), sep="\n")
-    return result
+    return dict(task.measure(config, placement, with_peers))

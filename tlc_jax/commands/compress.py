@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.commands import choose_microbatch, latency_of_run
-from tlc_jax.commands.finetune import train_classifier
+from tlc_jax.commands.finetune import open_classifier, train_classifier
 from tlc_jax.compression.apply import compress_params, write_compressed
 from tlc_jax.compression.iterative import IterativePruning
 from tlc_jax.compression.recipe import (
@@ -147,7 +147,9 @@ def _finetune(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) 
     start = _without_structures(dense, recipe)
     small = compress_params(start.params, at_once)
     start = dataclasses.replace(start, params=small.params, masks=small.masks)
-    task, outcome, masks = train_classifier(config, workdir, start, gradual, aware)
+    opened = open_classifier(config, workdir, start)
+    task, masks = opened.run, opened.masks
+    outcome = train_classifier(opened, workdir, gradual, aware)
     # A budget of a few steps may end before gradual pruning has reached its last level.
     rest = Recipe(tuple(dataclasses.replace(operation, gradual=False) for operation in gradual))
     pruned = compress_params(outcome.params, rest, masks)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import run_command
+from tlc_jax.commands import finetune, run_command
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.runs import session
@@ -43,8 +43,17 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         chosen = needed_first(jobs[number], jobs)
     session.set_up(config)
     claim_study(config, workdir)
+    shared = finetune.Shared()
+
+    def run_job(name: str, config: Config, workdir: Path) -> Any:
+        nonlocal shared
+        if name == "finetune":
+            return finetune.run_sharing(config, workdir, shared)
+        shared = finetune.Shared()  # frees the memory for the other command
+        return run_command(name, config, workdir)
+
     # Passed down, because the study lies below the commands and must not import them.
-    run_jobs(chosen, jobs, workdir, run_command)
+    run_jobs(chosen, jobs, workdir, run_job)
     result = {"stage": "study", "jobs": len(jobs), "done": sum(job.done for job in jobs)}
     session.say(f"{result['done']} of {len(jobs)} jobs are done: tlc report --workdir={workdir}")
     return result

@@ -245,6 +245,12 @@ class Impl:
         "matrix products; mix: bfloat16 in and float32 out; bfloat16: activations too",
         ("float32", "mix", "bfloat16"),
     )
+    seeds_together: str = setting(
+        "auto",
+        "finetune with several seeds: mapped in one program, or one after another in_turn; auto: "
+        "what is faster",
+        ("auto", "mapped", "in_turn"),
+    )
     dropout_keys: str = setting("rbg", "random bits of masks and dropout", ("rbg", "threefry2x32"))
     prefetch: int = setting(2, "batches prepared ahead by a background thread", ">= 0")
     threads: int = setting(0, "threads for tokenizing; 0 for one per core")
@@ -311,13 +317,14 @@ class Study:
 class Bench:
     task: str = setting(
         "pretrain",
-        "work that is timed: pretraining, decoding translations, compressing by `recipe`, or "
-        "comparing models instance by instance",
-        ("pretrain", "decode", "compress", "compare"),
+        "work that is timed: pretraining, decoding translations, compressing by `recipe`, "
+        "comparing models instance by instance, or finetuning with several seeds",
+        ("pretrain", "decode", "compress", "compare", "seeds"),
     )
     rounds: int = setting(5, "number of rounds; medians are reported")
     steps: int = setting(10, "training steps per round")
     seconds: float = setting(20.0, "training seconds of the real run that goodput is measured on")
+    seeds: int = setting(4, "finetuning: number of seeds", ">= 1")
     source: int = setting(32, "decoding: tokens of every source sentence")
     generated: int = setting(40, "decoding: tokens generated for every sentence")
     instances: int = setting(1_000_000, "comparing: instances that 50 runs answered", ">= 1000")

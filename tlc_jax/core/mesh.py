@@ -66,6 +66,17 @@ def draw_by_rows(
     return jax.shard_map(draw_own, in_specs=P(), out_specs=P(ROW_AXES))(key)
 
 
+def fold_in_by_rows(key: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
+    """The key that `draw_by_rows` draws each row from, and the row's place in that draw, uint32."""
+    shards = _row_shards(rows)
+    places = jax.numpy.arange(rows, dtype=jax.numpy.uint32)
+    if shards <= 1:
+        return jax.numpy.broadcast_to(key, (rows,)), places
+    own = rows // shards
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jax.numpy.arange(shards))
+    return jax.numpy.repeat(keys, own), places % own
+
+
 def _row_shards(rows: int) -> int:
     """Number of parts that the mesh splits this many rows into; 0 without a mesh or a remainder."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -127,10 +138,13 @@ class Placement:
       mesh: mesh of all devices of the run, with axes `AXES`.
       rules: rules from parameter paths to partition specs, which come before `SHARDING_RULES`. Each
         must match a parameter.
+      over_seeds: whether parameters, optimizer states and batches have one more axis in front, of
+        the seeds that train together. It is not split.
     """
 
     mesh: Mesh
     rules: tuple[Rule, ...] = ()
+    over_seeds: bool = False
 
     @staticmethod
     def parse(
@@ -165,7 +179,11 @@ class Placement:
     @property
     def by_rows(self) -> NamedSharding:
         """The sharding of batches."""
-        return NamedSharding(self.mesh, P(ROW_AXES))
+        return NamedSharding(self.mesh, self._in_front(P(ROW_AXES)))
+
+    def _in_front(self, spec: P) -> P:
+        """A partition spec with the axis of the seeds, if there is one."""
+        return P(None, *spec) if self.over_seeds else spec
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`jax.jit` with this mesh set, and results that are whole on every device."""
@@ -190,7 +208,7 @@ class Placement:
         for path, spec in select(self.rules, leaves).items():
             if spec is None:
                 spec = next(spec for rule, spec in SHARDING_RULES if re.fullmatch(rule, path))
-            shape = leaves[path].shape
+            shape = leaves[path].shape[int(self.over_seeds) :]
             if len(spec) > len(shape):
                 raise InputError(
                     f"impl.sharding: {path} has {len(shape)} dimensions and its rule names "
@@ -205,7 +223,7 @@ class Placement:
                         f"impl.mesh: {path} has a dimension of {dimension}, which {split} does not "
                         "divide"
                     )
-            shardings[path] = NamedSharding(self.mesh, spec)
+            shardings[path] = NamedSharding(self.mesh, self._in_front(spec))
         return unflatten(shardings)
 
     def columns(self, params: Params) -> dict[str, dict[str, Any]]:
@@ -259,7 +277,8 @@ class Placement:
                 f"a batch of {rows} rows does not divide among {self.batch_shards} devices: "
                 "change the batch size"
             )
-        places = self.by_rows.addressable_devices_indices_map((rows,)).values()
+        split = NamedSharding(self.mesh, P(ROW_AXES))
+        places = split.addressable_devices_indices_map((rows,)).values()
         return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
 
     def put_batch(self, batch: Mapping[str, np.ndarray], rows: int = 0) -> dict[str, jax.Array]:
@@ -272,10 +291,14 @@ class Placement:
         Raises:
           InputError: the rows do not divide among the devices.
         """
-        given = len(next(iter(batch.values())))
+        axis = int(self.over_seeds)
+        given = next(iter(batch.values())).shape[axis]
         rows = rows or given
         # A selection of all rows would copy the batch.
         if given == rows and len(own := self.own_rows(rows)) < rows:
-            batch = {name: value[own] for name, value in batch.items()}
+            batch = {name: value.take(own, axis) for name, value in batch.items()}
         place = functools.partial(jax.make_array_from_process_local_data, self.by_rows)
-        return {name: place(value, (rows, *value.shape[1:])) for name, value in batch.items()}
+        return {
+            name: place(value, (*value.shape[:axis], rows, *value.shape[axis + 1 :]))
+            for name, value in batch.items()
+        }

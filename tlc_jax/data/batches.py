@@ -63,6 +63,16 @@ class LabelledBatches(_Batches):
         super().__init__(labelled, batch_size, seed)
         self.widths = bucket_widths(max(part.length for part in parts))
 
+    def widths_of(self, steps: int) -> np.ndarray:
+        """W of the batches of the first steps, int64 [steps]."""
+        sources, rows = self._mixture(0, steps * self._batch_size)
+        lengths = np.empty(len(rows), np.int64)
+        for source, part in enumerate(self._parts):
+            here = sources == source
+            lengths[here] = part.lengths[rows[here]]
+        longest = lengths.reshape(steps, self._batch_size).max(axis=1)
+        return np.array(self.widths)[np.searchsorted(self.widths, longest)]
+
     def __call__(self, step: int) -> Batch:
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)
         chosen = [(part, sources == source) for source, part in enumerate(self._parts)]

@@ -11,7 +11,7 @@ from jax import Array
 
 from tlc_jax.core.mesh import split_rows
 from tlc_jax.models.layers import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
-from tlc_jax.models.numerics import dropout, split_key
+from tlc_jax.models.numerics import Key, dropout, split_key
 
 
 class Encoder(Stack):
@@ -24,7 +24,7 @@ class Encoder(Stack):
         if shape.norm == "pre":
             self.final_norm = layer_norm(shape, rngs)
 
-    def encode(self, tokens_BxL: Array, mask_BxL: Array | None, key: Array | None) -> Array:
+    def encode(self, tokens_BxL: Array, mask_BxL: Array | None, key: Key | None) -> Array:
         """Hidden states x_BxLxD.
 
         Args:
@@ -60,7 +60,7 @@ class MaskedLanguageModel(Encoder):
         super().__init__(vocab_size, shape, rngs)
         self.mlm_head = MaskedLanguageHead(vocab_size, shape, rngs)
 
-    def __call__(self, tokens_BxL: Array, positions_BxK: Array, key: Array | None = None) -> Array:
+    def __call__(self, tokens_BxL: Array, positions_BxK: Array, key: Key | None = None) -> Array:
         """Logits_BxKxV at `positions_BxK` of full rows."""
         # Packed rows hold no padding, and attention without a mask can use faster kernels.
         x_BxLxD = self.encode(tokens_BxL, None, key)
@@ -80,7 +80,7 @@ class ClassificationHead(nnx.Module):
         self.dense = Dense(shape.hidden, shape.hidden, shape, rngs)
         self.output = Dense(shape.hidden, classes, shape, rngs)
 
-    def __call__(self, x_BxD: Array, key: Array | None) -> Array:
+    def __call__(self, x_BxD: Array, key: Key | None) -> Array:
         key_in, key_out = split_key(key, 2)
         x_BxD = jnp.tanh(self.dense(dropout(key_in, x_BxD, self.rate)))
         return self.output(dropout(key_out, x_BxD, self.rate)).astype(jnp.float32)
@@ -93,7 +93,7 @@ class Classifier(Encoder):
         super().__init__(vocab_size, shape, rngs)
         self.classifier = ClassificationHead(classes, shape, rngs)
 
-    def __call__(self, tokens_BxL: Array, mask_BxL: Array, key: Array | None = None) -> Array:
+    def __call__(self, tokens_BxL: Array, mask_BxL: Array, key: Key | None = None) -> Array:
         """Logits_BxC of rows padded where `mask_BxL` is false."""
         key_encoder, key_head = split_key(key, 2)
         x_BxLxD = self.encode(tokens_BxL, mask_BxL, key_encoder)

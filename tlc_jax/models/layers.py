@@ -19,7 +19,7 @@ from jax import Array
 
 from tlc_jax import config
 from tlc_jax.core.mesh import split_rows
-from tlc_jax.models.numerics import affine, dropout, split_key
+from tlc_jax.models.numerics import Key, affine, dropout, split_key, stacked_keys
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -97,7 +97,7 @@ class Embedding(nnx.Module):
             self.token_type = rows(shape.token_types)
         self.norm = layer_norm(shape, rngs)
 
-    def __call__(self, tokens_BxL: Array, key: Array | None = None) -> Array:
+    def __call__(self, tokens_BxL: Array, key: Key | None = None) -> Array:
         """x_BxLxD in the type of the residual stream; a key turns dropout on."""
         x_BxLxD = self.token[...][tokens_BxL] + self.position[...][: tokens_BxL.shape[1]]
         if self.shape.token_types:
@@ -111,7 +111,7 @@ class Embedding(nnx.Module):
         """Embeddings of tokens that all stand at one position."""
         return self._finished(self.token[...][tokens_BxK] + self.position[...][position], None)
 
-    def _finished(self, x: Array, key: Array | None) -> Array:
+    def _finished(self, x: Array, key: Key | None) -> Array:
         x = dropout(key, self.norm(x), self.shape.dropout)
         return x.astype(jnp.bfloat16) if self.shape.matmul == "bfloat16" else x
 
@@ -209,14 +209,14 @@ class Block(nnx.Module):
         self.ffn_norm = layer_norm(shape, rngs)
         self.ffn = FeedForward(shape, rngs)
 
-    def __call__(self, x_BxLxD: Array, key: Array | None, mask_Bx1x1xL: Array | None) -> Array:
+    def __call__(self, x_BxLxD: Array, key: Key | None, mask_Bx1x1xL: Array | None) -> Array:
         key_attention, key_ffn = split_key(key, 2)
         attention = functools.partial(self.attention, mask_Bx1x1xL=mask_Bx1x1xL)
         x_BxLxD = self._add(x_BxLxD, attention, self.attention_norm, key_attention)
         return self._add(x_BxLxD, self.ffn, self.ffn_norm, key_ffn)
 
     def _add(
-        self, x_BxLxD: Array, sublayer: Callable[..., Array], norm: nnx.LayerNorm, key: Array | None
+        self, x_BxLxD: Array, sublayer: Callable[..., Array], norm: nnx.LayerNorm, key: Key | None
     ) -> Array:
         if self.pre_norm:
             return x_BxLxD + dropout(key, sublayer(norm(x_BxLxD)), self.dropout)
@@ -250,14 +250,12 @@ class Stack(nnx.Module):
             state[name] = jax.tree.map(lambda leaf: leaf[:1], state[name])
         self.blocks = nnx.merge(graph, state)
 
-    def layers(self, x_BxLxD: Array, key: Array | None, *context: Array | None) -> Array:
+    def layers(self, x_BxLxD: Array, key: Key | None, *context: Array | None) -> Array:
         """Runs all layers; every block takes `context` after its input and its key."""
         graph, shared, own = self._parts()
-        keys_N = None if key is None else jax.random.split(key, self.shape.layers)
+        keys_N = stacked_keys(key, self.shape.layers)
 
-        def layer(
-            x_BxLxD: Array, own_and_key: tuple[nnx.State, Array | None]
-        ) -> tuple[Array, None]:
+        def layer(x_BxLxD: Array, own_and_key: tuple[nnx.State, Key | None]) -> tuple[Array, None]:
             own, key = own_and_key
             block = nnx.merge(graph, shared, own)
             return block(split_rows(x_BxLxD), key, *context).astype(x_BxLxD.dtype), None

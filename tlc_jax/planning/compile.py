@@ -94,9 +94,10 @@ class Compiler:
             for name, shape in self.work.batch.items()
         }
         index, fraction = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+        seed = jax.ShapeDtypeStruct((2,), jnp.uint32)
         with jax.set_mesh(self.place.mesh):
-            jitted = jit_step(step, config.seed, self.state, self.place)
-            return jitted.lower(self.state, batch, index, fraction, None)
+            jitted = jit_step(step, self.state, self.place)
+            return jitted.lower(self.state, batch, seed, index, fraction, None)
 
     def footprint(self, microbatch: int) -> Footprint:
         """What the program needs, from the folder if it was compiled before by these versions."""

@@ -221,6 +221,11 @@ def _read_checkpoint(path: Path, impl: Impl) -> tuple[Path, dict[str, Any], Para
             continue
         try:
             meta = checkpoint.read_meta(path.parent, step)
+            if seeds := meta.get("seeds"):
+                raise InputError(
+                    f"{path} holds {len(seeds)} seeds that were still training together: finish "
+                    f"the sweep, and name one of them, such as {path.parents[1]}/seed-{seeds[0]}"
+                )
             params = checkpoint.read_params(path.parent, step, network_of(meta, impl).abstract())
         except InputError as error:
             errors.append(error)
@@ -244,11 +249,14 @@ def require_dense(start: SavedModel, kinds: tuple[str, ...] = ()) -> None:
         )
 
 
-def initializer(network: Network, seed: int, start: SavedModel | None) -> Callable[[], Params]:
+def initializer(
+    network: Network, seed: int | tuple[int, ...], start: SavedModel | None
+) -> Callable[[], Params]:
     """A function that makes the parameters that training starts from.
 
     They are random, except for those that the saved model has with the same path and shape. The
-    pooler of an imported encoder counts as part of the saved model.
+    pooler of an imported encoder counts as part of the saved model. Those of several seeds are
+    stacked on a first axis.
 
     Raises:
       InputError: nothing in the saved model fits the network.
@@ -267,7 +275,12 @@ def initializer(network: Network, seed: int, start: SavedModel | None) -> Callab
         )
 
     # Computed when it is called, so that no second copy of the parameters lives through training.
-    def init() -> Params:
+    def init_one(seed: int) -> Params:
         return unflatten({**flatten(network.init(jax.random.key(seed))), **restored})
+
+    def init() -> Params:
+        if isinstance(seed, int):
+            return init_one(seed)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(init_one, seed))
 
     return init

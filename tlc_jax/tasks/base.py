@@ -7,6 +7,7 @@ it trains; nothing else branches on that kind.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -14,7 +15,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import jax
 import numpy as np
@@ -133,6 +134,13 @@ class TaskRun(ABC):
         """The training batches in the order of the config's seed."""
         return self.host_batches(self.config.seed)
 
+    def with_seed(self, seed: int) -> Self:
+        """The same run with another seed; the two share their data and compiled evaluations."""
+        other = copy.copy(self)
+        other.config, other.predictions = dataclasses.replace(self.config, seed=seed), {}
+        vars(other).pop("own_batches", None)
+        return other
+
     @property
     def steps_per_epoch(self) -> float:
         """Optimizer steps in one pass over the training data."""
@@ -162,7 +170,8 @@ class TaskRun(ABC):
 
     def cost(self, batch: Batch) -> Amounts:
         """The steps, examples, tokens, epochs and FLOPs of training on a batch."""
-        rows, width = batch[next(iter(self.arrays))].shape
+        # Of seeds that train together, the amounts are those of each.
+        *_, rows, width = batch[next(iter(self.arrays))].shape
         # Not the rows of the data: batches of pairs are filled up with rows that repeat.
         epochs = rows / self.own_batches.rows_per_epoch
         return dataclasses.replace(self._cost(rows, width), epochs=epochs)
@@ -265,6 +274,7 @@ class TaskRun(ABC):
         start: SavedModel | None,
         during_training: DuringTraining = DENSE,
         evaluate: Callable[[Params, bool], dict[str, Any]] | None = None,
+        programs: dict[tuple[Any, ...], Any] | None = None,
     ) -> Outcome:
         """Trains under the config's budget, as the command of a task does.
 
@@ -273,26 +283,37 @@ class TaskRun(ABC):
           start: model whose parameters training starts from; None: random parameters.
           during_training: how compression acts while the model trains.
           evaluate: replaces the task's own evaluation during training.
+          programs: compiled steps of a run that differs in its seed alone; this one adds its own.
 
         Returns:
           The parameters, and the fields of result.json that all training commands share.
         """
         config, network = self.config, self.network
-        if processes.first():
-            abstract = network.abstract()
-            columns = self.placement.columns(abstract) | treatment(config.optimizer, abstract)
-            write_text(workdir / "parameters.txt", describe_parameters(abstract, **columns))
-        size = session.size_numbers(network)
-        name, params = f"{size['layers']}x{size['hidden']}", size["params"]
-        session.say(f"{name}: {params:,} parameters, table in parameters.txt")
+        self.write_parameters(workdir)
         # Checked before anything is compiled: a start of other shapes is refused here.
         task = self.task(initializer(network, config.seed, start), during_training)
         if evaluate:
             task = dataclasses.replace(task, evaluate=evaluate)
+        if programs is not None:
+            task = dataclasses.replace(task, programs=programs)
         outcome = train(task, config, workdir, self.placement)
+        return dataclasses.replace(outcome, numbers={**self.numbers(start), **outcome.numbers})
+
+    def write_parameters(self, workdir: Path) -> None:
+        """Writes the table of parameters, parameters.txt, and says how many there are."""
+        abstract, size = self.network.abstract(), session.size_numbers(self.network)
+        if processes.first():
+            columns = self.placement.columns(abstract) | treatment(self.config.optimizer, abstract)
+            write_text(workdir / "parameters.txt", describe_parameters(abstract, **columns))
+        name, params = f"{size['layers']}x{size['hidden']}", size["params"]
+        session.say(f"{name}: {params:,} parameters, table in parameters.txt")
+
+    def numbers(self, start: SavedModel | None) -> dict[str, Any]:
+        """The fields of result.json that are known before training from `start`."""
+        config = self.config
         common = {"seed": config.seed, "microbatch": config.microbatch}
         origin = {"init": str(start.path) if start else "scratch"}
-        return dataclasses.replace(outcome, numbers={**size, **common, **origin, **outcome.numbers})
+        return {**session.size_numbers(self.network), **common, **origin}
 
 
 class Predictor(ABC):

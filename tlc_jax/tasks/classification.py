@@ -22,6 +22,7 @@ from tlc_jax.data.sources import Examples, Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
+from tlc_jax.models.numerics import OwnWidthKey
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import Predictor, TaskRun, test_numbers
@@ -167,33 +168,50 @@ class ClassifierRun(TaskRun):
           limit: largest number of examples; see `order.evaluated`. 0: all.
         """
         params = self.placement.put_params(params)
+        log_p_NxC = self._of_rows(self._log_probabilities, (), params, split, limit)
+        return _predictions(split, limit, log_p_NxC)
+
+    def classify_together(
+        self, params: Params, seeds: int, split: Labelled, limit: int = 0
+    ) -> list[Predictions]:
+        """Predictions of each seed; like `classify` for placed parameters with an axis of seeds."""
+        log_p_SxNxC = self._of_rows(self._log_probabilities_SxBxC, (seeds,), params, split, limit)
+        return [_predictions(split, limit, log_p_NxC) for log_p_NxC in log_p_SxNxC]
+
+    def _of_rows(
+        self,
+        log_probabilities: Callable[..., jax.Array],
+        leading: tuple[int, ...],
+        params: Params,
+        split: Labelled,
+        limit: int,
+    ) -> np.ndarray:
+        """Log-probabilities, float32 [*leading, N, C], of the examples that `limit` leaves."""
         batch_size = self.config.eval.batch_size or self.config.optimizer.batch_size
         chosen_N = evaluated(len(split), limit, split.name)
-        log_p_NxC = np.zeros((len(chosen_N), self.network.classes), np.float32)
+        log_p = np.zeros((*leading, len(chosen_N), self.network.classes), np.float32)
         for batch in evaluation_batches(split, batch_size, limit):
             placed = self.placement.put_batch({"tokens": batch["tokens"]})
-            rows_BxC = np.asarray(self._log_probabilities(params, placed["tokens"]))
+            rows = np.asarray(log_probabilities(params, placed["tokens"]))
             # The last batch is filled up with copies, which must not overwrite their originals.
             real = batch["weights"] > 0
-            log_p_NxC[np.searchsorted(chosen_N, batch["index"][real])] = rows_BxC[real]
-        labels_N = np.asarray(split.labels[chosen_N])
-        known = labels_N >= 0
-        # In float64, so that a long split keeps its digits.
-        losses = -log_p_NxC[known, labels_N[known]].astype(np.float64)
-        loss = float(losses.mean()) if known.any() else float("nan")
-        return Predictions(np.asarray(split.ids[chosen_N]), labels_N, np.exp(log_p_NxC), loss)
+            places = np.searchsorted(chosen_N, batch["index"][real])
+            log_p[..., places, :] = rows[..., real, :]
+        return log_p
 
     @functools.cached_property
     def _log_probabilities(self) -> Callable[..., jax.Array]:
         """(params, tokens_BxL) -> log-probabilities_BxC. Compiles once per width of batch."""
-        network = self.network
+        return self.placement.jit(self._forward)
 
-        @self.placement.jit
-        def log_probabilities(params: Params, tokens_BxL: jax.Array) -> jax.Array:
-            mask_BxL = tokens_BxL != network.model.padding
-            return jax.nn.log_softmax(network.apply(params, tokens_BxL, mask_BxL))
+    @functools.cached_property
+    def _log_probabilities_SxBxC(self) -> Callable[..., jax.Array]:
+        """The same for parameters with an axis of seeds, which all read the same tokens."""
+        return self.placement.jit(jax.vmap(self._forward, in_axes=(0, None)))
 
-        return log_probabilities
+    def _forward(self, params: Params, tokens_BxL: jax.Array) -> jax.Array:
+        mask_BxL = tokens_BxL != self.network.model.padding
+        return jax.nn.log_softmax(self.network.apply(params, tokens_BxL, mask_BxL))
 
     @classmethod
     def predictor(cls, config: Config, start: SavedModel, placement: Placement) -> Predictor:
@@ -204,11 +222,26 @@ class ClassifierRun(TaskRun):
         return tokens_BxL, np.ones(tokens_BxL.shape, bool)
 
 
-def classification(network: Network) -> Objective:
-    """Predict `batch["labels"]` of the padded rows `batch["tokens"]`; labels of -1 do not count."""
+def _predictions(split: Labelled, limit: int, log_p_NxC: np.ndarray) -> Predictions:
+    chosen_N = evaluated(len(split), limit, split.name)
+    labels_N = np.asarray(split.labels[chosen_N])
+    known = labels_N >= 0
+    # In float64, so that a long split keeps its digits.
+    losses = -log_p_NxC[known, labels_N[known]].astype(np.float64)
+    loss = float(losses.mean()) if known.any() else float("nan")
+    return Predictions(np.asarray(split.ids[chosen_N]), labels_N, np.exp(log_p_NxC), loss)
 
-    def sums(params: Params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
+
+def classification(network: Network) -> Objective:
+    """Predict `batch["labels"]` of the padded rows `batch["tokens"]`; labels of -1 do not count.
+
+    Rows that are padded beyond the width that their batch has alone come with `batch["widths"]`.
+    """
+
+    def sums(params: Params, batch: Batch, key: Any) -> tuple[Sums, jax.Array]:
         tokens_BxL, labels_B = batch["tokens"], batch["labels"]
+        if key is not None and "widths" in batch:
+            key = OwnWidthKey(key, batch["widths"])
         mask_BxL = tokens_BxL != network.model.padding
         logits_BxC = network.apply(params, tokens_BxL, mask_BxL, key=key)
         weights_B = (labels_B >= 0).astype(jnp.float32)

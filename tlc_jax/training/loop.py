@@ -45,12 +45,14 @@ from tlc_jax.training.loss import Batch
 from tlc_jax.training.metrics_log import MetricsLog
 from tlc_jax.training.optimizer import schedule
 from tlc_jax.training.step import (
+    StepInFlight,
     StepMetrics,
     TrainState,
     TrainStep,
     abstract_state,
-    init_state,
     jit_step,
+    new_state,
+    seed_bits,
 )
 
 CompiledStep = Callable[..., tuple[TrainState, StepMetrics, Any]]
@@ -74,6 +76,10 @@ class Task:
       prune_to: (state, level) -> the pruned state. Idempotent: applied again after a restart.
       reached_target: metrics of an evaluation -> whether training stops there.
       peak_flops: peak of all devices together, FLOP/s; None where it is unknown.
+      seeds: seeds that train together, on the first axis of parameters, batches and metrics; empty:
+        the config's seed alone, without such an axis.
+      programs: the compiled steps by the shapes of their batch. Runs that differ in their seed
+        alone may share them.
     """
 
     init: Callable[[], Params]
@@ -87,6 +93,8 @@ class Task:
     prune_to: Callable[[TrainState, int], TrainState] = lambda state, level: state
     reached_target: Callable[[dict[str, Any]], bool] = lambda metrics: False
     peak_flops: float | None = None
+    seeds: tuple[int, ...] = ()
+    programs: dict[tuple[Any, ...], CompiledStep] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,17 +104,6 @@ class Outcome:
     params: Params
     steps: int
     numbers: dict[str, Any]
-
-
-@dataclasses.dataclass
-class _StepInFlight:
-    """A dispatched step, and its metrics and messages, whose values are not read yet."""
-
-    step: int
-    cost: Amounts
-    metrics: StepMetrics
-    messages: Any
-    started: float
 
 
 def train(
@@ -148,8 +145,9 @@ class _Trainer:
         self.saved_step = self.step if self.step else -1
         self.budget = Budget(settings.budget.limits(), settings.budget.charge)
         self.seconds_per_step: float | None = None  # charged for each step on the benchmark clock
-        self.compiled: dict[tuple[Any, ...], CompiledStep] = {}
-        self.in_flight: deque[_StepInFlight] = deque()
+        seeds = [seed_bits(seed) for seed in task.seeds]
+        self.seed = np.stack(seeds) if seeds else seed_bits(settings.seed)
+        self.in_flight: deque[StepInFlight] = deque()
         self.results: deque[tuple[int, StepMetrics, Any]] = deque()  # read, but not acted on
         self.costs: deque[tuple[int, Amounts]] = deque()  # of steps not in the agreed accounting
         self.last_result, self.last_step_seconds = -math.inf, 0.0
@@ -188,10 +186,7 @@ class _Trainer:
             self.last_check = Amounts(**progress.get("last_check", progress.get("attended")))
             self.stopped_by = progress["stopped_by"]
             return step, state
-        params = self.placement.put_params(self.task.init())
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        new = jax.jit(lambda p: init_state(p, self.task.optimizer), out_shardings=shardings)
-        return 0, new(params)
+        return 0, new_state(self.task.init, self.task.optimizer, self.placement)
 
     def run(self) -> Outcome:
         """Trains, saves, and evaluates at the end."""
@@ -276,7 +271,7 @@ class _Trainer:
             run_step = next(endless)
             started = self.clock()
             state, metrics, _ = run_step(
-                state, batches[run_step], np.int32(0), np.float32(0), messages
+                state, batches[run_step], self.seed, np.int32(0), np.float32(0), messages
             )
             jax.block_until_ready(metrics)
             return processes.of_first(self.clock() - started)
@@ -303,27 +298,26 @@ class _Trainer:
         started = self.clock()
         # The step carries this process's message to all others and returns everyone's.
         self.state, metrics, messages = run_step(
-            self.state, batch, np.int32(self.step), fraction, outgoing
+            self.state, batch, self.seed, np.int32(self.step), fraction, outgoing
         )
         self.step += 1
         cost = self.task.cost(batch)
-        self.in_flight.append(_StepInFlight(self.step, cost, metrics, messages, started))
+        self.in_flight.append(StepInFlight(self.step, cost, metrics, messages, started))
         self.costs.append((self.step, cost))
 
     def compiled_step(self, batch: Batch) -> CompiledStep:
         """The step compiled for the shapes of a batch."""
-        shapes = tuple((name, value.shape) for name, value in batch.items())
-        if shapes not in self.compiled:
+        shapes, programs = tuple((n, v.shape) for n, v in batch.items()), self.task.programs
+        if shapes not in programs:
             self.synchronize()
             with self.accounting.measure("compile"), jax.set_mesh(self.placement.mesh):
-                jitted = jit_step(self.task.step, self.settings.seed, self.state, self.placement)
-                self.compiled[shapes] = jitted.lower(
-                    self.state, batch, np.int32(0), np.float32(0), self.agreement.outgoing()
-                ).compile()
+                jitted = jit_step(self.task.step, self.state, self.placement)
+                numbers = self.seed, np.int32(0), np.float32(0), self.agreement.outgoing()
+                programs[shapes] = jitted.lower(self.state, batch, *numbers).compile()
                 # Without it, waiting for a process that still compiles would count as training.
                 processes.barrier()
             self.log.row("compile", self.step)
-        return self.compiled[shapes]
+        return programs[shapes]
 
     def prune(self, fraction: float) -> None:
         """Prunes between two steps when the next level is reached; charged as training time."""
@@ -365,7 +359,7 @@ class _Trainer:
         """
         while self.results:
             step, metrics, messages = self.results.popleft()
-            if not (math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)):
+            if not np.isfinite([metrics.loss, metrics.gradient_norm]).all():
                 self.fail(step, metrics)
             self.log.add(metrics)
             self.agreement.receive(messages)
@@ -385,12 +379,18 @@ class _Trainer:
     def fail(self, step: int, metrics: StepMetrics) -> None:
         with contextlib.suppress(StorageFailed):
             self.checkpointer.wait()  # an earlier checkpoint may still be on its way
+        whose = ""
+        if self.task.seeds:
+            first = int(np.argmin(np.isfinite([metrics.loss, metrics.gradient_norm]).all(axis=0)))
+            metrics = StepMetrics(*(values[first] for values in metrics))
+            whose = f"seed {self.task.seeds[first]}: "
         self.log.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
         kept = "nothing was saved yet"
         if self.saved_step >= 0:
             kept = f"the checkpoint of step {self.saved_step} is kept"
         raise TrainingFailed(
-            f"step {step}: loss {metrics.loss}, gradient norm {metrics.gradient_norm}; {kept}. "
+            f"step {step}: {whose}loss {metrics.loss}, gradient norm {metrics.gradient_norm}; "
+            f"{kept}. "
             "Lower optimizer.learning_rate or set optimizer.clip_norm",
             by_all=True,
         )

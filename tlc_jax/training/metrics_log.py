@@ -104,16 +104,25 @@ class MetricsLog:
         trained, tokens = self.accounting.seconds["train"], self.accounting.spent.tokens
         seconds = self.unlogged_seconds
         speed = (tokens - self._logged_tokens) / seconds if seconds > 0 else math.nan
-        loss, mfu = float(np.mean([m.loss for m in self._recent])), self._mfu()
+        means = {
+            "loss": np.mean([m.loss for m in self._recent], axis=0),
+            "accuracy": np.mean([m.accuracy for m in self._recent], axis=0),
+            "gradient_norm": self._recent[-1].gradient_norm,
+        }
+        each = {}
+        if np.ndim(means["loss"]):  # of seeds that train together
+            columns = zip(*(values.tolist() for values in means.values()), strict=True)
+            each = {"seeds": [dict(zip(means, column, strict=True)) for column in columns]}
+        averages = {name: float(np.mean(values)) for name, values in means.items()}
+        loss, mfu = averages["loss"], self._mfu()
         self.row(
             "train",
             step,
-            loss=loss,
-            accuracy=float(np.mean([m.accuracy for m in self._recent])),
-            gradient_norm=float(self._recent[-1].gradient_norm),
+            **averages,
             learning_rate=self._learning_rate(min(1.0, fraction)),
             tokens_per_second=speed,
             mfu=mfu,
+            **each,
         )
         if self._progress is not None:
             # The last step may overshoot the budget.
@@ -196,10 +205,7 @@ class MetricsWriter:
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one row. JSON has no infinity and no NaN, so both become null."""
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in values.items()
-        }
+        finite = _finite(values)
         self._file.write(json.dumps({"step": step, "event": event, **finite}) + "\n")
         self._file.flush()
         if self._tensorboard is not None:
@@ -211,6 +217,15 @@ class MetricsWriter:
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with null for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class ProgressLine:

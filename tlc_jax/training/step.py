@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from tlc_jax.config.durations import Amounts
 from tlc_jax.core.mesh import Placement
 from tlc_jax.models.network import Params
 from tlc_jax.training.loss import Batch, Objective, Sums
@@ -22,18 +25,35 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """Scalars of one step: mean loss (nats), accuracy, and the norm of the raw mean gradient."""
+    """Scalars of one step: mean loss (nats), accuracy, and the norm of the raw mean gradient.
+
+    Of seeds that train together, each is an array [seeds].
+    """
 
     loss: jax.Array
     accuracy: jax.Array
     gradient_norm: jax.Array
 
 
+@dataclasses.dataclass
+class StepInFlight:
+    """A dispatched step, and its metrics and messages, whose values are not read yet."""
+
+    step: int
+    cost: Amounts
+    metrics: StepMetrics
+    messages: Any
+    started: float
+
+
 TrainStep = Callable[[TrainState, Batch, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    return TrainState(params, optimizer.init(params))
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, over_seeds: bool = False
+) -> TrainState:
+    """A new training state; with `over_seeds`, all leaves have the axis of the seeds in front."""
+    return TrainState(params, (jax.vmap(optimizer.init) if over_seeds else optimizer.init)(params))
 
 
 def make_train_step(
@@ -113,6 +133,11 @@ def step_key(seed: int, step: int | jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
 
 
+def seed_bits(seed: int) -> np.ndarray:
+    """The key of a seed as an argument of the jitted step, uint32 [2]."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed, impl="threefry2x32")))
+
+
 def _as(key: jax.Array, impl: str) -> jax.Array:
     """A key of another generator, drawn from `key`."""
     if impl == "threefry2x32":
@@ -128,32 +153,58 @@ def abstract_state(
     shardings = TrainState(place.shardings(params), place.optimizer_shardings(optimizer, params))
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(lambda: init_state(init(), optimizer)),
+        jax.eval_shape(lambda: init_state(init(), optimizer, place.over_seeds)),
         shardings,
     )
 
 
-def jit_step(step: TrainStep, seed: int, state: TrainState, place: Placement) -> Any:
-    """Jits (state, batch, step number, fraction, messages) -> (state, metrics, messages).
+def new_state(
+    init: Callable[[], Params], optimizer: optax.GradientTransformation, place: Placement
+) -> TrainState:
+    """The training state of a new run, on the mesh."""
+    params = place.put_params(init())
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(init, optimizer, place))
 
-    The state is donated and keeps its sharding. The messages of all processes
+    def state_of(params: Params) -> TrainState:
+        return init_state(params, optimizer, place.over_seeds)
+
+    return cast(TrainState, jax.jit(state_of, out_shardings=shardings)(params))
+
+
+def jit_step(step: TrainStep, state: TrainState, place: Placement) -> Any:
+    """Jits (state, batch, seed, step number, fraction, messages) -> (state, metrics, messages).
+
+    The state is donated and keeps its sharding. The seed is given by its `seed_bits`, so that runs
+    which differ in it alone share the program. The messages of all processes
     (`training.agreement`) go in split over the devices and come out whole on each.
 
+    Where `place` has an axis of seeds, state, batch, seed and metrics have it too: each seed trains
+    as it would alone.
+
     Args:
-      step: a pure training step.
-      seed: the seed of the step's key.
+      step: a pure training step of one seed.
       state: the training state, or its shapes from `abstract_state`.
       place: the mesh and the shardings.
     """
 
     def keyed(
-        state: TrainState, batch: Any, index: Any, fraction: Any, messages: Any
+        state: TrainState, batch: Any, seed: Any, index: Any, fraction: Any
+    ) -> tuple[TrainState, StepMetrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), index)
+        return step(state, batch, key, fraction)
+
+    of_all = jax.vmap(keyed, in_axes=(0, 0, 0, None, None)) if place.over_seeds else keyed
+
+    def with_messages(
+        state: TrainState, batch: Any, seed: Any, index: Any, fraction: Any, messages: Any
     ) -> tuple[TrainState, Any, Any]:
         # The messages pass through unchanged. Gathering them is a collective that the step has
         # room for, where a separate one would make the hosts wait for each other.
-        return *step(state, batch, step_key(seed, index), fraction), messages
+        return *of_all(state, batch, seed, index, fraction), messages
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
-        keyed, donate_argnums=0, out_shardings=(shardings, place.everywhere, place.everywhere)
+        with_messages,
+        donate_argnums=0,
+        out_shardings=(shardings, place.everywhere, place.everywhere),
     )

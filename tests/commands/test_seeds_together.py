@@ -1,0 +1,146 @@
+"""Seeds of a finetuning sweep in one program, and one after another."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.commands.conftest import finetune_arguments, result_of, tlc
+from tlc_jax.core.mesh import Placement
+from tlc_jax.runs import saved_model, session
+from tlc_jax.tasks import seeds_together
+from tlc_jax.tasks.seeds_together import SeedsTogether, compared
+
+TINY = (
+    "--config.model.hidden=16",
+    "--config.model.heads=2",
+    "--config.tokenizer.vocab_size=296",
+    "--config.impl.dropout_keys=rbg",
+    "--config.impl.log_seconds=0.0",
+    "--config.eval.every_steps=2",
+    "--config.budget.steps=3",
+    # Examples of very different lengths, few in a batch: widths differ between seeds.
+    "--config.optimizer.batch_size=8",
+    "--config.model.max_length=64",
+    "--config.data.length=64",
+)
+
+
+def sweep(world: Path, workdir: Path, way: str, seeds: object, *more: str) -> int:
+    flags = (*TINY, f"--config.seeds={seeds}", f"--config.impl.seeds_together={way}", *more)
+    return tlc(*finetune_arguments("finetune", world, workdir, *flags))
+
+
+def rows_of(workdir: Path, event: str) -> list[dict]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["event"] == event]
+
+
+def assert_same(mapped: Path, in_turn: Path, seeds: tuple[int, ...]) -> None:
+    for seed in seeds:
+        one, other = mapped / f"seed-{seed}", in_turn / f"seed-{seed}"
+        a, b = (np.load(folder / "predictions" / "dev.npz") for folder in (one, other))
+        np.testing.assert_allclose(a["probabilities"], b["probabilities"], atol=1e-4)
+        np.testing.assert_array_equal(a["ids"], b["ids"])
+        for name in ("steps", "tokens", "flops", "examples", "epochs", "seed", "labels"):
+            assert result_of(one)[name] == result_of(other)[name], name
+        # A row averages all steps since the last one, which a stop may change; the norm is of one.
+        norms, expected = (
+            {row["tokens"]: row["gradient_norm"] for row in rows_of(folder, "train")}
+            for folder in (one, other)
+        )
+        assert len(norms) > 1
+        assert norms == pytest.approx(expected, rel=1e-3)
+        assert rows_of(one, "eval")[-1]["accuracy"] == rows_of(other, "eval")[-1]["accuracy"]
+
+
+def test_mapped_seeds_end_like_seeds_in_turn_also_after_a_stop(
+    world, tmp_path, monkeypatch, refused
+) -> None:
+    seeds, mapped, in_turn = (5, 0, 9), tmp_path / "mapped", tmp_path / "in_turn"
+    assert sweep(world, in_turn, "auto", seeds) == 0
+    choice = json.loads((in_turn / "seeds_together.json").read_text())
+    assert choice["seeds_together"] == "in_turn"  # this is a CPU
+    batch = SeedsTogether.batch
+    widths = set()
+
+    def stopping(self, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        placed = batch(self, step)
+        widths.update(np.asarray(placed["widths"])[:, 0].tolist())
+        return placed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SeedsTogether, "batch", stopping)
+        assert sweep(world, mapped, "mapped", seeds, "--config.impl.prefetch=0") == 75
+    assert len(widths) > 1  # so some batches were padded beyond their own width
+    evaluate = ("evaluate", f"--init={mapped}", f"--workdir={tmp_path / 'evaluated'}")
+    assert f"such as {mapped}/seed-5" in refused(*evaluate)
+    assert sweep(world, mapped, "mapped", seeds) == 0
+    assert not (mapped / "checkpoints").exists()
+    assert_same(mapped, in_turn, seeds)
+    assert saved_model.load(str(mapped / "seed-9"), session.Config().impl).kind == "classifier"
+    before = (mapped / "seed-0" / "result.json").stat().st_mtime_ns
+    (mapped / "result.json").unlink()
+    assert sweep(world, mapped, "mapped", seeds) == 0
+    assert (mapped / "seed-0" / "result.json").stat().st_mtime_ns == before
+    assert result_of(mapped)["accuracy"] == pytest.approx(result_of(in_turn)["accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 8])
+def test_sixteen_seeds_together_end_like_sixteen_runs(world, tmp_path, monkeypatch, devices):
+    def open_devices(config, trains=True):
+        chosen = jax.devices()[:devices]
+        return Placement.parse(config.impl.mesh, config.impl.sharding, chosen)
+
+    monkeypatch.setattr(session, "open_devices", open_devices)
+    seeds = tuple(range(16))
+    for way in ("mapped", "in_turn"):
+        assert sweep(world, tmp_path / way, way, seeds) == 0
+    for seed in seeds:
+        one = finetune_arguments("finetune", world, tmp_path / "alone" / f"seed-{seed}", *TINY)
+        assert tlc(*one, f"--config.seed={seed}", "--config.seeds=()") == 0
+    assert_same(tmp_path / "mapped", tmp_path / "alone", seeds)
+    assert_same(tmp_path / "in_turn", tmp_path / "alone", seeds)
+
+
+def test_what_cannot_be_mapped_is_refused_or_goes_in_turn(world, tmp_path, refused, monkeypatch):
+    arguments = (*TINY, "--config.seeds=(0, 1)", "--config.impl.seeds_together=mapped")
+    line = refused(
+        *finetune_arguments(
+            "finetune", world, tmp_path / "a", *arguments, "--config.budget.seconds=3.0"
+        )
+    )
+    assert "impl.seeds_together=mapped: budget.seconds" in line
+    assert "set impl.seeds_together=in_turn" in line
+    assert not (tmp_path / "a").exists()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    line = refused(*finetune_arguments("finetune", world, tmp_path / "b", *arguments))
+    assert "take threefry2x32" in line
+
+
+def test_the_faster_way_is_chosen_once(tmp_path, monkeypatch) -> None:
+    together = SeedsTogether.__new__(SeedsTogether)
+    times = iter([{"in_turn": 2.0, "mapped": 1.0}])
+    monkeypatch.setattr(SeedsTogether, "_compare", lambda self: compared(next(times)))
+    for _ in range(2):  # the second time it is read
+        assert together.worth_mapping(tmp_path / "choice.json")
+    assert compared({"in_turn": 1.0, "mapped": 2.0})["seeds_together"] == "in_turn"
+    assert compared({"in_turn": 1.0, "mapped": None})["seeds_together"] == "in_turn"
+
+
+def test_compressed_starts_are_not_mapped(finetuned, world) -> None:
+    start = saved_model.load(str(finetuned), session.Config().impl)
+    network = start.network(session.Config().impl)
+    run = type("Run", (), {"network": network, "config": session.Config()})
+    assert seeds_together.obstacle_of_run(run, start) == ""
+    start.meta["recipe"] = "prune:0.5"
+    assert "is compressed (prune:0.5)" in seeds_together.obstacle_of_run(run, start)
