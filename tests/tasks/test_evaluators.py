@@ -122,7 +122,7 @@ def test_masked_loss_depends_neither_on_the_batch_size_nor_on_the_other_rows(pla
     params = network.init(jax.random.key(0))
     text = rows(24)
 
-    def losses(batch_size: int, examples: int = 0) -> tuple[float, float]:
+    def losses(batch_size: int, examples: int = 0, text: Packed = text) -> tuple[float, float]:
         config = Config(eval=Eval(batch_size=batch_size, examples=examples))
         run = MaskedLanguageRun(config, network, placement, valid_text={"text": text})
         numbers = run.evaluate(params, False)
@@ -130,6 +130,9 @@ def test_masked_loss_depends_neither_on_the_batch_size_nor_on_the_other_rows(pla
 
     assert losses(8) == pytest.approx(losses(24), rel=1e-6)
     assert losses(8, examples=8) == pytest.approx(losses(16, examples=8), rel=1e-6)
+    # Rows of the same tokens are masked in different places.
+    once, often = (losses(8, text=text.take_rows(np.zeros(n, np.int64))) for n in (1, 8))
+    assert once[0] != pytest.approx(often[0], rel=1e-6)
 
 
 def test_evaluation_on_some_examples_has_the_predictions_of_these(placement) -> None:
