@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tlc_jax.cli.main import main
-from tlc_jax.config import Config, to_dict
+from tlc_jax.commands import compare
+from tlc_jax.config import Config, resolve, to_dict
+from tlc_jax.study.predictions import Instances
 
 CLASSES = ("0", "1", "2")
 INSTANCES = 400
@@ -162,6 +164,21 @@ def test_dense_and_compressed_models_with_other_seeds_are_refused(study, capsys)
     flag = "--config.compare.models=('1x64 dense','1x64 quantize:4')"
     assert main(["compare", f"--workdir={study}", flag]) == 2
     assert "have different seeds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "split"),
+    [
+        ({"train": "files:FILE"}, "heldout"),
+        ({"train": "files:FILE,other=files:FILE"}, "heldout_other"),
+        ({"valid": "dev=files:nothing.tsv", "test": "mood=files:FILE"}, "mood"),
+    ],
+)
+def test_texts_of_held_out_and_test_splits_are_found(study, data, split):
+    file = str(study.parent / "valid.tsv")
+    data = {name: spec.replace("FILE", file) for name, spec in data.items()}
+    instances = Instances(np.array([3, 5]), np.array([0, 2]))
+    assert compare._texts(resolve({"data": data}), split, instances) == (("text 3",), ("text 5",))
 
 
 def test_predictions_are_compared_where_the_data_is_not(study, capsys):

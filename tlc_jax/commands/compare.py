@@ -30,6 +30,7 @@ import pandas as pd
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean
+from tlc_jax.data.order import held_out_name
 from tlc_jax.data.sources import open_source, parse_sources
 from tlc_jax.report import comparison_figures, comparison_tables
 from tlc_jax.report.comparison_tables import Comparison
@@ -233,10 +234,14 @@ def _by_default(
 
 def _texts(config: Config, split: str, instances: Instances) -> tuple[tuple[str, ...], ...]:
     """The texts of the instances, from the source of their split."""
-    specs = (config.data.valid, config.data.test)
-    sources = [one for spec in specs if spec.strip() for one in parse_sources(spec)]
-    source = next(one for one in sources if one.name == split)
-    examples = open_source(source, config.data).examples()
+    data = config.data
+    specs = [spec for spec in (data.valid, data.test) if spec.strip()]
+    named = {source.name: source for spec in specs for source in parse_sources(spec)}
+    if not data.valid.strip():
+        held = parse_sources(data.train)
+        named |= {held_out_name(source.name, len(held) > 1): source for source in held}
+    source = named[split]
+    examples = open_source(source, data).examples()
     seconds = examples.pairs
     by_id = {
         number: (text,) if seconds is None else (text, seconds[place])
