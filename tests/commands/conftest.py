@@ -138,10 +138,13 @@ def pretrained(world) -> Path:
 @pytest.fixture(scope="session")
 def finetuned(world, pretrained) -> Path:
     workdir = world / "finetuned"
-    assert (
-        tlc(*finetune_arguments("finetune", world, workdir, f"--config.init.from={pretrained}"))
-        == 0
+    more = (
+        f"--config.init.from={pretrained}",
+        "--config.eval.every_steps=3",
+        "--config.eval.examples=5",
+        "--config.eval.keep_predictions=True",
     )
+    assert tlc(*finetune_arguments("finetune", world, workdir, *more)) == 0
     return workdir
 
 

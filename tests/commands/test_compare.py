@@ -189,6 +189,28 @@ def test_predictions_are_compared_where_the_data_is_not(study, capsys):
     assert "text1" not in table(study / "compare" / "decaying.csv")[0]
 
 
+def test_checkpoints_are_compared_where_finetuning_kept_their_predictions(study, capsys):
+    """After 10 steps every ninth instance is wrong, and right at the end."""
+    for final in study.glob("jobs/compress-2x128-*-dense"):
+        name = final.name.replace("compress", "finetune").removesuffix("-dense")
+        (final / "config.json").write_text(json.dumps({"init": {"from": f"elsewhere/jobs/{name}"}}))
+        folder = study / "jobs" / name / "predictions" / "step-10"
+        folder.mkdir(parents=True)
+        arrays = dict(np.load(final / "predictions" / "valid.npz"))
+        arrays["probabilities"][::9] = np.eye(3)[(arrays["labels"][::9] + 1) % 3]
+        np.savez(folder / "valid.npz", **arrays)
+    flag = "--config.compare.models=('2x128 dense','2x128 dense@10')"
+    assert main(["compare", f"--workdir={study}", flag]) == 0
+    (pair,) = table(study / "compare" / "pairs.csv")
+    assert (pair["small"], pair["large"]) == ("2x128 dense", "2x128 dense@10")
+    assert 0.05 < float(pair["decaying"]) <= 1 / 9 + 0.01 and float(pair["improving"]) == 0.0
+    worst = table(study / "compare" / "decaying.csv")
+    assert all(int(row["instance"]) % 9 == 0 for row in worst)
+    assert not (study / "compare" / "compressed.csv").exists()
+    assert main(["compare", f"--workdir={study}", flag.replace("@10", "@20")]) == 2
+    assert "did you mean 2x128 dense@10?" in capsys.readouterr().err
+
+
 def test_report_has_a_section_with_the_same_tables_and_figures(study, capsys):
     assert main(["compare", f"--workdir={study}"]) == 0
     (study / "config.json").write_text(json.dumps(to_dict(Config())))

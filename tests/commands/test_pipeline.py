@@ -75,6 +75,18 @@ def test_predictions_are_saved_for_every_instance_in_order(finetuned, world) -> 
     assert result_of(finetuned)["accuracy"] == pytest.approx(accuracy)
 
 
+def test_predictions_along_training_are_kept_when_asked(finetuned) -> None:
+    folder = finetuned / "predictions"
+    assert sorted(path.name for path in folder.iterdir()) == ["dev.npz", "step-3", "step-6"]
+    last, early = (np.load(folder / name) for name in ("dev.npz", "step-3/dev.npz"))
+    # Those of all rows, not of the few that a curve takes, and of other parameters.
+    np.testing.assert_array_equal(early["ids"], last["ids"])
+    assert np.abs(early["probabilities"] - last["probabilities"]).max() > 1e-4
+    rows = [json.loads(line) for line in (finetuned / "metrics.jsonl").read_text().splitlines()]
+    accuracy = next(row["accuracy"] for row in rows if row.get("event") == "eval")
+    assert accuracy == np.mean(early["probabilities"].argmax(1) == early["labels"])
+
+
 def test_what_was_evaluated_is_what_the_artifact_and_the_checkpoint_hold(compressed) -> None:
     packed = flatten(load_artifact(compressed / "artifact" / "model.safetensors").params)
     from_checkpoint = flatten(saved_model.load(str(compressed / "compressed" / "0"), Impl()).params)

@@ -87,6 +87,7 @@ def test_a_config_cannot_be_changed():
         ({"impl": {"microbatch": -1}}, "impl.microbatch=-1 must be >= 0"),
         ({"eval": {"latency": [1, 0]}}, "eval.latency=.1, 0. must be >= 1"),
         ({"analyze": {"parts": ["eror"]}}, "must be one of error, sensitivity, convergence"),
+        ({"eval": {"keep_predictions": True}}, "set eval.every_steps"),
         ({"decode": {"nbest": 5}}, "decode.nbest=5 is more than decode.beams=4"),
         ({"model": {"dropout": float("nan")}}, "must be >= 0 and < 1"),
         ({"budget": {"steps": -1}}, "budget.steps=-1 must be >= 0"),

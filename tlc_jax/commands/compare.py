@@ -3,7 +3,9 @@
 Reads the predictions of a study in --workdir, or of a folder in the layout that Zhong et al. (2021)
 released, and writes compare/ there. The models are those of `compare.models`, by default the dense
 models of all sizes and every compressed version of the largest size; the second of a pair is the
-larger one. Needs two pretraining seeds and two finetuning seeds of every model. The tables:
+larger one. "2x128 dense@300" is the model after 300 steps of finetuning, if eval.keep_predictions
+kept its predictions. Two pretraining seeds and two finetuning seeds of every model are needed. The
+tables:
 
 * pairs.csv: a lower bound on the fraction of instances on which the second model is worse, beyond
   what other seeds would show, and on those where it is better;
@@ -41,6 +43,7 @@ from tlc_jax.statistics.instances import ensemble
 from tlc_jax.study.predictions import (
     Family,
     Instances,
+    checkpoint_rows,
     from_release,
     from_study,
     require_same_instances,
@@ -119,11 +122,8 @@ def _compare(chosen: _Chosen, config: Config, folder: Path) -> Comparison:
     sizes = runs[: chosen.paired_up]
     pairs = list(combinations(sizes, 2))
     dense = {one.trained: one for one in runs if one.name == f"{one.trained} dense"}
-    compressed = [
-        (dense[one.trained], one)
-        for one in runs
-        if one not in dense.values() and one.trained in dense
-    ]
+    versions = (one for one in runs if not one.name.startswith(f"{one.trained} dense"))
+    compressed = [(dense[one.trained], one) for one in versions if one.trained in dense]
     rng = np.random.default_rng(config.seed)
     tables = {
         "pairs": comparison.compare_pairs(pairs, rng, settings.draws),
@@ -165,13 +165,15 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
     if not rows:
         raise InputError(f"compare.task={task}: {path} has {', '.join(tasks)}")
     split = config.compare.split or next(iter(rows[0]["accuracy_by_split"]))
-    names = {row["job"]: f"{row['layers']}x{row['hidden']} {row['recipe']}" for row in rows}
-    known = list(dict.fromkeys(names.values()))
+    config_of_data = workdir / "jobs" / rows[0]["job"] / "config.json"
     versions: list[str] = []
     notes: list[str] = []
     wanted = list(config.compare.models)
     if not wanted:
-        wanted, versions, notes = _by_default(rows, names)
+        wanted, versions, notes = _by_default(rows)
+    if any("@" in name for name in wanted):
+        rows = [*rows, *checkpoint_rows(workdir, rows)]
+    known = list(dict.fromkeys(map(_model, rows)))
     for name in wanted:
         if name not in known:
             raise InputError(
@@ -181,11 +183,10 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
         raise InputError(f"compare needs two models or more; the study has {', '.join(known)}")
     # Only these are read: a study may have many recipes, some of them unfinished.
     names_read = [*wanted, *versions]
-    families = from_study(workdir, [r for r in rows if names[r["job"]] in names_read], task, split)
+    families = from_study(workdir, [r for r in rows if _model(r) in names_read], task, split)
     by_name = {family.name: family for family in families}
-    job = workdir / "jobs" / rows[0]["job"]
     try:
-        texts = _texts(read_config(job / "config.json"), split, families[0].instances)
+        texts = _texts(read_config(config_of_data), split, families[0].instances)
     except InputError as error:  # predictions can be compared where the data is not
         texts = ()
         notes.append(f"texts are not shown, and inputs that occur twice are kept: {error}")
@@ -196,14 +197,17 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
     return _Chosen(chosen, len(wanted), task, split, notes)
 
 
+def _model(row: Mapping[str, Any]) -> str:
+    """The name of the model of a row, such as "2x128 quantize:4"."""
+    return f"{row['layers']}x{row['hidden']} {row['recipe']}"
+
+
 def classified_tasks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The tasks of the classifiers among the rows of a study."""
     return list(dict.fromkeys(row["task"] for row in rows if row.get("accuracy") is not None))
 
 
-def _by_default(
-    rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]
-) -> tuple[list[str], list[str], list[str]]:
+def _by_default(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str], list[str]]:
     """Dense models of all sizes, the smallest first; compressed ones of the largest; and notes.
 
     Models whose runs are not all done are left out, unless all of them are.
@@ -211,7 +215,7 @@ def _by_default(
     runs: dict[str, set[tuple[Any, Any]]] = {}
     params: dict[str, int] = {}
     for row in rows:
-        name = names[row["job"]]
+        name = _model(row)
         runs.setdefault(name, set()).add((row.get("pretrain_seed"), row["seed"]))
         params[name] = row["params"]
     every_run = set().union(*runs.values())

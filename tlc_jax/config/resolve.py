@@ -209,6 +209,9 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"checkpoint.average={checkpoint.average} is more than "
             f"checkpoint.keep={checkpoint.keep}"
         )
+    evals = config.eval
+    if evals.keep_predictions and not (evals.every_steps or evals.every_seconds):
+        yield "eval.keep_predictions needs evaluations while training: set eval.every_steps"
     if decode.nbest > decode.beams:
         yield f"decode.nbest={decode.nbest} is more than decode.beams={decode.beams}"
     if 0 < data.max_ratio < 1:

@@ -186,6 +186,9 @@ class Eval:
     examples: int = setting(
         0, "random rows per split until the final evaluation, the same in all runs; 0: all", ">= 0"
     )
+    keep_predictions: bool = setting(
+        False, "finetune: each evaluation while training takes all rows and keeps its predictions"
+    )
     batch_size: int = setting(0, "rows per evaluation step; 0 for optimizer.batch_size", ">= 0")
     latency: tuple[int, ...] = setting((), "batch sizes to time the finished model with", ">= 1")
 

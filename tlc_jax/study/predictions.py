@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import read_json
 from tlc_jax.statistics.records import Answers, Seeds
 
 _RELEASED = re.compile(r"s(?P<size>[^/]+?)p(?P<p>\d+)f(?P<f>\d+)epoch(?P<e>\d+)over3\.tsv")
@@ -95,7 +96,7 @@ def from_study(
 
     Args:
       workdir: the study.
-      rows: the lines of its results.jsonl.
+      rows: the lines of its results.jsonl, and `checkpoint_rows`.
       task: name of the finetuning task.
       split: name of the validation split.
 
@@ -107,13 +108,39 @@ def from_study(
     for row in rows:
         if row["task"] != task or row.get("init", "pretrained") != "pretrained":
             continue
-        path = workdir / "jobs" / row["job"] / "predictions" / f"{split}.npz"
+        path = workdir / "jobs" / row["job"] / "predictions" / row.get("folder", "")
         size = f"{row['layers']}x{row['hidden']}"
         seeds = int(row.get("pretrain_seed") or 0), int(row["seed"])
-        groups.setdefault((int(row["params"]), size, row["recipe"]), {})[seeds] = path
+        groups.setdefault((int(row["params"]), size, row["recipe"]), {})[seeds] = (
+            path / f"{split}.npz"
+        )
     if not groups:
         raise InputError(f"{workdir} has no results of task {task!r} to compare")
     return [_family(size, recipe, paths) for (_, size, recipe), paths in sorted(groups.items())]
+
+
+def checkpoint_rows(workdir: Path, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the checkpoints whose predictions finetuning kept (eval.keep_predictions).
+
+    Args:
+      workdir: the study.
+      rows: the lines of its results.jsonl.
+
+    Returns:
+      A row for each dense model and step, with the recipe "dense@STEP" and the folder of its
+      predictions, in the order of the steps.
+    """
+    found = []
+    for row in rows:
+        if row["recipe"] == "dense":
+            # The job of a dense model compresses nothing: it starts at the finetuned one.
+            start = read_json(workdir / "jobs" / row["job"] / "config.json")["init"]["from"]
+            job = Path(start).name
+            for folder in (workdir / "jobs" / job / "predictions").glob("step-*"):
+                step = int(folder.name.removeprefix("step-"))
+                of_step = {"job": job, "recipe": f"dense@{step}", "folder": folder.name}
+                found.append((step, {**row, **of_step}))
+    return [row for _, row in sorted(found, key=lambda pair: pair[0])]
 
 
 def _family(size: str, recipe: str, paths: Mapping[tuple[int, int], Path]) -> Family:

@@ -208,12 +208,15 @@ class TaskRun(ABC):
         """
         return {**self.evaluate(params, True), **self.evaluate_test(params)}
 
-    def save_predictions(self, workdir: Path) -> None:
-        """Writes the predictions of the last final evaluation and of the test, if there are any."""
+    def save_predictions(self, workdir: Path, step: int | None = None) -> None:
+        """Writes the predictions of the last final evaluation and of the test, if there are any.
+
+        With `step`, they are those of an evaluation while training, and go to a folder of the step.
+        """
         # All processes hold the same predictions; two that write one file would break it.
         if self.predictions and processes.first():
-            folder = workdir / "predictions"
-            folder.mkdir(exist_ok=True)
+            folder = workdir / "predictions" / ("" if step is None else f"step-{step}")
+            folder.mkdir(parents=True, exist_ok=True)
             for split, found in self.predictions.items():
                 found.save(folder, split)
 
@@ -296,6 +299,9 @@ class TaskRun(ABC):
             task = dataclasses.replace(task, evaluate=evaluate)
         if programs is not None:
             task = dataclasses.replace(task, programs=programs)
+        if config.eval.keep_predictions:
+            keep = functools.partial(self.save_predictions, workdir)
+            task = dataclasses.replace(task, after_evaluation=keep)
         outcome = train(task, config, workdir, self.placement)
         return dataclasses.replace(outcome, numbers={**self.numbers(start), **outcome.numbers})
 

@@ -74,6 +74,7 @@ class Task:
       pruning_level: fraction of the budget used -> the pruning level reached there; 0 before the
         first.
       prune_to: (state, level) -> the pruned state. Idempotent: applied again after a restart.
+      after_evaluation: called with the step after each evaluation while training.
       reached_target: metrics of an evaluation -> whether training stops there.
       peak_flops: peak of all devices together, FLOP/s; None where it is unknown.
       seeds: seeds that train together, on the first axis of parameters, batches and metrics; empty:
@@ -91,6 +92,7 @@ class Task:
     meta: dict[str, Any]
     pruning_level: Callable[[float], int] = lambda fraction: 0
     prune_to: Callable[[TrainState, int], TrainState] = lambda state, level: state
+    after_evaluation: Callable[[int], None] = lambda step: None
     reached_target: Callable[[dict[str, Any]], bool] = lambda metrics: False
     peak_flops: float | None = None
     seeds: tuple[int, ...] = ()
@@ -422,6 +424,7 @@ class _Trainer:
         with self.accounting.measure("eval"), guard:
             metrics = self.task.evaluate(self.state.params, False)
         self.log.row("eval", self.step, **metrics)
+        self.task.after_evaluation(self.step)
         if self.task.reached_target(metrics):
             self.stopped_by = "target"
 
