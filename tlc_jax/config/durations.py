@@ -7,6 +7,7 @@ function therefore answers for budgets, evaluation and checkpoint policies alike
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Amounts:
 
 
 UNITS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Amounts))
+IsDue = Callable[[Amounts, Amounts], bool]  # (amounts at the last check, amounts now)
 
 
 def used(limits: Amounts, spent: Amounts) -> tuple[float, str]:
@@ -46,3 +48,8 @@ def due(every: Amounts, before: Amounts, now: Amounts) -> bool:
         for unit in UNITS
         if (period := getattr(every, unit)) > 0
     )
+
+
+def every(*periods: Amounts) -> IsDue:
+    """Whether an event is due that comes at the multiples of several periods."""
+    return lambda before, now: any(due(period, before, now) for period in periods)

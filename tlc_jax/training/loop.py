@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from tlc_jax import config
-from tlc_jax.config.durations import Amounts, due
+from tlc_jax.config.durations import Amounts, IsDue, every
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import StoppedEarly, TrainingFailed
 from tlc_jax.core.mesh import Placement
@@ -56,7 +56,6 @@ from tlc_jax.training.step import (
 )
 
 CompiledStep = Callable[..., tuple[TrainState, StepMetrics, Any]]
-IsDue = Callable[[Amounts, Amounts], bool]  # (amounts at the last check, amounts now)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +166,13 @@ class _Trainer:
         )
         evals, saves = settings.eval, settings.checkpoint
         log_due = lambda *_: self.log.unlogged_seconds >= settings.impl.log_seconds  # noqa: E731
-        eval_due = _every(Amounts(evals.every_seconds, evals.every_steps))
+        eval_due = every(Amounts(evals.every_seconds, evals.every_steps))
         regular, kept = Amounts(saves.every_seconds, saves.every_steps), saves.keep_every_steps
         # In this order: a checkpoint saved at a step holds that step's evaluation as done.
         self.events: list[tuple[IsDue, Callable[[], None]]] = [
             (log_due, self.write_log),
             (eval_due, self.evaluate),
-            (_every(regular, Amounts(steps=kept)), self.save),
+            (every(regular, Amounts(steps=kept)), self.save),
         ]
 
     def restore_or_init(self) -> tuple[int, TrainState]:
@@ -445,8 +444,3 @@ class _Trainer:
         self.saved_step = self.step
         if not started:
             self.log.row("checkpoint", self.step)
-
-
-def _every(*periods: Amounts) -> IsDue:
-    """Whether a multiple of any period lies between two amounts."""
-    return lambda before, now: any(due(period, before, now) for period in periods)
