@@ -49,6 +49,8 @@ def obstacle(config: Config) -> str:
     for unit in ("tokens", "flops"):
         if getattr(budget, unit):
             return f"budget.{unit} ends at another step for each seed, as their batches differ"
+    if config.eval.keep_predictions:
+        return "eval.keep_predictions writes files of each seed while it trains"
     return ""
 
 
