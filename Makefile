@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/tlc report --workdir=runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n logical --maxprocesses=4
+	$(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

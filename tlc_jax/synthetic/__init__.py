@@ -34,11 +34,17 @@ def lines(split: str, seed: int = 0) -> Iterator[str]:
 
 def pairs(split: str, seed: int = 0) -> Iterator[tuple[str, str, str]]:
     """Premises, hypotheses and labels: every label equally often, and no pair in both splits."""
+    return iter(_pairs(split, seed))
+
+
+# Kept, because each evaluation of a model reads a split that takes seconds to write.
+@functools.lru_cache(maxsize=2)
+def _pairs(split: str, seed: int) -> list[tuple[str, str, str]]:
     dice = _dice("nli", split, seed)
     writer = PairWriter(build(), dice)
     by_label = [_distinct(writer.pairs(label), split) for label in LABELS]
-    for _ in range(PAIRS[split] // len(LABELS)):
-        yield from map(next, dice.shuffled(by_label))
+    rounds = range(PAIRS[split] // len(LABELS))
+    return [next(of_label) for _ in rounds for of_label in dice.shuffled(by_label)]
 
 
 def translations(split: str, seed: int = 0) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ class PairWriter:
             deed = dice.pick(self.words["deed"]), Phrase(dice.pick(self.words["stranger"]), "the")
             name, asked_true = dice.pick_early(self.words[sort]), dice.roll() < 0.5
             asked = dice.pick(self.groups[name])
-            hypothesis = self.say(asked, asked_true, reverse, *deed)
+            hypothesis = self.english.render(self.draw(asked, asked_true, reverse, *deed))
             # The hypothesis is drawn without the label, so it alone says next to nothing. Some have
             # hardly any premise with the label, hence the limit.
             for _ in range(100):
@@ -51,9 +51,12 @@ class PairWriter:
                 given, given_true = dice.pick(self.groups[dice.pick(near)]), dice.roll() < 0.5
                 # Nothing follows from a deed for the same deed in the other direction.
                 turned = dice.roll() < 0.2
-                premise = self.say(given, given_true, reverse != turned, *deed)
+                drawn = self.draw(given, given_true, reverse != turned, *deed)
                 found = self.label(given, asked, given_true == asked_true)
-                if ("neutral" if turned else found) == wanted and premise != hypothesis:
+                if ("neutral" if turned else found) != wanted:
+                    continue
+                premise = self.english.render(drawn)
+                if premise != hypothesis:
                     yield premise, hypothesis, wanted
                     break
 
@@ -64,10 +67,10 @@ class PairWriter:
             return "entailment" if about <= covered else "neutral"
         return "neutral" if about.isdisjoint(covered) else "contradiction"
 
-    def say(self, group: Phrase, true: bool, reverse: bool, verb: str, other: Phrase) -> str:
+    def draw(self, group: Phrase, true: bool, reverse: bool, verb: str, other: Phrase) -> Sentence:
         if not group.noun.istitle():
             determiner, many = self.dice.pick(EVERY if true else NO)
             group = group._replace(determiner=determiner, many=many)
         negated, passive = group.noun.istitle() and not true, self.dice.roll() < 0.5
         doer, target = (other, group) if reverse else (group, other)
-        return self.english.render(Sentence(Clause(doer, verb, target, negated, True, passive)))
+        return Sentence(Clause(doer, verb, target, negated, True, passive))
