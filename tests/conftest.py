@@ -24,7 +24,7 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _OWN_CACHE = _CACHE not in os.environ
 if _OWN_CACHE:
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="tlc-jax-test-cache-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # No deadline, since the machine may be busy; fewer examples than Hypothesis's hundred save time.
 settings.register_profile("tlc", deadline=None, max_examples=50)

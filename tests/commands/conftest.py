@@ -129,6 +129,18 @@ def world(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def packed(world) -> Path:
+    """`world` with its tokenizer and its packed rows, which any pretraining then finds."""
+    flags = [
+        flag
+        for flag in pretrain_arguments(world, world / "prepared")
+        if flag.startswith(("--config=", "--workdir=", "--config.data.", "--config.tokenizer."))
+    ]
+    assert tlc("prepare", *flags) == 0
+    return world
+
+
+@pytest.fixture(scope="session")
 def pretrained(world) -> Path:
     workdir = world / "pretrained"
     assert tlc(*pretrain_arguments(world, workdir)) == 0

@@ -15,7 +15,7 @@ from tests.commands.conftest import pairs_arguments, pretrain_arguments, result_
 from tests.helpers import processes
 from tests.helpers.processes import Process, bits_of, finish, rows_of, wait_for_step
 
-STEPS = 240
+STEPS = 90
 
 
 def start(arguments: Callable[..., list[str]], data: Path, workdir: Path) -> list[Process]:
@@ -34,10 +34,9 @@ def start(arguments: Callable[..., list[str]], data: Path, workdir: Path) -> lis
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_runs_end_with_the_same_bits(world, pretrained, tmp_path, kills) -> None:
-    del pretrained  # only so that the packed data is there already
+def test_killed_runs_end_with_the_same_bits(packed, tmp_path, kills) -> None:
     whole, broken = run_and_kill(
-        functools.partial(start, pretrain_arguments, world), tmp_path, kills
+        functools.partial(start, pretrain_arguments, packed), tmp_path, kills
     )
     assert bits_of(broken) == bits_of(whole)
     check_amounts(whole, broken)
@@ -97,13 +96,12 @@ def check_amounts(whole: Path, broken: Path, evaluated: range = range(25, STEPS,
 
 @pytest.mark.kills
 @pytest.mark.parametrize("count", [1, 2])
-def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, count) -> None:
+def test_fifty_kills_of_one_and_of_two_processes(packed, tmp_path, count) -> None:
     """SIGTERM and SIGKILL at random moments of start-up, training, evaluation and saving.
 
     Every run that comes to its end must have the weights and the amounts of one that nothing
     disturbed; nothing is repaired by hand in between.
     """
-    del pretrained
     rng = random.Random(count)
 
     def begin(workdir: Path) -> list[Process]:
@@ -115,7 +113,7 @@ def test_fifty_kills_of_one_and_of_two_processes(world, pretrained, tmp_path, co
             "--config.optimizer.batch_size=32",
             "--config.impl.dropout_keys=rbg",
         )
-        return processes.start(pretrain_arguments(world, workdir, *flags), count)
+        return processes.start(pretrain_arguments(packed, workdir, *flags), count)
 
     whole = tmp_path / "whole"
     finish(begin(whole))

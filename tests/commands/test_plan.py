@@ -24,7 +24,7 @@ ARGUMENTS = (
     "plan",
     "--config=configs/mlm.py:1x64",
     *(flag for flag in SMALL if "eval." not in flag),
-    "--config.tokenizer.vocab_size=300",
+    "--config.tokenizer.vocab_size=296",  # as in `pretrained`, whose programs are compiled already
     "--config.optimizer.batch_size=64",
     "--config.budget.seconds=0.0",
     "--config.budget.clock=measured",
@@ -48,13 +48,13 @@ def test_a_small_model_fits_whole_and_its_step_is_timed(planned, capsys) -> None
     result = planned[1]
     one = only_plan(result)
     assert result["devices"] == 8
-    assert (one["microbatch"], one["params"]) == (64, 76076)
-    # Token weights alone are 300 x 64 of 4 bytes, and the state has three of each.
-    assert 3 * 4 * 76076 < one["compiled"]["64"]["arguments"] < 3.2 * 4 * 76076
+    assert (one["microbatch"], one["params"]) == (64, 75816)
+    # Token weights alone are 296 x 64 of 4 bytes, and the state has three of each.
+    assert 3 * 4 * 75816 < one["compiled"]["64"]["arguments"] < 3.2 * 4 * 75816
     assert one["step"]["how"] == "measured, 3 steps"
     assert one["tokens_per_second"] == pytest.approx(64 * 32 / one["step"]["seconds"])
     assert one["flops_per_step"] == 64 * 32 * (
-        6 * 12 * 64**2 + 12 * 32 * 64 + 6 * 5 / 32 * (64**2 + 64 * 300)
+        6 * 12 * 64**2 + 12 * 32 * 64 + 6 * 5 / 32 * (64**2 + 64 * 296)
     )
     assert one["mfu"] is None  # no peak is known of a CPU
 
@@ -188,9 +188,10 @@ def test_auto_where_nothing_fits_says_what_to_do(
     world, planned, monkeypatch, tmp_path, capsys
 ) -> None:
     small_memory(monkeypatch, 0.01, planned)
-    assert tlc(*pretrain_arguments(world, tmp_path, "--config.impl.microbatch=auto")) == 2
+    auto = ("--config.impl.microbatch=auto", "--config.optimizer.batch_size=64")
+    assert tlc(*pretrain_arguments(world, tmp_path, *auto)) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "not even 8 of 16 sequences fit" in line
+    assert "not even 8 of 64 sequences fit" in line
     assert "impl.remat=True" in line
 
 

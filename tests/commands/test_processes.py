@@ -36,10 +36,9 @@ def begin(world: Path, workdir: Path, count: int, *more: str) -> list[processes.
 
 
 @pytest.fixture(scope="module")
-def alone(world, pretrained, tmp_path_factory) -> Path:
-    del pretrained  # only so that the packed data is there already
+def alone(packed, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    finish(begin(world, workdir, 1))
+    finish(begin(packed, workdir, 1))
     return workdir
 
 
@@ -155,14 +154,13 @@ def test_two_processes_prune_and_round_on_the_way_what_lies_on_both(
 
 
 @pytest.mark.slow
-def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) -> None:
-    del pretrained
+def test_two_processes_do_a_whole_study_together(packed, tmp_path) -> None:
     recipes = [
         "dense",
         "prune:0.5+quantize:4",
         "prune:0.5,gradual=true+quantize:4,aware=true+finetune",
     ]
-    settings = study_settings(world, scratch=[], recipes=recipes, analyses=["quantize:4"])
+    settings = study_settings(packed, scratch=[], recipes=recipes, analyses=["quantize:4"])
     flags = [write_config(tmp_path / "study.py", settings), f"--workdir={tmp_path / 'run'}"]
     finish(processes.start(["study", *flags], 2))
     jobs = json.loads((tmp_path / "run" / "study.json").read_text())["jobs"]
@@ -175,16 +173,13 @@ def test_two_processes_do_a_whole_study_together(world, pretrained, tmp_path) ->
     assert all(row["accuracy"] is not None for row in rows)
 
 
-def test_processes_with_different_settings_are_refused_together(
-    world, pretrained, tmp_path
-) -> None:
-    del pretrained
+def test_processes_with_different_settings_are_refused_together(packed, tmp_path) -> None:
     port = processes.free_port()
     started = []
     for index in (0, 1):
         where = f"--config.impl.processes=127.0.0.1:{port},2,{index}"
         started += begin(
-            world, tmp_path / "run", 1, where, f"--config.optimizer.learning_rate={1 + index}e-3"
+            packed, tmp_path / "run", 1, where, f"--config.optimizer.learning_rate={1 + index}e-3"
         )
     for status, errors in processes.ends(started):
         assert status == 2

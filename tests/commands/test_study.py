@@ -12,6 +12,7 @@ import pytest
 
 from tests.commands.conftest import tlc
 from tlc_jax import config as configs
+from tlc_jax.config.load import load_file
 from tlc_jax.core.errors import InputError
 from tlc_jax.study import rows
 from tlc_jax.study.jobs import expand, needed_first
@@ -30,7 +31,9 @@ def study_settings(world, **study) -> dict:
             },
             "tokenizer": {"vocab_size": 296},
             "model": {"max_length": 32},
-            "optimizer": {"batch_size": 16},
+            # As in `pretrained`, so that its programs serve here, too.
+            "optimizer": {**load_file("configs/mlm.py").optimizer.to_dict(), "batch_size": 16},
+            "impl": {"dropout_keys": "threefry2x32"},
             "budget": {"steps": 2},
             "eval": {"batch_size": 16},
             "compress": {"recover_epochs": 0.2, "step": 0.5},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tlc_jax.statistics.frontier import group, summarize
+from tlc_jax.statistics.frontier import group
 from tlc_jax.statistics.kinds import Size
 
 LOSS_MARGIN = 0.01  # nats: about one percent of perplexity, the least that is worth speaking of
@@ -102,7 +103,7 @@ def values_at(curves: Sequence[Curve], axis: str, cost: float, of: Quantity = LO
 
 def mean_at(curves: Sequence[Curve], axis: str, cost: float) -> float:
     """Returns the mean validation loss of the curves at a cost."""
-    return summarize(values_at(curves, axis, cost)).mean
+    return statistics.fmean(values_at(curves, axis, cost))
 
 
 def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOSS) -> float | None:
@@ -116,4 +117,4 @@ def reaching(curves: Sequence[Curve], axis: str, goal: float, of: Quantity = LOS
         # Between the last evaluation that was worse, where there is one, and the first as good.
         around = slice(max(0, good[0] - 1), good[0] + 1)
         costs.append(np.interp(of.better * goal, values[around], getattr(curve, axis)[around]))
-    return summarize(costs).mean
+    return statistics.fmean(costs)
