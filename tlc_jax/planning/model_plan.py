@@ -26,7 +26,7 @@ from tlc_jax.planning.tpu import Chip, ProgramCost, open_slice, program_cost
 from tlc_jax.runs import session
 from tlc_jax.runs.workdir import data_cache
 from tlc_jax.tasks.base import task_of
-from tlc_jax.training.step import init_state
+from tlc_jax.training.step import init_state, seed_bits
 
 _STEPS = 3
 
@@ -211,7 +211,7 @@ def measure_step(compiler: Compiler, microbatch: int, vocab_size: int, seconds: 
     begun = time.perf_counter()
     while len(taken) <= _STEPS and (len(taken) < 2 or time.perf_counter() - begun < seconds):
         started = time.perf_counter()
-        state, metrics, _ = run_step(state, batch, np.int32(0), np.float32(0.5), None)
+        state, metrics, _ = run_step(state, batch, seed_bits(0), np.int32(0), np.float32(0.5), None)
         jax.block_until_ready((state, metrics))  # JAX dispatches asynchronously
         taken.append(time.perf_counter() - started)
     counted = taken[1:]  # the first step also allocates memory
