@@ -24,6 +24,7 @@ TINY = (
     "--config.impl.dropout_keys=rbg",
     "--config.impl.log_seconds=0.0",
     "--config.eval.every_steps=2",
+    "--config.eval.examples=8",
     "--config.budget.steps=3",
     # Examples of very different lengths, few in a batch: widths differ between seeds.
     "--config.optimizer.batch_size=8",
@@ -58,6 +59,8 @@ def assert_same(mapped: Path, in_turn: Path, seeds: tuple[int, ...]) -> None:
         assert len(norms) > 1
         assert norms == pytest.approx(expected, rel=1e-3)
         assert rows_of(one, "eval")[-1]["accuracy"] == rows_of(other, "eval")[-1]["accuracy"]
+        ends = [result_of(folder)["curve_end"] for folder in (one, other)]
+        assert ends[0].keys() == ends[1].keys() and ends[0]["accuracy"] == ends[1]["accuracy"]
 
 
 def test_mapped_seeds_end_like_seeds_in_turn_also_after_a_stop(

@@ -76,6 +76,13 @@ def test_a_curve_ends_on_the_rows_of_its_other_points(study_maker, tmp_path):
     result.write_text(json.dumps(json.loads(result.read_text()) | {"valid_loss": 9.9}))
     again = load(tmp_path).curves[0]
     assert again.losses == curve.losses and again.result["valid_loss"] == 9.9
+    metrics = tmp_path / "jobs" / curve.job / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = [row for row in rows if row["event"] != "eval" or row["step"] < curve.steps[-1]]
+    metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    end = {"curve_end": {"valid_loss": curve.losses[-1]}}
+    result.write_text(json.dumps(json.loads(result.read_text()) | end))
+    assert load(tmp_path).curves[0].losses == curve.losses
 
 
 def test_a_curve_of_an_older_run_ends_with_the_final_evaluation(study_maker, tmp_path):

@@ -338,8 +338,18 @@ def test_the_curve_ends_on_the_rows_of_its_other_points(tmp_path, placement, exa
     configured = settings(budget={"steps": 6}, eval=evals)
     outcome = train(make_task(evaluate=evaluate), configured, tmp_path, placement)
     points = [(r["step"], r["valid_loss"]) for r in rows_of(tmp_path) if r["event"] == "eval"]
-    loss = 2.0 if examples else 1.0
-    assert points == [(4, loss), (6, loss)] and outcome.numbers["valid_loss"] == 1.0
+    assert points == [(4, 2.0 if examples else 1.0)]
+    assert outcome.numbers["valid_loss"] == 1.0
+    # Without a limit the final evaluation is the last point itself.
+    assert outcome.numbers.get("curve_end") == ({"valid_loss": 2.0} if examples else None)
+    evals["every_steps"] = 3
+    again = train(
+        make_task(evaluate=evaluate),
+        settings(budget={"steps": 6}, eval=evals),
+        _made(tmp_path / "again"),
+        placement,
+    )
+    assert "curve_end" not in again.numbers  # the last step has a row already
 
 
 def test_waiting_for_batches_counts_as_input(tmp_path, placement) -> None:

@@ -234,10 +234,11 @@ def _read_curve(
     if kind is None:
         return None
     rows = read_json_lines(folder / "metrics.jsonl")
-    # Older runs evaluated at their end on the whole split alone, whatever the rows before.
-    last = result.get("steps")
+    # The last point: of the rows of the points before it, unless these are the whole split, or the
+    # run is of version 0.1.0.
+    last, end = result.get("steps"), {"event": "eval", **result, **result.get("curve_end", {})}
     if not any(row.get("event") == "eval" and row.get("step") == last for row in rows):
-        rows.append({"event": "eval", "step": last, **result})
+        rows.append({**end, "step": last})
     points: list[tuple[int, float, float, Any]] = []
     for row in rows:
         numbers: list[Any] = [row.get(name) for name in ("step", "train_seconds", "valid_loss")]

@@ -263,6 +263,8 @@ def _time_step(task: Task, placement: Any, seed: np.ndarray) -> float:
 def _row_of(row: dict[str, Any], index: int) -> dict[str, Any]:
     """A row of the shared metrics, or of its result, with the numbers of one seed."""
     own = row.get("seeds", [{}] * (index + 1))[index]
+    if "curve_end" in row:
+        own = {**own, "curve_end": _row_of(row["curve_end"], index)}
     return {name: value for name, value in row.items() if name != "seeds"} | own
 
 

@@ -221,10 +221,10 @@ class _Trainer:
         evals, params, stop = self.settings.eval, self.state.params, {"stopped_by": self.stopped_by}
         with self.accounting.measure("eval"):
             final = self.task.evaluate(params, True)
-            if (evals.every_seconds or evals.every_steps) and self.log.evaluated < self.step:
+            curve = evals.examples and (evals.every_seconds or evals.every_steps)
+            if curve and self.log.evaluated < self.step:
                 # The last point of the curve is of the same rows as the points before it.
-                point = self.task.evaluate(params, False) if evals.examples else final
-                self.log.row("eval", self.step, **point)
+                final = {**final, "curve_end": self.task.evaluate(params, False)}
         numbers = {**self.log.numbers(), **stop, **self.agreement.straggler(), **final}
         self.log.row("stop", self.step, **stop, **final)
         return Outcome(self.state.params, self.step, numbers)
