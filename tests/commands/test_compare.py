@@ -13,7 +13,7 @@ from tlc_jax.commands import compare
 from tlc_jax.config import Config, resolve, to_dict
 from tlc_jax.study.predictions import Instances
 
-CLASSES = ("0", "1", "2")
+CLASSES = ("bad", "mixed", "good")
 INSTANCES = 400
 SEEDS, FINETUNINGS = 4, 2
 MODELS = (
@@ -84,6 +84,7 @@ def study(tmp_path):
                 folder = workdir / "jobs" / job / "predictions"
                 folder.mkdir(parents=True)
                 (folder.parent / "config.json").write_text(json.dumps(config))
+                (folder.parent / "result.json").write_text(json.dumps({"labels": CLASSES}))
                 np.savez(
                     folder / "valid.npz",
                     ids=np.arange(INSTANCES),
@@ -109,6 +110,8 @@ def test_release_is_compared(release, tmp_path, capsys):
     flags = [f"--workdir={workdir}", f"--config.compare.release={release}"]
     assert main(["compare", *flags]) == 0
     assert "400 instances; 0 dropped" in capsys.readouterr().out
+    worst = table(workdir / "compare" / "decaying.csv")[0]
+    assert worst["label"] == CLASSES[int(worst["instance"].removeprefix("dev-")) % 3]
     (pair,) = table(workdir / "compare" / "pairs.csv")
     assert (pair["small"], pair["large"]) == ("1x64", "2x128")
     assert 0.1 < float(pair["decaying"]) <= 0.2
@@ -142,6 +145,7 @@ def test_compressed_models_of_the_largest_size_are_compared_with_their_dense_one
     broken = table(study / "compare" / "broken.csv")
     assert len(broken) == 20 and all(int(one["instance"]) % 7 == 0 for one in broken)
     assert all(one["text1"] == f"text {one['instance']}" for one in broken)
+    assert all(one["label"] == CLASSES[int(one["instance"]) % 3] for one in broken)
     assert (study / "compare" / "compressed.png").stat().st_size > 5000
 
 

@@ -14,6 +14,7 @@ from tlc_jax.statistics.instances import (
     instance_difference,
     momentum,
     threshold_bias,
+    threshold_curve,
 )
 
 
@@ -152,3 +153,24 @@ def test_momentum_leaves_out_instances_that_are_always_right():
     found = momentum(middle, middle, middle)
     assert [bucket.count for bucket in found] == [0, 0, 0, 0, 0, 0, 0, 3, 0, 0]
     assert np.isnan(found[7].pearson)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_threshold_bias_is_that_of_samples_drawn_one_by_one(paired):
+    rng, draws = np.random.default_rng(5), 30
+    small_N = rng.beta(2, 1, 500)
+    large_N = np.where(rng.random(500) < 0.2, small_N * 0.3, small_N**0.7)
+    runs = draw(rng, small_N, 3, 2), draw(rng, large_N, 3, 2)
+    found = threshold_bias(*runs, np.random.default_rng(1), draws, paired)
+    rng, gained = np.random.default_rng(1), []
+    for _ in range(draws):
+        curves = []
+        for _ in range(2):
+            ours, theirs = rng.integers(3, size=(2, 3))
+            sample = runs[0][:, ours], runs[1][:, ours if paired else theirs]
+            _, discovered, baseline = threshold_curve(*sample, paired)
+            curves.append(np.round(500 * (discovered - baseline)))
+        chosen = curves[1][np.argmax(curves[0])]
+        gained.append((curves[1].max() - chosen, chosen))
+    excess, mean = np.mean(gained, axis=0)
+    assert found == pytest.approx(excess / mean)

@@ -31,6 +31,7 @@ import pandas as pd
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import read_json
 from tlc_jax.core.text import did_you_mean
 from tlc_jax.data.order import held_out_name
 from tlc_jax.data.sources import open_source, parse_sources
@@ -165,7 +166,7 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
     if not rows:
         raise InputError(f"compare.task={task}: {path} has {', '.join(tasks)}")
     split = config.compare.split or next(iter(rows[0]["accuracy_by_split"]))
-    config_of_data = workdir / "jobs" / rows[0]["job"] / "config.json"
+    job = workdir / "jobs" / rows[0]["job"]  # of whose data there are texts
     versions: list[str] = []
     notes: list[str] = []
     wanted = list(config.compare.models)
@@ -186,14 +187,18 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
     families = from_study(workdir, [r for r in rows if _model(r) in names_read], task, split)
     by_name = {family.name: family for family in families}
     try:
-        texts = _texts(read_config(config_of_data), split, families[0].instances)
+        texts = _texts(read_config(job / "config.json"), split, families[0].instances)
     except InputError as error:  # predictions can be compared where the data is not
         texts = ()
         notes.append(f"texts are not shown, and inputs that occur twice are kept: {error}")
-    chosen = [
-        dataclasses.replace(f, instances=dataclasses.replace(f.instances, texts=texts))
-        for f in (by_name[name] for name in names_read)
-    ]
+    result = job / "result.json"
+    classes = tuple(read_json(result)["labels"]) if result.exists() else ()
+
+    def described(family: Family) -> Family:
+        about = dataclasses.replace(family.instances, texts=texts, classes=classes)
+        return dataclasses.replace(family, instances=about)
+
+    chosen = [described(by_name[name]) for name in names_read]
     return _Chosen(chosen, len(wanted), task, split, notes)
 
 
@@ -292,7 +297,9 @@ def _with_texts(
     for frame, *runs in lists:
         frame = frame.assign(**{name: of.name for name, of in zip(models, runs, strict=True)})
         frame = frame[[*models, *frame.columns.drop(list(models))]]
-        frame["label"] = instances.labels[frame["instance"]]
+        labels_N = instances.labels[frame["instance"]]
+        names = instances.classes
+        frame["label"] = [names[label] for label in labels_N] if names else labels_N
         for place in range(len(instances.texts[0]) if instances.texts else 0):
             frame[f"text{place + 1}"] = [instances.texts[i][place] for i in frame["instance"]]
         frame["instance"] = instances.ids[frame["instance"]]

@@ -60,9 +60,9 @@ def _differences(small: Runs, large: Runs) -> Figure:
     if bound.threshold < 0:
         ends = 100 * bound.baseline, 100 * bound.discovered
         axes.vlines(bound.threshold, *ends, color=INK, lw=1.5)
-        text = f" {100 * bound.fraction:.1f} %, the bound"
-        white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-        axes.text(bound.threshold, sum(ends) / 2, text, color=INK, va="center", bbox=white)
+        text = f"{100 * bound.fraction:.1f} %, the bound"
+        middle = bound.threshold, sum(ends) / 2
+        axes.annotate(text, middle, (9, -9), textcoords="offset points", color=INK)
     axes.set(
         title=f"Instances that {large.name} loses against {small.name}",
         xlabel="instance difference, at most",

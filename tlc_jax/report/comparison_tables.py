@@ -163,7 +163,7 @@ def worst_instances(comparison: Comparison) -> dict[str, Table]:
             found[f"{after}, against {before}"] = [
                 {
                     **{column: row[column] for column in texts},
-                    "#label": str(row["label"]),
+                    "label": str(row["label"]),
                     f"#right by {before} (%)": f"{100 * row[f'accuracy_{first}']:.0f}",
                     f"#right by {after} (%)": f"{100 * row[f'accuracy_{second}']:.0f}",
                 }

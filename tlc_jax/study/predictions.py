@@ -27,11 +27,13 @@ class Instances:
       ids: [N] ids of the instances.
       labels: int [N] right classes.
       texts: texts by instance where they are known, otherwise empty.
+      classes: names of the classes where they are known, otherwise empty.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     texts: tuple[tuple[str, ...], ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,7 +85,7 @@ class Family:
         texts = self.instances.texts
         kept = tuple(texts[i] for i in np.arange(len(self.instances))[which]) if texts else ()
         ids, labels = self.instances.ids[which], self.instances.labels[which]
-        instances = Instances(ids, labels, kept)
+        instances = dataclasses.replace(self.instances, ids=ids, labels=labels, texts=kept)
         return dataclasses.replace(
             self, probabilities=self.probabilities[which], instances=instances
         )
@@ -281,7 +283,8 @@ def _released_instances(path: Path) -> tuple[Instances, int]:
         raise InputError(f"{path} does not exist: it holds the instances of a release") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not the data.json of a release ({error!r})") from error
-    return Instances(np.array([item["guid"] for item in items]), labels, tuple(texts)), len(names)
+    ids = np.array([item["guid"] for item in items])
+    return Instances(ids, labels, tuple(texts), tuple(names)), len(names)
 
 
 def _released_family(
