@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.commands.conftest import SMALL, result_of, tlc
-from tlc_jax.bench import pretraining
+from tlc_jax.bench import finetuning_seeds, pretraining
 
 ARGUMENTS = (
     "bench",
@@ -140,3 +143,34 @@ def test_statistics_of_instances_are_timed(tmp_path, capsys) -> None:
     assert all(seconds > 0 for seconds in found["statistics"].values())
     assert "2,000 instances x 50 runs" in capsys.readouterr().out
     assert tlc(*arguments, "--peers") == 2
+
+
+SEEDS = (
+    *ARGUMENTS,
+    "--config.bench.task=seeds",
+    "--config.budget.seconds=0.0",
+    "--config.budget.steps=2",
+)
+
+
+def test_seeds_are_timed_from_start_to_results(tmp_path, capsys, monkeypatch) -> None:
+    started = []
+
+    def run(command, check):
+        settings = json.loads(Path(command[-2]).read_text())
+        started.append((settings["seed"], settings["seeds"], settings["impl"]["seeds_together"]))
+        return subprocess.CompletedProcess(command, int(started[-1][2] == "mapped"))
+
+    monkeypatch.setattr(finetuning_seeds.subprocess, "run", run)
+    assert tlc(*SEEDS, "--config.bench.seeds=3", f"--workdir={tmp_path}") == 0
+    together = [(0, [0, 1, 2], way) for way in ("in_turn", "mapped")]
+    singles = [(seed, [], "in_turn") for seed in range(3)]
+    assert started == [singles[0], *together, *singles[1:]]
+    found = result_of(tmp_path)["seeds"]
+    assert found["count"] == 3 and found["single"] > 0 < found["in_turn"]
+    assert found["mapped"] is None
+    assert "cannot be mapped" in capsys.readouterr().out
+
+
+def test_seeds_have_no_peers(tmp_path, refused) -> None:
+    assert "leave out --peers" in refused(*SEEDS, "--peers", f"--workdir={tmp_path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 
 from tests.commands.conftest import finetune_arguments, result_of, tlc
+from tests.helpers import processes
+from tlc_jax.commands import study
+from tlc_jax.config import Budget, Config, Impl, Study
 from tlc_jax.core.mesh import Placement
 from tlc_jax.runs import saved_model, session
 from tlc_jax.tasks import seeds_together
@@ -26,10 +30,12 @@ TINY = (
     "--config.eval.every_steps=2",
     "--config.eval.examples=8",
     "--config.budget.steps=3",
+    "--config.eval.batch_size=64",
     # Examples of very different lengths, few in a batch: widths differ between seeds.
     "--config.optimizer.batch_size=8",
-    "--config.model.max_length=64",
-    "--config.data.length=64",
+    "--config.model.max_length=48",
+    "--config.data.length=48",
+    "--config.impl.layer_loop=unrolled",
 )
 
 
@@ -66,7 +72,7 @@ def assert_same(mapped: Path, in_turn: Path, seeds: tuple[int, ...]) -> None:
 def test_mapped_seeds_end_like_seeds_in_turn_also_after_a_stop(
     world, tmp_path, monkeypatch, refused
 ) -> None:
-    seeds, mapped, in_turn = (5, 0, 9), tmp_path / "mapped", tmp_path / "in_turn"
+    seeds, mapped, in_turn = (5, 2, 9), tmp_path / "mapped", tmp_path / "in_turn"
     assert sweep(world, in_turn, "auto", seeds) == 0
     choice = json.loads((in_turn / "seeds_together.json").read_text())
     assert choice["seeds_together"] == "in_turn"  # this is a CPU
@@ -89,11 +95,11 @@ def test_mapped_seeds_end_like_seeds_in_turn_also_after_a_stop(
     assert sweep(world, mapped, "mapped", seeds) == 0
     assert not (mapped / "checkpoints").exists()
     assert_same(mapped, in_turn, seeds)
-    assert saved_model.load(str(mapped / "seed-9"), session.Config().impl).kind == "classifier"
-    before = (mapped / "seed-0" / "result.json").stat().st_mtime_ns
+    assert saved_model.load(str(mapped / "seed-9"), Impl()).kind == "classifier"
+    before = (mapped / "seed-2" / "result.json").stat().st_mtime_ns
     (mapped / "result.json").unlink()
     assert sweep(world, mapped, "mapped", seeds) == 0
-    assert (mapped / "seed-0" / "result.json").stat().st_mtime_ns == before
+    assert (mapped / "seed-2" / "result.json").stat().st_mtime_ns == before
     assert result_of(mapped)["accuracy"] == pytest.approx(result_of(in_turn)["accuracy"])
 
 
@@ -115,6 +121,38 @@ def test_sixteen_seeds_together_end_like_sixteen_runs(world, tmp_path, monkeypat
     assert_same(tmp_path / "in_turn", tmp_path / "alone", seeds)
 
 
+@pytest.mark.slow
+def test_two_processes_train_seeds_together(world, tmp_path) -> None:
+    arguments = finetune_arguments("finetune", world, tmp_path / "mapped", *TINY)
+    arguments += ["--config.seeds=(5, 0)", "--config.impl.seeds_together=mapped"]
+    for status, errors in processes.ends(processes.start(arguments, 2)):
+        assert status == 0, errors
+    arguments[2] = f"--workdir={tmp_path / 'in_turn'}"
+    arguments[-1] = "--config.impl.seeds_together=in_turn"
+    for status, errors in processes.ends(processes.start(arguments, 2)):
+        assert status == 0, errors
+    assert_same(tmp_path / "mapped", tmp_path / "in_turn", (5, 0))
+
+
+def test_finetuning_jobs_of_a_study_share_until_another_command_comes(tmp_path, monkeypatch):
+    config = Config(study=Study(sizes=("1x64",), tasks={"a": {"budget": {"steps": 1}}}))
+    config = dataclasses.replace(config, budget=Budget(steps=1))
+    given = []
+    names = ("finetune", "finetune", "compress", "finetune")
+
+    def run_jobs(chosen, jobs, workdir, run_job):
+        for name in names:
+            run_job(name, config, workdir)
+
+    monkeypatch.setattr(study, "run_jobs", run_jobs)
+    monkeypatch.setattr(study, "run_command", lambda *arguments: None)
+    monkeypatch.setattr(
+        study.finetune, "run_sharing", lambda config, workdir, shared: given.append(shared)
+    )
+    study.run(config, tmp_path / "study", {})
+    assert given[0] is given[1] is not given[2]
+
+
 def test_what_cannot_be_mapped_is_refused_or_goes_in_turn(world, tmp_path, refused, monkeypatch):
     arguments = (*TINY, "--config.seeds=(0, 1)", "--config.impl.seeds_together=mapped")
     line = refused(
@@ -133,6 +171,17 @@ def test_what_cannot_be_mapped_is_refused_or_goes_in_turn(world, tmp_path, refus
     assert "take threefry2x32" in line
 
 
+@pytest.mark.slow
+def test_both_ways_are_timed_where_it_is_in_doubt(world, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(seeds_together, "_BOUND_BY_LAUNCHES", 0.0)
+    assert sweep(world, tmp_path, "auto", (0, 1)) == 0
+    choice = json.loads((tmp_path / "seeds_together.json").read_text())
+    in_turn, mapped = (choice["seconds_per_step"][way] for way in ("in_turn", "mapped"))
+    assert choice["seeds_together"] == ("mapped" if mapped < in_turn else "in_turn")
+    assert min(in_turn, mapped) > 0
+
+
 def test_the_faster_way_is_chosen_once(tmp_path, monkeypatch) -> None:
     together = SeedsTogether.__new__(SeedsTogether)
     times = iter([{"in_turn": 2.0, "mapped": 1.0}])
@@ -144,9 +193,9 @@ def test_the_faster_way_is_chosen_once(tmp_path, monkeypatch) -> None:
 
 
 def test_compressed_starts_are_not_mapped(finetuned, world) -> None:
-    start = saved_model.load(str(finetuned), session.Config().impl)
-    network = start.network(session.Config().impl)
-    run = type("Run", (), {"network": network, "config": session.Config()})
+    start = saved_model.load(str(finetuned), Impl())
+    network = start.network(Impl())
+    run = type("Run", (), {"network": network, "config": Config()})
     assert seeds_together.obstacle_of_run(run, start) == ""
     start.meta["recipe"] = "prune:0.5"
     assert "is compressed (prune:0.5)" in seeds_together.obstacle_of_run(run, start)
