@@ -25,17 +25,16 @@ from tlc_jax.statistics.records import Answers, Model, Study
 class Luck:
     """Standard deviations in units of that of the shared ease of instances.
 
-    With the defaults and 2,249 instances, the accuracies of finetunings of one encoder have a
-    standard deviation of 0.5 points and answers of two of them differ on 11 % of the instances.
-
     Attributes:
       size, recipe: ease of an instance for one size, and for one recipe of it.
+      recipe_instance: of a run under a recipe on an instance.
       pretraining, finetuning: of a run, on all instances alike.
       pretraining_instance, finetuning_instance: of a run on an instance.
     """
 
     size: float = 0.3
     recipe: float = 0.15
+    recipe_instance: float = 0.0
     pretraining: float = 0.01
     finetuning: float = 0.005
     pretraining_instance: float = 0.3
@@ -79,18 +78,19 @@ def models(rng, sizes, recipes, shape, accuracy, instances=2249, luck=Luck(), sc
         # The runs of a recipe start from the dense runs, so they share their luck.
         runs = _runs(rng, shape, instances, luck)
         for recipe, (sparsity, bits) in recipes.items():
-            here_N = own_N
-            if recipe != "dense":
-                here_N = own_N + rng.normal(0, luck.recipe, instances)
-            variance = 1 + sum(
-                deviation**2
-                for name, deviation in vars(luck).items()
-                if recipe != "dense" or name != "recipe"
-            )
+            changed = recipe != "dense"
+            here = luck if changed else dataclasses.replace(luck, recipe=0.0, recipe_instance=0.0)
+            variance = 1 + sum(deviation**2 for deviation in vars(here).values())
             ability = ndtri(accuracy(size, recipe)) * math.sqrt(variance)
-            answers = {
-                seeds: Answers(ids, ability + here_N + luck_N > 0) for seeds, luck_N in runs.items()
-            }
+            here_N = ability + own_N
+            if changed:
+                here_N = here_N + rng.normal(0, luck.recipe, instances)
+            answers = {}
+            for seeds, luck_N in runs.items():
+                right_N = here_N + luck_N
+                if changed and luck.recipe_instance:
+                    right_N = right_N + rng.normal(0, luck.recipe_instance, instances)
+                answers[seeds] = Answers(ids, right_N > 0)
             found.append(_model(size, recipe, sparsity, bits, answers))
         if scratch:
             variance = 1 + luck.size**2 + luck.finetuning**2 + luck.finetuning_instance**2

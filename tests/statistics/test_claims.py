@@ -224,6 +224,29 @@ def test_steps_are_compared_where_all_runs_have_decayed(study_maker, tmp_path):
     assert claim.verdict == HOLDS and "at 3,000 steps" in claim.evidence[0]
 
 
+def _with_parts(curve, parts=25, apart=0.0):
+    """Final losses by part: hard parts are hard for all, and `apart` is of this size alone."""
+    common, own = np.random.default_rng(0), np.random.default_rng(curve.size.params)
+    weights = common.integers(90, 110, parts).astype(float)
+    losses = curve.losses[-1] + common.normal(0, 1, parts) + own.normal(0, apart, parts)
+    table = np.stack([losses, weights], axis=1).tolist()
+    return dataclasses.replace(curve, result={**curve.result, "valid_loss_parts": table})
+
+
+def test_losses_by_part_of_the_text_widen_their_intervals(study_maker, tmp_path):
+    study = load(study_maker(tmp_path, pretrain_seeds=3))
+
+    def claims(**options):
+        curves = tuple(_with_parts(curve, **options) for curve in study.curves)
+        found = evaluate(dataclasses.replace(study, curves=curves))
+        return next(claim for claim in found if claim.number == "1b")
+
+    assert "without the luck" in claims(parts=19).evidence[0]
+    paired = claims()
+    assert "without the luck" not in paired.evidence[0] and paired.verdict == HOLDS
+    assert claims(apart=5.0).verdict == UNDECIDED
+
+
 def test_without_data_nothing_is_claimed(study_maker, tmp_path):
     study_maker(tmp_path, scratch=False)
     _edit(tmp_path, lambda row: row if row["hidden"] == 64 and row["recipe"] == "dense" else None)
@@ -353,3 +376,4 @@ def test_changes_of_weights_are_compared_between_sizes(study_maker, tmp_path):
     assert claim.verdict == HOLDS
     assert claim.evidence[0].startswith("quantize:4: relative error in % 2x64 16.1 ± 0.1, 3x128")
     assert "% of the norm, 95 % interval" in claim.evidence[0]
+    assert "luck" not in claim.evidence[0]  # no instance is asked

@@ -110,6 +110,10 @@ def test_perplexity_weighs_every_row_once(placement) -> None:
     weights = {"one": 21, "two": 8}
     mean = sum(numbers[f"valid_loss_{name}"] * n for name, n in weights.items()) / 29
     assert numbers["valid_loss"] == pytest.approx(mean, rel=1e-5)
+    parts = np.array(numbers["valid_loss_parts"])
+    assert len(parts) == 3  # two batches of the first set and one of the second
+    assert numbers["valid_loss"] == pytest.approx(np.average(parts[:, 0], weights=parts[:, 1]))
+    assert "valid_loss_parts" not in run.evaluate(params, False)
     assert numbers["valid_perplexity"] == pytest.approx(np.exp(numbers["valid_loss"]))
     assert numbers["valid_loss"] == pytest.approx(np.log(V), abs=0.3)
     again = MaskedLanguageRun(config, network, placement, valid_text=sets)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from tlc_jax.statistics.effects import ByInstance, Sample
 from tlc_jax.statistics.frontier import group
 from tlc_jax.statistics.kinds import Size
 
 LOSS_MARGIN = 0.01  # nats: about one percent of perplexity, the least that is worth speaking of
+_FEWEST_PARTS = 20  # of the validation text
 _ALIKE = 1.1  # ratio of costs up to which runs end alike
 
 
@@ -99,6 +101,34 @@ def values_at(curves: Sequence[Curve], axis: str, cost: float, of: Quantity = LO
         float(np.interp(math.log(cost), np.log(getattr(curve, axis)), getattr(curve, of.field)))
         for curve in curves
     ]
+
+
+def loss_sample(curves: Sequence[Curve], values: Sequence[float], better: int = 1) -> Sample:
+    """Losses of independent runs of one size, with what is known by part of the validation text.
+
+    Parts are of the final loss, which stands for losses of the same runs a little earlier. With
+    fewer than 20 parts nothing is said about other text, because their spread would not be known.
+
+    Args:
+      curves: of one size.
+      values: one loss per curve, such as those at a shared cost.
+      better: sign that turns losses around where larger values have to be better.
+    """
+    signed = [better * value for value in values]
+    tables = [np.array(curve.result.get("valid_loss_parts") or ()) for curve in curves]
+    first = tables[0]
+    if len(first) < _FEWEST_PARTS or any(
+        table.shape != first.shape or not np.array_equal(table[:, 1], first[:, 1])
+        for table in tables
+    ):
+        return Sample(signed)
+    weights_N = first[:, 1]
+    losses_RxN = np.stack([table[:, 0] for table in tables])
+    means_Rx1 = np.average(losses_RxN, axis=1, weights=weights_N)[:, None]
+    # The mean is one of tokens, so a part deviates by as much as it has tokens (ratio estimator).
+    parts_RxN = means_Rx1 + (losses_RxN - means_Rx1) * weights_N / weights_N.mean()
+    # Equal numbers of predicted tokens everywhere tell the same text under the same masks.
+    return Sample(signed, ByInstance(weights_N, better * parts_RxN))
 
 
 def mean_at(curves: Sequence[Curve], axis: str, cost: float) -> float:

@@ -18,12 +18,13 @@ from tlc_jax.statistics.curves import (
     LOSS_MARGIN,
     Curve,
     by_size,
+    loss_sample,
     mean_at,
     shared_costs,
     shared_end,
     values_at,
 )
-from tlc_jax.statistics.effects import Effect, contrast
+from tlc_jax.statistics.effects import Effect, weigh
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Kind, Size
 from tlc_jax.statistics.records import Study
@@ -216,8 +217,8 @@ def _crossing(
     costs = shared_costs([*small, *large], axis)
     gaps, end = [gap(cost) for cost in costs], costs[-1]
     # The variance of runs is pooled over all sizes, not over these two: more degrees of freedom.
-    losses = [values_at(own, axis, end) for own in sizes.values()]
-    lead = contrast(losses, [float(size == first) - float(size == second) for size in sizes])
+    losses = [loss_sample(own, values_at(own, axis, end)) for own in sizes.values()]
+    lead = weigh(losses, [float(size == first) - float(size == second) for size in sizes])
     behind = [place for place, value in enumerate(gaps) if value >= 0]
     at = None
     if behind and behind[-1] + 1 < len(gaps):

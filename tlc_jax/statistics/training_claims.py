@@ -10,8 +10,11 @@ import numpy as np
 
 from tlc_jax.statistics.curves import (
     LOSS,
+    Curve,
+    Quantity,
     alike,
     by_size,
+    loss_sample,
     measured,
     reaching,
     shared_end,
@@ -60,9 +63,7 @@ def _faster(study: Study, axis: str) -> Findings:
     comparable = alike(study.curves, axis)
     for of in measured(study.curves):
         values = {size: values_at(own, axis, end, of) for size, own in sizes.items()}
-        signed = {
-            size: Sample([of.better * value for value in some]) for size, some in values.items()
-        }
+        signed = {size: _signed(own, values[size], of) for size, own in sizes.items()}
         ends = ", ".join(_ended(size, some) for size, some in values.items())
         line = f"{of.name} at {end:,.0f} {unit}: {ends}{of.unit}"
         if of != LOSS or not comparable:
@@ -83,6 +84,13 @@ def _faster(study: Study, axis: str) -> Findings:
         yield None, f"to reach {goal_text}, where {smallest} was then: {reached}"
     if not comparable:
         yield _apart(study, axis)
+
+
+def _signed(curves: Sequence[Curve], values: Sequence[float], of: Quantity) -> Sample:
+    """Values that are better larger."""
+    if of == LOSS:
+        return loss_sample(curves, values, of.better)
+    return Sample([of.better * value for value in values])
 
 
 def _apart(study: Study, axis: str) -> tuple[str, str]:
@@ -119,11 +127,11 @@ def _shape_matters_little(study: Study) -> Findings:
         yield _apart(study, axis)
         return
     end = shared_end(study.curves, axis)
-    losses = [values_at(own, axis, end) for own in sizes.values()]
+    losses = [loss_sample(own, values_at(own, axis, end)) for own in sizes.values()]
     logs = np.log([size.params for size in sizes])
     line = slope([size.params for size in sizes])
     doubling = -math.log(2) * line
-    gain = contrast(losses, doubling.tolist()).estimate
+    gain = weigh(losses, doubling.tolist()).estimate
     if gain <= 0:
         yield None, f"the loss at {end:,.0f} {axis} does not fall with the parameters"
         return
@@ -138,9 +146,9 @@ def _shape_matters_little(study: Study) -> Findings:
             text = (
                 f"{_counted(ahead)} against {_counted(behind)} at {end:,.0f} {axis}: "
                 f"doubling brings {gain:.3f} nats, its lead is "
-                f"{-sign * contrast(losses, lead.tolist()).estimate:+.3f}"
+                f"{-sign * weigh(losses, lead.tolist()).estimate:+.3f}"
             )
-            yield contrast(losses, (doubling + sign * lead).tolist()), text
+            yield weigh(losses, (doubling + sign * lead).tolist()), text
 
 
 @claim(

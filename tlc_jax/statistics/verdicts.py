@@ -55,7 +55,7 @@ def rule(kinds: Sequence[Kind]) -> str:
         f"Every claim is put as an effect that is positive where it favors the claim. The unit of "
         f"replication is the {runs}: {nested}intervals are Student's at 95 %, with the variance "
         "of runs pooled over all sizes. A trend with size is the rise of a straight line from the "
-        "smallest to the largest size over the logarithm of the parameters. Intervals of scores "
+        "smallest to the largest size over the logarithm of the parameters. Intervals "
         "take in the luck of the instances too, which all models answer, or say that they do not."
     )
 

@@ -31,6 +31,7 @@ from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import TaskRun, loss_numbers, test_numbers, with_splits
 from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
 
+_PARTS = 50
 _MASKS_SEED = 20200211
 """Every model, whatever its seed, is evaluated on the same tokens at the same positions."""
 
@@ -95,28 +96,35 @@ class MaskedLanguageRun(TaskRun):
         `..._NAME`.
         """
         limit = 0 if final else self.config.eval.examples
-        return self._numbers(params, self.valid_text, limit)
+        sums = self._sums(params, self.valid_text, limit)
+        return self._numbers(sums) | ({"valid_loss_parts": _loss_parts(sums)} if final else {})
 
     def evaluate_test(self, params: Params) -> dict[str, Any]:
-        return test_numbers(self._numbers(params, self.test_text)) if self.test_text else {}
+        if not self.test_text:
+            return {}
+        return test_numbers(self._numbers(self._sums(params, self.test_text)))
 
-    def _numbers(
+    def _numbers(self, sums: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        sets = {name: loss_numbers(each.sum(0), self.goal) for name, each in sums.items()}
+        overall = loss_numbers(np.concatenate([*sums.values()]).sum(0), self.goal)
+        return with_splits(sets, overall)
+
+    def _sums(
         self, params: Params, texts: Mapping[str, Packed], limit: int = 0
-    ) -> dict[str, Any]:
+    ) -> dict[str, np.ndarray]:
+        """Sums of each batch of each set, [batches, 3]; see `_set_sums`."""
         params = self.placement.put_params(params)
-        sums = {name: self._sums(params, text, limit) for name, text in texts.items()}
-        sets = {name: loss_numbers(each, self.goal) for name, each in sums.items()}
-        return with_splits(sets, loss_numbers(functools.reduce(np.add, sums.values()), self.goal))
+        return {name: self._set_sums(params, text, limit) for name, text in texts.items()}
 
-    def _sums(self, params: Params, text: Packed, limit: int) -> np.ndarray:
-        """(loss, weight, correct) summed over at most `limit` rows; 0: all rows."""
+    def _set_sums(self, params: Params, text: Packed, limit: int) -> np.ndarray:
+        """(loss, weight, correct) summed over each batch of at most `limit` rows; 0: all rows."""
         batch_size = self.config.eval.batch_size or self.config.optimizer.batch_size
         results = []
         for batch in evaluation_batches(text, batch_size, limit):
             results.append(self._batch_sums(params, self.placement.put_batch(batch)))
         # Read after the loop, because reading one result would wait for it. In float64, so that a
         # long evaluation keeps its digits.
-        return np.array([[float(x) for x in sums] for sums in results], np.float64).sum(axis=0)
+        return np.array([[float(x) for x in sums] for sums in results], np.float64)
 
     @functools.cached_property
     def _batch_sums(self) -> Callable[..., Sums]:
@@ -144,6 +152,17 @@ class MaskedLanguageRun(TaskRun):
         count = predicted_positions(length, config.objective.mask_rate)
         positions_K = np.sort(np.random.default_rng(0).permutation(length)[:count])
         return tokens_BxL, np.tile(positions_K.astype(np.int32), (rows, 1))
+
+
+def _loss_parts(sums: Mapping[str, np.ndarray]) -> list[list[float]]:
+    """Mean loss (nats) and number of predicted tokens of up to 50 parts of the validation text.
+
+    A part is several batches, thus whole stretches of text, because losses of tokens of one
+    document go together. Runs of a study share the parts, and their masks.
+    """
+    batches = np.concatenate([*sums.values()])
+    parts = (part.sum(0) for part in np.array_split(batches, min(len(batches), _PARTS)))
+    return [[float(loss / weight), float(weight)] for loss, weight, _ in parts]
 
 
 def require_head(start: SavedModel) -> None:
