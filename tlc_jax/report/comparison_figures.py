@@ -180,5 +180,6 @@ def _momentum(momentum: pd.DataFrame) -> Figure:
         xlabel="accuracy of the middle model",
         ylabel="Pearson correlation within the bucket",
     )
-    axes.legend()
+    axes.margins(y=0.12 + 0.12 * len(named))  # for the legend
+    axes.legend(loc="upper left")
     return figure
