@@ -15,10 +15,11 @@ from hypothesis import settings
 
 # Before anything imports JAX. Subprocesses and parallel workers inherit all of it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "--xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-    )
+# Code that is compiled with less effort is the same program: most tests run a step a few times, and
+# compiling it is most of their time.
+for flag in ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=1"):
+    if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _OWN_CACHE = _CACHE not in os.environ

@@ -18,13 +18,16 @@ from tlc_jax.core.params import flatten
 from tlc_jax.runs import saved_model
 
 Process = subprocess.Popen[bytes]
+ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=1"}
+"""The environment of processes with one CPU device each, compiled as in conftest.py."""
+
 ENDS_WITHIN = 120.0
 """Seconds in which a process must have ended after another one of its run did."""
 
 
 def start(arguments: Sequence[str], count: int = 1) -> list[Process]:
     """`tlc` as `count` processes of one run, each with one CPU device."""
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    environment = {**os.environ, **ONE_DEVICE}
     started = []
     port = free_port()
     for index in range(count):

@@ -15,6 +15,7 @@ import pytest
 
 from launch.local import Launcher, main, verdict
 from tests.commands.conftest import pretrain_arguments, result_of, write_world
+from tests.helpers.processes import ONE_DEVICE
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +168,7 @@ def test_two_processes_train_one_model(tmp_path) -> None:
     workdir = tmp_path / "run"
     run = subprocess.run(
         [sys.executable, "launch/local.py", "2", "--", *pretrain_arguments(tmp_path, workdir)],
-        env={**os.environ, "XLA_FLAGS": ""},  # one device each
+        env={**os.environ, **ONE_DEVICE},  # one device each
         capture_output=True,
         text=True,
         timeout=300,

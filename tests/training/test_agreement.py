@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from tests.helpers.one_of_two import SLOW_SECONDS
-from tests.helpers.processes import free_port
+from tests.helpers.processes import ONE_DEVICE, free_port
 from tests.training.test_loop import rows_of
 from tlc_jax.config.durations import Amounts
 from tlc_jax.training.agreement import Message
@@ -39,7 +39,7 @@ def test_hosts_with_different_clocks_decide_as_process_0_does(tmp_path) -> None:
                 str(tmp_path),
                 f"127.0.0.1:{port},2,{index}",
             ],
-            env={**os.environ, "XLA_FLAGS": ""},
+            env={**os.environ, **ONE_DEVICE},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
