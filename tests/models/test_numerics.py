@@ -119,7 +119,7 @@ def test_each_device_draws_the_random_bits_of_its_own_rows(mesh) -> None:
 def test_a_mapped_seed_draws_the_bits_that_it_draws_alone(generator, mesh) -> None:
     devices = jax.devices()[: 1 if mesh == "data=1" else 8]
     placement = Placement.parse(mesh, devices=devices)
-    rows, width, hidden = 8, 6, 16
+    rows, width, hidden = 16, 6, 16
     keys = jax.random.split(jax.random.key(1, impl=generator), 3)
     widths = np.array([4, 6, 2])
 
