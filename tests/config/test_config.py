@@ -89,6 +89,7 @@ def test_a_config_cannot_be_changed():
         ({"analyze": {"parts": ["eror"]}}, "must be one of error, sensitivity, convergence"),
         ({"eval": {"keep_predictions": True}}, "set eval.every_steps"),
         ({"decode": {"nbest": 5}}, "decode.nbest=5 is more than decode.beams=4"),
+        ({"seeds": (3, 1, 3)}, r"seeds=\(3, 1, 3\) names a seed twice"),
         ({"model": {"dropout": float("nan")}}, "must be >= 0 and < 1"),
         ({"budget": {"steps": -1}}, "budget.steps=-1 must be >= 0"),
         ({"optimizer": {"warmup": 1.5}}, "optimizer.warmup=1.5 must be >= 0 and <= 1"),

@@ -214,6 +214,8 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "eval.keep_predictions needs evaluations while training: set eval.every_steps"
     if decode.nbest > decode.beams:
         yield f"decode.nbest={decode.nbest} is more than decode.beams={decode.beams}"
+    if len(set(config.seeds)) < len(config.seeds):
+        yield f"seeds={config.seeds} names a seed twice"
     if 0 < data.max_ratio < 1:
         yield f"data.max_ratio={data.max_ratio} must be 0 or at least 1"
     if not set(config.study.scratch) <= set(config.study.sizes):

@@ -2,7 +2,7 @@
 
 Each seed has the batches, the dropout and the updates that it has alone. State, batches and metrics
 have an axis of seeds in front. Batches of the seeds differ in width: all are padded to the widest,
-and `models.numerics` sees to it that dropout does not notice.
+and dropout draws the bits of each in its own width (`models.numerics.OwnWidthKey`).
 """
 
 from __future__ import annotations
@@ -279,4 +279,5 @@ def check(config: Config) -> None:
 
 
 def refusal(why: str) -> InputError:
+    """The error for impl.seeds_together=mapped where that is not possible."""
     return InputError(f"impl.seeds_together=mapped: {why}: set impl.seeds_together=in_turn or auto")
