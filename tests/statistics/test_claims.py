@@ -120,7 +120,7 @@ def test_intervals_take_in_the_test_set_where_rows_tell_of_it(study_maker, tmp_p
     assert "same instances" not in claims["2c"].evidence[0]
     # With their number alone, models count as tested on instances of their own.
     shutil.rmtree(tmp_path / "jobs")
-    _edit(tmp_path, lambda row: row | {"examples": 200})
+    _edit(tmp_path, lambda row: row | {"valid_examples": 200})
     claims = _verdicts(tmp_path)
     assert not any(luck in claims[number].evidence[0] for number in scored)
     assert claims["2a"].verdict == UNDECIDED

@@ -70,7 +70,7 @@ def test_counts_are_of_labelled_examples_and_halves_depend_on_ids_alone() -> Non
     answers = np.array([0, 1, 0, 2, 0, 1])
     found = Predictions(np.arange(6), labels, right[answers], 0.0)
     assert found.accuracy == 4 / 5
-    assert found.counts["examples"] == 5 and found.counts["accuracy_majority"] == 3 / 5
+    assert found.counts["valid_examples"] == 5 and found.counts["accuracy_majority"] == 3 / 5
     second = in_second_half(np.array([0, 1, 2, 3, 5]))
     correct = np.array([1, 1, 0, 1, 1])
     assert found.counts["accuracy_halves"] == [correct[~second].mean(), correct[second].mean()]

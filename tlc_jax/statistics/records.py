@@ -92,7 +92,7 @@ class Model:
         ):
             return None
         found = self.rows.set_index(_SEEDS)["accuracy_halves"].str[which].to_dict()
-        rows = self.rows.assign(examples=self.rows["examples"] / 2)
+        rows = self.rows.assign(valid_examples=self.rows["valid_examples"] / 2)
         return dataclasses.replace(self, rows=rows, scores=found, answers={})
 
     def minus(self, other: Model) -> Sample:
@@ -117,7 +117,7 @@ class Model:
 
         That is the variance of a single run, and thus an upper bound for a mean over runs.
         """
-        mean, examples = self.score.mean, self.summary("examples")
+        mean, examples = self.score.mean, self.summary("valid_examples")
         known = self.size.kind == ENCODER and examples.n
         return mean * (1 - mean) / examples.mean if known else math.nan
 

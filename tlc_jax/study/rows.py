@@ -31,7 +31,7 @@ from tlc_jax.study.predictions import KeptAnswers
 _MEASURED = """
     layers hidden params params_nonembedding recipe sparsity sparsity_all bits nonzero bytes_ideal
     bytes_paper bytes_artifact bytes_checkpoint accuracy accuracy_by_split accuracy_halves
-    accuracy_majority examples valid_loss when
+    accuracy_majority valid_examples valid_loss when
 """
 _TRANSLATOR_SCORES = """
     bleu bleu_signature chrf chrf_signature bleu_tokenized approx_bleu token_accuracy sentences cut

@@ -99,7 +99,7 @@ class Predictions:
         second = in_second_half(self.ids[known])
         halves = [self._correct[half] for half in (~second, second)]
         return {
-            "examples": len(second),
+            "valid_examples": len(second),
             # None where a few examples all fall in one half.
             "accuracy_halves": [float(half.mean()) if half.size else None for half in halves],
             "accuracy_majority": float(np.bincount(self.labels[known]).max() / len(second)),
