@@ -294,7 +294,8 @@ def test_best_model_is_chosen_on_one_half_and_judged_on_the_other(
     for row in rows:
         # On the first half the smallest size is the best, and it is the worst on the second.
         first = 0.9 if row["hidden"] == 64 else 0.6
-        row |= {"accuracy_halves": [first, 0.5 + 0.01 * row["pretrain_seed"]], "examples": 1000}
+        halves = [first, 0.5 + 0.01 * row["pretrain_seed"]]
+        row |= {"accuracy_halves": halves, "valid_examples": 1000}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (best,) = _run(tmp_path, megabytes=(3.0,))["best"]
     assert best["size"] == "2x64" and best["accuracy"] == pytest.approx(0.505)

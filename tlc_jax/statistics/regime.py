@@ -128,11 +128,13 @@ class Regime:
     Attributes:
       seconds: the crossings at equal training seconds.
       progress: of each size, the smallest first.
-      leader: the size of the lowest mean loss at the end of the shared training seconds.
+      end: training seconds that every run had.
+      leader: the size of the lowest mean loss at `end`.
     """
 
     seconds: tuple[Crossing, ...]
     progress: tuple[Progress, ...]
+    end: float
     leader: Size | None
 
     def headline(self) -> str:
@@ -144,33 +146,34 @@ class Regime:
             )
         smallest = min(item.size for item in self.progress)
         won = sum(crossing.outcome > 0 for crossing in self.seconds)
+        at_end = f"after the {self.end:,.0f} training seconds that every run had"
         # Of the smallest size against the others: whether the leader is ahead of it, and whether it
         # is ahead of any.
         against = {pair.large: pair.outcome for pair in self.seconds if pair.small == smallest}
         if against.get(self.leader, 0) > 0:
             text = (
-                f"Large-model regime: {self.leader} leads at the end of the training budget, and "
-                f"the larger size is ahead in {won} of {len(self.seconds)} pairs"
+                f"Large-model regime: {self.leader} leads {at_end}, and the larger size "
+                f"is ahead in {won} of {len(self.seconds)} pairs"
             )
         elif won:
             leads = f"{smallest}, the smallest size, still leads"
             if self.leader != smallest:
                 leads = f"{self.leader} leads, not surely ahead of {smallest}, the smallest size,"
             text = (
-                f"Mixed regime: {leads} at the end of the training budget, although a larger size "
-                f"is ahead of a smaller one in {won} of {len(self.seconds)} pairs"
+                f"Mixed regime: {leads} {at_end}, although a larger size is ahead of a smaller one "
+                f"in {won} of {len(self.seconds)} pairs"
             )
         elif self.leader == smallest and min(against.values()) < 0:
             text = (
-                f"Small-model regime: {smallest}, the smallest size, leads at the end of the "
-                "training budget and no larger size overtook a smaller one: too short a budget for "
-                "these sizes to show the paper's effect"
+                f"Small-model regime: {smallest}, the smallest size, leads {at_end}, and no "
+                "larger size overtook a smaller one: too short a time for these sizes to show the "
+                "paper's effect"
             )
         else:
             text = (
-                f"Undecided regime: {self.leader} has the lowest mean loss at the end of the "
-                "training budget, but no larger size is surely ahead of a smaller one, nor is "
-                f"{smallest} surely ahead of a larger one"
+                f"Undecided regime: {self.leader} has the lowest mean loss {at_end}, but no "
+                f"larger size is surely ahead of a smaller one, nor is {smallest} surely ahead of "
+                "a larger one"
             )
         if sizes := ", ".join(str(item.size) for item in self.progress if item.plateau):
             text += f"; still on the early plateau of masked-language training: {sizes}"
@@ -194,6 +197,7 @@ def regime(curves: Sequence[Curve]) -> Regime:
     return Regime(
         seconds=crossings(curves, "seconds"),
         progress=tuple(_progress(own) for own in sizes.values()),
+        end=end,
         leader=min(finals, key=lambda size: finals[size], default=None),
     )
 
