@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import table
 
@@ -92,6 +90,8 @@ def describe_parameters(params: Params, **columns: Mapping[str, Any]) -> str:
 
 def content_hash(params: Any) -> str:
     """A hash of the paths, shapes, types and values of all leaves."""
+    import numpy as np  # here: help and error messages do not wait for it
+
     digest = hashlib.sha256()
     for path, leaf in flatten(params).items():
         array = np.ascontiguousarray(leaf)

@@ -300,8 +300,11 @@ class TaskRun(ABC):
         if programs is not None:
             task = dataclasses.replace(task, programs=programs)
         if config.eval.keep_predictions:
-            keep = functools.partial(self.save_predictions, workdir)
-            task = dataclasses.replace(task, after_evaluation=keep)
+            keep, as_set = functools.partial(self.save_predictions, workdir), task.evaluate
+            # A final evaluation is the one that keeps predictions, those of every example.
+            task = dataclasses.replace(
+                task, evaluate=lambda params, _: as_set(params, True), after_evaluation=keep
+            )
         outcome = train(task, config, workdir, self.placement)
         return dataclasses.replace(outcome, numbers={**self.numbers(start), **outcome.numbers})
 

@@ -148,10 +148,9 @@ class ClassifierRun(TaskRun):
         return LabelledBatches(self.data.train, self.config.optimizer.batch_size, seed)
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
-        keep = final or self.config.eval.keep_predictions
-        limit = 0 if keep else self.config.eval.examples
+        limit = 0 if final else self.config.eval.examples
         found = {split.name: self.classify(params, split, limit) for split in self.data.valid}
-        if keep:
+        if final:
             self.predictions = found
         return summarize(found, final)
 
