@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.study.sizes = ("1x64", "2x64", "2x128")
     config.study.translators = ("1x64", "1x128")
     config.study.translator_recipes = ("dense", "quantize:8", "quantize:4")
-    config.study.seeds = (0,)
+    config.study.seeds = (0, 1, 2)
     config.study.recipes = (
         "dense",
         "quantize:8",
@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     config.compress.recover_evals = 4
     config.study.finetune = ConfigDict(
         {
-            "budget": {"epochs": 3.0},
+            "budget": {"epochs": 1.0},
             "optimizer": {"batch_size": 32, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
             "eval": {"batch_size": 128},
         }
