@@ -128,7 +128,9 @@ def _model(size, recipe, sparsity, bits, answers):
         size=size,
         pretrained=True,
         recipe=recipe,
-        rows=pd.DataFrame({"pretrain_valid_loss": [3.0], "valid_examples": [len(answers[0, 0].ids)]}),
+        rows=pd.DataFrame(
+            {"pretrain_valid_loss": [3.0], "valid_examples": [len(answers[0, 0].ids)]}
+        ),
         scores={seeds: float(one.correct.mean()) for seeds, one in answers.items()},
         megabytes=size.params * (1 - sparsity) * bits / 8e6,
         nonzero=size.params * (1 - sparsity),
