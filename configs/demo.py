@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.optimizer.batch_size = 16
     config.optimizer.learning_rate = 3e-3
     config.optimizer.clip_norm = 1.0
-    config.budget.seconds = 60.0
+    config.budget.seconds = 50.0
     config.eval.every_seconds = 4.0
     config.eval.examples = 256
     config.eval.batch_size = 64
@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     config.compress.recover_evals = 4
     config.study.finetune = ConfigDict(
         {
-            "budget": {"epochs": 1.0},
+            "budget": {"epochs": 2.0},
             "optimizer": {"batch_size": 32, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
             "eval": {"batch_size": 128},
         }

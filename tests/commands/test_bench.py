@@ -170,6 +170,11 @@ def test_seeds_are_timed_from_start_to_results(tmp_path, capsys, monkeypatch) ->
     assert found["count"] == 3 and found["single"] > 0 < found["in_turn"]
     assert found["mapped"] is None
     assert "cannot be mapped" in capsys.readouterr().out
+    started.clear()
+    one_way = ("--config.impl.seeds_together=in_turn", "--config.bench.seeds=2")
+    assert tlc(*SEEDS, *one_way, f"--workdir={tmp_path}") == 0
+    assert [way for _, seeds, way in started if seeds] == ["in_turn"]
+    assert "mapped" not in result_of(tmp_path)["seeds"]
 
 
 def test_seeds_have_no_peers(tmp_path, refused) -> None:

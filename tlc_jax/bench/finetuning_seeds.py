@@ -44,15 +44,19 @@ def measure(config: Config) -> dict[str, Any]:
     """Seconds for all seeds in turn and mapped, and as runs of their own.
 
     Half of the single runs come before the others and half after them, so that a machine that slows
-    down slows all alike. `mapped` is None where the run cannot be mapped.
+    down slows all alike. `mapped` is None where the run cannot be mapped. impl.seeds_together names
+    the only way to measure, unless it is auto.
     """
     seeds = tuple(range(config.bench.seeds))
-    half, reason = len(seeds) // 2, obstacle(config)
-    together: dict[str, float | None] = {"mapped": None}
+    half, chosen = len(seeds) // 2, config.impl.seeds_together
+    ways = ("in_turn", "mapped") if chosen == "auto" else (chosen,)
+    together: dict[str, float | None] = dict.fromkeys(ways)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         singles = [_seconds(config, folder / str(seed), (), seed) for seed in seeds[:half]]
-        for way in ("in_turn", "mapped") if not reason else ("in_turn",):
+        for way in ways:
+            if way == "mapped" and obstacle(config):
+                continue
             together[way] = _seconds(config, folder / way, seeds, seeds[0], way)
         singles += [_seconds(config, folder / str(seed), (), seed) for seed in seeds[half:]]
     # A run that fails alone has told why on the terminal.
@@ -81,8 +85,8 @@ def describe(result: dict[str, Any]) -> list[str]:
     found = result["seeds"]
     names = {"single": "runs of their own", "in_turn": "in turn", "mapped": "mapped"}
     rows = [["", "seconds", "share of runs of their own"]]
-    for way, name in names.items():
+    for way in (name for name in names if name in found):
         seconds = found[way]
         share = "cannot be mapped" if seconds is None else f"{seconds / found['single']:.2f}"
-        rows.append([name, "" if seconds is None else f"{seconds:.1f}", share])
+        rows.append([names[way], "" if seconds is None else f"{seconds:.1f}", share])
     return [f"finetuning        {found['count']} seeds, from start to results", table(rows)]
