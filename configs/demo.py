@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     config.study.finetune = ConfigDict(
         {
             "budget": {"epochs": 2.0},
-            "optimizer": {"batch_size": 32, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
+            "optimizer": {"batch_size": 32, "learning_rate": 5e-4, "warmup": 0.1, "clip_norm": 1.0},
             "eval": {"batch_size": 128},
         }
     )
