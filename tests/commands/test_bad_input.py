@@ -65,7 +65,7 @@ def test_an_unknown_tfds_name(refused, world, tmp_path) -> None:
         ("--config.budget.steps=0", "no budget"),
         ("--config.recipe=prune:0.5", "recipe"),
         ("--config.impl.mesh=data=3", "does not fit the 8 device"),
-        ("--config.data.test=files:WORLD/nothing.txt", "config.data.test: there is no file"),
+        ("--config.data.test=files:WORLD/nothing.txt", "nothing.txt does not exist"),
         ("--config.data.test=test=files:WORLD/valid.txt", "is in data.valid too"),
         ("--config.data.test=valid=files:WORLD/dev.tsv", "has a split 'valid' too: name this one"),
     ],

@@ -377,7 +377,7 @@ def test_commands_refuse_what_an_imported_encoder_cannot_do(refused, world, tmp_
     )
     line = refused(*imported_arguments("finetune", world, tmp_path / "f", tmp_path / "nowhere"))
     assert re.search(
-        r"there is no folder .*nowhere; models are read from disk, never fetched", line
+        r"folder .*nowhere does not exist; models are read from disk, never fetched", line
     )
     other = f"--config.tokenizer.path={tmp_path / 'public' / 'tokenizer.json'}"
     line = refused(

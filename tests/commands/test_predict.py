@@ -116,7 +116,7 @@ def test_a_bad_place_for_the_output_is_refused_before_the_model_is_read(
 ):
     for output, says in (
         (tmp_path, "is a folder"),
-        (tmp_path / "no" / "out.tsv", "there is no folder"),
+        (tmp_path / "no" / "out.tsv", "does not exist"),
     ):
         assert tlc("predict", *arguments(finetuned, world / "dev.tsv", output)) == 2
         assert says in capsys.readouterr().err

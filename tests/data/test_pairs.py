@@ -162,7 +162,7 @@ def test_files_without_pairs_are_refused(config, tmp_path, name, content, messag
 
 @pytest.mark.parametrize("spec", ["A.en+A.fr+A.de", "A.tsv+A.fr", "missing.en+missing.fr"])
 def test_joined_files_that_are_not_two_texts_are_refused(config, tmp_path, spec) -> None:
-    with pytest.raises(InputError, match="line-aligned|no readable file"):
+    with pytest.raises(InputError, match="line-aligned|cannot be read"):
         sources.check_sources(f"files:{tmp_path}/{spec}", "data.train", config.data)
 
 

@@ -84,8 +84,8 @@ def test_bad_syntax_is_refused(spec: str, words: str) -> None:
         ("  ", "is empty"),
         ("toy:txt", "did you mean text"),
         ("toy:text:dev", "no split 'dev'"),
-        ("files:nowhere/at/all.txt", "there is no file nowhere/at/all.txt"),
-        ("files:nowhere/*.txt", "no file matches"),
+        ("files:nowhere/at/all.txt", "nowhere/at/all.txt does not exist"),
+        ("files:nowhere/*.txt", "matches no file"),
     ],
 )
 def test_a_source_that_cannot_be_opened_is_refused_with_its_setting(spec: str, words: str) -> None:

@@ -3,7 +3,7 @@
 A model is right on an instance where ability + ease of the instance + luck > 0, all normal. The
 ease is shared by all models in part; a size, a recipe and each run on each instance have parts of
 their own. The ability is such that a model has a given accuracy over all instances that there could
-be, so a test set drawn anew favors one model or another by luck alone.
+be, so another test set favors one model or another by luck alone.
 """
 
 from __future__ import annotations

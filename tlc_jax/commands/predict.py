@@ -88,7 +88,7 @@ def _check_output(output: str) -> None:
     if output and path.is_dir():
         raise InputError(f"predict.output={output} is a folder: name a file in it")
     if not path.parent.is_dir():
-        raise InputError(f"predict.output={output}: there is no folder {path.parent}")
+        raise InputError(f"predict.output={output}: folder {path.parent} does not exist")
 
 
 @contextlib.contextmanager

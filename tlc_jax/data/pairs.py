@@ -192,7 +192,7 @@ def _joined(sides: Sequence[Sequence[np.ndarray]], tokenizer: Tokenizer) -> np.n
     """The tokens of pairs one after the other, </s> after each side."""
     end = np.array([EOS], np.int32)
     parts = [part for pair in zip(*sides, strict=True) for ids in pair for part in (ids, end)]
-    # The empty array gives concatenate something to join where there are no pairs.
+    # The empty array gives concatenate something to join where no pairs are left.
     return np.concatenate([end[:0], *parts]).astype(dtype_for(tokenizer.vocab_size))
 
 

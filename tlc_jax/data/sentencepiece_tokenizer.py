@@ -92,7 +92,7 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int, train_bytes: int) -> 
       train_bytes: UTF-8 bytes of text to train on, spread evenly over `lines`.
 
     Raises:
-      InputError: there is no text, or not enough (or too much) of it for `vocab_size` pieces.
+      InputError: the text is empty, or not enough (or too much) for `vocab_size` pieces.
     """
     # The trainer drops lines that are too long; parts of them it takes, each after a space.
     sample = [
@@ -101,7 +101,7 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int, train_bytes: int) -> 
         for at in range(0, len(line), _LONGEST_LINE)
     ]
     if not sample:
-        raise InputError("there is no text to train a tokenizer on: check data.train")
+        raise InputError("the text to train a tokenizer on is empty: check data.train")
     writer = io.BytesIO()
     sentencepiece.set_min_log_level(3)
     try:

@@ -58,15 +58,15 @@ class TextFiles:
                 what = "is not two line-aligned text files, such as files:train.en+train.fr"
                 raise InputError(f"files:{pattern} {what}")
         elif not found:
-            what = "no file matches" if glob.has_magic(pattern) else "there is no file"
-            raise InputError(f"{what} {pattern}: {where}")
+            lacks = "matches no file" if glob.has_magic(pattern) else "does not exist"
+            raise InputError(f"{pattern} {lacks}: {where}")
         # A glob may match folders too; a folder alone is a mistake.
         self._paths = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
         for path in self._paths:
             if os.path.isdir(path):
                 raise InputError(f"{path} is a folder: name its files, such as {path}/*.txt")
             if not os.access(path, os.R_OK):
-                raise InputError(f"there is no readable file {path}: {where}")
+                raise InputError(f"{path} cannot be read: {where}")
             if _suffix(path) not in _SUFFIXES and not (any_ending or self._aligned):
                 endings = f"{', '.join(_SUFFIXES)}, or these with .gz"
                 raise InputError(f"{path} is of unknown format: it must end in {endings}")

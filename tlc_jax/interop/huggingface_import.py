@@ -60,7 +60,7 @@ def find(source: str) -> Path:
     folder = Path(source.removeprefix(PREFIX)).expanduser()
     if not folder.is_dir():
         raise InputError(
-            f"init.from={source}: there is no folder {folder}; "
+            f"init.from={source}: folder {folder} does not exist; "
             "models are read from disk, never fetched"
         )
     config = folder / "config.json"

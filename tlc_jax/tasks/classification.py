@@ -255,7 +255,7 @@ def classification(network: Network) -> Objective:
 def summarize(predictions: dict[str, Predictions], final: bool = True) -> dict[str, Any]:
     """Numbers of the first labelled split, and `accuracy_by_split` of all.
 
-    Only a final evaluation counts, because curves do not need it.
+    Those of a final evaluation include `Predictions.counts`, which curves do not need.
     """
     # An average over splits of different kinds, such as MNLI matched and mismatched, means little.
     labelled = [name for name, found in predictions.items() if (found.labels >= 0).any()]

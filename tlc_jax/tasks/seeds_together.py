@@ -89,6 +89,7 @@ class SeedsTogether:
         self._run, self._seeds, self._start = run, seeds, start
         self._batches = [run.host_batches(seed) for seed in seeds]
         self._tests: list[dict[str, Any]] = []
+        self._widths = np.empty((len(seeds), 0), np.int64)  # of the batches of each seed alone
 
     def task(self) -> Task:
         """The training run for the loop."""
@@ -150,6 +151,7 @@ class SeedsTogether:
         for run, predictions in zip(self.runs, found, strict=True):
             run.predictions = {**run.predictions, **predictions}
         self._tests = [test_numbers(summarize(one)) if one else {} for one in found]
+        self._widths = np.stack([batches.widths_of(outcome.steps) for batches in self._batches])
         return outcome
 
     def write(self, index: int, outcome: Outcome, shared: Path, workdir: Path) -> dict[str, Any]:
@@ -171,7 +173,7 @@ class SeedsTogether:
         run.write_parameters(workdir)
         run.save_predictions(workdir)
         rows = self._run.config.optimizer.batch_size
-        widths = self._widths_of(steps)
+        widths = self._widths
         # Together all are padded to the widest; alone, the seed trains on fewer tokens.
         spent, own = (rows * np.cumsum([0, *row]) for row in (widths.max(axis=0), widths[index]))
         if processes.first():
@@ -191,10 +193,6 @@ class SeedsTogether:
             "tokens_per_second": int(own[-1]) / seconds if seconds else None,
             "seeds_together": len(self._seeds),
         }
-
-    def _widths_of(self, steps: int) -> np.ndarray:
-        """The own widths of the batches of the first steps, [seeds, steps]."""
-        return np.stack([batches.widths_of(steps) for batches in self._batches])
 
     def worth_mapping(self, path: Path) -> bool:
         """Whether mapping takes less time than the seeds in turn, on the devices at hand.
