@@ -115,7 +115,7 @@ def test_error_of_two_models_on_the_same_instances_is_paired():
     assert instance_error(known, [-1.0, 1.0]) == pytest.approx(math.sqrt(0.03))
 
 
-def test_luck_of_runs_on_instances_is_no_error_of_the_test_set():
+def test_luck_of_runs_on_instances_is_not_in_the_error_of_the_test_set():
     """All instances are alike, so another test set would change nothing beyond the runs' luck."""
     rng = np.random.default_rng(0)
     chances = np.full((4, 4000), 0.6)
