@@ -84,7 +84,7 @@ def test_empty_text_and_tiny_vocabularies_are_refused() -> None:
     for size in (0, -5):
         with pytest.raises(InputError, match=f"vocab_size={size} is too small"):
             train_tokenizer(["bas dus"] * 20, size, 1000)
-    with pytest.raises(InputError, match="no text"):
+    with pytest.raises(InputError, match="text to train a tokenizer on is empty"):
         train_tokenizer(["", ""], 300, 1000)
 
 
