@@ -248,6 +248,11 @@ class Impl:
         "matrix products; mix: bfloat16 in and float32 out; bfloat16: activations too",
         ("float32", "mix", "bfloat16"),
     )
+    attention: str = setting(
+        "xla",
+        "program of attention; cudnn: a fused one for NVIDIA GPUs, with impl.matmul=bfloat16",
+        ("xla", "cudnn"),
+    )
     seeds_together: str = setting(
         "auto",
         "finetune with several seeds: mapped in one program, or one after another in_turn; auto: "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,14 @@ class Shape(config.Model):
     matmul: str = "float32"
     layer_loop: str = "scan"
     remat: bool = False
+    attention: Literal["xla", "cudnn"] = "xla"
 
     @staticmethod
     def of(model: config.Model, impl: config.Impl) -> Shape:
-        how = {name: getattr(impl, name) for name in ("matmul", "layer_loop", "remat")}
+        # Shapes of parameters are asked for before devices are known. What is still `auto` then
+        # has the defaults above, which work everywhere.
+        names = ("matmul", "layer_loop", "remat", "attention")
+        how = {name: value for name in names if (value := getattr(impl, name)) != "auto"}
         return Shape(**dataclasses.asdict(model.filled()), **how)
 
 
@@ -131,7 +135,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, shape: Shape, rngs: nnx.Rngs):
-        self.heads = shape.heads
+        self.heads, self.implementation = shape.heads, shape.attention
         inner = shape.heads * shape.head_size
         self.query = Dense(shape.hidden, inner, shape, rngs)
         self.key = Dense(shape.hidden, inner, shape, rngs)
@@ -156,8 +160,21 @@ class Attention(nnx.Module):
     ) -> Array:
         """Attention of T positions to L positions, those where `mask` is true (None: all)."""
         q_BxTxHxE = self._split(self.query(x_BxTxD))
+        padding: dict[str, Any] = {"mask": mask_Bx1x1xL}
+        if self.implementation == "cudnn" and mask_Bx1x1xL is not None:
+            # cuDNN takes masks of full size only, as a bias. Rows are padded at their ends, so
+            # lengths say the same; rows of padding alone, which fill up a batch, have length 1.
+            lengths_B = jnp.maximum(jnp.sum(mask_Bx1x1xL, axis=(1, 2, 3), dtype=jnp.int32), 1)
+            # All queries count. Mapped over seeds, JAX wants an axis of them here as well.
+            queries_B = 0 * lengths_B + q_BxTxHxE.shape[1]
+            padding = {"key_value_seq_lengths": lengths_B, "query_seq_lengths": queries_B}
         y_BxTxHxE = jax.nn.dot_product_attention(
-            q_BxTxHxE, k_BxLxHxE, v_BxLxHxE, mask=mask_Bx1x1xL, is_causal=causal
+            q_BxTxHxE,
+            k_BxLxHxE,
+            v_BxLxHxE,
+            is_causal=causal,
+            implementation=self.implementation,
+            **padding,
         )
         return self.output(y_BxTxHxE.reshape(*x_BxTxD.shape[:2], -1))
 
