@@ -42,7 +42,10 @@ def test_sentences_longer_than_the_model_are_refused(config, name) -> None:
 @pytest.mark.peers
 @pytest.mark.parametrize(
     "theirs",
-    [peers.transformers_search, lambda config: peers.ctranslate2_search(config, "float32")],
+    [
+        lambda config: peers.transformers_search(config, "cpu", "float32"),
+        lambda config: peers.ctranslate2_search(config, "cpu", "float32"),
+    ],
     ids=["hf", "ct2"],
 )
 @pytest.mark.parametrize("share", ["none", "attention"])
@@ -62,8 +65,9 @@ def test_peers_translate_alike(config, share, theirs) -> None:
 def test_peers_generate_as_many_tokens(config, beams) -> None:
     config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, beams=beams))
     for search in (
-        peers.transformers_search(config),
-        peers.ctranslate2_search(config, "float32"),
-        peers.ctranslate2_search(config, "int8"),
+        peers.transformers_search(config, "cpu", "float32"),
+        peers.transformers_search(config, "cpu", "bfloat16"),
+        peers.ctranslate2_search(config, "cpu", "float32"),
+        peers.ctranslate2_search(config, "cpu", "int8"),
     ):
         assert [len(tokens) for tokens in search()] == [12] * 8

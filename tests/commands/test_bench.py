@@ -84,29 +84,69 @@ def test_peers_without_pytorch_name_the_extra(tmp_path, capsys, arguments) -> No
     assert "tlc_jax[peers]" in capsys.readouterr().err
 
 
+BOTH = '--config.bench.peers=("float32","bfloat16")'
+
+
 @pytest.mark.peers
-def test_peers_are_timed_against_the_yardstick(tmp_path) -> None:
+def test_peers_are_timed_against_the_yardstick(tmp_path, capsys) -> None:
     assert tlc(*ARGUMENTS, "--peers", f"--workdir={tmp_path}") == 0
-    rows = result_of(tmp_path)["peers"]
-    yardstick = rows["Hugging Face, all logits, float32"]
-    assert yardstick["ratio"] == 1.0
-    assert len(rows) == 5
+    rows, references = (result_of(tmp_path)[name] for name in ("peers", "references"))
+    assert references.pop("") == "Hugging Face, all logits, float32"
+    assert list(rows) == [
+        "Hugging Face, all logits, float32",
+        "Hugging Face, masked positions, float32",
+        "plain JAX, all logits, float32",
+        "tlc, masked positions, float32 (as configured)",
+        "tlc, masked positions, mix",
+    ]
+    check_rows(rows, {"": "Hugging Face, all logits, float32", **references})
+    assert "times Hugging Face, all logits, float32" in capsys.readouterr().out
+
+
+def check_rows(rows, references) -> None:
     for row in rows.values():
         assert row["per_second"] > 0
-        assert row["ratio_least"] <= row["ratio"] <= row["ratio_most"]
+        for suffix in references:
+            least, ratio, most = (row[f"ratio{part}{suffix}"] for part in ("_least", "", "_most"))
+            assert least <= ratio <= most
+    for suffix, name in references.items():
+        assert rows[name][f"ratio{suffix}"] == 1.0
+    theirs = {name: row["per_second"] for name, row in rows.items() if "tlc" not in name}
+    assert [*references.values()][-1] == max(theirs, key=theirs.__getitem__)
+
+
+@pytest.mark.peers
+def test_peers_in_bfloat16_and_compiled_are_asked_for(tmp_path) -> None:
+    more = ('--config.bench.peers=("bfloat16",)', "--config.impl.matmul=bfloat16")
+    assert tlc(*ARGUMENTS, *more, "--peers", f"--workdir={tmp_path}") == 0
+    result = result_of(tmp_path)
+    assert list(result["peers"]) == [
+        "Hugging Face, masked positions, bfloat16",
+        "Hugging Face, masked positions, bfloat16, torch.compile",
+        "tlc, masked positions, mix",
+        "tlc, masked positions, bfloat16 (as configured)",
+    ]
+    measured = {name: row for name, row in result["peers"].items() if "failed" not in row}
+    # torch.compile needs a compiler.
+    assert len(measured) >= 3
+    check_rows(measured, result["references"])
 
 
 @pytest.mark.peers
 def test_decoding_peers_are_timed_against_ctranslate2(tmp_path) -> None:
-    assert tlc(*DECODE, "--peers", f"--workdir={tmp_path}") == 0
-    rows = result_of(tmp_path)["decoding"]["peers"]
-    assert len(rows) == 5
-    assert (
-        rows["CTranslate2, float32"]["ratio"] == 1.0 == rows["CTranslate2, int8"]["ratio_to_int8"]
-    )
-    for row in rows.values():
-        assert row["per_second"] > 0
-        assert row["ratio_least_to_int8"] <= row["ratio_to_int8"] <= row["ratio_most_to_int8"]
+    assert tlc(*DECODE, BOTH, "--peers", f"--workdir={tmp_path}") == 0
+    found = result_of(tmp_path)["decoding"]
+    assert found["references"][""] == "CTranslate2, float32"
+    assert list(found["peers"]) == [
+        "CTranslate2, float32",
+        "CTranslate2, int8",
+        "Hugging Face generate, float32",
+        "Hugging Face generate, bfloat16",
+        "tlc, float32 (as configured)",
+        "tlc, mix",
+        "tlc, bfloat16",
+    ]
+    check_rows(found["peers"], found["references"])
 
 
 def test_compression_is_timed_by_operation(tmp_path, capsys) -> None:

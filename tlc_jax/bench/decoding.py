@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
+import functools
 from collections.abc import Callable
 from typing import Any
 
-from tlc_jax.bench import decoding_peers as peers
-from tlc_jax.bench import throughput
-from tlc_jax.bench.pretraining_peers import require_transformers
+import jax
+
+from tlc_jax.bench import decoding_peers as searches
+from tlc_jax.bench import peers, throughput
 from tlc_jax.config import Config, resolve, to_dict
 from tlc_jax.config.resolve import require_own_architecture, require_translator
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 
 CTRANSLATE2 = "CTranslate2, float32"
-CTRANSLATE2_INT8 = "CTranslate2, int8"
-_REFERENCES = {"": CTRANSLATE2, "_to_int8": CTRANSLATE2_INT8}
-# The search of each variant, and its arguments beside the config.
-_SEARCHES: dict[str, tuple[Callable[..., throughput.Variant], *tuple[str, ...]]] = {
-    CTRANSLATE2: (peers.ctranslate2_search, "float32"),
-    CTRANSLATE2_INT8: (peers.ctranslate2_search, "int8"),
-    "Hugging Face generate, float32": (peers.transformers_search,),
-    "tlc, float32": (peers.our_search, "float32"),
-    "tlc, mix": (peers.our_search, "mix"),
-}
 
 
 def check(config: Config, with_peers: bool) -> None:
-    """Refuses what cannot be timed.
+    """Refuses what cannot be timed. CTranslate2 may be missing.
 
     Raises:
       InputError: the model is not a translator's or its sentences are too long; or for --peers, a
@@ -38,9 +28,7 @@ def check(config: Config, with_peers: bool) -> None:
     require_translator(config)
     if with_peers:
         require_own_architecture(config)
-        require_transformers()
-        if importlib.util.find_spec("ctranslate2") is None:
-            raise InputError("--peers needs CTranslate2: pip install 'tlc_jax[peers]'")
+        peers.require_transformers()
     for name in ("source", "generated"):
         length = getattr(config.bench, name)
         if not 1 <= length <= config.model.max_length:
@@ -50,27 +38,51 @@ def check(config: Config, with_peers: bool) -> None:
 
 
 def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:
-    """Tokens of best translations per second; with peers also theirs, and ratios to CTranslate2."""
+    """Tokens of best translations per second; with peers also theirs, and ratios."""
     tokens, rounds = config.decode.batch_size * config.bench.generated, config.bench.rounds
     found: dict[str, Any] = {"sentences": config.decode.batch_size, "beams": config.decode.beams}
-    if not with_peers:
-        search = peers.our_search(config, config.impl.matmul, placement)
-        alone = throughput.time_alone(search, rounds, 1)
-        return {"decoding": found | throughput.rate(alone, tokens)}
-    with contextlib.ExitStack() as stack:
-        variants = {}
-        for name, (search_of, *arguments) in _SEARCHES.items():
-            # A Config has read-only mappings, which cannot be pickled.
-            variant = throughput.in_own_process(_make, to_dict(config), search_of, *arguments)
-            variants[name] = stack.enter_context(variant)
-        seconds = throughput.alternate(variants, rounds, 1)
-    return {"decoding": found | {"peers": throughput.summary(seconds, tokens, _REFERENCES)}}
+    if with_peers:
+        compared = peers.compare(config, _makers(config), CTRANSLATE2, tokens, repeats=1)
+        return {"decoding": found | compared}
+    ours = searches.our_search(config, config.impl.matmul, placement)
+    return {
+        "decoding": found | throughput.rate(throughput.time_alone(_of(ours), rounds, 1), tokens)
+    }
+
+
+def _makers(config: Config) -> dict[str, peers.Maker]:
+    """The sides that are compared."""
+    platform, types = jax.default_backend(), peers.number_types(config)
+    # A Config has read-only mappings, which cannot be pickled.
+    make = functools.partial(_make, to_dict(config))
+    ctranslate2 = functools.partial(make, searches.ctranslate2_search, platform)
+    transformers = functools.partial(make, searches.transformers_search, platform)
+    makers: dict[str, peers.Maker] = {}
+    if "float32" in types:
+        makers[CTRANSLATE2] = functools.partial(ctranslate2, "float32")
+        makers["CTranslate2, int8"] = functools.partial(ctranslate2, "int8")
+        makers["Hugging Face generate, float32"] = functools.partial(transformers, "float32")
+    if "bfloat16" in types:
+        if platform != "cpu":  # CPUs have none in CTranslate2
+            makers["CTranslate2, float16"] = functools.partial(ctranslate2, "float16")
+        makers["Hugging Face generate, bfloat16"] = functools.partial(transformers, "bfloat16")
+    for text, matmul in peers.our_matmuls(config).items():
+        makers[f"{peers.OURS}{text}"] = functools.partial(make, searches.our_search, matmul)
+    return makers
 
 
 def _make(
-    settings: dict[str, Any], search_of: Callable[..., throughput.Variant], *arguments: str
+    settings: dict[str, Any], search_of: Callable[..., searches.Search], *arguments: str
 ) -> throughput.Variant:
-    return search_of(resolve(settings), *arguments)
+    return _of(search_of(resolve(settings), *arguments))
+
+
+def _of(search: searches.Search) -> throughput.Variant:
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            search()
+
+    return run
 
 
 def describe(result: dict[str, Any]) -> list[str]:
@@ -78,5 +90,5 @@ def describe(result: dict[str, Any]) -> list[str]:
     found = result["decoding"]
     lines = [f"decoding          {found['sentences']} sentences at once, {found['beams']} beams"]
     if "peers" in found:
-        return [*lines, throughput.summary_table(found["peers"], _REFERENCES)]
+        return [*lines, *peers.describe(found)]
     return [*lines, f"                  {found['tokens_per_second']:,.0f} tokens/s"]

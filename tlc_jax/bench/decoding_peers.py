@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax.bench.pretraining_peers import prepare_torch
+from tlc_jax.bench.peers import prepare_torch, torch_device
 from tlc_jax.config import Config, Impl
 from tlc_jax.core.mesh import Placement
 from tlc_jax.core.params import flatten
@@ -75,12 +75,18 @@ def our_search(config: Config, matmul: str, placement: Placement | None = None) 
     return run
 
 
-def transformers_search(config: Config) -> Search:
-    """`generate` of Hugging Face's mBART in eager PyTorch, float32."""
+def transformers_search(config: Config, platform: str, number_type: str) -> Search:
+    """`generate` of Hugging Face's mBART in eager PyTorch.
+
+    Args:
+      config: the model and the sizes.
+      platform: JAX's name of the devices to use.
+      number_type: type of weights and activations, "float32" or "bfloat16".
+    """
     import torch
 
-    device = prepare_torch()
-    model = _mbart(config).to(device)
+    device = prepare_torch(platform)
+    model = _mbart(config).to(device, getattr(torch, number_type))
     source = torch.as_tensor(random_source(config), dtype=torch.long, device=device)
 
     def run() -> list[list[int]]:
@@ -97,8 +103,14 @@ def transformers_search(config: Config) -> Search:
     return run
 
 
-def ctranslate2_search(config: Config, compute_type: str) -> Search:
-    """CTranslate2 on all cores of this process; `compute_type` is "float32" or "int8"."""
+def ctranslate2_search(config: Config, platform: str, compute_type: str) -> Search:
+    """CTranslate2, on CPUs with all cores of this process.
+
+    Args:
+      config: the model and the sizes.
+      platform: JAX's name of the devices to use.
+      compute_type: "float32", "float16" or "int8".
+    """
     import ctranslate2
     from ctranslate2.converters.transformers import MBartLoader
 
@@ -116,7 +128,11 @@ def ctranslate2_search(config: Config, compute_type: str) -> Search:
     with tempfile.TemporaryDirectory() as folder:
         spec.save(folder)
         engine = ctranslate2.Translator(
-            folder, device="auto", compute_type=compute_type, inter_threads=1, intra_threads=cores
+            folder,
+            device=torch_device(platform),
+            compute_type=compute_type,
+            inter_threads=1,
+            intra_threads=cores,
         )
     source = [[str(token) for token in row] for row in random_source(config)]
 

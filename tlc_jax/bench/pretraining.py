@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from tlc_jax.bench import pretraining_peers as peers
-from tlc_jax.bench import throughput
-from tlc_jax.config import Budget, Checkpoint, Config, Eval
+from tlc_jax.bench import peers, throughput
+from tlc_jax.bench import pretraining_peers as peers_steps
+from tlc_jax.config import Budget, Checkpoint, Config, Eval, resolve, to_dict
 from tlc_jax.config.resolve import require_own_architecture
 from tlc_jax.core.mesh import Placement
 from tlc_jax.core.text import number
@@ -31,7 +31,6 @@ from tlc_jax.training.step import init_state, step_key
 
 _ROWS = 8192
 HUGGING_FACE = "Hugging Face, all logits, float32"
-_REFERENCES = {"": HUGGING_FACE}
 
 
 def check(config: Config, with_peers: bool) -> None:
@@ -63,33 +62,37 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
       with_peers: also time the steps of others.
     """
     run = run_on_random_rows(config, placement)
+    # First, because the programs of this process keep the memory that they used.
+    compared = _compare(run) if with_peers else {}
+    first, step = _compilation(run)
     return {
         "microbatch": config.microbatch,
-        "compile": _compilation(run),
-        "training": _training(run),
+        "compile": first,
+        "training": _training(run, step),
         "input_tokens_per_second": _input(run),
-        "goodput": _goodput(run),
-        **({"peers": _peers(run)} if with_peers else {}),
+        **({"goodput": _goodput(run)} if config.bench.seconds else {}),
+        **compared,
     }
 
 
 def _step(run: MaskedLanguageRun) -> throughput.Variant:
-    """A training step on a batch that stays on the devices."""
+    """Training steps on a batch that stays on the devices."""
     task = run.task(initializer(run.network, run.config.seed, None))
     state = [init_state(run.placement.put_params(task.init()), task.optimizer)]
     batch, key = task.batch(0), step_key(0, 0)
     compiled = jax.jit(task.step, donate_argnums=0)
 
-    def one() -> None:
-        # The state is donated, so each step must replace it.
-        state[0], metrics = compiled(state[0], batch, key, np.float32(0.5))
+    def steps(repeats: int) -> None:
+        for _ in range(repeats):
+            # The state is donated, so each step must replace it.
+            state[0], metrics = compiled(state[0], batch, key, np.float32(0.5))
         jax.block_until_ready(metrics)  # JAX dispatches asynchronously
 
-    return one
+    return steps
 
 
-def _compilation(run: MaskedLanguageRun) -> dict[str, float]:
-    """Seconds of the first step: without a persistent cache, and with a filled one."""
+def _compilation(run: MaskedLanguageRun) -> tuple[dict[str, float], throughput.Variant]:
+    """Seconds of the first step, without a persistent cache and with a filled one; and the step."""
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as cache, session.compilation_cache(Path(cache)):
         # However quickly a step compiles, the second one is to find it.
@@ -98,12 +101,12 @@ def _compilation(run: MaskedLanguageRun) -> dict[str, float]:
             jax.clear_caches()
             step = _step(run)
             with throughput.timed(seconds, name):
-                step()
-    return seconds
+                step(1)
+    return seconds, step
 
 
-def _training(run: MaskedLanguageRun) -> dict[str, Any]:
-    seconds = throughput.time_alone(_step(run), run.config.bench.rounds, run.config.bench.steps)
+def _training(run: MaskedLanguageRun, step: throughput.Variant) -> dict[str, Any]:
+    seconds = throughput.time_alone(step, run.config.bench.rounds, run.config.bench.steps)
     cost, median = run.cost(run.batches(0)(0)), statistics.median(seconds)
     peak = session.peak(run.config)
     return {
@@ -116,7 +119,12 @@ def _training(run: MaskedLanguageRun) -> dict[str, Any]:
 def _input(run: MaskedLanguageRun) -> float:
     """Tokens per second that one process prepares."""
     batches, steps = run.host_batches(0), itertools.count(1)
-    seconds = throughput.time_alone(lambda: batches(next(steps)), run.config.bench.rounds, 50)
+
+    def prepare(repeats: int) -> None:
+        for step in itertools.islice(steps, repeats):
+            batches(step)
+
+    seconds = throughput.time_alone(prepare, run.config.bench.rounds, 50)
     tokens = batches(0)["tokens"].size
     return float(throughput.rate(seconds, tokens)["tokens_per_second"])
 
@@ -139,25 +147,35 @@ def _goodput(run: MaskedLanguageRun) -> dict[str, Any]:
     return {"share": share, "seconds": seconds}
 
 
-def _peers(run: MaskedLanguageRun) -> dict[str, Any]:
-    """Tokens per second of ours and of others, and ratios to Hugging Face's step as it comes."""
-    config, placement = run.config, run.placement
+def _compare(run: MaskedLanguageRun) -> dict[str, Any]:
+    """Tokens per second of ours and of others, and ratios."""
+    config, settings = run.config, to_dict(run.config)
     tokens_BxL = run.host_batches(0)(0)["tokens"]
+    platform = jax.default_backend()
+    theirs = functools.partial(peers_steps.transformers_step, settings, tokens_BxL, platform)
+    types = peers.number_types(config)
+    makers: dict[str, peers.Maker] = {}
+    if "float32" in types:
+        makers[HUGGING_FACE] = functools.partial(theirs, masked_only=False)
+        makers["Hugging Face, masked positions, float32"] = theirs
+        makers["plain JAX, all logits, float32"] = functools.partial(
+            peers_steps.plain_step, settings, tokens_BxL
+        )
+    if "bfloat16" in types:
+        name = "Hugging Face, masked positions, bfloat16"
+        makers[name] = functools.partial(theirs, bfloat16=True)
+        makers[f"{name}, torch.compile"] = functools.partial(theirs, bfloat16=True, compiled=True)
+    for text, matmul in peers.our_matmuls(config).items():
+        makers[f"{peers.OURS}masked positions, {text}"] = functools.partial(
+            _our_step, settings, matmul
+        )
+    return peers.compare(config, makers, HUGGING_FACE, tokens_BxL.size, config.bench.steps)
 
-    def ours(matmul: str) -> throughput.Variant:
-        impl = dataclasses.replace(config.impl, matmul=matmul)
-        return _step(run_on_random_rows(dataclasses.replace(config, impl=impl), placement))
 
-    theirs = functools.partial(peers.transformers_step, config, tokens_BxL)
-    variants = {
-        HUGGING_FACE: theirs(masked_only=False),
-        "Hugging Face, masked positions, float32": theirs(masked_only=True),
-        "plain JAX, all logits, float32": peers.plain_step(config, tokens_BxL),
-        "tlc, masked positions, float32": ours("float32"),
-        "tlc, masked positions, mix": ours("mix"),
-    }
-    seconds = throughput.alternate(variants, config.bench.rounds, config.bench.steps)
-    return throughput.summary(seconds, tokens_BxL.size, _REFERENCES)
+def _our_step(settings: dict[str, Any], matmul: str) -> throughput.Variant:
+    config = resolve(settings)
+    config = dataclasses.replace(config, impl=dataclasses.replace(config.impl, matmul=matmul))
+    return _step(run_on_random_rows(config, session.open_devices(config)))
 
 
 def describe(result: dict[str, Any]) -> list[str]:
@@ -170,8 +188,8 @@ def describe(result: dict[str, Any]) -> list[str]:
         f"input pipeline    {result['input_tokens_per_second']:,.0f} tokens/s",
         f"first step        {first['cold_seconds']:.1f} s, "
         f"{first['warm_cache_seconds']:.1f} s from a warm cache",
-        f"goodput           {result['goodput']['share']:.1%} outside compilation and evaluation",
     ]
-    if "peers" in result:
-        lines.append(throughput.summary_table(result["peers"], _REFERENCES))
-    return lines
+    if "goodput" in result:
+        share = result["goodput"]["share"]
+        lines.append(f"goodput           {share:.1%} outside compilation and evaluation")
+    return [*lines, *(peers.describe(result) if "peers" in result else [])]

@@ -1,12 +1,11 @@
 """What our pretraining step is compared with: plain JAX, and Hugging Face transformers in PyTorch.
 
 All sides have the same shape, batch, tokens, dropout (of hidden states, none on attention
-probabilities) and AdamW. `plain_step` and `transformers_step` return a function that does one step.
+probabilities) and AdamW. `plain_step` and `transformers_step` return a function that does steps.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import jax
@@ -14,23 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from tlc_jax.bench.peers import prepare_torch
 from tlc_jax.bench.throughput import Variant
-from tlc_jax.config import Config, Impl
-from tlc_jax.core.errors import InputError
+from tlc_jax.config import Impl, resolve
 from tlc_jax.data.tokenizer import MASK
 from tlc_jax.models.layers import Shape
 from tlc_jax.models.network import Params, masked_language_model
+from tlc_jax.runs import session
 from tlc_jax.tasks.masked_lm import mask_tokens, predicted_positions
 from tlc_jax.training.step import step_key
 
 
-def plain_step(config: Config, tokens_BxL: np.ndarray) -> Variant:
-    """A float32 step of plain JAX: `x @ kernel + bias`, logits at all positions, Optax's AdamW."""
+def plain_step(settings: dict[str, Any], tokens_BxL: np.ndarray) -> Variant:
+    """Float32 steps of plain JAX: `x @ kernel + bias`, logits at all positions, Optax's AdamW."""
+    config = resolve(settings)
+    session.set_up(config)
     shape, vocab_size = Shape.of(config.model, Impl()), config.tokenizer.vocab_size
     params = masked_language_model(config.model, vocab_size, Impl()).init(jax.random.key(0))
-    settings = config.optimizer
+    chosen = config.optimizer
     optimizer = optax.adamw(
-        1e-4, settings.beta1, settings.beta2, settings.epsilon, weight_decay=settings.weight_decay
+        1e-4, chosen.beta1, chosen.beta2, chosen.epsilon, weight_decay=chosen.weight_decay
     )
 
     def loss_of(params: Params, tokens_BxL: jax.Array, key: jax.Array) -> jax.Array:
@@ -50,9 +52,10 @@ def plain_step(config: Config, tokens_BxL: np.ndarray) -> Variant:
     state: list[Any] = [params, optimizer.init(params)]
     tokens, key = jnp.asarray(tokens_BxL, jnp.int32), step_key(0, 0)
 
-    def run() -> None:
-        # The arrays in `state` are donated, so each step must replace them.
-        state[0], state[1], loss = compiled(*state, tokens, key)
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            # The arrays in `state` are donated, so each step must replace them.
+            state[0], state[1], loss = compiled(*state, tokens, key)
         loss.block_until_ready()  # JAX dispatches asynchronously
 
     return run
@@ -94,37 +97,29 @@ def _plain_logits(params: Params, tokens_BxL: jax.Array, shape: Shape, key: jax.
     return y_BxLxD @ embedding["token"].T + head["bias"]
 
 
-def require_transformers() -> None:
-    """Raises `InputError` unless PyTorch and transformers are installed, without importing them."""
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
-        raise InputError("--peers needs PyTorch and transformers: pip install 'tlc_jax[peers]'")
-
-
-def prepare_torch() -> str:
-    """Makes PyTorch's float32 fast and transformers quiet; returns the device to use."""
-    import torch
-    import transformers
-
-    # By default float32 products run at half of oneDNN's rate on CPUs. "medium" selects oneDNN,
-    # which still computes in float32 there, so PyTorch is compared at its best.
-    torch.set_float32_matmul_precision("medium")
-    transformers.logging.set_verbosity_error()
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def transformers_step(config: Config, tokens_BxL: np.ndarray, masked_only: bool) -> Variant:
-    """A float32 step of Hugging Face's pre-norm RoBERTa in eager PyTorch with fused AdamW.
+def transformers_step(
+    settings: dict[str, Any],
+    tokens_BxL: np.ndarray,
+    platform: str,
+    masked_only: bool = True,
+    bfloat16: bool = False,
+    compiled: bool = False,
+) -> Variant:
+    """Steps of Hugging Face's pre-norm RoBERTa in PyTorch with fused AdamW and SDPA attention.
 
     Args:
-      config: the model and the optimizer.
+      settings: the config as a dict.
       tokens_BxL: tokens of the batch.
+      platform: JAX's name of the devices to use.
       masked_only: compute logits at the predicted positions alone, as ours does; otherwise at all
         positions, as the library does.
+      bfloat16: compute in bfloat16 where autocast does; otherwise in float32.
+      compiled: compile forward and backward pass with torch.compile.
     """
     import torch
     import transformers
 
-    device = prepare_torch()
+    config, device = resolve(settings), prepare_torch(platform)
     torch.manual_seed(0)
     shape = Shape.of(config.model, Impl())
     peer_config = transformers.RobertaPreLayerNormConfig(
@@ -138,37 +133,45 @@ def transformers_step(config: Config, tokens_BxL: np.ndarray, masked_only: bool)
         attention_probs_dropout_prob=0.0,
         layer_norm_eps=shape.norm_epsilon,
         type_vocab_size=1,
+        attn_implementation="sdpa",
     )
     model = transformers.RobertaPreLayerNormForMaskedLM(peer_config).train().to(device)
-    settings = config.optimizer
+    chosen = config.optimizer
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=1e-4,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
+        betas=(chosen.beta1, chosen.beta2),
+        eps=chosen.epsilon,
+        weight_decay=chosen.weight_decay,
         fused=True,
     )
     tokens = torch.as_tensor(np.asarray(tokens_BxL), dtype=torch.long, device=device)
     rows, length = tokens.shape
     predicted = predicted_positions(length, config.objective.mask_rate)
 
-    def run() -> None:
-        positions = torch.rand(rows, length, device=device).topk(predicted, dim=1).indices
-        targets = tokens.gather(1, positions)
-        inputs = tokens.scatter(1, positions, MASK)
+    def loss_of(inputs: Any, positions: Any, targets: Any) -> Any:
         if masked_only:
             hidden = model.roberta_prelayernorm(inputs).last_hidden_state
             index = positions[:, :, None].expand(-1, -1, hidden.shape[-1])
             logits = model.lm_head(hidden.gather(1, index))
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        else:
-            # The library's loss leaves out labels of -100.
-            labels = torch.full_like(tokens, -100).scatter(1, positions, targets)
-            loss = model(inputs, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        # The library's loss leaves out labels of -100.
+        labels = torch.full_like(inputs, -100).scatter(1, positions, targets)
+        return model(inputs, labels=labels).loss
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            positions = torch.rand(rows, length, device=device).topk(predicted, dim=1).indices
+            targets = tokens.gather(1, positions)
+            inputs = tokens.scatter(1, positions, MASK)
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                loss = loss_of(inputs, positions, targets)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         loss.item()  # waits for the device
 
     return run

@@ -5,10 +5,11 @@ once, bench.task=compress the seconds of each operation of `recipe` and the peak
 bench.task=compare those of each statistic of `tlc compare`. Weights, tokens and answers are random,
 so nothing is read or downloaded. Only bench.task=seeds finetunes on data: it measures the seconds
 of bench.seeds seeds from start to results, as runs of their own, in turn, and mapped in one
-program. --peers times other systems doing the same, in alternation, and prints ratios: pretraining
-as plain JAX that computes all logits and as Hugging Face transformers (PyTorch), decoding as
-transformers' `generate` and as CTranslate2, in float32 and in int8. The others compute in float32,
-ours also with impl.matmul=mix.
+program. --peers times other systems doing the same, each side in a process of its
+own, and prints ratios: to plain JAX that computes all logits and Hugging Face transformers
+(PyTorch) in pretraining, to transformers' `generate` and CTranslate2 in decoding. bench.peers says
+whether they compute in float32 or bfloat16 (there also with torch.compile). A side that fails is a
+line that says why.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _measure_here(task: Any, config: Config, workdir: Path, with_peers: bool) -> dict[str, Any]:
-    if task is decoding and with_peers:
+    if with_peers:
         # Set before JAX starts: several processes will share the accelerator, and each would
         # reserve most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

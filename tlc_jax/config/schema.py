@@ -331,7 +331,15 @@ class Bench:
     )
     rounds: int = setting(5, "number of rounds; medians are reported")
     steps: int = setting(10, "training steps per round")
-    seconds: float = setting(20.0, "training seconds of the real run that goodput is measured on")
+    seconds: float = setting(
+        20.0, "training seconds of the real run that goodput is measured on; 0: none", ">= 0"
+    )
+    peers: tuple[str, ...] = setting(
+        (),
+        "--peers: types of numbers that peers compute in; if empty, float32 on CPUs and bfloat16 "
+        "on accelerators",
+        ("float32", "bfloat16"),
+    )
     seeds: int = setting(4, "finetuning: number of seeds", ">= 1")
     source: int = setting(32, "decoding: tokens of every source sentence")
     generated: int = setting(40, "decoding: tokens generated for every sentence")
