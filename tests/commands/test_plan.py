@@ -18,6 +18,7 @@ from tests.commands.conftest import (
 )
 from tlc_jax.planning import fit
 from tlc_jax.planning.compile import Compiler
+from tlc_jax.planning.gpu import GPUS, KINDS, SLOWDOWN
 from tlc_jax.planning.tpu import CHIPS
 
 ARGUMENTS = (
@@ -198,7 +199,11 @@ def test_auto_where_nothing_fits_says_what_to_do(
 @pytest.mark.parametrize(
     ("topology", "message"),
     [
-        ("v9:2x2", "known chips are v4, v5e, v5p, v6e"),
+        ("v9:2x2", "known chips are v4, v5e, v5p, v6e, h200, h100, a100, l40s, l4, a10;"),
+        ("h100", "write how many GPUs of one host, 1 to 8, such as h100:8"),
+        ("h100:0", "write how many GPUs of one host"),
+        ("h100:16", "several hosts cannot be planned"),
+        ("h100:2x8", "several hosts cannot be planned"),
         ("v5e", "a slice of v5e has 2 sides, such as v5e:4x4"),
         ("v5e:2x2x2", "a slice of v5e has 2 sides"),
         ("v5e:4xfour", "a slice of v5e has 2 sides"),
@@ -239,6 +244,36 @@ def test_a_slice_that_is_not_there_is_planned_for(tmp_path, capsys) -> None:
     mfu = one["flops_per_step"] / step["seconds"] / (4 * 197e12)
     assert one["mfu"] == pytest.approx(mfu)
     assert "4 x TPU v5 lite, not at hand" in capsys.readouterr().out
+    assert tlc(*arguments, f"--workdir={tmp_path}") == 0
+    assert only_plan(result_of(tmp_path))["programs_compiled"] == 0
+
+
+@pytest.mark.gpu_compile
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_host_of_gpus_that_is_not_there_is_planned_for(tmp_path, capsys, count) -> None:
+    arguments = (
+        *ARGUMENTS,
+        "--config.impl.matmul=bfloat16",
+        f"--config.plan.topology=h100:{count}",
+    )
+    assert tlc(*arguments, f"--workdir={tmp_path}") == 0
+    result = result_of(tmp_path)
+    one = only_plan(result)
+    assert (result["device"], result["devices"]) == ("NVIDIA H100 80GB HBM3", count)
+    assert (result["platform"], result["at_hand"]) == ("gpu", False)
+    assert result["memory"] == int(0.95 * 0.75 * GPUS["h100"].memory)
+    assert one["microbatch"] == 64
+    step = one["step"]
+    assert tuple(step["parts"]) == KINDS
+    assert step["parts"]["products"] > 0
+    assert step["parts"]["attention"] > 0
+    assert step["parts"]["element_wise"] > 0
+    assert (step["parts"]["collectives"] > 0) == (count > 1)
+    assert step["slowdown"] == SLOWDOWN
+    assert step["seconds"] == pytest.approx(SLOWDOWN * sum(step["parts"].values()))
+    assert step["least"] == pytest.approx(one["flops_per_step"] / (count * 989e12))
+    assert one["mfu"] == pytest.approx(step["least"] / step["seconds"])
+    assert f"{count} x NVIDIA H100 80GB HBM3, not at hand" in capsys.readouterr().out
     assert tlc(*arguments, f"--workdir={tmp_path}") == 0
     assert only_plan(result_of(tmp_path))["programs_compiled"] == 0
 

@@ -1,14 +1,15 @@
 """Say what fits, how fast, and what the budget buys, before anything is trained.
 
 Compiles the real training step ahead of time: for the devices at hand, or with
---config.plan.topology=v5e:16x16 for a slice of TPUs that need not be there (chips v4, v5e, v5p,
-v6e; extra `tpu`). Plans for the encoder of `model`, or for each in study.sizes and
-study.translators (translators on batches as wide as data.length). Searches for the largest
-microbatch that fits by compiling, whatever impl.microbatch says. Reads no data: the vocabulary is
-tokenizer.vocab_size, and epochs are known once `tlc prepare` has packed data.train into data.cache.
-Step times of devices at hand are measured (plan.seconds). Those of a slice are estimates by the
-compiler's own cost model, plus the time that collectives would take if nothing hid them. What was
-compiled is remembered in compilations/ in the workdir.
+--config.plan.topology=v5e:16x16 or h100:8 for TPUs or GPUs that need not be there (slices of v4,
+v5e, v5p, v6e, extra `tpu`; one host of h200, h100, a100, l40s, l4, a10, extra `cuda`). Plans for
+the encoder of `model`, or for each in study.sizes and study.translators (translators on batches as
+wide as data.length). Searches for the largest microbatch that fits by compiling, whatever
+impl.microbatch says. Reads no data: the vocabulary is tokenizer.vocab_size, and epochs are known
+once `tlc prepare` has packed data.train into data.cache. Step times of devices at hand are measured
+(plan.seconds). Those of a slice are estimates by the compiler's own cost model, plus the time that
+collectives would take if nothing hid them. Those of GPUs are the program's roofline times 1.27, as
+measured on an H200. What was compiled is remembered in compilations/ in the workdir.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Plans, prints the plan, and writes result.json again.
 
     Raises:
-      InputError: the slice is unknown, the TPU compiler is missing, or a batch or a mesh does not
-        fit the devices.
+      InputError: the slice or the host is unknown, its compiler is missing, or a batch or a mesh
+        does not fit the devices.
     """
     del options
     models, target = _models(config), Target.of(config)

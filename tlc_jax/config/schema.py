@@ -348,7 +348,7 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    topology: str = setting("", "TPU slice, such as v5e:16x16; if empty, the devices at hand")
+    topology: str = setting("", "TPUs or GPUs: v5e:16x16, h100:8, ...; if empty, the devices here")
     seconds: float = setting(20.0, "seconds to time steps of each size at most; 0: none", ">= 0")
 
 

@@ -168,14 +168,16 @@ class Attention(nnx.Module):
             # All queries count. Mapped over seeds, JAX wants an axis of them here as well.
             queries_B = 0 * lengths_B + q_BxTxHxE.shape[1]
             padding = {"key_value_seq_lengths": lengths_B, "query_seq_lengths": queries_B}
-        y_BxTxHxE = jax.nn.dot_product_attention(
-            q_BxTxHxE,
-            k_BxLxHxE,
-            v_BxLxHxE,
-            is_causal=causal,
-            implementation=self.implementation,
-            **padding,
-        )
+        # The name tells a plan and a profile which kernels these are.
+        with jax.named_scope("attention"):
+            y_BxTxHxE = jax.nn.dot_product_attention(
+                q_BxTxHxE,
+                k_BxLxHxE,
+                v_BxLxHxE,
+                is_causal=causal,
+                implementation=self.implementation,
+                **padding,
+            )
         return self.output(y_BxTxHxE.reshape(*x_BxTxD.shape[:2], -1))
 
     def attend_cached(

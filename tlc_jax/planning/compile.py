@@ -141,7 +141,7 @@ class Compiler:
 
 def compiler_versions() -> dict[str, str]:
     """The versions of the packages that compile."""
-    names = ("jax", "jaxlib", "libtpu")
+    names = ("jax", "jaxlib", "libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin")
     return {
         name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name)
     }

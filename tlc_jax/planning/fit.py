@@ -22,7 +22,7 @@ from tlc_jax.tasks.base import TaskRun
 
 # Shares of the memory that a step may use: the compiler's sizes leave out fragmentation and what
 # the runtime needs itself, and on a host also the system and the data.
-_DEVICE_SHARE, _HOST_SHARE = 0.95, 0.8
+DEVICE_SHARE, HOST_SHARE = 0.95, 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +59,14 @@ def memory_at_hand() -> MemoryLimit:
     stats = [device.memory_stats() or {} for device in devices]
     if all("bytes_limit" in one for one in stats):
         least = min(one["bytes_limit"] for one in stats)
-        source = f"{_DEVICE_SHARE:.0%} of the device's memory"
-        return MemoryLimit(int(_DEVICE_SHARE * least), source)
+        source = f"{DEVICE_SHARE:.0%} of the device's memory"
+        return MemoryLimit(int(DEVICE_SHARE * least), source)
     if devices[0].platform != "cpu":
         return MemoryLimit(None, "the device does not say how much memory it has")
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     each = f" for each of {len(devices)} devices" if len(devices) > 1 else ""
-    source = f"{_HOST_SHARE:.0%} of the host's memory{each}"
-    return MemoryLimit(int(_HOST_SHARE * host / len(devices)), source)
+    source = f"{HOST_SHARE:.0%} of the host's memory{each}"
+    return MemoryLimit(int(HOST_SHARE * host / len(devices)), source)
 
 
 def largest(

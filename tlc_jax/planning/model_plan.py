@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import numpy as np
 from tlc_jax.config import Config
 from tlc_jax.config.durations import UNITS, Amounts
 from tlc_jax.core.devices import peak_flops
+from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.packing import rows_prepared
 from tlc_jax.data.tokenizer import FIRST_ORDINARY
@@ -22,7 +24,8 @@ from tlc_jax.models.flops import mfu
 from tlc_jax.models.network import Network
 from tlc_jax.planning import fit
 from tlc_jax.planning.compile import Compiler, Footprint, compiler_versions
-from tlc_jax.planning.tpu import Chip, ProgramCost, open_slice, program_cost
+from tlc_jax.planning.gpu import GPUS, Gpu, memory_fraction, open_host
+from tlc_jax.planning.tpu import CHIPS, Chip, open_slice
 from tlc_jax.runs import session
 from tlc_jax.runs.workdir import data_cache
 from tlc_jax.tasks.base import task_of
@@ -38,28 +41,42 @@ class Target:
     Attributes:
       place: mesh of the devices, and shardings.
       limit: memory of each device.
-      chip: chip of a slice; None for devices at hand.
+      chip: what is known of devices that need not be there; None for devices at hand.
     """
 
     place: Placement
     limit: fit.MemoryLimit
-    chip: Chip | None = None
+    chip: Chip | Gpu | None = None
 
     @staticmethod
     def of(config: Config) -> Target:
-        """The slice that plan.topology names, or the devices at hand.
+        """The slice or the host that plan.topology names, or the devices at hand.
 
         Raises:
-          InputError: there is no such slice, the TPU compiler is missing, or the mesh does not fit.
+          InputError: there is no such slice or host, its compiler is missing, or the mesh does not
+            fit.
         """
         topology, impl = config.plan.topology, config.impl
         if not topology:
             return Target(session.open_devices(config), fit.memory_at_hand())
-        # A slice is planned by this process alone, even if it was launched as one of several.
+        name = topology.partition(":")[0]
+        if name not in CHIPS and name not in GPUS:
+            raise InputError(
+                f"plan.topology={topology!r}: known chips are {', '.join([*CHIPS, *GPUS])}; "
+                "write for example v5e:16x16 or h100:8"
+            )
+        # Planned by this process alone, even if it was launched as one of several.
         alone = dataclasses.replace(impl, processes="one")
         session.set_up(dataclasses.replace(config, impl=alone))
-        chip, devices = open_slice(topology)
-        limit = fit.MemoryLimit(chip.memory, "what the TPU compiler gives to a program")
+        chip: Chip | Gpu
+        if name in CHIPS:
+            chip, devices = open_slice(topology)
+            limit = fit.MemoryLimit(chip.memory, "what the TPU compiler gives to a program")
+        else:
+            chip, devices = open_host(topology)
+            share = memory_fraction()
+            source = f"{fit.DEVICE_SHARE:.0%} of the {share:.0%} that JAX takes"
+            limit = fit.MemoryLimit(int(fit.DEVICE_SHARE * share * chip.memory), source)
         return Target(Placement.parse(impl.mesh, impl.sharding, devices), limit, chip)
 
     @property
@@ -101,7 +118,7 @@ def plan_model(kind: str, config: Config, target: Target, workdir: Path) -> dict
     """
     network = Network(kind, config.model, config.tokenizer.vocab_size, 0, config.impl)
     run = task_of(kind)(config, network, target.place)
-    compiler = Compiler(run, workdir, _tpu_facts if target.chip else lambda text: {})
+    compiler = Compiler(run, workdir, functools.partial(_facts, target.chip))
     work, limit = compiler.work, target.limit.for_run(config)
     batch_size = config.optimizer.batch_size
 
@@ -155,32 +172,36 @@ class StepTime:
     Attributes:
       seconds: seconds of the step; None if they are unknown.
       how: where they are from, for people.
-      parts: parts of an estimate in seconds: compute, collectives and uncounted instructions.
+      parts: parts of an estimate in seconds. For a TPU compute, collectives and uncounted
+        instructions; for a GPU the kinds of kernels, before the slowdown.
       least: seconds at the peak rate of the data sheets; None if that is unknown.
+      slowdown: factor between the sum of the parts and the estimate.
     """
 
     seconds: float | None
     how: str
     parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     least: float | None = None
+    slowdown: float = 1.0
 
 
-def estimate_step(facts: Mapping[str, Any], chip: Chip, least: float | None) -> StepTime:
-    """The time by the compiler's cycles, but at least what the peak rate allows.
+def estimate_step(facts: Mapping[str, Any], chip: Chip | Gpu, least: float | None) -> StepTime:
+    """The time by the compiled program, but at least what the peak rate allows.
 
     Args:
-      facts: the fields of a `ProgramCost`, or {"unknown": why there are none}.
-      chip: chip of the slice.
+      facts: what the chip's `describe` found, or {"unknown": why there are none}.
+      chip: the devices that are planned for.
       least: seconds at the peak rate; None if that is unknown.
     """
     if "unknown" in facts:
         return StepTime(None, f"unknown: the program has {facts['unknown']}", {}, least)
-    parts = ProgramCost(**facts).seconds(chip)
+    parts = chip.parts(facts)
     # The sum takes nothing as hidden behind something else, so the estimate is on the slow side.
-    total = sum(parts.values())
+    total = chip.slowdown * sum(parts.values())
     if least and total < least:
-        return StepTime(least, "peak rate, above which the compiler's cycles were", parts, least)
-    return StepTime(total, "compiler cycles", parts, least)
+        how = f"peak rate, above which the estimate by {chip.method} was"
+        return StepTime(least, how, parts, least, chip.slowdown)
+    return StepTime(total, chip.method, parts, least, chip.slowdown)
 
 
 def measure_step(compiler: Compiler, microbatch: int, vocab_size: int, seconds: float) -> StepTime:
@@ -219,9 +240,11 @@ def measure_step(compiler: Compiler, microbatch: int, vocab_size: int, seconds: 
     return StepTime(statistics.median(counted), how)
 
 
-def _tpu_facts(text: str) -> dict[str, Any]:
+def _facts(chip: Chip | Gpu | None, text: str) -> dict[str, Any]:
+    if chip is None:
+        return {}
     try:
-        return dataclasses.asdict(program_cost(text))
+        return chip.describe(text)
     except ValueError as error:
         return {"unknown": str(error)}
 

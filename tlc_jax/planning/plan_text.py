@@ -117,10 +117,22 @@ def _notes(plans: list[dict[str, Any]]) -> list[str]:
         f"microbatch: of {' or '.join(units)}, the largest that fits; "
         "set it with --config.impl.microbatch=...",
         f"step: {'; '.join(hows)}",
+        *_shares([plan["step"]["parts"] for plan in plans if plan["step"]["parts"]]),
     ]
     if any(plan["budget"]["limits"] and plan["budget"]["epochs"] is None for plan in plans):
         notes.append("epochs: unknown before `tlc prepare`")
     return notes
+
+
+def _shares(steps: list[dict[str, float]]) -> list[str]:
+    """A line with the smallest and the largest share of each part of the steps' estimates."""
+    if not steps:
+        return []
+    shares = []
+    for name in steps[0]:
+        values = [parts[name] / sum(parts.values()) for parts in steps]
+        shares.append(f"{name} {min(values):.0%} to {max(values):.0%}")
+    return [f"of a step: {', '.join(shares)}"]
 
 
 def _size(plan: dict[str, Any]) -> str:
