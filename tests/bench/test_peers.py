@@ -35,7 +35,7 @@ def test_peers_follow_the_platform(config, monkeypatch) -> None:
     [
         ("float32", ["float32"], ["float32 (as configured)", "mix"]),
         ("bfloat16", ["float32"], ["float32", "mix", "bfloat16 (as configured)"]),
-        ("float32", ["bfloat16"], ["mix", "bfloat16", "float32 (as configured)"]),
+        ("float32", ["bfloat16"], ["bfloat16", "float32 (as configured)"]),
         ("mix", ["float32", "bfloat16"], ["float32", "mix (as configured)", "bfloat16"]),
     ],
 )
@@ -54,15 +54,24 @@ def failing() -> Variant:
 
 
 def test_a_peer_that_fails_is_a_row_that_says_why(config) -> None:
-    config = with_settings(config, "mix")
     makers = {"yardstick": failing, "other": working, "tlc, mix": working}
-    found = peers.compare(config, makers, "yardstick", work=100.0, repeats=1)
+    seconds, failures = peers.time(with_settings(config, "mix"), makers, repeats=1)
+    found = peers.ratios([*makers], seconds, failures, "yardstick", work=100.0)
     assert list(found["peers"]) == list(makers)
     assert found["peers"]["yardstick"] == {"failed": "ImportError: No module named 'triton'"}
     assert found["references"] == {"": "other"}
     assert found["peers"]["tlc, mix"]["ratio"] > 0
     *_, last = peers.describe(found)
     assert last == "yardstick: not measured: ImportError: No module named 'triton'"
-    alone = peers.compare(config, {"tlc, mix": working}, "yardstick", work=100.0, repeats=1)
-    assert alone["references"] == {}
-    assert "per_second" in alone["peers"]["tlc, mix"]
+
+
+def test_ratios_refer_to_the_yardstick_and_to_the_strongest_peer() -> None:
+    def references(yardstick: str, **seconds: float) -> dict[str, str]:
+        rounds = {name.replace("_", ", "): [value] for name, value in seconds.items()}
+        return peers.ratios([*rounds], rounds, {}, yardstick, work=1.0)["references"]
+
+    sides = {"first": 3.0, "second": 2.0, "tlc_mix": 1.0}
+    assert references("first", **sides) == {"": "first", "_to_strongest": "second"}
+    assert references("second", **sides) == {"": "second"}
+    assert references("missing", **sides) == {"": "second"}
+    assert references("first", tlc_mix=1.0) == {}

@@ -42,8 +42,9 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
     tokens, rounds = config.decode.batch_size * config.bench.generated, config.bench.rounds
     found: dict[str, Any] = {"sentences": config.decode.batch_size, "beams": config.decode.beams}
     if with_peers:
-        compared = peers.compare(config, _makers(config), CTRANSLATE2, tokens, repeats=1)
-        return {"decoding": found | compared}
+        makers = _makers(config)
+        seconds, failures = peers.time(config, makers, repeats=1)
+        return {"decoding": found | peers.ratios([*makers], seconds, failures, CTRANSLATE2, tokens)}
     ours = searches.our_search(config, config.impl.matmul, placement)
     return {
         "decoding": found | throughput.rate(throughput.time_alone(_of(ours), rounds, 1), tokens)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,8 @@ from tlc_jax.bench import throughput
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
 
-OURS = "tlc, "
-"""The start of the names of our variants."""
+OURS, CONFIGURED = "tlc, ", " (as configured)"
+"""The start of the names of our variants, and the end of the configured one's."""
 
 Maker = Callable[[], throughput.Variant]
 """Makes a variant; it is pickled, and called in the variant's process."""
@@ -55,35 +55,57 @@ def number_types(config: Config) -> tuple[str, ...]:
 
 def our_matmuls(config: Config) -> dict[str, str]:
     """The values of impl.matmul that are timed, by a text for them: those of `number_types`."""
-    of_type = {"float32": ("float32", "mix"), "bfloat16": ("mix", "bfloat16")}
+    of_type = {"float32": ("float32", "mix"), "bfloat16": ("bfloat16",)}
     values = [matmul for kind in number_types(config) for matmul in of_type[kind]]
     configured = config.impl.matmul
     return {
-        f"{matmul} (as configured)" if matmul == configured else matmul: matmul
+        matmul + (CONFIGURED if matmul == configured else ""): matmul
         for matmul in dict.fromkeys([*values, configured])
     }
 
 
-def compare(
-    config: Config, makers: Mapping[str, Maker], yardstick: str, work: float, repeats: int
-) -> dict[str, Any]:
-    """Times all sides; a side that fails is a row that says why.
+def in_turn() -> bool:
+    """Whether sides follow each other: an accelerator's memory does not hold several."""
+    return jax.default_backend() != "cpu"
+
+
+def time(
+    config: Config, makers: Mapping[str, Maker], repeats: int
+) -> tuple[throughput.Seconds, dict[str, str]]:
+    """Times sides in processes of their own.
 
     Args:
       config: number of rounds.
-      makers: the sides by name. Names of ours start with `OURS`.
-      yardstick: the side that ratios refer to, if it is measured.
-      work: size of a unit of work, such as its tokens.
+      makers: the sides by name.
       repeats: units of work per round.
+
+    Returns:
+      Seconds per unit of work of every side in every round, and why the other sides failed.
+    """
+    return throughput.time_in_own_processes(makers, config.bench.rounds, repeats, in_turn())
+
+
+def ratios(
+    names: Sequence[str],
+    seconds: throughput.Seconds,
+    failures: Mapping[str, str],
+    yardstick: str,
+    work: float,
+) -> dict[str, Any]:
+    """The speeds of sides and how they compare. A side that failed is a row that says why.
+
+    Args:
+      names: all sides in the order of the rows. Names of ours start with `OURS`.
+      seconds: seconds per unit of work of the sides that were measured, by round.
+      failures: why the others failed.
+      yardstick: the side that ratios refer to, if it was measured.
+      work: size of a unit of work, such as its tokens.
 
     Returns:
       "peers": the rows of `throughput.summary`, and {"failed": reason} of sides that failed.
       "references": suffix of the names of ratios -> name of the side that they refer to: the
         yardstick, and `_to_strongest` the fastest side that is not ours, if that is another one.
     """
-    seconds, failures = throughput.time_in_own_processes(
-        makers, config.bench.rounds, repeats, in_turn=jax.default_backend() != "cpu"
-    )
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     theirs = [name for name in medians if not name.startswith(OURS)]
     references = {"": yardstick} if yardstick in medians else {}
@@ -93,7 +115,7 @@ def compare(
             references["_to_strongest" if references else ""] = strongest
     rows = throughput.summary(seconds, work, references)
     return {
-        "peers": {name: rows.get(name) or {"failed": failures[name]} for name in makers},
+        "peers": {name: rows.get(name) or {"failed": failures[name]} for name in names},
         "references": references,
     }
 

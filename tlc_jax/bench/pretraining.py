@@ -7,18 +7,19 @@ import functools
 import itertools
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from tlc_jax.bench import peers, throughput
+from tlc_jax.bench import kernels, peers, throughput
 from tlc_jax.bench import pretraining_peers as peers_steps
 from tlc_jax.config import Budget, Checkpoint, Config, Eval, resolve, to_dict
 from tlc_jax.config.resolve import require_own_architecture
 from tlc_jax.core.mesh import Placement
-from tlc_jax.core.text import number
+from tlc_jax.core.text import byte_size, number
 from tlc_jax.data.packing import Packed
 from tlc_jax.data.tokenizer import FIRST_ORDINARY, dtype_for
 from tlc_jax.models import flops
@@ -27,9 +28,10 @@ from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import initializer
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun
 from tlc_jax.training.loop import train
-from tlc_jax.training.step import init_state, step_key
+from tlc_jax.training.step import new_state, step_key
 
 _ROWS = 8192
+_TRACED_STEPS = 3
 HUGGING_FACE = "Hugging Face, all logits, float32"
 
 
@@ -62,36 +64,53 @@ def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str,
       with_peers: also time the steps of others.
     """
     run = run_on_random_rows(config, placement)
-    # First, because the programs of this process keep the memory that they used.
-    compared = _compare(run) if with_peers else {}
+    # Others first, because the programs of this process keep the memory that they used.
+    compared = _Comparison(run) if with_peers else None
     first, step = _compilation(run)
+    seconds = throughput.time_alone(step, config.bench.rounds, config.bench.steps)
     return {
         "microbatch": config.microbatch,
         "compile": first,
-        "training": _training(run, step),
+        "training": _training(run, seconds),
+        **({"kernels": step.kernels()} if config.bench.profile else {}),
         "input_tokens_per_second": _input(run),
         **({"goodput": _goodput(run)} if config.bench.seconds else {}),
-        **compared,
+        **(compared.ratios(seconds) if compared else {}),
     }
 
 
-def _step(run: MaskedLanguageRun) -> throughput.Variant:
-    """Training steps on a batch that stays on the devices."""
-    task = run.task(initializer(run.network, run.config.seed, None))
-    state = [init_state(run.placement.put_params(task.init()), task.optimizer)]
-    batch, key = task.batch(0), step_key(0, 0)
-    compiled = jax.jit(task.step, donate_argnums=0)
+class _Steps:
+    """Training steps on a batch that stays on the devices. The first call compiles.
 
-    def steps(repeats: int) -> None:
+    Args:
+      run: what to train.
+    """
+
+    def __init__(self, run: MaskedLanguageRun) -> None:
+        task = run.task(initializer(run.network, run.config.seed, None))
+        self._state = new_state(task.init, task.optimizer, run.placement)
+        self._inputs = task.batch(0), step_key(0, 0), np.float32(0.5)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self._state)
+        self._jitted = jax.jit(task.step, donate_argnums=0, out_shardings=(shardings, None))
+
+    def __call__(self, repeats: int) -> None:
         for _ in range(repeats):
             # The state is donated, so each step must replace it.
-            state[0], metrics = compiled(state[0], batch, key, np.float32(0.5))
+            self._state, metrics = self._compiled(self._state, *self._inputs)
         jax.block_until_ready(metrics)  # JAX dispatches asynchronously
 
-    return steps
+    @functools.cached_property
+    def _compiled(self) -> jax.stages.Compiled:
+        return self._jitted.lower(self._state, *self._inputs).compile()
+
+    def kernels(self) -> dict[str, Any]:
+        """Where the time of a step goes."""
+        events = kernels.trace(self, _TRACED_STEPS)
+        products = kernels.products_of(self._compiled.as_text() or "")
+        return kernels.split(events, _TRACED_STEPS, products)
 
 
-def _compilation(run: MaskedLanguageRun) -> tuple[dict[str, float], throughput.Variant]:
+def _compilation(run: MaskedLanguageRun) -> tuple[dict[str, float], _Steps]:
     """Seconds of the first step, without a persistent cache and with a filled one; and the step."""
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as cache, session.compilation_cache(Path(cache)):
@@ -99,20 +118,22 @@ def _compilation(run: MaskedLanguageRun) -> tuple[dict[str, float], throughput.V
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         for name in ("cold_seconds", "warm_cache_seconds"):
             jax.clear_caches()
-            step = _step(run)
+            step = _Steps(run)
             with throughput.timed(seconds, name):
                 step(1)
     return seconds, step
 
 
-def _training(run: MaskedLanguageRun, step: throughput.Variant) -> dict[str, Any]:
-    seconds = throughput.time_alone(step, run.config.bench.rounds, run.config.bench.steps)
+def _training(run: MaskedLanguageRun, seconds: Sequence[float]) -> dict[str, Any]:
     cost, median = run.cost(run.batches(0)(0)), statistics.median(seconds)
     peak = session.peak(run.config)
     return {
         **throughput.rate(seconds, cost.tokens),
+        "tokens_per_step": cost.tokens,
         "flops_per_second": cost.flops / median,
         "mfu": flops.mfu(cost.flops, median, peak),
+        # Of this process from its start; None where the device does not count it, as on CPUs.
+        "peak_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }
 
 
@@ -147,11 +168,37 @@ def _goodput(run: MaskedLanguageRun) -> dict[str, Any]:
     return {"share": share, "seconds": seconds}
 
 
-def _compare(run: MaskedLanguageRun) -> dict[str, Any]:
-    """Tokens per second of ours and of others, and ratios."""
-    config, settings = run.config, to_dict(run.config)
-    tokens_BxL = run.host_batches(0)(0)["tokens"]
-    platform = jax.default_backend()
+class _Comparison:
+    """Others' steps and ours, as configured and with other products.
+
+    On accelerators, where the sides follow each other, `measure` times the configured one itself.
+
+    Args:
+      run: what to train as configured.
+    """
+
+    def __init__(self, run: MaskedLanguageRun) -> None:
+        config, tokens_BxL = run.config, run.host_batches(0)(0)["tokens"]
+        makers = _makers(config, tokens_BxL)
+        self._names, self._tokens = [*makers], tokens_BxL.size
+        (self._configured,) = (name for name in makers if name.endswith(peers.CONFIGURED))
+        if peers.in_turn():
+            del makers[self._configured]
+        self._seconds, self._failures = peers.time(config, makers, config.bench.steps)
+
+    def ratios(self, configured: list[float]) -> dict[str, Any]:
+        """Tokens per second of all sides, and ratios.
+
+        Args:
+          configured: seconds per step that `measure` found, by round.
+        """
+        seconds = {self._configured: configured} | self._seconds
+        return peers.ratios(self._names, seconds, self._failures, HUGGING_FACE, self._tokens)
+
+
+def _makers(config: Config, tokens_BxL: np.ndarray) -> dict[str, peers.Maker]:
+    """The sides that are compared."""
+    settings, platform = to_dict(config), jax.default_backend()
     theirs = functools.partial(peers_steps.transformers_step, settings, tokens_BxL, platform)
     types = peers.number_types(config)
     makers: dict[str, peers.Maker] = {}
@@ -169,13 +216,13 @@ def _compare(run: MaskedLanguageRun) -> dict[str, Any]:
         makers[f"{peers.OURS}masked positions, {text}"] = functools.partial(
             _our_step, settings, matmul
         )
-    return peers.compare(config, makers, HUGGING_FACE, tokens_BxL.size, config.bench.steps)
+    return makers
 
 
 def _our_step(settings: dict[str, Any], matmul: str) -> throughput.Variant:
     config = resolve(settings)
     config = dataclasses.replace(config, impl=dataclasses.replace(config.impl, matmul=matmul))
-    return _step(run_on_random_rows(config, session.open_devices(config)))
+    return _Steps(run_on_random_rows(config, session.open_devices(config)))
 
 
 def describe(result: dict[str, Any]) -> list[str]:
@@ -189,7 +236,11 @@ def describe(result: dict[str, Any]) -> list[str]:
         f"first step        {first['cold_seconds']:.1f} s, "
         f"{first['warm_cache_seconds']:.1f} s from a warm cache",
     ]
+    if training["peak_bytes"]:
+        lines.append(f"peak memory       {byte_size(training['peak_bytes'])}")
     if "goodput" in result:
         share = result["goodput"]["share"]
         lines.append(f"goodput           {share:.1%} outside compilation and evaluation")
+    if "kernels" in result:
+        lines += kernels.describe(result["kernels"])
     return [*lines, *(peers.describe(result) if "peers" in result else [])]

@@ -1,15 +1,19 @@
 """Measure this machine: training tokens/s, MFU, goodput, input and compilation for a config.
 
+bench.profile=True also traces a few training steps and prints where their time goes, by kind of
+kernel.
+
 bench.task=decode measures the tokens/s of beam search, of --config.decode.batch_size sentences at
 once, bench.task=compress the seconds of each operation of `recipe` and the peak memory, and
 bench.task=compare those of each statistic of `tlc compare`. Weights, tokens and answers are random,
 so nothing is read or downloaded. Only bench.task=seeds finetunes on data: it measures the seconds
 of bench.seeds seeds from start to results, as runs of their own, in turn, and mapped in one
-program. --peers times other systems doing the same, each side in a process of its
-own, and prints ratios: to plain JAX that computes all logits and Hugging Face transformers
-(PyTorch) in pretraining, to transformers' `generate` and CTranslate2 in decoding. bench.peers says
-whether they compute in float32 or bfloat16 (there also with torch.compile). A side that fails is a
-line that says why.
+program.
+
+--peers times other systems doing the same, each side in a process of its own, and prints ratios. In
+pretraining they are plain JAX that computes all logits, and Hugging Face transformers (PyTorch), in
+decoding transformers' `generate` and CTranslate2. bench.peers says whether they compute in float32
+or in bfloat16, which includes torch.compile. A side that fails is a line that says why.
 """
 
 from __future__ import annotations

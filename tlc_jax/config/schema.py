@@ -334,6 +334,9 @@ class Bench:
     seconds: float = setting(
         20.0, "training seconds of the real run that goodput is measured on; 0: none", ">= 0"
     )
+    profile: bool = setting(
+        False, "pretraining: trace a few steps and print where their time goes, by kind of kernel"
+    )
     peers: tuple[str, ...] = setting(
         (),
         "--peers: types of numbers that peers compute in; if empty, float32 on CPUs and bfloat16 "
