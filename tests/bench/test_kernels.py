@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlc_jax.bench.kernels import Event, describe, kind, products_of, split
+from tlc_jax.bench.kernels import Event, describe, kind, operations_of, split
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ from tlc_jax.bench.kernels import Event, describe, kind, products_of, split
     ],
 )
 def test_names_of_kernels_have_a_kind(expected, names) -> None:
-    assert {name: kind(name) for name in names} == dict.fromkeys(names, expected)
+    assert {name: kind(Event(name, 0.0, 1.0)) for name in names} == dict.fromkeys(names, expected)
 
 
 PROGRAM = """
@@ -77,17 +77,28 @@ HloModule jit_step
 ENTRY %main (x: f32[8,8]) -> f32[8,8] {
   %x = f32[8,8]{1,0} parameter(0)
   %ynn_fusion.1 = f32[8,8]{1,0} fusion(%x, %x), kind=kCustom, calls=%fused_computation.1
+  %cublas-gemm.4 = f32[8,8]{1,0} custom-call(%x), metadata={op_name="jit(step)/attention/dot"}
+  %multiply_fusion.5 = f32[8,8]{1,0} fusion(%x), kind=kLoop, calls=%fused_computation.2, \
+metadata={op_name="jit(step)/transpose/attention/mul"}
   ROOT %ynn_fusion.2 = f32[8,8]{1,0} fusion(%ynn_fusion.1), kind=kLoop, calls=%fused_computation.2
 }
 """
 
 
-def test_fusions_that_hold_products_are_found_in_the_program() -> None:
-    products = products_of(PROGRAM)
-    kinds = {
-        name: kind(name, products) for name in ("ynn_fusion.1", "ynn_fusion_1", "ynn_fusion.2")
-    }
-    assert [*kinds.values()] == ["products", "products", "element_wise"]
+@pytest.mark.parametrize(
+    "name, op, expected",
+    [
+        ("ynn_fusion.1", "", "products"),  # on a CPU
+        ("ynn_fusion_1", "", "products"),  # on a GPU
+        ("ynn_fusion.2", "", "element_wise"),
+        ("nvjet_tst_64x8", "cublas-gemm.4", "attention"),
+        ("nvjet_tst_64x8", "cublas-gemm.3", "products"),
+        ("multiply_fusion_5", "multiply_fusion.5", "attention"),
+        ("MemcpyD2D", "multiply_fusion.5", "other"),
+    ],
+)
+def test_the_program_tells_what_an_operation_is_for(name, op, expected) -> None:
+    assert kind(Event(name, 0.0, 1.0, op), operations_of(PROGRAM)) == expected
 
 
 def test_kinds_and_gaps_add_up_to_the_step() -> None:
@@ -98,7 +109,7 @@ def test_kinds_and_gaps_add_up_to_the_step() -> None:
         Event("nvjet_a", 0.007, 0.010),
     ]
     # The second step follows after a gap of 2 ms.
-    second = [Event(name, start + 0.012, end + 0.012) for name, start, end in step]
+    second = [Event(one.name, one.start + 0.012, one.end + 0.012) for one in step]
     found = split([*second, *step], steps=2)
     assert found["step_ms"] == pytest.approx(11.0)
     kinds = found["kinds"]

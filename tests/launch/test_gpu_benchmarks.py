@@ -74,7 +74,8 @@ def test_failures_are_lines_of_the_table_and_only_they_are_repeated(
         "| 12x768 | Hugging Face | 509,000 tokens/s | 1.00 (1.00–1.00) |",
         "| 12x768 | torch.compile | not measured: InductorError: no compiler |  |",
         "| 12x768 | tlc | 557,000 tokens/s | 1.05 (1.00–1.10) |",
-        "| 12x768 | tlc, as configured | 58.83 ms a step, 17.0 steps/s, MFU 30.9%, 21.7 GB at most |  |",
+        "| 12x768 | tlc, as configured | 58.83 ms a step, 17.0 steps/s, MFU 30.9%, "
+        "21.7 GB at most |  |",
         "| 12x768 | tlc, first step | 25.0 s, 4.0 s from a cache |  |",
         "| 12x768 | tlc, kernels of a traced step of 59.00 ms | products 21.00 ms (36%, 300) |  |",
         "| 12x768-scan | all | not measured: status 1: out of / memory |  |",

@@ -10,8 +10,9 @@ from __future__ import annotations
 import collections
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -35,38 +36,51 @@ _PATTERNS = (
 _CONTAINERS = re.compile(r"(while|call|conditional)([._]|$)")
 _LONGEST = 10
 
+_Key = tuple[str, str]  # name and kind of a kernel
+
 
 class Event(NamedTuple):
-    """A kernel that ran: its name, and its start and end in seconds."""
+    """A kernel that ran: its name, start and end in seconds, and the operation that it is for."""
 
     name: str
     start: float
     end: float
+    op: str = ""
 
 
-def kind(name: str, products: Collection[str] = ()) -> str:
-    """The kind of a kernel, one of `KINDS`, by its name.
+def kind(event: Event, operations: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The kind of a kernel, one of `KINDS`, by its name and its operation.
 
     Args:
-      name: the name in a trace.
-      products: names of fusions that hold products; see `products_of`.
+      event: the kernel.
+      operations: kinds of operations of the program; see `operations_of`.
     """
+    # Kernels of fusions have the names of these, with other signs for dots and dashes.
+    known = operations.get(_identifier(event.op or event.name))
     for found, pattern in _PATTERNS:
-        if re.search(pattern, name.lower()):
-            return found
-    return "products" if _identifier(name) in products else "element_wise"
+        if re.search(pattern, event.name.lower()):
+            return "attention" if (known, found) == ("attention", "products") else found
+    return known or "element_wise"
 
 
-def products_of(program: str) -> frozenset[str]:
-    """The fusions of a compiled program, given as HLO text, that hold matrix products."""
+def operations_of(program: str) -> dict[str, str]:
+    """The operations that belong to attention or products, of a program's HLO text.
+
+    Attention is what the models name so: softmax and its two products, but no projections.
+    """
     bodies = re.findall(r"^%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", program, re.M | re.S)
     with_products = {name for name, body in bodies if " dot(" in body}
-    fusions = re.findall(r"%?([\w.\-]+) = [^\n]*? fusion\([^\n]*?calls=%?([\w.\-]+)", program)
-    return frozenset(_identifier(name) for name, called in fusions if called in with_products)
+    kinds = {}
+    for name, rest in re.findall(r"^\s*(?:ROOT )?%?([\w.\-]+) = ([^\n]*)", program, re.M):
+        called = re.search(r"calls=%?([\w.\-]+)", rest)
+        if re.search(r'op_name="[^"]*\battention\b', rest):
+            kinds[_identifier(name)] = "attention"
+        elif called and called[1] in with_products:
+            kinds[_identifier(name)] = "products"
+    return kinds
 
 
 def _identifier(name: str) -> str:
-    # A kernel of a GPU has the name of its fusion with other signs for dots and dashes.
     return re.sub(r"[.\-]", "_", name)
 
 
@@ -103,38 +117,39 @@ def _device_events(profile: ProfileData) -> Iterable[Event]:
 
 
 def _event(event: Any) -> Event:
-    return Event(event.name, event.start_ns / 1e9, (event.start_ns + event.duration_ns) / 1e9)
+    start, op = event.start_ns / 1e9, dict(event.stats).get("hlo_op", "")
+    return Event(event.name, start, start + event.duration_ns / 1e9, str(op))
 
 
-def split(events: Iterable[Event], steps: int, products: Collection[str] = ()) -> dict[str, Any]:
+def split(
+    events: Iterable[Event], steps: int, operations: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Splits the time of steps that follow each other by kind of kernel.
 
     Args:
       events: the kernels of all steps.
       steps: number of steps.
-      products: names of fusions that hold products.
+      operations: kinds of operations of the program.
 
     Returns:
       "step_ms": milliseconds from the first kernel to the end of the last one, by step.
       "kinds": for each of `KINDS` its "ms" in a step, its "share" of the step, and its number of
         "kernels" in a step.
       "longest": "name", "kind", "ms" and "kernels" of the ten kernels that take longest. Kernels of
-        the same name are one.
+        the same name and kind are one.
     """
     events = [event for event in events if not _CONTAINERS.match(event.name)]
-    counts = collections.Counter(event.name for event in events)
-    seconds, idle = _share(events)
+    keys = [(event.name, kind(event, operations)) for event in events]
+    counts = collections.Counter(keys)
+    seconds, idle = _share(events, keys)
     total = idle + sum(seconds.values())
 
-    def numbers(names: Iterable[str]) -> dict[str, float]:
-        names = list(names)
-        ms = sum(seconds[name] for name in names) / steps * 1e3
-        return {"ms": ms, "kernels": sum(counts[name] for name in names) / steps}
+    def numbers(keys: Iterable[_Key]) -> dict[str, float]:
+        keys = list(keys)
+        ms = sum(seconds[key] for key in keys) / steps * 1e3
+        return {"ms": ms, "kernels": sum(counts[key] for key in keys) / steps}
 
-    by_kind: dict[str, list[str]] = {name: [] for name in KINDS}
-    for name in counts:
-        by_kind[kind(name, products)].append(name)
-    kinds = {name: numbers(names) for name, names in by_kind.items()}
+    kinds = {kind: numbers(key for key in counts if key[1] == kind) for kind in KINDS}
     kinds["gaps"]["ms"] = idle / steps * 1e3
     for row in kinds.values():
         row["share"] = row["ms"] / (total / steps * 1e3) if total else 0.0
@@ -142,29 +157,28 @@ def split(events: Iterable[Event], steps: int, products: Collection[str] = ()) -
     return {
         "step_ms": total / steps * 1e3,
         "kinds": kinds,
-        "longest": [
-            {"name": name, "kind": kind(name, products), **numbers([name])} for name in longest
-        ],
+        "longest": [{"name": key[0], "kind": key[1], **numbers([key])} for key in longest],
     }
 
 
-def _share(events: Iterable[Event]) -> tuple[Mapping[str, float], float]:
-    """Seconds by name of kernel, and seconds between the first and the last in which none runs."""
-    lasting = [event for event in events if event.end > event.start]
-    changes = [(event.start, 1, event.name) for event in lasting]
-    changes += [(event.end, -1, event.name) for event in lasting]
+def _share(events: Sequence[Event], keys: Sequence[_Key]) -> tuple[Mapping[_Key, float], float]:
+    """Seconds by kernel, and seconds between the first and the last in which none runs."""
+    changes = []
+    for event, key in zip(events, keys, strict=True):
+        if event.end > event.start:
+            changes += [(event.start, 1, key), (event.end, -1, key)]
     changes.sort()
-    seconds: dict[str, float] = collections.defaultdict(float)
-    running: collections.Counter[str] = collections.Counter()
+    seconds: dict[_Key, float] = collections.defaultdict(float)
+    running: collections.Counter[_Key] = collections.Counter()
     idle, before = 0.0, changes[0][0] if changes else 0.0
-    for now, change, name in changes:
+    for now, change, key in changes:
         for each, count in running.items():
             seconds[each] += (now - before) * count / running.total()
         if not running:
             idle += now - before
-        running[name] += change
-        if not running[name]:
-            del running[name]
+        running[key] += change
+        if not running[key]:
+            del running[key]
         before = now
     return seconds, idle
 

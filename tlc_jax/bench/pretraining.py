@@ -106,8 +106,8 @@ class _Steps:
     def kernels(self) -> dict[str, Any]:
         """Where the time of a step goes."""
         events = kernels.trace(self, _TRACED_STEPS)
-        products = kernels.products_of(self._compiled.as_text() or "")
-        return kernels.split(events, _TRACED_STEPS, products)
+        operations = kernels.operations_of(self._compiled.as_text() or "")
+        return kernels.split(events, _TRACED_STEPS, operations)
 
 
 def _compilation(run: MaskedLanguageRun) -> tuple[dict[str, float], _Steps]:
