@@ -81,7 +81,7 @@ def training_rows(name: str, result: dict[str, Any]) -> Iterator[Row]:
             if row["ms"]
         )
         label = f"tlc, kernels of a traced step of {found['step_ms']:.2f} ms"
-        yield name, label, ", ".join(kinds), ""
+        yield name, label, ", ".join(kinds) or "the trace holds none", ""
 
 
 def decoding_rows(name: str, result: dict[str, Any]) -> Iterator[Row]:
@@ -205,20 +205,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.parts.split(",") if options.parts else [*known]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown parts {', '.join(unknown)}; known are {', '.join(known)}")
-    deadline = time.monotonic() + options.seconds
-    options.out.mkdir(parents=True, exist_ok=True)
+    deadline, out = time.monotonic() + options.seconds, options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     if options.wheels:
         install(options.wheels)
     # So that the part that runs is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    path = options.out / "results.json"
+    path = out / "results.json"
     results: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
     for name in names:
         if "failed" in results.get(name, {"failed": ""}):
-            results[name] = measure(known[name], options.out, options.tiny, deadline)
+            results[name] = measure(known[name], out, options.tiny, deadline)
         found = {"versions": versions(), "parts": results}
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (options.out / "table.md").write_text(table(results) + "\n", encoding="utf-8")
+        (out / "table.md").write_text(table(results) + "\n", encoding="utf-8")
     print(table(results), flush=True)
     return int(any("failed" in result for result in results.values()))
 

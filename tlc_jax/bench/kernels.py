@@ -91,29 +91,29 @@ def trace(run: Variant, steps: int) -> list[Event]:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, profiler_options=options):
             run(steps)
-        (path,) = Path(folder).rglob("*.xplane.pb")
-        return list(_device_events(ProfileData.from_file(str(path))))
+        # Without the right to trace a GPU there may be none.
+        paths = sorted(Path(folder).rglob("*.xplane.pb"))
+        return _device_events(ProfileData.from_file(str(paths[-1]))) if paths else []
 
 
-def _device_events(profile: ProfileData) -> Iterable[Event]:
+def _device_events(profile: ProfileData) -> list[Event]:
     planes = {plane.name: [*plane.lines] for plane in profile.planes}
-    devices = [name for name in sorted(planes) if name.startswith("/device:")]
-    if devices:
-        lines = planes[devices[0]]
-        # A GPU has a line for each stream. A TPU has one of operations, among others of steps and
-        # modules that hold them.
-        streams = [line for line in lines if line.name.startswith("Stream")]
-        for line in streams or [line for line in lines if line.name == "XLA Ops"]:
-            for event in line.events:
-                yield _event(event)
-        return
-    for lines in planes.values():
-        for line in lines:
-            for event in line.events:
-                stats = dict(event.stats)
-                # Each operation has a second event for its end, without a name of its own.
-                if "hlo_op" in stats and stats.get("device_ordinal", 0) == 0:
-                    yield _event(event)
+    for name in sorted(planes):
+        if name.startswith("/device:"):
+            # A GPU has a line for each stream. A TPU has one of operations, among others of steps
+            # and modules that hold them.
+            streams = [line for line in planes[name] if line.name.startswith("Stream")]
+            lines = streams or [line for line in planes[name] if line.name == "XLA Ops"]
+            if events := [_event(event) for line in lines for event in line.events]:
+                return events
+    return [
+        _event(event)
+        for lines in planes.values()
+        for line in lines
+        for event in line.events
+        # A second event for the end of each operation has none. Device 0 is the first.
+        if "hlo_op" in (stats := dict(event.stats)) and stats.get("device_ordinal", 0) == 0
+    ]
 
 
 def _event(event: Any) -> Event:
@@ -195,4 +195,6 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         [row["name"][:60], row["kind"], f"{row['ms']:.3f}", f"{row['kernels']:.0f}"]
         for row in found["longest"]
     ]
+    if not found["longest"]:
+        return ["traced step       no kernels in the trace; may this user trace the GPU (CUPTI)?"]
     return [f"traced step       {found['step_ms']:.2f} ms", table(kinds), table(longest)]

@@ -221,7 +221,10 @@ def _makers(config: Config, tokens_BxL: np.ndarray) -> dict[str, peers.Maker]:
 
 def _our_step(settings: dict[str, Any], matmul: str) -> throughput.Variant:
     config = resolve(settings)
-    config = dataclasses.replace(config, impl=dataclasses.replace(config.impl, matmul=matmul))
+    impl = dataclasses.replace(config.impl, matmul=matmul)
+    if matmul != "bfloat16":  # the only type that cuDNN's attention takes
+        impl = dataclasses.replace(impl, attention="xla")
+    config = dataclasses.replace(config, impl=impl)
     return _Steps(run_on_random_rows(config, session.open_devices(config)))
 
 
