@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_unconfigure() -> None:
     if _OWN_CACHE:
         shutil.rmtree(os.environ[_CACHE], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_cpu() -> Iterator[None]:
+    """Makes `auto` the same on every CPU: float32 products."""
+    from tlc_jax.runs import auto
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "multiplies_bfloat16", lambda: False)
+        yield
 
 
 @pytest.fixture

@@ -110,8 +110,8 @@ class Model:
             raise InputError("predict takes a list of texts: write [text] for a single one")
         if pairs is not None and len(pairs) != len(texts):
             raise InputError(f"{len(texts)} texts but {len(pairs)} pairs: give one for each")
-        placement = session.open_devices(self.config)
-        predictor = task_of(self.kind).predictor(self.config, self.start, placement)
+        config, placement = session.open_devices(self.config)
+        predictor = task_of(self.kind).predictor(config, self.start, placement)
         second = None if pairs is None else list(pairs)
         block = Examples(list(texts), second, None, None, list(range(len(texts))))
         params = placement.put_params(self.start.params)
@@ -138,7 +138,7 @@ class Model:
             config = resolve(merge(to_dict(config), {"data": {"valid": source}}))
         # Of a translator without data.cache, the tokenized pairs go there.
         with tempfile.TemporaryDirectory() as folder:
-            placement = session.open_devices(config)
+            config, placement = session.open_devices(config)
             run = open_saved(config, self.start, Path(folder), placement)
             return run.evaluate(self.start.params, True)
 

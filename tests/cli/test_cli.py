@@ -113,7 +113,7 @@ def command(monkeypatch):
         ),
         (
             "pretrain --workdir=w --config=c.py --config.impl.matmul=fp8",
-            "must be one of float32, mix, bfloat16",
+            "must be one of auto, float32, mix, bfloat16",
         ),
         ("pretrain --workdir=w --config=c.py --config.budget.steps=0", "no budget"),
         (

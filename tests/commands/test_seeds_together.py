@@ -108,7 +108,7 @@ def test_mapped_seeds_end_like_seeds_in_turn_also_after_a_stop(
 def test_sixteen_seeds_together_end_like_sixteen_runs(world, tmp_path, monkeypatch, devices):
     def open_devices(config, trains=True):
         chosen = jax.devices()[:devices]
-        return Placement.parse(config.impl.mesh, config.impl.sharding, chosen)
+        return config, Placement.parse(config.impl.mesh, config.impl.sharding, chosen)
 
     monkeypatch.setattr(session, "open_devices", open_devices)
     seeds = tuple(range(16))

@@ -102,7 +102,7 @@ def test_a_fourth_task_trains_and_is_evaluated_by_the_command(registered, config
     fresh = network.init(jax.random.key(0))
     before = run.evaluate(fresh, True)["negative_squared_error"]
 
-    def work() -> dict:
+    def work(config) -> dict:
         session.keep_tokenizer(tokenizer, tmp_path / "run")
         return run.train(tmp_path / "run", None).numbers
 

@@ -25,7 +25,7 @@ from tlc_jax.core.params import flatten
 from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY, PAD, UNK
 from tlc_jax.models.layers import Shape
 from tlc_jax.models.network import Params, translator
-from tlc_jax.runs import session
+from tlc_jax.runs import auto, session
 from tlc_jax.tasks.translation import search
 
 Search = Callable[[], list[list[int]]]
@@ -58,9 +58,9 @@ def our_search(config: Config, matmul: str, placement: Placement | None = None) 
       matmul: value of impl.matmul.
       placement: where arrays live; None: on the devices that `config` names.
     """
-    placement = placement or session.open_devices(config)
-    impl = dataclasses.replace(config.impl, matmul=matmul)
-    network = translator(config.model, config.tokenizer.vocab_size, impl)
+    config, own = session.open_devices(auto.with_matmul(config, matmul))
+    placement = placement or own
+    network = translator(config.model, config.tokenizer.vocab_size, config.impl)
     extra = config.bench.generated - config.bench.source
     settings = dataclasses.replace(config.decode, extra=extra)
     params = placement.put_params(random_weights(config))

@@ -24,7 +24,7 @@ from tlc_jax.data.packing import Packed
 from tlc_jax.data.tokenizer import FIRST_ORDINARY, dtype_for
 from tlc_jax.models import flops
 from tlc_jax.models.network import masked_language_model
-from tlc_jax.runs import session
+from tlc_jax.runs import auto, session
 from tlc_jax.runs.saved_model import initializer
 from tlc_jax.tasks.masked_lm import MaskedLanguageRun
 from tlc_jax.training.loop import train
@@ -220,12 +220,8 @@ def _makers(config: Config, tokens_BxL: np.ndarray) -> dict[str, peers.Maker]:
 
 
 def _our_step(settings: dict[str, Any], matmul: str) -> throughput.Variant:
-    config = resolve(settings)
-    impl = dataclasses.replace(config.impl, matmul=matmul)
-    if matmul != "bfloat16":  # the only type that cuDNN's attention takes
-        impl = dataclasses.replace(impl, attention="xla")
-    config = dataclasses.replace(config, impl=impl)
-    return _Steps(run_on_random_rows(config, session.open_devices(config)))
+    config, placement = session.open_devices(auto.with_matmul(resolve(settings), matmul))
+    return _Steps(run_on_random_rows(config, placement))
 
 
 def describe(result: dict[str, Any]) -> list[str]:

@@ -94,12 +94,23 @@ class _LiteralParser(flags.ArgumentParser):
             return argument
 
 
+class _SwitchParser(flags.ArgumentParser):
+    """Parses a boolean; any other text stays text, such as `auto` of impl.remat."""
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            return flags.BooleanParser().parse(argument)
+        except ValueError:
+            return argument
+
+
 _DEFINE: dict[Any, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
     tuple: functools.partial(flags.DEFINE_multi, TupleParser(), flags.ArgumentSerializer()),
+    bool | str: functools.partial(flags.DEFINE, _SwitchParser(), boolean=True),
 }
 _define_literal = functools.partial(flags.DEFINE, _LiteralParser())
 
@@ -125,7 +136,7 @@ def _parse_flags(
             *_, section, leaf = match[2].split(".")
             kinds[match[2]] = kinds.get(f"{section}.{leaf}", kinds.get(leaf))
     for setting, kind in kinds.items():
-        define = _DEFINE.get(typing.get_origin(kind) or kind, _define_literal)
+        define = _DEFINE.get(kind) or _DEFINE.get(typing.get_origin(kind), _define_literal)
         define(f"config.{setting}", None, "", flag_values=values)
     values.set_gnu_getopt(True)  # flags may follow an argument, so that a stray one is named
     try:

@@ -124,16 +124,18 @@ def run_command(name: str, config: Config, workdir: Path) -> dict[str, Any]:
     return importlib.import_module(f"tlc_jax.commands.{name}").run(config, workdir, {})
 
 
-def choose_microbatch(run: TaskRun, workdir: Path) -> None:
-    """Makes impl.microbatch=auto a number in the config of a training run.
+def fit_to_memory(run: TaskRun, workdir: Path) -> None:
+    """Replaces impl.remat=auto and impl.microbatch=auto in a training run; records what was chosen.
 
     Raises:
       InputError: nothing fits.
     """
-    if run.config.impl.microbatch == "auto":
-        from tlc_jax.planning import fit  # here, because planning takes long to import
+    # Imported here: help and refusals do without JAX.
+    from tlc_jax.planning import fit
+    from tlc_jax.runs import auto
 
-        run.config = fit.of_run(run, workdir)
+    fit.of_run(run, workdir)
+    auto.record(run.config, workdir)
 
 
 def latency_of_run(config: Config, workdir: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from tlc_jax.models.network import Params
 from tlc_jax.report import compression_figures as figures
 from tlc_jax.report import style
 from tlc_jax.report.labels import recipe_labels
-from tlc_jax.runs import saved_model, session
+from tlc_jax.runs import auto, saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import open_saved
 from tlc_jax.tasks.masked_lm import require_head
@@ -50,7 +50,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     saved_model.find(config.init.source)
     parse_one_shot(config.recipe)
     saved_model.check_inputs(config)
-    return session.run_once(workdir, config, lambda: _analyze(config, workdir))
+    return session.run_once(workdir, config, lambda config: _analyze(config, workdir))
 
 
 def _analyze(config: Config, workdir: Path) -> dict[str, Any]:
@@ -121,7 +121,8 @@ class _Analysis:
         if "error" in parts:
             result["error"] = self._error()
         if {"sensitivity", "convergence"} & set(parts):
-            self.placement = session.open_devices(self.config)
+            self.config, self.placement = session.open_devices(self.config)
+            result |= auto.chosen(self.config)
             self.task = open_saved(self.config, self.start, self.workdir, self.placement)
             dense = self._evaluate(self.params)
             if dense[self.metric.name] is None:

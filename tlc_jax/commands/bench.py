@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.bench import comparing, compressing, decoding, finetuning_seeds, pretraining
-from tlc_jax.commands import choose_microbatch
+from tlc_jax.commands import fit_to_memory
 from tlc_jax.config import Config
 from tlc_jax.core.files import write_json
-from tlc_jax.runs import session
+from tlc_jax.runs import auto, session
 
 _TASKS = {
     "pretrain": pretraining,
@@ -66,9 +66,9 @@ def _measure_here(task: Any, config: Config, workdir: Path, with_peers: bool) ->
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Memory kept for a next training step would count as held during the work.
     trains = task not in (compressing, comparing)
-    placement = session.open_devices(config, trains=trains)
+    config, placement = session.open_devices(config, trains=trains)
     if task is pretraining:
         training = pretraining.run_on_random_rows(config, placement)
-        choose_microbatch(training, workdir)
+        fit_to_memory(training, workdir)
         config = training.config
-    return dict(task.measure(config, placement, with_peers))
+    return {**auto.chosen(config), **task.measure(config, placement, with_peers)}

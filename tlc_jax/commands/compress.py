@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import choose_microbatch, latency_of_run
+from tlc_jax.commands import fit_to_memory, latency_of_run
 from tlc_jax.commands.finetune import open_classifier, train_classifier
 from tlc_jax.compression.apply import compress_params, write_compressed
 from tlc_jax.compression.iterative import IterativePruning
@@ -42,7 +42,7 @@ from tlc_jax.core import distributed
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import content_hash
 from tlc_jax.models.network import Params
-from tlc_jax.runs import saved_model, session
+from tlc_jax.runs import auto, saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import TaskRun, open_saved
 from tlc_jax.tasks.masked_lm import require_head
@@ -56,7 +56,9 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     saved_model.find(config.init.source)
     saved_model.check_inputs(config)
     trains = _trains(config, recipe)
-    return session.run_once(workdir, config, lambda: _compress(config, workdir, recipe), trains)
+    return session.run_once(
+        workdir, config, lambda config: _compress(config, workdir, recipe), trains
+    )
 
 
 def _written_out(recipe: Recipe, when: str) -> Recipe:
@@ -128,7 +130,7 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
         **numbers,
         "stage": "compress",
         "when": config.compress.when,
-        **latency_of_run(config, workdir),
+        **latency_of_run(task.config, workdir),
     }
 
 
@@ -172,10 +174,10 @@ def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Reci
 
     def open_task(start: SavedModel) -> TaskRun:
         adopted = session.adopt_model(config, start.model, start.path)
-        placement = session.open_devices(adopted, trains)
+        adopted, placement = session.open_devices(adopted, trains)
         task = open_saved(adopted, start, workdir, placement, train=iterative)
         if iterative:
-            choose_microbatch(task, workdir)
+            fit_to_memory(task, workdir)
         return task
 
     start, task, metric = dense, open_task(dense), None
@@ -187,7 +189,7 @@ def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Reci
         start = _without_structures(dense, recipe)
         task = open_task(start)
     rest = [operation for operation in recipe.operations if not isinstance(operation, Remove)]
-    numbers = session.size_numbers(task.network)
+    numbers = session.size_numbers(task.network) | auto.chosen(task.config)
     return _Prepared(task, start.params, rest, numbers, metric)
 
 

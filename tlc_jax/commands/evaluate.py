@@ -13,7 +13,7 @@ from typing import Any
 
 from tlc_jax.compression.artifact import directory_bytes, load_artifact, measure
 from tlc_jax.config import Config
-from tlc_jax.runs import saved_model, session
+from tlc_jax.runs import auto, saved_model, session
 from tlc_jax.tasks import latency
 from tlc_jax.tasks.base import open_saved
 
@@ -22,14 +22,15 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Evaluates in `workdir`; returns the content of result.json."""
     saved_model.find(config.init.source)
     saved_model.check_inputs(config)
-    result = session.run_once(workdir, config, lambda: _evaluate(config, workdir))
+    result = session.run_once(workdir, config, lambda config: _evaluate(config, workdir))
     print(json.dumps(result, indent=2))
     return result
 
 
 def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
     start, config = saved_model.load_start(config)
-    run = open_saved(config, start, workdir, session.open_devices(config))
+    config, placement = session.open_devices(config)
+    run = open_saved(config, start, workdir, placement)
     numbers = run.measure(start.params)
     run.save_predictions(workdir)
     return {
@@ -39,6 +40,7 @@ def _evaluate(config: Config, workdir: Path) -> dict[str, Any]:
         "recipe": start.recipe,
         **session.size_numbers(start.network(config.impl)),
         **_size(start.path),
+        **auto.chosen(config),
         **numbers,
         **latency.of_model(config, start),
     }

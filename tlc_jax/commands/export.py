@@ -44,7 +44,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     if config.export.format == "onnx":
         onnx_export.require_packages()
     _refuse_other_content(workdir)
-    result = session.run_once(workdir, config, lambda: _export(config, workdir))
+    result = session.run_once(workdir, config, lambda config: _export(config, workdir))
     print(json.dumps(result, indent=2))
     return result
 

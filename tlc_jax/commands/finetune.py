@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlc_jax.commands import choose_microbatch, latency_of_run
+from tlc_jax.commands import fit_to_memory, latency_of_run
 from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config, to_dict
@@ -28,7 +28,7 @@ from tlc_jax.core import distributed
 from tlc_jax.data.sources import open_source, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import classifier
-from tlc_jax.runs import saved_model, session
+from tlc_jax.runs import auto, saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.classification import ClassifierRun, load_data
 from tlc_jax.training.loop import Outcome
@@ -77,6 +77,7 @@ class Shared:
             self._settings, self._opened = text, open_classifier(config, workdir, start)
         # Made from the last one, which has compiled its evaluation.
         run = self._opened.run.with_seed(config.seed)
+        auto.record(run.config, workdir)
         self._opened = dataclasses.replace(self._opened, run=run)
         return self._opened
 
@@ -94,14 +95,16 @@ def run_sharing(config: Config, workdir: Path, shared: Shared) -> dict[str, Any]
 
         seeds_together.check(config)
     work = _sweep if config.seeds else _finetune
-    return session.run_once(workdir, config, lambda: work(config, workdir, shared))
+    return session.run_once(workdir, config, lambda config: work(config, workdir, shared))
 
 
 def _sweep(config: Config, workdir: Path, shared: Shared) -> dict[str, Any]:
     """A run for each seed, and mean and sample standard deviation of the accuracies over seeds."""
+    folders = [workdir / f"seed-{seed}" for seed in config.seeds]
+    config = auto.as_begun(config, *folders)
     ones = {
-        workdir / f"seed-{seed}": dataclasses.replace(config, seed=seed, seeds=())
-        for seed in config.seeds
+        folder: dataclasses.replace(config, seed=seed, seeds=())
+        for folder, seed in zip(folders, config.seeds, strict=True)
     }
     done = all((folder / "result.json").exists() for folder in ones)
     together = None if done else _together(config, workdir, shared)
@@ -164,12 +167,12 @@ def _train_together(
     outcome = together.train(workdir)
 
     def write(index: int, folder: Path, one: Config) -> dict[str, Any]:
-        facts = _facts(shared.open(one, workdir))
+        opened = shared.open(one, folder)
         numbers = together.write(index, outcome, workdir, folder)
-        return {**facts, **numbers, **latency_of_run(one, folder)}
+        return {**_facts(opened), **numbers, **latency_of_run(opened.run.config, folder)}
 
     return [
-        session.run_once(folder, one, functools.partial(write, index, folder, one))
+        session.run_once(folder, one, functools.partial(write, index, folder))
         for index, (folder, one) in enumerate(ones.items())
     ]
 
@@ -193,7 +196,7 @@ def _finetune(config: Config, workdir: Path, shared: Shared) -> dict[str, Any]:
     else:
         result |= run.evaluate_test(outcome.params)
     run.save_predictions(workdir)
-    return result | latency_of_run(config, workdir)
+    return result | latency_of_run(run.config, workdir)
 
 
 def open_classifier(config: Config, workdir: Path, start: SavedModel | None) -> Opened:
@@ -215,11 +218,11 @@ def open_classifier(config: Config, workdir: Path, start: SavedModel | None) -> 
     # A trained classifier keeps the order of its classes, whatever the order in the data.
     labels = start.labels if start and start.kind == "classifier" else None
     data = load_data(config, tokenizer, labels)
-    placement = session.open_devices(config)
+    config, placement = session.open_devices(config)
     network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
     meta = session.model_meta(network.kind, config, tokenizer, data.labels)
     run = ClassifierRun(config, network, placement, meta, tokenizer=tokenizer, data=data)
-    choose_microbatch(run, workdir)
+    fit_to_memory(run, workdir)
     masks: Mapping[str, Any] = {}
     if start and start.masks:
         from tlc_jax.compression.prune import restrict_masks  # here, as few starts are pruned

@@ -41,7 +41,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     TextFiles(source, config.data, any_ending=True).check()
     _check_output(output)
     start, config = saved_model.load_start(config)
-    placement = session.open_devices(config)
+    config, placement = session.open_devices(config)
     predictor = task_of(start.kind).predictor(config, start, placement)
     params = placement.put_params(start.params)
     count = 0

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import choose_microbatch
+from tlc_jax.commands import fit_to_memory
 from tlc_jax.config import Config
 from tlc_jax.data.packing import prepare
 from tlc_jax.models.network import masked_language_model
@@ -25,7 +25,7 @@ from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Pretrains in `workdir`; returns the content of result.json."""
     saved_model.check_inputs(config, train=True)
-    return session.run_once(workdir, config, lambda: _pretrain(config, workdir))
+    return session.run_once(workdir, config, lambda config: _pretrain(config, workdir))
 
 
 def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
@@ -37,12 +37,12 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
     tokenizer, special = data.tokenizer, data.tokenizer.special
     session.check_special_ids(config.model, tokenizer)
     session.keep_tokenizer(tokenizer, workdir)
+    config, placement = session.open_devices(config)
     network = masked_language_model(config.model, tokenizer.vocab_size, config.impl)
     meta = session.model_meta(network.kind, config, tokenizer)
-    placement = session.open_devices(config)
     run = MaskedLanguageRun(config, network, placement, meta, special=special)
     run.train_text, run.valid_text, run.test_text = data.train, data.valid, data.test
-    choose_microbatch(run, workdir)
+    fit_to_memory(run, workdir)
     outcome = run.train(workdir, start)
     unigrams = unigram_loss(data.train, data.valid.values(), tokenizer.vocab_size, special)
     return {

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from tlc_jax.commands import choose_microbatch
+from tlc_jax.commands import fit_to_memory
 from tlc_jax.config import Config
 from tlc_jax.config.resolve import require_translator
 from tlc_jax.data.pairs import prepare_pairs
@@ -34,7 +34,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Trains and evaluates in `workdir`; returns the content of result.json."""
     require_translator(config)
     saved_model.check_inputs(config, train=True)
-    return session.run_once(workdir, config, lambda: _translate(config, workdir))
+    return session.run_once(workdir, config, lambda config: _translate(config, workdir))
 
 
 def _translate(config: Config, workdir: Path) -> dict[str, Any]:
@@ -51,12 +51,12 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
             f"empty, {facts['too_long']:,} longer than {config.data.length} tokens, "
             f"{facts['unequal']:,} of unequal lengths"
         )
-    placement = session.open_devices(config)
+    config, placement = session.open_devices(config)
     network = translator(config.model, data.tokenizer.vocab_size, config.impl)
     meta = session.model_meta(network.kind, config, data.tokenizer)
     run = TranslatorRun(config, network, placement, meta, tokenizer=data.tokenizer)
     run.train_pairs, run.valid, run.test = data.train, data.valid, data.test
-    choose_microbatch(run, workdir)
+    fit_to_memory(run, workdir)
     padding = run.own_batches.padding()
     session.say(
         f"widths {', '.join(map(str, run.own_batches.widths))}; padding {padding['source']:.1%} "

@@ -32,8 +32,9 @@ def default_config() -> ConfigDict:
 def to_config_dict(config: Config) -> ConfigDict:
     """A config as a locked ConfigDict that config files and flags can change."""
     settings = to_dict(config)
-    # A ConfigDict keeps the type of the first value, and this one is a number or a word.
-    settings["impl"]["microbatch"] = FieldReference(config.impl.microbatch, field_type=object)
+    # A ConfigDict keeps the type of the first value, and these are also words.
+    for name in ("microbatch", "remat"):
+        settings["impl"][name] = FieldReference(getattr(config.impl, name), field_type=object)
     return _Settings(settings).lock()
 
 

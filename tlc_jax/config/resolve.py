@@ -22,6 +22,9 @@ from tlc_jax.core.distributed import parse as parse_processes
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, note_once
 
+RESOLVED = "resolved"
+"""The part of a config.json about values that a run chose for settings that are `auto`."""
+
 
 def _key_of(field: dataclasses.Field[Any]) -> str:
     """The name users write. `from` cannot be a dataclass field, so a field may have an alias."""
@@ -50,7 +53,10 @@ def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
     Raises:
       InputError: an unknown name, a wrong type, a value out of bounds, or a contradiction.
     """
-    config = typing.cast(Config, _build(Config, _plain(settings)))
+    plain = _plain(settings)
+    if isinstance(plain, dict):
+        plain.pop(RESOLVED, None)
+    config = typing.cast(Config, _build(Config, plain))
     for message in _contradictions(config):
         raise InputError(message)
     if config.study.translators:
@@ -204,6 +210,11 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "optimizer.schedule=rsqrt starts at the end of warm-up: set optimizer.warmup above 0"
     if isinstance(config.impl.microbatch, str) and config.impl.microbatch != "auto":
         yield f"impl.microbatch={config.impl.microbatch!r}: write a number or auto"
+    if config.impl.attention == "cudnn" and config.impl.matmul not in ("auto", "bfloat16"):
+        yield (
+            f"impl.attention=cudnn computes in bfloat16, and impl.matmul={config.impl.matmul}: "
+            "set impl.matmul=bfloat16 or impl.attention=auto"
+        )
     if checkpoint.average > checkpoint.keep:
         yield (
             f"checkpoint.average={checkpoint.average} is more than "

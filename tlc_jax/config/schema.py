@@ -230,7 +230,8 @@ class Compress:
     recover_evals: int = setting(10, "evaluations of accuracy in an epoch of recovery")
 
 
-# Tests check that these leave results as they are, up to rounding.
+# Tests check that these leave results as they are, up to rounding. `runs.auto` says what `auto`
+# stands for where it depends on the device.
 @dataclasses.dataclass(frozen=True)
 class Impl:
     mesh: str = setting("data=-1", "devices per axis: data=2,fsdp=4,tensor=1; -1 for all others")
@@ -241,17 +242,28 @@ class Impl:
     microbatch: int | str = setting(
         0, "batch per gradient accumulation step at most; 0: all of it; auto: what fits", ">= 0"
     )
-    layer_loop: str = setting("scan", "how layers are compiled", ("scan", "unrolled"))
-    remat: bool = setting(False, "recompute a layer's activations in the backward pass")
+    layer_loop: str = setting(
+        "auto",
+        "how layers are compiled: one program that runs for each, or all one after another; auto: "
+        "by the device",
+        ("auto", "scan", "unrolled"),
+    )
+    remat: bool | str = setting(
+        "auto",
+        "recompute a layer's activations in the backward pass; auto: if memory is too small",
+        ("auto", True, False),
+    )
     matmul: str = setting(
-        "float32",
-        "matrix products; mix: bfloat16 in and float32 out; bfloat16: activations too",
-        ("float32", "mix", "bfloat16"),
+        "auto",
+        "matrix products; mix: bfloat16 in and float32 out; bfloat16: activations too; auto: by "
+        "the device",
+        ("auto", "float32", "mix", "bfloat16"),
     )
     attention: str = setting(
-        "xla",
-        "program of attention; cudnn: a fused one for NVIDIA GPUs, with impl.matmul=bfloat16",
-        ("xla", "cudnn"),
+        "auto",
+        "program of attention; cudnn: a fused one for NVIDIA GPUs, with impl.matmul=bfloat16; "
+        "auto: by the device",
+        ("auto", "xla", "cudnn"),
     )
     seeds_together: str = setting(
         "auto",

@@ -55,11 +55,22 @@ def peak_flops(device_kind: str, matmul: str) -> float | None:
 def machine() -> str:
     """The processor's name and the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
+    name = _cpu_info("model name") or platform.processor() or platform.machine()
     return f"{name}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16, as far as Linux tells."""
+    flags = {*_cpu_info("flags").split(), *_cpu_info("Features").split()}  # of x86, of Arm
+    return not flags.isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _cpu_info(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; empty where it is missing."""
+    cpu_info = Path("/proc/cpuinfo")
+    text = cpu_info.read_text() if cpu_info.exists() else ""
+    found = re.search(rf"^{field}\s*:(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def keep_freed_memory() -> bool:

@@ -38,9 +38,13 @@ class Network:
     classes: int
     impl: config.Impl
 
+    @property
+    def shape(self) -> Shape:
+        """All widths, and the settings of `impl` that the layers have."""
+        return Shape.of(self.model, self.impl)
+
     def _create(self, rngs: nnx.Rngs) -> nnx.Module:
-        shape = Shape.of(self.model, self.impl)
-        return _MODULES[self.kind](self.vocab_size, self.classes, shape, rngs)
+        return _MODULES[self.kind](self.vocab_size, self.classes, self.shape, rngs)
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> Params:
@@ -61,7 +65,7 @@ class Network:
     def cast(self, params: Params) -> Params:
         """Parameters with kernels in the type that matrix products round them to."""
         # For loops such as beam search, which would otherwise round the kernels in every step.
-        if self.impl.matmul == "float32":
+        if self.shape.matmul == "float32":
             return params
         return jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf,

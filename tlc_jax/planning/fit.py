@@ -1,14 +1,17 @@
-"""The largest microbatch that fits a device's memory, found by compiling and not by crashing.
+"""What fits a device's memory, found by compiling and not by crashing.
 
-`tlc plan` prints it, and impl.microbatch=auto uses it.
+`tlc plan` prints the largest microbatch. impl.microbatch=auto uses it, and impl.remat=auto
+recomputes activations where the step does not fit otherwise.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,9 +19,11 @@ import numpy as np
 from tlc_jax.config import Config
 from tlc_jax.core import distributed
 from tlc_jax.core.errors import InputError
-from tlc_jax.planning.compile import Compiler, Footprint
+from tlc_jax.models.network import Params
+from tlc_jax.planning.compile import Compiler, Describe, Footprint
 from tlc_jax.runs import session
 from tlc_jax.tasks.base import TaskRun
+from tlc_jax.training.loss import Batch
 
 # Shares of the memory that a step may use: the compiler's sizes leave out fragmentation and what
 # the runtime needs itself, and on a host also the system and the data.
@@ -112,24 +117,114 @@ def largest(
     return agreed or None, tried
 
 
-def of_run(run: TaskRun, workdir: Path) -> Config:
-    """The config of a training run with the largest microbatch that fits.
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search for the largest microbatch.
+
+    Attributes:
+      compiler: compiler of the step.
+      microbatch: the largest that fits; None if nothing does.
+      footprints: what the step needs, by the microbatches that were tried.
+    """
+
+    compiler: Compiler
+    microbatch: int | None
+    footprints: dict[int, Footprint]
+
+
+def search(
+    run: TaskRun, workdir: Path, limit: MemoryLimit, describe: Describe = lambda text: {}
+) -> Search:
+    """Searches the largest microbatch of a training run.
+
+    impl.remat=auto of the run is replaced: recomputing takes a third more time, so it is for runs
+    of which nothing fits otherwise.
+
+    Args:
+      run: the training run; its data is not needed, nor are its devices.
+      workdir: folder of the run, which keeps what was compiled.
+      limit: the memory to fit into.
+      describe: see `Compiler`.
+    """
+    config, chosen = run.config, run.config.impl.remat
+    model, amount = f"{config.model.layers}x{config.model.hidden}", config.optimizer.batch_size
+    for remat in (False, True) if chosen == "auto" else (chosen,):
+        run.set_impl(dataclasses.replace(config.impl, remat=remat))
+        compiler = Compiler(run, workdir, describe)
+
+        def footprint(size: int, compiler: Compiler = compiler) -> Footprint:
+            session.say(f"{model}: microbatch {size} of {amount} {run.unit}")
+            return compiler.footprint(size)
+
+        microbatch, tried = largest(compiler.work.microbatches, footprint, limit)
+        if microbatch is not None:
+            break
+    return Search(compiler, microbatch, tried)
+
+
+def of_run(run: TaskRun, workdir: Path) -> None:
+    """Replaces impl.microbatch=auto and impl.remat=auto of a training run.
 
     Raises:
       InputError: nothing fits.
     """
-    config, compiler = run.config, Compiler(run, workdir)
-    limit, work = memory_at_hand().for_run(config), compiler.work
-    chosen, footprints = largest(work.microbatches, compiler.footprint, limit)
-    batch = f"{config.optimizer.batch_size} {work.unit}"
-    if chosen is None:
-        smallest = work.microbatches[0]
-        # Another process may be the one where it does not fit.
-        need = limit.need(footprints.get(smallest, Footprint())) / 2**30
-        raise InputError(
-            f"impl.microbatch=auto: not even {smallest} of {batch} fit ({need:.2f} GiB on each "
-            "device): split the parameters with impl.mesh=fsdp=-1, set impl.remat=True, or take a "
-            "smaller model"
-        )
-    session.say(f"impl.microbatch=auto: {chosen} of {batch}")
-    return config.with_microbatch(chosen)
+    impl = run.config.impl
+    if impl.microbatch == "auto":
+        limit = memory_at_hand().for_run(run.config)
+        found = search(run, workdir, limit)
+        batch = f"{run.config.optimizer.batch_size} {run.unit}"
+        if found.microbatch is None:
+            smallest = found.compiler.work.microbatches[0]
+            # Another process may be the one where it does not fit.
+            need = limit.need(found.footprints.get(smallest, Footprint())) / 2**30
+            remat = "" if run.config.impl.remat else "set impl.remat=True, "
+            raise InputError(
+                f"impl.microbatch=auto: not even {smallest} of {batch} fit ({need:.2f} GiB on each "
+                f"device): split the parameters with impl.mesh=fsdp=-1, {remat}or take a smaller "
+                "model"
+            )
+        session.say(f"impl.microbatch=auto: {found.microbatch} of {batch}")
+        run.set_impl(dataclasses.replace(run.config.impl, microbatch=found.microbatch))
+    elif impl.remat == "auto":
+        run.set_impl(dataclasses.replace(impl, remat=_needs_remat(run, workdir)))
+
+
+def _needs_remat(run: TaskRun, workdir: Path) -> bool:
+    """Whether a step does not fit unless activations are recomputed."""
+    limit = memory_at_hand().for_run(run.config)
+    if limit.bytes is None:
+        return False
+    # Most steps are far from the limit, and compiling one only to learn that would cost a minute.
+    # Parameters, gradients and Adam's two moments count as whole on each device.
+    state = (5 + 3 * limit.state_copies) * 4 * run.network.parameter_counts()[0]
+    fits = state + saved_bytes(run) <= limit.bytes / 2
+    fits = fits or limit.holds(Compiler(run, workdir).footprint(run.config.microbatch))
+    needs = "False" in distributed.gather_texts(str(fits))
+    if needs:
+        session.say("impl.remat=auto: activations are recomputed, because memory is too small")
+    return needs
+
+
+def saved_bytes(run: TaskRun) -> int:
+    """Bytes that the forward pass of a microbatch saves on each device for the backward pass.
+
+    By the program before it is compiled, with the parameters among them. The compiler fuses
+    operations and needs less, but also some memory for the backward pass.
+    """
+    run, config = copy.copy(run), run.config
+    # Layers in a loop save as much, and are traced in the time of one.
+    run.set_impl(dataclasses.replace(config.impl, layer_loop="scan"))
+    work = run.workload()
+    parts = config.microbatches * run.placement.batch_shards
+    batch = {
+        name: jax.ShapeDtypeStruct((-(-rows // parts), *rest), np.int32)
+        for name, (rows, *rest) in work.batch.items()
+    }
+
+    def save(params: Params, batch: Batch) -> Any:
+        corrupted = work.objective.corrupt(jax.random.key(0), batch)
+        key = jax.random.key(0, impl=config.impl.dropout_keys)
+        return jax.vjp(lambda params: work.objective.sums(params, corrupted, key)[0].loss, params)
+
+    _, backward = jax.eval_shape(save, run.network.abstract(), batch)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))

@@ -23,10 +23,10 @@ from tlc_jax.data.tokenizer import FIRST_ORDINARY
 from tlc_jax.models.flops import mfu
 from tlc_jax.models.network import Network
 from tlc_jax.planning import fit
-from tlc_jax.planning.compile import Compiler, Footprint, compiler_versions
+from tlc_jax.planning.compile import Compiler, compiler_versions
 from tlc_jax.planning.gpu import GPUS, Gpu, memory_fraction, open_host
 from tlc_jax.planning.tpu import CHIPS, Chip, open_slice
-from tlc_jax.runs import session
+from tlc_jax.runs import auto, session
 from tlc_jax.runs.workdir import data_cache
 from tlc_jax.tasks.base import task_of
 from tlc_jax.training.step import init_state, seed_bits
@@ -58,7 +58,7 @@ class Target:
         """
         topology, impl = config.plan.topology, config.impl
         if not topology:
-            return Target(session.open_devices(config), fit.memory_at_hand())
+            return Target(session.open_devices(config)[1], fit.memory_at_hand())
         name = topology.partition(":")[0]
         if name not in CHIPS and name not in GPUS:
             raise InputError(
@@ -116,23 +116,17 @@ def plan_model(kind: str, config: Config, target: Target, workdir: Path) -> dict
     Raises:
       InputError: the batch does not divide among the devices.
     """
+    config = auto.for_device(config, target.device)
     network = Network(kind, config.model, config.tokenizer.vocab_size, 0, config.impl)
-    run = task_of(kind)(config, network, target.place)
-    compiler = Compiler(run, workdir, functools.partial(_facts, target.chip))
-    work, limit = compiler.work, target.limit.for_run(config)
-    batch_size = config.optimizer.batch_size
-
-    def footprint(size: int) -> Footprint:
-        model = f"{config.model.layers}x{config.model.hidden}"
-        session.say(f"{model}: microbatch {size} of {batch_size} {work.unit}")
-        return compiler.footprint(size)
-
-    microbatch, footprints = fit.largest(work.microbatches, footprint, limit)
-    compiled = {}
-    for size, found in sorted(footprints.items()):
-        compiled[str(size)] = dataclasses.asdict(found)
+    run, limit = task_of(kind)(config, network, target.place), target.limit.for_run(config)
+    found = fit.search(run, workdir, limit, functools.partial(_facts, target.chip))
+    config, network, batch_size = run.config, run.network, config.optimizer.batch_size
+    compiler, microbatch, footprints = found.compiler, found.microbatch, found.footprints
+    work, compiled = compiler.work, {}
+    for size, needs in sorted(footprints.items()):
+        compiled[str(size)] = dataclasses.asdict(needs)
         del compiled[str(size)]["facts"]  # the step's parts say the same in seconds
-        compiled[str(size)] |= {"need": limit.need(found), "fits": limit.holds(found)}
+        compiled[str(size)] |= {"need": limit.need(needs), "fits": limit.holds(needs)}
     peak, cost = target.peak_flops(config), work.cost
     if microbatch is None:
         step = StepTime(None, "nothing fits")
@@ -156,6 +150,7 @@ def plan_model(kind: str, config: Config, target: Target, workdir: Path) -> dict
         "flops_per_step": cost.flops,
         "fits": microbatch is not None,
         "microbatch": microbatch,
+        **auto.chosen(config),
         "compiled": compiled,
         "programs_compiled": compiler.compiled,
         "step": dataclasses.asdict(step),

@@ -35,6 +35,7 @@ def _one(plan: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
     flag = f"--config.impl.microbatch={plan['microbatch']}"
     return [
         ("size", f"{size}, vocabulary {plan['vocab_size']:,}"),
+        ("settings", ", ".join(f"{name}={value}" for name, value in plan["impl"].items())),
         ("microbatch", _microbatch(plan)),
         ("memory", _memory(plan)),
         ("FLOPs", f"{plan['flops_per_step']:.3g} a step of {plan['tokens_per_step']:,} tokens"),
@@ -54,7 +55,8 @@ def _microbatch(plan: dict[str, Any]) -> str:
         need = plan["compiled"][str(size)]["need"]
         beyond = f"; {size:,} {f'needs {byte_size(need)}' if need else 'is refused'}"
     if not plan["fits"]:
-        return f"nothing fits{beyond}: try impl.remat=True, impl.mesh=fsdp=-1 or more devices"
+        remat = "" if plan["impl"]["remat"] else "impl.remat=True, "
+        return f"nothing fits{beyond}: try {remat}impl.mesh=fsdp=-1 or more devices"
     whole = f"{plan['batch_size']:,} {plan['unit']}"
     return f"{plan['microbatch']:,} of {whole}, the largest that fits{beyond}"
 

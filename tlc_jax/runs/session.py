@@ -25,20 +25,22 @@ from tlc_jax.core.files import read_json, write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Network
+from tlc_jax.runs import auto
 from tlc_jax.runs.workdir import claim
 
 _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
 
 
 def run_once(
-    workdir: Path, config: Config, work: Callable[[], dict[str, Any]], trains: bool = True
+    workdir: Path, config: Config, work: Callable[[Config], dict[str, Any]], trains: bool = True
 ) -> dict[str, Any]:
     """Claims the workdir, does the work unless its result is there, and writes `result.json`.
 
     Args:
       workdir: folder of the run; in a run of several processes the first one claims and writes.
       config: resolved config of the run.
-      work: () -> the content of `result.json`, without `provenance`.
+      work: config -> the content of `result.json`, without `provenance`. Where the config has
+        `auto`, it gets what an earlier start of the run chose.
       trains: whether the work trains; see `set_up`.
 
     Returns:
@@ -65,7 +67,7 @@ def run_once(
         if processes.share(str(path.exists())) == "True":
             say(f"already done: {path}")
             return cast(dict[str, Any], read_json(path))
-        result = {**work(), **provenance()}
+        result = {**work(auto.as_begun(config, workdir)), **provenance()}
         if processes.first():
             write_json(path, result)
         processes.barrier()
@@ -127,10 +129,11 @@ def compilation_cache(folder: Path) -> Iterator[None]:
         persistent_cache.reset_cache()
 
 
-def open_devices(config: Config, trains: bool = True) -> Placement:
-    """Sets up JAX, and opens all devices as a mesh."""
+def open_devices(config: Config, trains: bool = True) -> tuple[Config, Placement]:
+    """Sets up JAX, opens all devices as a mesh, and chooses settings by them: `auto.for_device`."""
     set_up(config, trains)
-    return Placement.parse(config.impl.mesh, config.impl.sharding)
+    placement = Placement.parse(config.impl.mesh, config.impl.sharding)
+    return auto.for_device(config, placement.mesh.devices.flat[0]), placement
 
 
 def peak(config: Config) -> float | None:

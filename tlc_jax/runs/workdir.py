@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tlc_jax.config import Config, differences, resolve, to_dict
+from tlc_jax.config.resolve import RESOLVED
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import Lock, LockedError, read_json, write_json
 
@@ -65,6 +66,8 @@ def _write_config(path: Path, config: Config, ignore: Iterable[str]) -> None:
         # An unchanged file stays as it is, for whoever reads it while a second command comes.
         if not rows:
             return
+        # What the run chose for `auto` stays with it.
+        new |= {name: value for name, value in read_json(path).items() if name == RESOLVED}
     write_json(path, new)
 
 

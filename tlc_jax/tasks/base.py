@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from tlc_jax.compression.during_training import DENSE, DuringTraining
-from tlc_jax.config import Config
+from tlc_jax.config import Config, Impl
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError
@@ -30,7 +30,7 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.core.params import describe_parameters
 from tlc_jax.data.sources import Examples
 from tlc_jax.models.network import Network, Params
-from tlc_jax.runs import session
+from tlc_jax.runs import auto, session
 from tlc_jax.runs.saved_model import SavedModel, initializer
 from tlc_jax.runs.workdir import data_cache
 from tlc_jax.training.loop import Outcome, Task, train
@@ -140,6 +140,11 @@ class TaskRun(ABC):
         other.config, other.predictions = dataclasses.replace(self.config, seed=seed), {}
         vars(other).pop("own_batches", None)
         return other
+
+    def set_impl(self, impl: Impl) -> None:
+        """Replaces settings of the implementation, before anything is computed."""
+        self.config = dataclasses.replace(self.config, impl=impl)
+        self.network = dataclasses.replace(self.network, impl=impl)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -322,7 +327,7 @@ class TaskRun(ABC):
         config = self.config
         common = {"seed": config.seed, "microbatch": config.microbatch}
         origin = {"init": str(start.path) if start else "scratch"}
-        return {**session.size_numbers(self.network), **common, **origin}
+        return {**session.size_numbers(self.network), **common, **auto.chosen(config), **origin}
 
 
 class Predictor(ABC):

@@ -83,7 +83,7 @@ def measure(
         found.append(summary(batch_size, time_calls(call, clock)))
     latency = {
         "length": next(iter(inputs.values()))[0].shape[1],
-        "computes": COMPUTES[network.impl.matmul],
+        "computes": COMPUTES[network.shape.matmul],
         "device": device.device_kind,
         "batches": found,
     }

@@ -173,7 +173,7 @@ def shared_measurement(settings: Config, meta: Mapping[str, Any]) -> Path | None
         [data.train, data.length, data.buckets, data.subsample, data.max_ratio],
         [optimizer.batch_size, optimizer.clip_norm, optimizer.freeze],
         [impl.mesh, impl.sharding, settings.microbatch, impl.layer_loop, impl.remat],
-        [impl.matmul, impl.dropout_keys],
+        [impl.matmul, impl.attention, impl.dropout_keys],
         [device.device_kind, jax.device_count(), processes.count()],
         machine() if device.platform == "cpu" else "",
     ]
