@@ -174,6 +174,28 @@ def test_collectives_send_as_a_ring(result, op, sent) -> None:
     assert milliseconds(program)["collectives"] == pytest.approx(sent / 1e10 * 1e3)
 
 
+def test_of_a_conditional_the_longest_branch_counts() -> None:
+    branches = """
+%short (s.0: f32[1000000]) -> f32[1000000] {
+  %s.0 = f32[1000000]{0} parameter(0)
+  ROOT %copy.1 = f32[1000000]{0} copy(%s.0)
+}
+
+%long (l.0: f32[1000000]) -> f32[1000000] {
+  %l.0 = f32[1000000]{0} parameter(0)
+  %copy.2 = f32[1000000]{0} copy(%l.0)
+  ROOT %copy.3 = f32[1000000]{0} copy(%copy.2)
+}
+"""
+    program = branches + entry(
+        "%x = f32[1000000]{0} parameter(0)",
+        "ROOT %y = f32[1000000]{0} conditional(%i, %x, %x, %x), "
+        "branch_computations={%short, %long, %short}",
+        "}",
+    )
+    assert milliseconds(program)["element_wise"] == pytest.approx(4 * 4e6 / 1e12 * 1e3)
+
+
 def test_loop_of_unknown_length_gives_no_estimate() -> None:
     with pytest.raises(ValueError, match="a loop of unknown length"):
         milliseconds(PROGRAM.replace("known_trip_count", "other"))
