@@ -58,7 +58,8 @@ class Part:
 
 def training_rows(name: str, result: dict[str, Any]) -> Iterator[Row]:
     """Rows of pretraining: sides, first step, memory, kernels."""
-    training, first = result["training"], result["compile"]
+    training, first, impl = result["training"], result["compile"], result["impl"]
+    configured = f"tlc, {impl['matmul']}, {impl['layer_loop']}, {impl['attention']} attention"
     speed = training["tokens_per_second"]
     steps = speed / training["tokens_per_step"]
     facts = [f"{1e3 / steps:.2f} ms a step, {steps:,.1f} steps/s"]
@@ -70,13 +71,13 @@ def training_rows(name: str, result: dict[str, Any]) -> Iterator[Row]:
         yield from side_rows(name, result)
     else:
         facts.insert(0, f"{speed:,.0f} tokens/s")
-    yield name, "tlc, as configured", ", ".join(facts), ""
+    yield name, configured, ", ".join(facts), ""
     seconds = f"{first['cold_seconds']:.1f} s, {first['warm_cache_seconds']:.1f} s from a cache"
     yield name, "tlc, first step", seconds, ""
     if "kernels" in result:
         found = result["kernels"]
         kinds = (
-            f"{kind} {row['ms']:.2f} ms ({row['share']:.0%}, {row['kernels']:.0f})"
+            f"{kind} {row['ms']:.2f} ms ({row['share']:.0%}, {row['kernels']:.0f} kernels)"
             for kind, row in found["kinds"].items()
             if row["ms"]
         )
@@ -166,11 +167,19 @@ PARTS = (
         True,
     ),
     Part(
+        "2x64",
+        pretraining("2x64") | PROFILE | {"optimizer.batch_size": 64, "bench.steps": 100},
+        TINY,
+        training_rows,
+        60,
+    ),
+    Part(
         "seeds-2x64",
         {
             "config": "configs/tiny.py:nli",
             "bench.task": "seeds",
             "bench.seeds": 16,
+            "impl.seeds_together": "mapped",
             "model.layers": 2,
             "model.dropout": 0.1,
             "budget.steps": 1000,
@@ -178,13 +187,6 @@ PARTS = (
         {"bench.seeds": 2, "budget.steps": 3, "model.layers": 1},
         seeds_rows,
         160,
-    ),
-    Part(
-        "2x64",
-        pretraining("2x64") | PROFILE | {"optimizer.batch_size": 64, "bench.steps": 100},
-        TINY,
-        training_rows,
-        60,
     ),
 )
 
@@ -208,15 +210,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         install(options.wheels)
     # So that the part that runs is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    path = out / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
+    path, results = out / "results.json", dict[str, Any]()
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        results = before["parts"]
+        if before["tiny"] != options.tiny:
+            parser.error(f"{out} holds results with other shapes: choose another --out")
     for name in names:
         if "failed" in results.get(name, {"failed": ""}):
             results[name] = measure(known[name], out, options.tiny, deadline)
-        found = {"versions": versions(), "parts": results}
+        found = {"tiny": options.tiny, "versions": versions(), "parts": results}
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (out / "table.md").write_text(table(results) + "\n", encoding="utf-8")
-    print(table(results), flush=True)
+        text = table(results, options.tiny)
+        (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    print(text, flush=True)
     return int(any("failed" in result for result in results.values()))
 
 
@@ -291,12 +298,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: dict[str, Any], tiny: bool) -> str:
     """A line on the machine and a Markdown table of all parts."""
     done = [result for result in results.values() if "failed" not in result]
     device = f"{done[0]['device']} × {done[0]['devices']}, {done[0]['machine']}" if done else "?"
     lines = [
         f"{device}; " + ", ".join(f"{name} {version}" for name, version in versions().items()),
+        *(["The shapes are tiny, so the numbers mean nothing."] if tiny else []),
         "",
         "| what | side | measured | times the strongest peer |",
         "|---|---|---|---|",

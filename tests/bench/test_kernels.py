@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from jax.profiler import ProfileData
 
-from tlc_jax.bench.kernels import Event, describe, kind, operations_of, split
+from tlc_jax.bench.kernels import Event, describe, device_events, kind, operations_of, split
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,54 @@ metadata={op_name="jit(step)/transpose/attention/mul"}
 )
 def test_the_program_tells_what_an_operation_is_for(name, op, expected) -> None:
     assert kind(Event(name, 0.0, 1.0, op), operations_of(PROGRAM)) == expected
+
+
+GPU_TRACE = """
+planes {
+  name: "/device:GPU:0"
+  lines {
+    name: "Stream #7(Compute)" timestamp_ns: 1000
+    events { metadata_id: 1 offset_ps: 2000000 duration_ps: 3000000
+             stats { metadata_id: 9 str_value: "cublas-gemm.4" } }
+    events { metadata_id: 2 offset_ps: 6000000 duration_ps: 1000000
+             stats { metadata_id: 9 ref_value: 10 } }
+  }
+  lines { name: "Stream #9(MemcpyD2H)" timestamp_ns: 1000
+    events { metadata_id: 3 offset_ps: 7000000 duration_ps: 500000 } }
+  lines { name: "XLA Modules" timestamp_ns: 1000
+    events { metadata_id: 4 offset_ps: 0 duration_ps: 9000000 } }
+  event_metadata { key: 1 value { id: 1 name: "nvjet_tst_64x8" } }
+  event_metadata { key: 2 value { id: 2 name: "loop_add_fusion_2" } }
+  event_metadata { key: 3 value { id: 3 name: "MemcpyD2H" } }
+  event_metadata { key: 4 value { id: 4 name: "jit_step" } }
+  stat_metadata { key: 9 value { id: 9 name: "hlo_op" } }
+  stat_metadata { key: 10 value { id: 10 name: "loop_add_fusion.2" } }
+}
+planes {
+  name: "/host:CPU"
+  lines { name: "python" timestamp_ns: 1000
+    events { metadata_id: 1 offset_ps: 0 duration_ps: 9000000
+             stats { metadata_id: 9 str_value: "dot.1" } } }
+  event_metadata { key: 1 value { id: 1 name: "dot.1" } }
+  stat_metadata { key: 9 value { id: 9 name: "hlo_op" } }
+}
+"""
+
+
+def test_kernels_of_a_gpu_are_the_events_of_its_streams() -> None:
+    profile = ProfileData.from_serialized_xspace(
+        ProfileData.text_proto_to_serialized_xspace(GPU_TRACE)
+    )
+    found = device_events(profile)
+    assert [(event.name, event.op) for event in found] == [
+        ("nvjet_tst_64x8", "cublas-gemm.4"),
+        ("loop_add_fusion_2", "loop_add_fusion.2"),
+        ("MemcpyD2H", ""),
+    ]
+    assert [event.end - event.start for event in found] == pytest.approx([3e-6, 1e-6, 0.5e-6])
+    # In microseconds: 3 of products, a gap of 1, 1 and then 0.5 of others.
+    kinds = split(found, steps=1)["kinds"]
+    assert kinds["gaps"]["ms"] == pytest.approx(1e-3)
 
 
 def test_kinds_and_gaps_add_up_to_the_step() -> None:

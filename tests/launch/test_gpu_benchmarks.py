@@ -17,6 +17,7 @@ MACHINE = {"device": "NVIDIA H200", "devices": 1, "machine": "a processor, 16 co
 RATIO = {"ratio": 1.05, "ratio_least": 1.0, "ratio_most": 1.1}
 RESULT = {
     **MACHINE,
+    "impl": {"matmul": "bfloat16", "layer_loop": "unrolled", "attention": "cudnn"},
     "compile": {"cold_seconds": 25.0, "warm_cache_seconds": 4.0},
     "training": {
         "tokens_per_second": 557_000.0,
@@ -74,10 +75,11 @@ def test_failures_are_lines_of_the_table_and_only_they_are_repeated(
         "| 12x768 | Hugging Face | 509,000 tokens/s | 1.00 (1.00–1.00) |",
         "| 12x768 | torch.compile | not measured: InductorError: no compiler |  |",
         "| 12x768 | tlc | 557,000 tokens/s | 1.05 (1.00–1.10) |",
-        "| 12x768 | tlc, as configured | 58.83 ms a step, 17.0 steps/s, MFU 30.9%, "
-        "21.7 GB at most |  |",
+        "| 12x768 | tlc, bfloat16, unrolled, cudnn attention | 58.83 ms a step, 17.0 steps/s, "
+        "MFU 30.9%, 21.7 GB at most |  |",
         "| 12x768 | tlc, first step | 25.0 s, 4.0 s from a cache |  |",
-        "| 12x768 | tlc, kernels of a traced step of 59.00 ms | products 21.00 ms (36%, 300) |  |",
+        "| 12x768 | tlc, kernels of a traced step of 59.00 ms | products 21.00 ms "
+        "(36%, 300 kernels) |  |",
         "| 12x768-scan | all | not measured: status 1: out of / memory |  |",
         "| seeds-2x64 | tlc, 16 seeds mapped | cannot be mapped, or failed |  |",
     ):
@@ -88,6 +90,9 @@ def test_failures_are_lines_of_the_table_and_only_they_are_repeated(
     started.clear()
     assert gpu_benchmarks.main(arguments) == 1
     assert started == ["12x768-scan"]
+    with pytest.raises(SystemExit):
+        gpu_benchmarks.main([*arguments, "--tiny"])
+    assert "choose another --out" in capsys.readouterr().err
 
 
 def test_parts_that_do_not_exist_are_refused(tmp_path, capsys) -> None:

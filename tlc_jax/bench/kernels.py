@@ -93,10 +93,11 @@ def trace(run: Variant, steps: int) -> list[Event]:
             run(steps)
         # Without the right to trace a GPU there may be none.
         paths = sorted(Path(folder).rglob("*.xplane.pb"))
-        return _device_events(ProfileData.from_file(str(paths[-1]))) if paths else []
+        return device_events(ProfileData.from_file(str(paths[-1]))) if paths else []
 
 
-def _device_events(profile: ProfileData) -> list[Event]:
+def device_events(profile: ProfileData) -> list[Event]:
+    """The kernels of the first device in a trace."""
     planes = {plane.name: [*plane.lines] for plane in profile.planes}
     for name in sorted(planes):
         if name.startswith("/device:"):
