@@ -34,14 +34,6 @@ def finetune_as_roberta(config: ConfigDict) -> None:
     config.budget.epochs = 10.0
     config.eval.every_steps = 5000
     config.eval.batch_size = 256
-    config.impl.matmul = "mix"
-
-
-def run_on_a_laptop(config: ConfigDict) -> None:
-    """Sets the implementation that is fastest on a few CPU cores; results stay the same."""
-    config.impl.matmul = "mix"
-    config.impl.layer_loop = "unrolled"
-    config.impl.compilation_cache = "runs/compilation-cache"
 
 
 def recover_briefly(config: ConfigDict, evaluations: int) -> None:

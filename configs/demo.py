@@ -15,7 +15,6 @@ Expected result: docs/results/demo.md.
 
 from ml_collections import ConfigDict
 
-from configs.common import run_on_a_laptop
 from tlc_jax.config import default_config
 
 
@@ -41,7 +40,7 @@ def get_config() -> ConfigDict:
     config.eval.examples = 256
     config.eval.batch_size = 64
     config.checkpoint.every_seconds = 20.0
-    run_on_a_laptop(config)
+    config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.sizes = ("1x64", "2x64", "2x128")
     config.study.translators = ("1x64", "1x128")

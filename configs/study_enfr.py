@@ -13,7 +13,7 @@ Expected result: docs/results/study_enfr.md.
 
 from ml_collections import ConfigDict
 
-from configs.common import recover_briefly, run_on_a_laptop
+from configs.common import recover_briefly
 from tlc_jax.config import default_config
 
 
@@ -44,7 +44,7 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.budget.clock = "benchmark"
     config.eval.every_seconds = 60.0
     config.eval.examples = 512
-    run_on_a_laptop(config)
+    config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.translators = ("2x128", "6x128", "2x256")
     config.study.recipes = (

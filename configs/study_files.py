@@ -12,7 +12,7 @@ Expected result: docs/results/study_files.md.
 
 from ml_collections import ConfigDict
 
-from configs.common import labelled_files, recover_briefly, run_on_a_laptop
+from configs.common import labelled_files, recover_briefly
 from tlc_jax.config import default_config
 
 
@@ -40,7 +40,7 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.eval.every_seconds = 30.0
     config.eval.examples = 640
     config.eval.batch_size = 64
-    run_on_a_laptop(config)
+    config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.sizes = ("2x64", "3x128", "4x192")
     config.study.seeds = (0, 1, 2)

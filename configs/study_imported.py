@@ -11,7 +11,7 @@ Expected result: docs/results/study_imported.md.
 
 from ml_collections import ConfigDict
 
-from configs.common import labelled_files, recover_briefly, run_on_a_laptop
+from configs.common import labelled_files, recover_briefly
 from tlc_jax.config import default_config
 
 
@@ -19,7 +19,7 @@ def get_config(where: str = "encoder,data") -> ConfigDict:
     encoder, _, folder = where.partition(",")
     config = default_config()
     config.data.length = 48
-    run_on_a_laptop(config)
+    config.impl.compilation_cache = "runs/compilation-cache"
     config.eval.latency = (1, 32)
     config.study.encoders = (f"hf:{encoder}",)
     config.study.seeds = (0, 1, 2)

@@ -54,7 +54,6 @@ def get_config(part: str = "all") -> ConfigDict:
 
     # The paper: the largest that fits, so small models need fewer steps of accumulation.
     config.impl.microbatch = "auto"
-    config.impl.remat = False
 
     # The paper: 15 % more zeros at a time, then train until the accuracy is within 99.5 % of the
     # original or for one epoch.

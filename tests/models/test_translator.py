@@ -86,9 +86,24 @@ def logits_of(params, source=SOURCE, mask=MASK, inputs=INPUTS, **impl) -> np.nda
     return np.asarray(translator(MODEL, V, Impl(**impl)).apply(params, source, mask, inputs))
 
 
+def gradients(params, **impl):
+    network = translator(MODEL, V, Impl(**impl))
+
+    def loss(params):
+        logits = network.apply(params, SOURCE, MASK, INPUTS)
+        return jnp.mean(jax.nn.logsumexp(logits, -1) ** 2)
+
+    return flatten(jax.jit(jax.grad(loss))(params))
+
+
 @pytest.fixture(scope="module")
 def plain(params):
     return logits_of(params)
+
+
+@pytest.fixture(scope="module")
+def plain_gradients(params):
+    return gradients(params)
 
 
 def test_logits_agree_with_the_reference(params, plain) -> None:
@@ -105,11 +120,19 @@ def test_logits_agree_with_the_reference(params, plain) -> None:
     ],
 )
 def test_implementation_settings_change_nothing_beyond_rounding(
-    params, plain, impl, tolerance
+    params, plain, plain_gradients, impl, tolerance
 ) -> None:
     np.testing.assert_allclose(
         logits_of(params, **impl), plain, atol=tolerance * np.abs(plain).max()
     )
+    largest = max(float(np.abs(gradient).max()) for gradient in plain_gradients.values())
+    for path, gradient in gradients(params, **impl).items():
+        assert gradient.dtype == jnp.float32, path
+        # That of a key bias is rounding alone, so it is measured against the others.
+        size = max(float(np.abs(plain_gradients[path]).max()), 0.01 * largest)
+        np.testing.assert_allclose(
+            gradient, plain_gradients[path], atol=tolerance * size, err_msg=path
+        )
 
 
 def test_later_targets_and_padded_sources_are_never_seen(params, plain) -> None:

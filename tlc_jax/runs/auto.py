@@ -37,7 +37,10 @@ def for_device(config: Config, device: jax.Device) -> Config:
     if impl.matmul == "auto":
         impl = dataclasses.replace(impl, matmul=_matmul(device))
     if impl.layer_loop == "auto":
-        impl = dataclasses.replace(impl, layer_loop=_layer_loop(device))
+        # A loop hides from the compiler what it could fuse, and stacks what the backward pass
+        # needs. On two CPU cores steps of 3x256, 12x256 and 12x768 are 17, 24 and 4 % faster
+        # without it, and a step of 12 layers compiles 9 to 15 s longer.
+        impl = dataclasses.replace(impl, layer_loop="unrolled")
     config = dataclasses.replace(config, impl=impl)
     if impl.attention != "xla":
         obstacle = _cudnn_obstacle(config, device)
@@ -63,12 +66,6 @@ def _matmul(device: jax.Device) -> str:
     if device.platform == "cpu" and processes.share(str(multiplies_bfloat16())) == "True":
         return "mix"
     return "float32"
-
-
-def _layer_loop(device: jax.Device) -> str:
-    # A loop hides from the compiler what it could fuse or leave out, and stacks what the backward
-    # pass needs. CPUs gain little from that and compile slowly.
-    return "scan" if device.platform == "cpu" else "unrolled"
 
 
 def _cudnn_obstacle(config: Config, device: jax.Device) -> str:
