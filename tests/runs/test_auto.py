@@ -111,6 +111,16 @@ def test_a_run_goes_on_as_it_began_on_another_device(tmp_path) -> None:
     assert auto.as_begun(asked, tmp_path).impl.matmul == "float32"
 
 
+def test_a_run_of_a_version_without_auto_goes_on_with_the_values_that_it_had(tmp_path) -> None:
+    older = configs.to_dict(resolved(impl={"matmul": "float32", "layer_loop": "scan"}))
+    older["impl"]["remat"] = False
+    del older["impl"]["attention"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    claim(tmp_path, resolved()).close()
+    impl = auto.for_device(auto.as_begun(resolved(), tmp_path), TPU).impl
+    assert (impl.matmul, impl.layer_loop) == ("float32", "scan")
+
+
 def test_cudnn_is_not_demanded_where_a_run_goes_on_without_it(tmp_path) -> None:
     settings = resolved()
     claim(tmp_path, settings).close()

@@ -66,8 +66,9 @@ def _write_config(path: Path, config: Config, ignore: Iterable[str]) -> None:
         # An unchanged file stays as it is, for whoever reads it while a second command comes.
         if not rows:
             return
-        # What the run chose for `auto` stays with it.
-        new |= {name: value for name, value in read_json(path).items() if name == RESOLVED}
+        # What the run chose for `auto` stays with it. Older versions had a value for each setting.
+        stored = read_json(path)
+        new[RESOLVED] = stored.get(RESOLVED, {"impl": stored.get("impl", {})})
     write_json(path, new)
 
 
