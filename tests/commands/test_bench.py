@@ -189,6 +189,17 @@ def test_statistics_of_instances_are_timed(tmp_path, capsys) -> None:
     assert tlc(*arguments, "--peers") == 2
 
 
+def test_the_cost_of_the_loop_is_divided_among_its_parts(tmp_path, capsys) -> None:
+    assert tlc(*ARGUMENTS, "--config.bench.task=loop", f"--workdir={tmp_path}") == 0
+    found = result_of(tmp_path)["loop"]
+    assert found["steps"] == 200 and found["bare"] > 0
+    assert all(0 < part < found["loop"] for part in found["parts"].values())
+    least, most = found["own_spread"]
+    assert least <= found["own"] <= most
+    assert "waiting for batches" in capsys.readouterr().out
+    assert tlc(*ARGUMENTS, "--config.bench.task=loop", "--peers", f"--workdir={tmp_path}") == 2
+
+
 SEEDS = (
     *ARGUMENTS,
     "--config.bench.task=seeds",

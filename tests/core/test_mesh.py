@@ -152,8 +152,9 @@ def test_a_rule_that_does_not_fit_is_refused(rule, message) -> None:
 
 
 def test_a_batch_is_split_over_its_axes_alone() -> None:
-    with pytest.raises(InputError, match="batch of 12 rows does not divide among 8 devices"):
-        Placement.parse("data=-1").put_batch({"tokens": np.zeros((12, 4), np.int32)})
+    for method in (Placement.put_batch, Placement.for_step):
+        with pytest.raises(InputError, match="batch of 12 rows does not divide among 8 devices"):
+            method(Placement.parse("data=-1"), {"tokens": np.zeros((12, 4), np.int32)})
     placed = Placement.parse("data=2,tensor=4").put_batch({"tokens": np.zeros((12, 4), np.int32)})
     assert {shard.data.shape for shard in placed["tokens"].addressable_shards} == {(6, 4)}
 

@@ -106,6 +106,17 @@ def test_step_budget_runs_exactly_that_many_steps(tmp_path, placement) -> None:
     ).keys()
 
 
+def test_the_step_places_host_batches_as_it_would_get_them_placed(tmp_path, placement) -> None:
+    tasks = {"placed": make_task()}
+    tasks["host"] = make_task(batch=lambda index: placement.for_step({"x": some_rows(index)}))
+    assert isinstance(tasks["host"].batch(0)["x"], np.ndarray)
+    scales = []
+    for name, task in tasks.items():
+        outcome = train(task, settings(budget={"steps": 5}), tmp_path / name, placement)
+        scales.append(outcome.params["final_norm"]["scale"])
+    np.testing.assert_array_equal(*scales)
+
+
 @pytest.mark.parametrize(
     ("unit", "limit", "steps"),
     [("examples", 5 * ROWS, 5), ("tokens", 1, 1), ("epochs", 0.35, 4), ("flops", 6e6, 6)],

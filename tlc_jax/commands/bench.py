@@ -5,10 +5,11 @@ kernel.
 
 bench.task=decode measures the tokens/s of beam search, of --config.decode.batch_size sentences at
 once, bench.task=compress the seconds of each operation of `recipe` and the peak memory, and
-bench.task=compare those of each statistic of `tlc compare`. Weights, tokens and answers are random,
-so nothing is read or downloaded. Only bench.task=seeds finetunes on data: it measures the seconds
-of bench.seeds seeds from start to results, as runs of their own, in turn, and mapped in one
-program.
+bench.task=compare those of each statistic of `tlc compare`. bench.task=loop measures what the
+training loop itself costs per step, around a step that computes almost nothing. Weights, tokens and
+answers are random, so nothing is read or downloaded. Only bench.task=seeds finetunes on data: it
+measures the seconds of bench.seeds seeds from start to results, as runs of their own, in turn, and
+mapped in one program.
 
 --peers times other systems doing the same, each side in a process of its own, and prints ratios. In
 pretraining they are plain JAX that computes all logits, and Hugging Face transformers (PyTorch), in
@@ -23,7 +24,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.bench import comparing, compressing, decoding, finetuning_seeds, pretraining
+from tlc_jax.bench import (
+    comparing,
+    compressing,
+    decoding,
+    finetuning_seeds,
+    pretraining,
+    training_loop,
+)
 from tlc_jax.commands import fit_to_memory
 from tlc_jax.config import Config
 from tlc_jax.core.files import write_json
@@ -35,6 +43,7 @@ _TASKS = {
     "compress": compressing,
     "compare": comparing,
     "seeds": finetuning_seeds,
+    "loop": training_loop,
 }
 
 

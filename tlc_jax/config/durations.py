@@ -23,7 +23,15 @@ class Amounts:
     flops: float = 0.0
 
     def __add__(self, other: Amounts) -> Amounts:
-        return Amounts(**{unit: getattr(self, unit) + getattr(other, unit) for unit in UNITS})
+        # Written out, because every training step adds several.
+        return Amounts(
+            self.seconds + other.seconds,
+            self.steps + other.steps,
+            self.examples + other.examples,
+            self.tokens + other.tokens,
+            self.epochs + other.epochs,
+            self.flops + other.flops,
+        )
 
 
 UNITS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Amounts))
@@ -43,11 +51,11 @@ def used(limits: Amounts, spent: Amounts) -> tuple[float, str]:
 def due(every: Amounts, before: Amounts, now: Amounts) -> bool:
     """Whether a multiple of any set unit of `every` lies in the interval (before, now]."""
     # A function of progress alone: after a restart, events fall where they would have without it.
-    return any(
-        getattr(now, unit) // period > getattr(before, unit) // period
-        for unit in UNITS
-        if (period := getattr(every, unit)) > 0
-    )
+    for unit in UNITS:
+        period = getattr(every, unit)
+        if period > 0 and getattr(now, unit) // period > getattr(before, unit) // period:
+            return True
+    return False
 
 
 def every(*periods: Amounts) -> IsDue:

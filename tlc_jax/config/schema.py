@@ -272,7 +272,7 @@ class Impl:
         ("auto", "mapped", "in_turn"),
     )
     dropout_keys: str = setting("rbg", "random bits of masks and dropout", ("rbg", "threefry2x32"))
-    prefetch: int = setting(2, "batches prepared ahead by a background thread", ">= 0")
+    prefetch: int = setting(8, "batches prepared ahead by a background thread", ">= 0")
     threads: int = setting(0, "threads for tokenizing; 0 for one per core")
     log_seconds: float = setting(2.0, "seconds between lines of metrics, at least")
     compilation_cache: str = setting("", "directory of JAX's compilation cache; if empty, none")
@@ -338,11 +338,12 @@ class Bench:
     task: str = setting(
         "pretrain",
         "work that is timed: pretraining, decoding translations, compressing by `recipe`, "
-        "comparing models instance by instance, or finetuning with several seeds",
-        ("pretrain", "decode", "compress", "compare", "seeds"),
+        "comparing models instance by instance, finetuning with several seeds, or the training "
+        "loop around a step that computes almost nothing",
+        ("pretrain", "decode", "compress", "compare", "seeds", "loop"),
     )
     rounds: int = setting(5, "number of rounds; medians are reported")
-    steps: int = setting(10, "training steps per round")
+    steps: int = setting(10, "training steps per round; of the loop alone, in hundreds", ">= 1")
     seconds: float = setting(
         20.0, "training seconds of the real run that goodput is measured on; 0: none", ">= 0"
     )

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import Params, Rule, flatten, select, unflatten
 
@@ -272,14 +273,29 @@ class Placement:
         Raises:
           InputError: the rows do not divide among the devices.
         """
+        self.check_rows(rows)
+        split = NamedSharding(self.mesh, P(ROW_AXES))
+        places = split.addressable_devices_indices_map((rows,)).values()
+        return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
+
+    def for_step(self, batch: Mapping[str, np.ndarray], rows: int = 0) -> Mapping[str, jax.Array]:
+        """A host batch as an argument of the jitted step; arguments and errors as `put_batch`.
+
+        In one process it is the batch itself: the jitted step places it, which takes the host less
+        time.
+        """
+        if processes.several():
+            return self.put_batch(batch, rows)
+        self.check_rows(next(iter(batch.values())).shape[int(self.over_seeds)])
+        return cast(Mapping[str, jax.Array], batch)
+
+    def check_rows(self, rows: int) -> None:
+        """Raises `InputError` unless the rows of a batch divide among the devices."""
         if rows % self.batch_shards:
             raise InputError(
                 f"a batch of {rows} rows does not divide among {self.batch_shards} devices: "
                 "change the batch size"
             )
-        split = NamedSharding(self.mesh, P(ROW_AXES))
-        places = split.addressable_devices_indices_map((rows,)).values()
-        return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
 
     def put_batch(self, batch: Mapping[str, np.ndarray], rows: int = 0) -> dict[str, jax.Array]:
         """A host batch, its rows split over the axes for batches.

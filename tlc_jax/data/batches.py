@@ -5,8 +5,10 @@ A training batch is a pure function of (seed, step).
 
 from __future__ import annotations
 
-import contextlib
+import itertools
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,7 +21,6 @@ if TYPE_CHECKING:  # labelled examples need no packing
 
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
-_ENDLESS = 2**62
 
 
 class _Batches:
@@ -119,9 +120,25 @@ def load_ahead(batch_fn: Callable[[int], T], start: int, prefetch: int) -> Gener
       start: first step.
       prefetch: number of batches that a background thread makes ahead; 0: no thread.
     """
-    import grain  # slow to import, and needed for training alone
+    if prefetch == 0:
+        yield from map(batch_fn, itertools.count(start))
+    # In blocks: handing over costs two threads of Python about as much as making a small batch.
+    size = max(1, prefetch // 2)
+    blocks = (range(first, first + size) for first in itertools.count(start, size))
 
-    options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
-    dataset = grain.MapDataset.range(start, _ENDLESS).map(batch_fn).to_iter_dataset(options)
-    with contextlib.closing(iter(dataset)) as batches:
-        yield from batches
+    def make(block: range) -> list[T]:
+        return [batch_fn(step) for step in block]
+
+    thread = ThreadPoolExecutor(1)
+    try:
+        ahead = deque(
+            (b, thread.submit(make, b)) for b in itertools.islice(blocks, prefetch // size)
+        )
+        while True:
+            block, made = ahead.popleft()
+            following = next(blocks)
+            ahead.append((following, thread.submit(make, following)))
+            # A block that failed is made again here, so that the error comes at its batch.
+            yield from map(batch_fn, block) if made.exception() else made.result()
+    finally:
+        thread.shutdown(cancel_futures=True)

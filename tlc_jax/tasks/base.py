@@ -152,9 +152,9 @@ class TaskRun(ABC):
         return self.own_batches.steps_per_epoch
 
     def batches(self, seed: int) -> Callable[[int], Batch]:
-        """The function from a step number to its batch, placed on the devices."""
+        """The function from a step number to its batch, as an argument of the jitted step."""
         batches = self.host_batches(seed)
-        return lambda step: self.placement.put_batch(batches(step))
+        return lambda step: self.placement.for_step(batches(step))
 
     def shapes(self) -> Sequence[tuple[int, int]]:
         """Rows and width of each kind of training batch; without data, of the widest."""

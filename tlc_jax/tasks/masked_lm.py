@@ -87,7 +87,7 @@ class MaskedLanguageRun(TaskRun):
         batches, rows = self.host_batches(seed), self.config.optimizer.batch_size
         # Each process reads the rows of its own devices only: text may lie on slow shared storage.
         own_rows = self.placement.own_rows(rows)
-        return lambda step: self.placement.put_batch(batches(step, own_rows), rows)
+        return lambda step: self.placement.for_step(batches(step, own_rows), rows)
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """`valid_loss` (nats per predicted token), `valid_perplexity` and `valid_masked_accuracy`.

@@ -114,7 +114,7 @@ class SeedsTogether:
             row[:, : batch["tokens"].shape[1]] = batch["tokens"]
         labels = np.stack([batch["labels"] for batch in each])
         widths = np.broadcast_to(widths[:, None], labels.shape)
-        return self.placement.put_batch({"tokens": tokens, "labels": labels, "widths": widths})
+        return self.placement.for_step({"tokens": tokens, "labels": labels, "widths": widths})
 
     def evaluate(self, params: Params, final: bool) -> dict[str, Any]:
         """The metrics of each seed under "seeds", and the means of those that are numbers."""

@@ -72,7 +72,7 @@ class Accounting:
           charged: what the budget is charged for it instead; None charges `seconds`.
         """
         self.seconds["train"] += seconds
-        self.spent += dataclasses.replace(amounts, seconds=seconds if charged is None else charged)
+        self.spent += amounts + Amounts(seconds if charged is None else charged)
 
     def goodput(self) -> dict[str, float]:
         """Shares of all wall-clock time by cause; the share of `train` is the goodput.

@@ -55,7 +55,7 @@ from tlc_jax.training.step import (
     seed_bits,
 )
 
-CompiledStep = Callable[..., tuple[TrainState, StepMetrics, Any]]
+CompiledStep = Callable[..., tuple[TrainState, jax.Array, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,10 @@ class Task:
       init: () -> new or restored parameters to start from.
       optimizer: the Optax transform whose `init` makes the optimizer state.
       step: the pure training step.
-      batch: step number -> placed batch. A background thread calls it ahead of time.
-      cost: batch -> the amounts that training on it spends, without seconds.
+      batch: step number -> batch, as `Placement.for_step` returns it. A background thread calls it
+        ahead of time.
+      cost: batch -> the amounts that training on it spends, without seconds. They depend on the
+        shapes alone.
       evaluate: (parameters, whether training is over) -> metrics.
       meta: the description of the model that every checkpoint carries.
       pruning_level: fraction of the budget used -> the pruning level reached there; 0 before the
@@ -113,8 +115,11 @@ def train(
     workdir: Path,
     placement: Placement,
     clock: Clock = time.monotonic,
+    trainer: Callable[..., Trainer] | None = None,
 ) -> Outcome:
     """Trains until the budget is used up, from the newest checkpoint in `workdir` if there is one.
+
+    `trainer` makes the loop; None: `Trainer`. `tlc bench` times one whose parts it measures.
 
     Raises:
       StoppedEarly: SIGINT or SIGTERM came, and everything is saved.
@@ -122,12 +127,15 @@ def train(
       InputError: the checkpoint, the mesh or the batch size do not fit.
     """
     with contextlib.closing(Checkpointer(workdir, settings.checkpoint)) as checkpointer:
-        trainer = _Trainer(task, settings, workdir, placement, clock, checkpointer)
-        with contextlib.closing(trainer.log):
-            return trainer.run()
+        make = trainer or Trainer
+        loop = make(task, settings, workdir, placement, clock, checkpointer)
+        with contextlib.closing(loop.log):
+            return loop.run()
 
 
-class _Trainer:
+class Trainer:
+    """A training run: its state, its accounting and its policies."""
+
     def __init__(
         self,
         task: Task,
@@ -149,8 +157,10 @@ class _Trainer:
         seeds = [seed_bits(seed) for seed in task.seeds]
         self.seed = np.stack(seeds) if seeds else seed_bits(settings.seed)
         self.in_flight: deque[StepInFlight] = deque()
-        self.results: deque[tuple[int, StepMetrics, Any]] = deque()  # read, but not acted on
+        self.results: deque[tuple[int, np.ndarray, Any]] = deque()  # read, but not acted on
         self.costs: deque[tuple[int, Amounts]] = deque()  # of steps not in the agreed accounting
+        self.cost_of: dict[CompiledStep, Amounts] = {}
+        self.fraction = 0.0  # of the budget used by all steps begun
         self.last_result, self.last_step_seconds = -math.inf, 0.0
         self.pruning_level = 0
         self.stop = StopRequest()
@@ -231,27 +241,25 @@ class _Trainer:
 
     def budget_used_up(self) -> bool:
         """Whether a limit is used up. Close to a limit it waits for steps in flight to be sure."""
-        if not self.stopped_by and self.used_by_agreement()[0] >= 1.0:
+        self.fraction, _ = self.used_by_agreement()
+        if not self.stopped_by and self.fraction >= 1.0:
             self.synchronize()
-            fraction, unit = self.used_by_agreement()
-            self.stopped_by = unit if fraction >= 1.0 else ""
+            self.fraction, unit = self.used_by_agreement()
+            self.stopped_by = unit if self.fraction >= 1.0 else ""
         return bool(self.stopped_by)
 
     def used_by_agreement(self) -> tuple[float, str]:
         """The fraction of the budget used by all steps begun, and its unit; alike everywhere."""
-        agreed, begun = self.agreement.agreed, self.not_in_agreement()
-        return self.budget.used(agreed.spent + begun, agreed.total + begun.seconds)
-
-    def not_in_agreement(self) -> Amounts:
-        """The amounts of the steps that were begun and are not in the agreed accounting yet."""
         agreed = self.agreement.agreed
+        spent = self.begun_by_agreement(agreed)
+        seconds = len(self.costs) * (self.seconds_per_step or agreed.step_seconds)
+        return self.budget.used(spent + Amounts(seconds), agreed.total + seconds)
+
+    def begun_by_agreement(self, agreed: Message) -> Amounts:
+        """What is spent on all steps begun, without the seconds of those that `agreed` lacks."""
         while self.costs and self.costs[0][0] <= agreed.spent.steps:
             self.costs.popleft()
-        amounts = Amounts()
-        for _, cost in self.costs:
-            charged = self.seconds_per_step or agreed.step_seconds
-            amounts += dataclasses.replace(cost, seconds=charged)
-        return amounts
+        return sum((cost for _, cost in self.costs), agreed.spent)
 
     def benchmark(self) -> float:
         """Seconds per step, measured on a copy of the state."""
@@ -284,7 +292,7 @@ class _Trainer:
         started = self.clock()
         batch = next(batches)
         waited = self.clock() - started
-        if self.in_flight and cast(Any, self.in_flight[-1].metrics.loss).is_ready():
+        if self.in_flight and cast(Any, self.in_flight[-1].metrics).is_ready():
             self.read_results(leave=0, idle_at_most=waited)
         elif not self.in_flight:
             self.accounting.seconds["input"] += waited
@@ -293,7 +301,9 @@ class _Trainer:
     def dispatch(self, batch: Batch) -> None:
         """Starts a training step."""
         run_step = self.compiled_step(batch)
-        fraction = np.float32(min(1.0, self.used_by_agreement()[0]))
+        if run_step not in self.cost_of:
+            self.cost_of[run_step] = self.task.cost(batch)
+        fraction = np.float32(min(1.0, self.fraction))
         self.prune(float(fraction))
         outgoing = self.agreement.outgoing()
         started = self.clock()
@@ -302,7 +312,7 @@ class _Trainer:
             self.state, batch, self.seed, np.int32(self.step), fraction, outgoing
         )
         self.step += 1
-        cost = self.task.cost(batch)
+        cost = self.cost_of[run_step]
         self.in_flight.append(StepInFlight(self.step, cost, metrics, messages, started))
         self.costs.append((self.step, cost))
 
@@ -343,7 +353,8 @@ class _Trainer:
         """
         while len(self.in_flight) > leave:
             oldest = self.in_flight.popleft()
-            metrics, messages = jax.device_get((oldest.metrics, oldest.messages))
+            metrics = np.asarray(oldest.metrics)
+            messages = None if oldest.messages is None else np.asarray(oldest.messages)
             now = self.clock()
             seconds = now - max(oldest.started, self.last_result)
             idle = min(idle_at_most, max(0.0, seconds - self.last_step_seconds))
@@ -360,9 +371,9 @@ class _Trainer:
         """
         while self.results:
             step, metrics, messages = self.results.popleft()
-            if not np.isfinite([metrics.loss, metrics.gradient_norm]).all():
-                self.fail(step, metrics)
-            self.log.add(metrics)
+            if not np.isfinite(metrics).all():
+                self.fail(step, StepMetrics(*metrics))
+            self.log.add(StepMetrics(*metrics))
             self.agreement.receive(messages)
 
     def synchronize(self) -> None:
@@ -398,8 +409,7 @@ class _Trainer:
 
     def run_due_events(self) -> None:
         """Runs the events that became due since the last check."""
-        begun = dataclasses.replace(self.not_in_agreement(), seconds=0.0)
-        before, now = self.last_check, self.agreement.agreed.spent + begun
+        before, now = self.last_check, self.begun_by_agreement(self.agreement.agreed)
         self.last_check = now
         try:
             for is_due, run in self.events:
