@@ -143,7 +143,7 @@ def test_evaluation_by_length_saves_padding() -> None:
     assert sum(batch["tokens"].size for batch in evaluation_batches(data, 4)) == 20 * 40 + 20 * 16
 
 
-@pytest.mark.parametrize("prefetch", [0, 1, 3])
+@pytest.mark.parametrize("prefetch", [0, 1, 3, 8])
 def test_load_ahead_yields_the_batches_of_the_function(prefetch: int) -> None:
     ahead = load_ahead(lambda step: step * step, 5, prefetch)
     assert [next(ahead) for _ in range(20)] == [step * step for step in range(5, 25)]
@@ -162,18 +162,19 @@ def test_load_ahead_stays_within_its_prefetch() -> None:
     ahead.close()
 
 
-def test_load_ahead_raises_at_the_failed_batch_and_closing_ends_the_thread() -> None:
+@pytest.mark.parametrize("prefetch", [2, 8])
+def test_load_ahead_raises_at_the_failed_batch_and_closing_ends_the_thread(prefetch: int) -> None:
     def failing(step: int) -> int:
         if step == 7:
             raise OSError("disk gone")
         return step
 
     before = threading.active_count()
-    ahead = load_ahead(failing, 4, 2)
+    ahead = load_ahead(failing, 4, prefetch)
     assert [next(ahead) for _ in range(3)] == [4, 5, 6]
     with pytest.raises(OSError, match="disk gone"):
         next(ahead)
-    endless = load_ahead(lambda step: step, 0, 2)
+    endless = load_ahead(lambda step: step, 0, prefetch)
     next(endless)
     endless.close()
     until = time.monotonic() + 10

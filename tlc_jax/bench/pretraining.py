@@ -89,7 +89,8 @@ class _Steps:
     def __init__(self, run: MaskedLanguageRun) -> None:
         task = run.task(initializer(run.network, run.config.seed, None))
         self._state = new_state(task.init, task.optimizer, run.placement)
-        self._inputs = task.batch(0), step_key(0, 0), np.float32(0.5)
+        batch = run.placement.put_batch(run.host_batches(0)(0))
+        self._inputs = batch, step_key(0, 0), np.float32(0.5)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._state)
         self._jitted = jax.jit(task.step, donate_argnums=0, out_shardings=(shardings, None))
 

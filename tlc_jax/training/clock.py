@@ -72,7 +72,8 @@ class Accounting:
           charged: what the budget is charged for it instead; None charges `seconds`.
         """
         self.seconds["train"] += seconds
-        self.spent += amounts + Amounts(seconds if charged is None else charged)
+        charged = seconds if charged is None else charged
+        self.spent += amounts + Amounts(seconds=charged)
 
     def goodput(self) -> dict[str, float]:
         """Shares of all wall-clock time by cause; the share of `train` is the goodput.

@@ -253,7 +253,7 @@ class Trainer:
         agreed = self.agreement.agreed
         spent = self.begun_by_agreement(agreed)
         seconds = len(self.costs) * (self.seconds_per_step or agreed.step_seconds)
-        return self.budget.used(spent + Amounts(seconds), agreed.total + seconds)
+        return self.budget.used(spent + Amounts(seconds=seconds), agreed.total + seconds)
 
     def begun_by_agreement(self, agreed: Message) -> Amounts:
         """What is spent on all steps begun, without the seconds of those that `agreed` lacks."""
