@@ -66,10 +66,8 @@ class Task:
       init: () -> new or restored parameters to start from.
       optimizer: the Optax transform whose `init` makes the optimizer state.
       step: the pure training step.
-      batch: step number -> batch, as `Placement.for_step` returns it. A background thread calls it
-        ahead of time.
-      cost: batch -> the amounts that training on it spends, without seconds. They depend on the
-        shapes alone.
+      batch: step number -> batch, by `Placement.for_step`. A background thread calls it ahead.
+      cost: batch -> the amounts that training on its shapes spends, without seconds.
       evaluate: (parameters, whether training is over) -> metrics.
       meta: the description of the model that every checkpoint carries.
       pruning_level: fraction of the budget used -> the pruning level reached there; 0 before the
@@ -127,8 +125,7 @@ def train(
       InputError: the checkpoint, the mesh or the batch size do not fit.
     """
     with contextlib.closing(Checkpointer(workdir, settings.checkpoint)) as checkpointer:
-        make = trainer or Trainer
-        loop = make(task, settings, workdir, placement, clock, checkpointer)
+        loop = (trainer or Trainer)(task, settings, workdir, placement, clock, checkpointer)
         with contextlib.closing(loop.log):
             return loop.run()
 
@@ -159,7 +156,7 @@ class Trainer:
         self.in_flight: deque[StepInFlight] = deque()
         self.results: deque[tuple[int, np.ndarray, Any]] = deque()  # read, but not acted on
         self.costs: deque[tuple[int, Amounts]] = deque()  # of steps not in the agreed accounting
-        self.cost_of: dict[CompiledStep, Amounts] = {}
+        self.cost: dict[CompiledStep, Amounts] = {}  # of a step, by its program
         self.fraction = 0.0  # of the budget used by all steps begun
         self.last_result, self.last_step_seconds = -math.inf, 0.0
         self.pruning_level = 0
@@ -301,8 +298,6 @@ class Trainer:
     def dispatch(self, batch: Batch) -> None:
         """Starts a training step."""
         run_step = self.compiled_step(batch)
-        if run_step not in self.cost_of:
-            self.cost_of[run_step] = self.task.cost(batch)
         fraction = np.float32(min(1.0, self.fraction))
         self.prune(float(fraction))
         outgoing = self.agreement.outgoing()
@@ -312,7 +307,7 @@ class Trainer:
             self.state, batch, self.seed, np.int32(self.step), fraction, outgoing
         )
         self.step += 1
-        cost = self.cost_of[run_step]
+        cost = self.cost.get(run_step) or self.cost.setdefault(run_step, self.task.cost(batch))
         self.in_flight.append(StepInFlight(self.step, cost, metrics, messages, started))
         self.costs.append((self.step, cost))
 
@@ -353,8 +348,7 @@ class Trainer:
         """
         while len(self.in_flight) > leave:
             oldest = self.in_flight.popleft()
-            metrics = np.asarray(oldest.metrics)
-            messages = None if oldest.messages is None else np.asarray(oldest.messages)
+            metrics, messages = np.asarray(oldest.metrics), jax.device_get(oldest.messages)
             now = self.clock()
             seconds = now - max(oldest.started, self.last_result)
             idle = min(idle_at_most, max(0.0, seconds - self.last_step_seconds))
