@@ -125,6 +125,13 @@ def seeds_rows(name: str, result: dict[str, Any]) -> Iterator[Row]:
         yield name, f"tlc, {count} seeds {text}", figures, ""
 
 
+def loop_rows(name: str, result: dict[str, Any]) -> Iterator[Row]:
+    """The row of what the training loop adds to a step that computes almost nothing."""
+    found = result["loop"]
+    least, most = found["own_spread"]
+    yield name, "tlc", f"{found['own']:.3f} ms a step ({least:.3f}–{most:.3f})", ""
+
+
 def pretraining(size: str) -> Settings:
     """Settings of training on 256 rows of 128 tokens."""
     return {
@@ -171,6 +178,13 @@ PARTS = (
         pretraining("2x64") | PROFILE | {"optimizer.batch_size": 64, "bench.steps": 100},
         TINY,
         training_rows,
+        60,
+    ),
+    Part(
+        "loop-12x768",
+        pretraining("12x768") | {"bench.task": "loop"},
+        TINY,
+        loop_rows,
         60,
     ),
     Part(

@@ -49,6 +49,8 @@ SEEDS = {
         "training": {"single": 16.0, "in_turn": 16.5},
     },
 }
+LOOP = {**MACHINE, "loop": {"own": 0.1234, "own_spread": [0.1, 0.2]}}
+RESULTS = {"seeds-2x64": SEEDS, "loop-12x768": LOOP}
 
 
 def test_failures_are_lines_of_the_table_and_only_they_are_repeated(
@@ -63,11 +65,11 @@ def test_failures_are_lines_of_the_table_and_only_they_are_repeated(
             return "status 1: out of | memory"
         workdir = Path(command[-1].removeprefix("--workdir="))
         workdir.mkdir()
-        (workdir / "result.json").write_text(json.dumps(SEEDS if "seeds" in name else RESULT))
+        (workdir / "result.json").write_text(json.dumps(RESULTS.get(name, RESULT)))
         return ""
 
     monkeypatch.setattr(gpu_benchmarks, "run", run)
-    arguments = [f"--out={tmp_path}", "--parts=12x768,12x768-scan,seeds-2x64"]
+    arguments = [f"--out={tmp_path}", "--parts=12x768,12x768-scan,loop-12x768,seeds-2x64"]
     assert gpu_benchmarks.main(arguments) == 1
     table = capsys.readouterr().out
     assert "NVIDIA H200 × 1" in table
@@ -81,6 +83,7 @@ def test_failures_are_lines_of_the_table_and_only_they_are_repeated(
         "| 12x768 | tlc, kernels of a traced step of 59.00 ms | products 21.00 ms "
         "(36%, 300 kernels) |  |",
         "| 12x768-scan | all | not measured: status 1: out of / memory |  |",
+        "| loop-12x768 | tlc | 0.123 ms a step (0.100–0.200) |  |",
         "| seeds-2x64 | tlc, 16 seeds mapped | cannot be mapped, or failed |  |",
     ):
         assert line in table.splitlines()
