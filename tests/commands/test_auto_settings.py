@@ -47,6 +47,7 @@ def test_a_run_records_what_was_chosen_and_goes_on_with_it(world, packed, tmp_pa
 
 def test_seeds_of_a_sweep_go_on_as_the_first_began(world, pretrained, tmp_path, monkeypatch):
     more = (f"--config.init.from={pretrained}", "--config.seeds=(3, 0)", *AUTO)
+    more += ("--config.impl.seeds_together=in_turn",)
     arguments = finetune_arguments("finetune", world, tmp_path, *more, "--config.budget.steps=2")
     assert tlc(*arguments) == 0
     for name in ("result.json", "seed-0/result.json", "seed-0/config.json"):

@@ -263,6 +263,7 @@ def test_a_host_of_gpus_that_is_not_there_is_planned_for(tmp_path, capsys, count
     assert (result["platform"], result["at_hand"]) == ("gpu", False)
     assert result["memory"] == int(0.95 * 0.75 * GPUS["h100"].memory)
     assert one["microbatch"] == 64
+    assert one["impl"]["attention"] == "cudnn"
     step = one["step"]
     assert tuple(step["parts"]) == KINDS
     assert step["parts"]["products"] > 0
