@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tlc_jax.core.mesh import Placement
-from tlc_jax.models.numerics import OwnWidthKey, _philox_bits, affine, dropout, random_bits
+from tlc_jax.models.dropout import OwnWidthKey, _philox_bits, dropout, random_bits
+from tlc_jax.models.numerics import affine
 
 TOLERANCE = {"float32": 1e-5, "mix": 0.03, "bfloat16": 0.03}
 # Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register
@@ -106,8 +107,9 @@ def test_each_device_draws_the_random_bits_of_its_own_rows(mesh) -> None:
             .compile()
         )
         dropped = np.asarray(compiled(jax.random.key(3, impl="rbg"), x)) == 0
-    assert f"u32[{64 * 32 * 32 // 2}]" not in compiled.as_text()
-    assert f"u32[{64 * 32 * 32 // 2 // placement.batch_shards}]" in compiled.as_text()
+    # The generator makes four words at a time, which is eight elements.
+    assert f"u32[{64 * 32 * 32 // 8}]" not in compiled.as_text()
+    assert f"u32[{64 * 32 * 32 // 8 // placement.batch_shards}]" in compiled.as_text()
     assert dropped.mean() == pytest.approx(0.1, abs=0.01)
     parts = np.split(dropped, placement.batch_shards)
     # Each device has a key of its own.
@@ -140,8 +142,8 @@ def test_a_mapped_seed_draws_the_bits_that_it_draws_alone(generator, mesh) -> No
 def test_counters_of_rbg_carry_like_those_of_xla() -> None:
     for last in ([0xFFFFFFFF, 7], [0xFFFFFFF0, 0xFFFFFFFF]):
         data = jnp.array([0xFFFFFFFF, 1, *last], jnp.uint32)
-        drawn = jax.random.bits(jax.random.wrap_key_data(data, impl="rbg"), (40, 64), jnp.uint16)
-        computed = _philox_bits(data, jnp.arange(40, dtype=jnp.uint32), 64, 1)
+        drawn = random_bits(jax.random.wrap_key_data(data, impl="rbg"), (40, 64))
+        computed = _philox_bits(data, jnp.arange(40, dtype=jnp.uint32), 64)
         np.testing.assert_array_equal(computed, drawn)
 
 

@@ -92,7 +92,12 @@ class _Steps:
         batch = run.placement.put_batch(run.host_batches(0)(0))
         self._inputs = batch, step_key(0, 0), np.float32(0.5)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._state)
-        self._jitted = jax.jit(task.step, donate_argnums=0, out_shardings=(shardings, None))
+        self._jitted = jax.jit(
+            task.step,
+            donate_argnums=0,
+            out_shardings=(shardings, None),
+            compiler_options=run.placement.compiler_options,
+        )
 
     def __call__(self, repeats: int) -> None:
         for _ in range(repeats):

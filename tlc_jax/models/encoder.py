@@ -10,8 +10,8 @@ from flax import nnx
 from jax import Array
 
 from tlc_jax.core.mesh import split_rows
-from tlc_jax.models.layers import ACTIVATIONS, Dense, Embedding, Shape, Stack, layer_norm
-from tlc_jax.models.numerics import Key, dropout, split_key
+from tlc_jax.models.dropout import Key, dropout, split_key
+from tlc_jax.models.layers import ACTIVATIONS, Dense, Embedding, LayerNorm, Shape, Stack
 
 
 class Encoder(Stack):
@@ -22,7 +22,7 @@ class Encoder(Stack):
         self.embedding = Embedding(vocab_size, shape, rngs)
         super().__init__(shape, rngs)
         if shape.norm == "pre":
-            self.final_norm = layer_norm(shape, rngs)
+            self.final_norm = LayerNorm(shape, rngs)
 
     def encode(self, tokens_BxL: Array, mask_BxL: Array | None, key: Key | None) -> Array:
         """Hidden states x_BxLxD.
@@ -45,7 +45,7 @@ class MaskedLanguageHead(nnx.Module):
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
         self.activation = ACTIVATIONS[shape.activation]
         self.dense = Dense(shape.hidden, shape.hidden, shape, rngs)
-        self.norm = layer_norm(shape, rngs)
+        self.norm = LayerNorm(shape, rngs)
         self.bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
     def __call__(self, x_BxKxD: Array, embedding: Embedding) -> Array:

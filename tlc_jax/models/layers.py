@@ -19,10 +19,11 @@ from jax import Array
 
 from tlc_jax import config
 from tlc_jax.core.mesh import split_rows
-from tlc_jax.models.numerics import Key, affine, dropout, split_key, stacked_keys
+from tlc_jax.models import numerics
+from tlc_jax.models.dropout import Key, dropout, split_key, stacked_keys
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu": numerics.gelu,
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
 }
@@ -60,12 +61,21 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
 
     def __call__(self, x: Array) -> Array:
-        return affine(x, self.kernel[...], self.bias[...], self.matmul)
+        return numerics.affine(x, self.kernel[...], self.bias[...], self.matmul)
 
 
-def layer_norm(shape: Shape, rngs: nnx.Rngs) -> nnx.LayerNorm:
+class LayerNorm(nnx.LayerNorm):
     """Layer normalization over the last axis, computed in float32 whatever the input's type."""
-    return nnx.LayerNorm(shape.hidden, epsilon=shape.norm_epsilon, dtype=jnp.float32, rngs=rngs)
+
+    def __init__(self, shape: Shape, rngs: nnx.Rngs):
+        self.result = jnp.bfloat16 if shape.matmul == "bfloat16" else jnp.float32
+        super().__init__(shape.hidden, epsilon=shape.norm_epsilon, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        """The normalized vectors, in the type of the residual stream."""
+        scale: Any = self.scale
+        bias: Any = self.bias
+        return numerics.layer_norm(x, scale[...], bias[...], self.epsilon, self.result)
 
 
 def sinusoids(length: int, width: int) -> Array:
@@ -99,7 +109,7 @@ class Embedding(nnx.Module):
             self.position = nnx.Param(scale * sinusoids(shape.max_length, shape.hidden))
         if shape.token_types:
             self.token_type = rows(shape.token_types)
-        self.norm = layer_norm(shape, rngs)
+        self.norm = LayerNorm(shape, rngs)
 
     def __call__(self, tokens_BxL: Array, key: Key | None = None) -> Array:
         """x_BxLxD in the type of the residual stream; a key turns dropout on."""
@@ -116,14 +126,13 @@ class Embedding(nnx.Module):
         return self._finished(self.token[...][tokens_BxK] + self.position[...][position], None)
 
     def _finished(self, x: Array, key: Key | None) -> Array:
-        x = dropout(key, self.norm(x), self.shape.dropout)
-        return x.astype(jnp.bfloat16) if self.shape.matmul == "bfloat16" else x
+        return dropout(key, self.norm(x), self.shape.dropout)
 
     def logits(self, x: Array, bias_V: Array) -> Array:
         """Logits over the vocabulary of vectors on the last axis."""
         # Never rounded to bfloat16: neighboring tokens of a large vocabulary would tie.
         precision = "float32" if self.shape.matmul == "float32" else "mix"
-        return affine(x, self.token[...], bias_V, precision, kernel_is_OxI=True)
+        return numerics.affine(x, self.token[...], bias_V, precision, kernel_is_OxI=True)
 
 
 class Attention(nnx.Module):
@@ -220,12 +229,12 @@ class Block(nnx.Module):
         self.dropout = shape.dropout
         self.pre_norm = shape.norm == "pre"
         # Each sublayer draws from `rngs`, so this order decides every fresh parameter.
-        self.attention_norm = layer_norm(shape, rngs)
+        self.attention_norm = LayerNorm(shape, rngs)
         self.attention = Attention(shape, rngs)
         if cross:
-            self.cross_norm = layer_norm(shape, rngs)
+            self.cross_norm = LayerNorm(shape, rngs)
             self.cross = Attention(shape, rngs)
-        self.ffn_norm = layer_norm(shape, rngs)
+        self.ffn_norm = LayerNorm(shape, rngs)
         self.ffn = FeedForward(shape, rngs)
 
     def __call__(self, x_BxLxD: Array, key: Key | None, mask_Bx1x1xL: Array | None) -> Array:
@@ -235,7 +244,7 @@ class Block(nnx.Module):
         return self._add(x_BxLxD, self.ffn, self.ffn_norm, key_ffn)
 
     def _add(
-        self, x_BxLxD: Array, sublayer: Callable[..., Array], norm: nnx.LayerNorm, key: Key | None
+        self, x_BxLxD: Array, sublayer: Callable[..., Array], norm: LayerNorm, key: Key | None
     ) -> Array:
         if self.pre_norm:
             return x_BxLxD + dropout(key, sublayer(norm(x_BxLxD)), self.dropout)

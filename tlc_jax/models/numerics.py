@@ -1,26 +1,19 @@
-"""Affine maps and dropout: the arithmetic whose precision and cost `impl` may choose.
+"""Affine maps, layer normalization and GELU, with gradients that move little memory.
 
-Dropout draws its bits as they come, or as one of several seeds that train together would draw them
-alone.
+On accelerators the step's products run near the chip's rate, and what remains is passes over
+activations. So each gradient here keeps one array of its input and computes the rest again.
 
-Shapes in names: T rows, I inputs, O outputs; B rows of a batch, L positions, D width.
+Shapes in names: T rows, I inputs, O outputs, D width.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-
-from tlc_jax.core.mesh import draw_by_rows, fold_in_by_rows, split_rows
-
-LANES = 8
-"""Widths of layers must be multiples of this where dropout has an `OwnWidthKey`."""
 
 _TYPES = {
     "float32": (jnp.float32, jnp.float32),
@@ -117,151 +110,75 @@ def _dot(x: Array, y: Array, contract_y: int, result: jax.typing.DTypeLike) -> A
     return lax.dot_general(x, y, (((1,), (contract_y,)), ((), ())), preferred_element_type=result)
 
 
-def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
-    """Random uint16. With a key of rbg each device draws those of its own rows."""
-    # The compiler divides threefry among devices by itself, and any mesh gets the same bits.
-    if _is_threefry(key):
-        return _bits(key, shape)
-    return draw_by_rows(_bits, key, shape)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def layer_norm(
+    x: Array, scale_D: Array, bias_D: Array, epsilon: float, dtype: jax.typing.DTypeLike
+) -> Array:
+    """Normalizes the last axis to mean 0 and variance 1, then scales and shifts it.
 
-
-def _is_threefry(key: Array) -> bool:
-    return jax.random.key_impl(key) == "threefry2x32"
-
-
-def _bits(key: Array, shape: tuple[int, ...]) -> Array:
-    return lax.platform_dependent(
-        key,
-        cpu=functools.partial(_bits_on_cpu, shape=shape),
-        default=functools.partial(jax.random.bits, shape=shape, dtype=jnp.uint16),
-    )
-
-
-def _bits_on_cpu(key: Array, shape: tuple[int, ...]) -> Array:
-    """Random uint16, as halves of uint32: on CPUs XLA draws them nine times as fast."""
-    size = math.prod(shape)
-    pairs = jax.random.bits(key, ((size + 1) // 2,), jnp.uint32)
-    return lax.bitcast_convert_type(pairs, jnp.uint16).reshape(-1)[:size].reshape(shape)
-
-
-class OwnWidthKey(NamedTuple):
-    """A key for a batch that is padded beyond its own width, to be mapped over seeds.
-
-    Elements get the bits that `random_bits` draws for them in the batch of its own width.
-
-    Attributes:
-      key: key of rbg or threefry2x32.
-      width_B: uint32, the batch's own width, the same for all rows.
-    """
-
-    key: Array
-    width_B: Array
-
-    def bits(self, shape: tuple[int, ...]) -> Array:
-        """Random uint16 of shape [B, D] or [B, L, D]; those beyond the own width mean nothing."""
-        B, *L, D = shape
-        # Generators count: which bits an element gets depends on its place in the flat array.
-        row_BxL = jnp.arange(B, dtype=jnp.uint32).reshape(B, *([1] * len(L)))
-        if _is_threefry(self.key):
-            flat_TxD = _bits(self.key, (math.prod(shape[:-1]), D))
-            return flat_TxD[self._place(row_BxL, L)]
-        # JAX maps rbg over keys by drawing from the first one alone, so its generator (Philox
-        # 4x32-10 on CPUs and GPUs) is computed here.
-        key_Bx4, row_B = fold_in_by_rows(self.key, B)
-        row_BxL = self._place(row_B.reshape(row_BxL.shape), L)
-        key_BxLx4 = jax.random.key_data(key_Bx4).reshape(*row_BxL.shape[:1], *([1] * len(L)), 4)
-        bits = lax.platform_dependent(
-            key_BxLx4,
-            row_BxL,
-            cpu=functools.partial(_philox_bits, width=D, halves=2),
-            default=functools.partial(_philox_bits, width=D, halves=1),
-        )
-        return split_rows(bits)
-
-    def _place(self, row_BxL: Array, L: list[int]) -> Array:
-        """The place of each vector among those of the batch of its own width, uint32."""
-        if not L:
-            return row_BxL
-        return row_BxL * self.width_B[:, None] + jnp.arange(L[0], dtype=jnp.uint32)
-
-
-def _philox_bits(key: Array, row: Array, width: int, halves: int) -> Array:
-    """The uint16 [..., width] that rbg draws for rows of an array [rows, width].
+    All of it is computed in float32, whatever the types of input and result.
 
     Args:
-      key: bits of keys of rbg, uint32 [..., 4] or broadcast to it.
-      row: uint32 [...].
-      width: a multiple of `LANES`.
-      halves: 2 if both halves of a word are used, as `_bits_on_cpu` does; 1 if only the lower one.
+      x: any leading axes, then D.
+      scale_D: float32.
+      bias_D: float32.
+      epsilon: added to the variance.
+      dtype: type of the result.
     """
-    blocks = width // (4 * halves)
-    block = row[..., None] * jnp.uint32(blocks) + jnp.arange(blocks, dtype=jnp.uint32)
-    words = jnp.stack(_philox(key[..., None, :], block), axis=-1)
-    if halves == 1:
-        return words.astype(jnp.uint16).reshape(*row.shape, width)
-    return lax.bitcast_convert_type(words, jnp.uint16).reshape(*row.shape, width)
+    return _layer_norm_forward(x, scale_D, bias_D, epsilon, dtype)[0]
 
 
-def _philox(key: Array, block: Array) -> tuple[Array, ...]:
-    """Four words of Philox 4x32-10 (Salmon et al. 2011) as XLA's RngBitGenerator draws them.
-
-    The state of 128 bits counts from (key[2], key[3], key[0], key[1]) on, lowest word first; the
-    generator's own key is (key[0], key[1]).
-    """
-    k0, k1, low, high = (key[..., index] for index in range(4))
-    zero = jnp.zeros((), jnp.uint32)
-    x0 = low + block
-    carry = (x0 < block).astype(jnp.uint32)
-    x1 = high + carry
-    carry = jnp.where((x1 == 0) & (carry == 1), jnp.uint32(1), zero)
-    x2 = k0 + carry
-    x3 = k1 + jnp.where((x2 == 0) & (carry == 1), jnp.uint32(1), zero)
-    for _ in range(10):
-        high0, low0 = _multiply(x0, 0xD2511F53)
-        high1, low1 = _multiply(x2, 0xCD9E8D57)
-        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
-        k0, k1 = k0 + jnp.uint32(0x9E3779B9), k1 + jnp.uint32(0xBB67AE85)
-    return x0, x1, x2, x3
+def _layer_norm_forward(
+    x: Array, scale_D: Array, bias_D: Array, epsilon: float, dtype: jax.typing.DTypeLike
+) -> tuple[Array, tuple[Array, ...]]:
+    x32 = x.astype(jnp.float32)
+    mean = jnp.mean(x32, axis=-1, keepdims=True)
+    variance = jnp.maximum(jnp.mean(x32 * x32, axis=-1, keepdims=True) - mean * mean, 0.0)
+    inverse = lax.rsqrt(variance + epsilon)
+    y = (x32 - mean) * (inverse * scale_D) + bias_D
+    return y.astype(dtype), (x, mean, inverse, scale_D)
 
 
-def _multiply(x: Array, constant: int) -> tuple[Array, Array]:
-    """The upper and the lower word of a product of uint32."""
-    # By halves: JAX has no 64 bits here, and XLA cannot split `lax.mulhi` over devices.
-    low, high = jnp.uint32(constant & 0xFFFF), jnp.uint32(constant >> 16)
-    x_low, x_high = x & jnp.uint32(0xFFFF), x >> 16
-    cross, crossed = x_low * high, x_high * low
-    middle = (x_low * low >> 16) + (cross & jnp.uint32(0xFFFF)) + (crossed & jnp.uint32(0xFFFF))
-    upper = x_high * high + (cross >> 16) + (crossed >> 16) + (middle >> 16)
-    return upper, x * jnp.uint32(constant)
+def _layer_norm_backward(
+    epsilon: float, dtype: jax.typing.DTypeLike, residuals: tuple[Array, ...], g: Array
+) -> tuple[Array, Array, Array]:
+    x, mean, inverse, scale_D = residuals
+    normal, g = (x.astype(jnp.float32) - mean) * inverse, g.astype(jnp.float32)
+    scaled = g * scale_D
+    along_normal = jnp.mean(scaled * normal, axis=-1, keepdims=True)
+    centered = scaled - jnp.mean(scaled, axis=-1, keepdims=True)
+    gradient = inverse * (centered - normal * along_normal)
+    rows = tuple(range(x.ndim - 1))
+    return gradient.astype(x.dtype), jnp.sum(g * normal, rows), jnp.sum(g, rows)
 
 
-Key = Array | OwnWidthKey
-"""A random key of dropout."""
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
-def dropout(key: Key | None, x: Array, rate: float) -> Array:
-    """Zeroes elements with probability `rate` and rescales the rest; the identity without a key.
-
-    With a key of the generator rbg each device draws the bits of its own rows, so which elements
-    are dropped depends on how rows are split over devices.
-    """
-    if key is None or rate == 0.0:
-        return x
-    bits = key.bits(x.shape) if isinstance(key, OwnWidthKey) else random_bits(key, x.shape)
-    # Sixteen random bits are enough: they meet the probability to within 1/131072.
-    kept = bits >= jnp.uint16(round(rate * 65536))
-    return jnp.where(kept, x / (1.0 - rate), jnp.zeros((), x.dtype))
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """The exact GELU, x times the standard normal distribution function of x."""
+    return _gelu_forward(x)[0]
 
 
-def split_key(key: Key | None, count: int) -> Sequence[Any]:
-    """Splits a random key; without a key, `count` times None."""
-    keys = stacked_keys(key, count)
-    return [jax.tree.map(lambda leaf: leaf[index], keys) for index in range(count)]  # noqa: B023
+def _gelu_forward(x: Array) -> tuple[Array, Array]:
+    # On TPUs the compiler would otherwise store x in float32, and compute y again in each of the
+    # products that read it.
+    barrier = lax.optimization_barrier if x.dtype == jnp.bfloat16 else lambda x: x
+    x = barrier(x)
+    x32 = x.astype(jnp.float32)
+    return barrier((x32 * _normal_cdf(x32)).astype(x.dtype)), x
 
 
-def stacked_keys(key: Key | None, count: int) -> Any:
-    """The keys of `split_key` on a first axis."""
-    if isinstance(key, OwnWidthKey):
-        width = jnp.broadcast_to(key.width_B, (count, *key.width_B.shape))
-        return OwnWidthKey(jax.random.split(key.key, count), width)
-    return None if key is None else jax.random.split(key, count)
+def _gelu_backward(x: Array, g: Array) -> tuple[Array]:
+    x32 = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * x32 * x32) * (1.0 / math.sqrt(2.0 * math.pi))
+    gradient = g.astype(jnp.float32) * (_normal_cdf(x32) + x32 * density)
+    return (gradient.astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+def _normal_cdf(x: Array) -> Array:
+    return 0.5 + 0.5 * lax.erf(math.sqrt(0.5) * x)

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from tlc_jax.models.layers import Block, Embedding, Shape, Stack, layer_norm
-from tlc_jax.models.numerics import split_key
+from tlc_jax.models.dropout import split_key
+from tlc_jax.models.layers import Block, Embedding, LayerNorm, Shape, Stack
 
 
 class DecoderBlock(Block):
@@ -96,9 +96,9 @@ class Translator(nnx.Module):
     def __init__(self, vocab_size: int, shape: Shape, rngs: nnx.Rngs):
         self.embedding = Embedding(vocab_size, shape, rngs)
         self.encoder = Stack(shape, rngs)
-        self.encoder_norm = layer_norm(shape, rngs)
+        self.encoder_norm = LayerNorm(shape, rngs)
         self.decoder = Stack(shape, rngs, DecoderBlock)
-        self.decoder_norm = layer_norm(shape, rngs)
+        self.decoder_norm = LayerNorm(shape, rngs)
         self.output_bias = nnx.Param(jnp.zeros((vocab_size,), jnp.float32))
 
     def __call__(

@@ -21,8 +21,8 @@ from tlc_jax.data.order import evaluated, hold_out, in_second_half
 from tlc_jax.data.sources import Examples, Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
+from tlc_jax.models.dropout import OwnWidthKey
 from tlc_jax.models.network import Network, Params
-from tlc_jax.models.numerics import OwnWidthKey
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import Predictor, TaskRun, test_numbers

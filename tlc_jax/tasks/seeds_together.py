@@ -2,7 +2,7 @@
 
 Each seed has the batches, the dropout and the updates that it has alone. State, batches and metrics
 have an axis of seeds in front. Batches of the seeds differ in width: all are padded to the widest,
-and dropout draws the bits of each in its own width (`models.numerics.OwnWidthKey`).
+and dropout draws the bits of each in its own width (`models.dropout.OwnWidthKey`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import read_json_lines, write_json, write_text
 from tlc_jax.data.labelled import Labelled
+from tlc_jax.models.dropout import LANES
 from tlc_jax.models.network import Params
-from tlc_jax.models.numerics import LANES
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel, initializer
 from tlc_jax.tasks.base import test_numbers

@@ -213,4 +213,5 @@ def jit_step(step: TrainStep, state: TrainState, place: Placement) -> Any:
         donate_argnums=0,
         in_shardings=(shardings, place.by_rows, *[None] * 4),
         out_shardings=(shardings, place.everywhere, place.everywhere),
+        compiler_options=place.compiler_options,
     )
