@@ -5,6 +5,7 @@ Shapes are named as in `layers.py`.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -64,7 +65,12 @@ class MaskedLanguageModel(Encoder):
         """Logits_BxKxV at `positions_BxK` of full rows."""
         # Packed rows hold no padding, and attention without a mask can use faster kernels.
         x_BxLxD = self.encode(tokens_BxL, None, key)
-        x_BxKxD = split_rows(jnp.take_along_axis(x_BxLxD, positions_BxK[:, :, None], axis=1))
+        # A product with ones and zeros: the gradient of a gather is a scatter, which starts from
+        # zeros in memory that XLA then reads in every dropout too, and which TPUs are slow at.
+        chosen_BxKxL = positions_BxK[:, :, None] == jnp.arange(tokens_BxL.shape[1])
+        chosen_BxKxL = chosen_BxKxL.astype(x_BxLxD.dtype)
+        exact = jax.lax.Precision.HIGHEST
+        x_BxKxD = split_rows(jnp.einsum("bkl,bld->bkd", chosen_BxKxL, x_BxLxD, precision=exact))
         return self.mlm_head(x_BxKxD, self.embedding)
 
     def everywhere(self, tokens_BxL: Array, mask_BxL: Array) -> Array:
