@@ -1,6 +1,8 @@
-"""Affine maps and dropout in every precision and shape against plain arithmetic."""
+"""Affine maps, norms, GELU and dropout in every precision against plain arithmetic."""
 
 from __future__ import annotations
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 
 from tlc_jax.core.mesh import Placement
 from tlc_jax.models.dropout import OwnWidthKey, _philox_bits, dropout, random_bits
-from tlc_jax.models.numerics import affine
+from tlc_jax.models.numerics import affine, gelu, layer_norm
 
 TOLERANCE = {"float32": 1e-5, "mix": 0.03, "bfloat16": 0.03}
 # Rows, inputs, outputs. Wide and narrow, a single row, three classes, sizes that no vector register
@@ -153,3 +155,45 @@ def test_draws_of_threefry_are_the_same_on_any_mesh() -> None:
     with jax.set_mesh(placement.mesh):
         split = jax.jit(lambda x: dropout(key, x, 0.1))(placement.put_batch({"x": x})["x"])
     np.testing.assert_array_equal(split, jax.jit(lambda x: dropout(key, x, 0.1))(x))
+
+
+def test_gelu_and_its_gradient_are_exact() -> None:
+    x = np.linspace(-8, 8, 4001, dtype=np.float32)
+    expected = np.array([v / 2 * math.erfc(-v / math.sqrt(2)) for v in x.astype(np.float64)])
+    np.testing.assert_allclose(jax.jit(gelu)(x), expected, atol=5e-7)
+    gradient = jax.vmap(jax.grad(gelu))(x)
+    theirs = jax.vmap(jax.grad(lambda v: jax.nn.gelu(v, approximate=False)))(x)
+    np.testing.assert_allclose(gradient, theirs, atol=5e-7)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_layer_norm_and_its_gradients_are_those_of_plain_arithmetic(dtype) -> None:
+    generator = np.random.default_rng(0)
+    x, g = generator.normal(3, 2, (4, 6, 32)), generator.normal(size=(4, 6, 32))
+    scale, bias = generator.normal(1, 0.1, 32), generator.normal(0, 0.1, 32)
+    x, g = jnp.asarray(x, dtype), jnp.asarray(g, dtype)
+    scale, bias = jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
+
+    def plain(x, scale, bias):
+        x = x.astype(jnp.float32)
+        centered = x - x.mean(-1, keepdims=True)
+        deviation = jnp.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+        return (centered / deviation * scale + bias).astype(dtype)
+
+    ours = lambda x, scale, bias: layer_norm(x, scale, bias, 1e-5, dtype)  # noqa: E731
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    for found, expected in zip(
+        jax.tree.leaves(jax.vjp(ours, x, scale, bias)[1](g)),
+        jax.tree.leaves(jax.vjp(plain, x, scale, bias)[1](g)),
+        strict=True,
+    ):
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(
+            found.astype(jnp.float32), expected.astype(jnp.float32), rtol=tolerance, atol=tolerance
+        )
+    np.testing.assert_allclose(
+        ours(x, scale, bias).astype(jnp.float32),
+        plain(x, scale, bias).astype(jnp.float32),
+        rtol=tolerance,
+        atol=tolerance,
+    )
