@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import math
 
@@ -14,6 +15,7 @@ from tlc_jax.planning.gpu import GPUS, KINDS, Gpu, memory_fraction, open_host, r
 
 # A kind with round numbers: 1 TB/s reached, 10 GB/s links. Products reach 800 TFLOP/s of an H200.
 ROUND = Gpu("NVIDIA H200", 1, 1e12 / planned._MEMORY_SHARE, 1e10, (9, 0), 1, 1.0, 1, 2048)
+SLOW = dataclasses.replace(ROUND, memory_rate=1e9 / planned._MEMORY_SHARE)
 FLOPS = 800e12
 
 # A loop of 3 runs over 8 stacked layers: it slices a layer's weights inside the product's fusion,
@@ -103,10 +105,9 @@ def test_a_loop_counts_as_often_as_it_runs() -> None:
 
 
 def test_of_a_product_the_memory_counts_if_it_takes_longer() -> None:
-    slow = Gpu("NVIDIA H200", 1, 1e9 / planned._MEMORY_SHARE, 1e10, (9, 0), 1, 1.0, 1, 2048)
     # The fusion reads one layer of the stacked weights and not all eight.
     moved = 3 * (3 * 2 * 4096**2 + 4)
-    assert milliseconds(PROGRAM, slow)["products"] == pytest.approx(moved / 1e9 * 1e3)
+    assert milliseconds(PROGRAM, SLOW)["products"] == pytest.approx(moved / 1e9 * 1e3)
 
 
 def test_products_of_float32_take_longer() -> None:
@@ -153,6 +154,8 @@ def test_products_of_a_library_count() -> None:
         "}",
     )
     assert milliseconds(program)["products"] == pytest.approx(2 * 4096**3 / FLOPS * 1e3)
+    # Its workspace is not moved.
+    assert milliseconds(program, SLOW)["products"] == pytest.approx(3 * 2 * 4096**2 / 1e9 * 1e3)
 
 
 @pytest.mark.parametrize(

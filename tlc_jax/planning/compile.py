@@ -119,7 +119,7 @@ class Compiler:
         order = [getattr(one, "coords", one.id) for one in mesh.devices.flat]
         flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
         about = [_FORMAT, device.device_kind, device.platform, dict(mesh.shape), order]
-        about += [compiler_versions(), flags]
+        about += [compiler_versions(), flags, self.place.compiler_options]
         # How attention of cuDNN is partitioned is a function of JAX, named by its address here.
         text = re.sub(r'(@CustomSPMDPartitioning\(.*backend_config = )"\d+"', r"\1", text)
         return hashlib.sha256(f"{json.dumps(about)}\n{text}".encode()).hexdigest()[:32]

@@ -306,6 +306,10 @@ class _Kernel:
     def moved_bytes(self) -> int:
         """Bytes read and written. Of an array of which only a slice is used, the slice counts."""
         operands = [self.around[name] for name in self.instruction.operands]
+        if self.target:
+            # The bytes of a library's workspace stand among its results.
+            results = re.sub(r"\b[su]8\[\d*\]", "", self.instruction.result)
+            return sum(hlo.type_bytes(one.result) for one in operands) + hlo.type_bytes(results)
         if not self.body:
             read = sum(hlo.type_bytes(one.result) for one in operands)
             return read + hlo.result_bytes(self.instruction, self.around)
