@@ -79,6 +79,7 @@ ENTRY %main (x: f32[8,8]) -> f32[8,8] {
   %x = f32[8,8]{1,0} parameter(0)
   %ynn_fusion.1 = f32[8,8]{1,0} fusion(%x, %x), kind=kCustom, calls=%fused_computation.1
   %cublas-gemm.4 = f32[8,8]{1,0} custom-call(%x), metadata={op_name="jit(step)/attention/dot"}
+  %custom-call.6 = f32[8,8]{1,0} custom-call(%x), custom_call_target="__cublas$lt$matmul"
   %multiply_fusion.5 = f32[8,8]{1,0} fusion(%x), kind=kLoop, calls=%fused_computation.2, \
 metadata={op_name="jit(step)/transpose/attention/mul"}
   ROOT %ynn_fusion.2 = f32[8,8]{1,0} fusion(%ynn_fusion.1), kind=kLoop, calls=%fused_computation.2
@@ -94,6 +95,7 @@ metadata={op_name="jit(step)/transpose/attention/mul"}
         ("ynn_fusion.2", "", "element_wise"),
         ("nvjet_tst_64x8", "cublas-gemm.4", "attention"),
         ("nvjet_tst_64x8", "cublas-gemm.3", "products"),
+        ("void dot_kernel<float>", "custom-call.6", "products"),
         ("multiply_fusion_5", "multiply_fusion.5", "attention"),
         ("MemcpyD2D", "multiply_fusion.5", "other"),
     ],

@@ -32,6 +32,7 @@ _PATTERNS = (
     ("other", r"memcpy|memset"),
     ("products", r"cublas|cutlass|nvjet|gem[mv]|xmma|matmul|convolution|(^|_)dot([._]|$)"),
 )
+_PRODUCT_CALL = r'custom_call_target="[^"]*(cublas|gemm|matmul)'
 # Events that only hold others.
 _CONTAINERS = re.compile(r"(while|call|conditional)([._]|$)")
 _LONGEST = 10
@@ -75,7 +76,7 @@ def operations_of(program: str) -> dict[str, str]:
         called = re.search(r"calls=%?([\w.\-]+)", rest)
         if re.search(r'op_name="[^"]*\battention\b', rest):
             kinds[_identifier(name)] = "attention"
-        elif called and called[1] in with_products:
+        elif (called and called[1] in with_products) or re.search(_PRODUCT_CALL, rest):
             kinds[_identifier(name)] = "products"
     return kinds
 
