@@ -5,10 +5,9 @@ A training batch is a pure function of (seed, step).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ if TYPE_CHECKING:  # labelled examples need no packing
 
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
+_ENDLESS = 2**62
 
 
 class _Batches:
@@ -120,25 +120,21 @@ def load_ahead(batch_fn: Callable[[int], T], start: int, prefetch: int) -> Gener
       start: first step.
       prefetch: number of batches that a background thread makes ahead; 0: no thread.
     """
-    if prefetch == 0:
-        yield from map(batch_fn, itertools.count(start))
-    # In blocks: handing over costs two threads of Python about as much as making a small batch.
+    import grain  # slow to import, and needed for training alone
+
+    def attempt(step: int) -> T | Exception:
+        try:
+            return batch_fn(step)
+        except Exception as error:  # raised below, at its batch
+            return error
+
+    # In blocks: handing over costs two threads of Python more than making a small batch.
     size = max(1, prefetch // 2)
-    blocks = (range(first, first + size) for first in itertools.count(start, size))
-
-    def make(block: range) -> list[T]:
-        return [batch_fn(step) for step in block]
-
-    thread = ThreadPoolExecutor(1)
-    try:
-        ahead = deque(
-            (b, thread.submit(make, b)) for b in itertools.islice(blocks, prefetch // size)
-        )
-        while True:
-            block, made = ahead.popleft()
-            following = next(blocks)
-            ahead.append((following, thread.submit(make, following)))
-            # A block that failed is made again here, so that the error comes at its batch.
-            yield from map(batch_fn, block) if made.exception() else made.result()
-    finally:
-        thread.shutdown(cancel_futures=True)
+    options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch // size)
+    firsts = grain.MapDataset.range(start, _ENDLESS, size)
+    made = firsts.map(lambda first: [attempt(step) for step in range(first, first + size)])
+    with contextlib.closing(iter(made.to_iter_dataset(options))) as blocks:
+        for batch in itertools.chain.from_iterable(blocks):
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
