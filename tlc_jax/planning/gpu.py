@@ -162,7 +162,6 @@ def open_host(text: str) -> tuple[Gpu, list[jax.Device]]:
     # Only the compiler is used: it shall neither look for a driver, nor touch the GPUs of this
     # machine, nor time kernels on them.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no warnings of programs that do not fit
     flags = os.environ.get("XLA_FLAGS", "")
     if "--xla_gpu_autotune_level" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
