@@ -155,7 +155,8 @@ def open_host(text: str) -> tuple[Gpu, list[jax.Device]]:
     Makes JAX leave the machine's own accelerators alone, so it must come before JAX starts.
 
     Raises:
-      InputError: there is no such host, or the GPU compiler is missing or of another version.
+      InputError: the host cannot be planned for, or the GPU compiler is missing or of another
+        version.
     """
     name, count = parse_topology(text)
     _check_compiler(text)

@@ -53,8 +53,8 @@ class Target:
         """The slice or the host that plan.topology names, or the devices at hand.
 
         Raises:
-          InputError: there is no such slice or host, its compiler is missing, or the mesh does not
-            fit.
+          InputError: the slice or host cannot be planned for, its compiler is missing, or the mesh
+            does not fit.
         """
         topology, impl = config.plan.topology, config.impl
         if not topology:
