@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.optimizer.batch_size = 16
     config.optimizer.learning_rate = 3e-3
     config.optimizer.clip_norm = 1.0
-    config.budget.seconds = 50.0
+    config.budget.seconds = 42.0
     config.eval.every_seconds = 4.0
     config.eval.examples = 256
     config.eval.batch_size = 64
@@ -57,11 +57,11 @@ def get_config() -> ConfigDict:
     config.study.analyses = ("quantize:4",)
     # Fewer and shorter rounds than the paper's 15 % and an epoch: a recipe takes seconds.
     config.compress.step = 0.3
-    config.compress.recover_epochs = 0.2
+    config.compress.recover_epochs = 0.1
     config.compress.recover_evals = 4
     config.study.finetune = ConfigDict(
         {
-            "budget": {"epochs": 2.0},
+            "budget": {"epochs": 1.75},
             "optimizer": {"batch_size": 32, "learning_rate": 5e-4, "warmup": 0.1, "clip_norm": 1.0},
             "eval": {"batch_size": 128},
         }
@@ -77,7 +77,7 @@ def get_config() -> ConfigDict:
             },
             "objective": {"label_smoothing": 0.1},
             "optimizer": {"batch_size": 512},
-            "budget": {"seconds": 25.0},
+            "budget": {"seconds": 22.0},
             "eval": {"every_seconds": 1.0, "batch_size": 2048},
             "decode": {"batch_size": 128, "extra": 10},
         }
