@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
             "eval": {"batch_size": 128},
         }
     )
-    # Two small translators into the synthetic world's second language, in less than half the time.
+    # Two small translators into the synthetic world's second language, in half the time.
     config.study.translation = ConfigDict(
         {
             "data": {

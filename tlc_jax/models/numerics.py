@@ -1,7 +1,7 @@
 """Affine maps, layer normalization and GELU, with gradients that move little memory.
 
 On accelerators the step's products run near the chip's rate, and what remains is passes over
-activations. So each gradient here keeps one array of its input and computes the rest again.
+activations. So the gradients of norm and GELU keep their input alone, and compute the rest again.
 
 Shapes in names: T rows, I inputs, O outputs, D width.
 """

@@ -110,7 +110,7 @@ def open_slice(text: str) -> tuple[Chip, list[jax.Device]]:
     Makes JAX leave the machine's own accelerators alone, so it must come before JAX starts.
 
     Raises:
-      InputError: there is no such slice, or the TPU compiler is not installed.
+      InputError: the slice cannot be planned for, or the TPU compiler is not installed.
     """
     name, sides = parse_topology(text)
     if find_spec("libtpu") is None:

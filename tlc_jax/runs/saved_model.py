@@ -83,7 +83,7 @@ def find(source: str) -> Path:
     Reads no weights.
 
     Raises:
-      InputError: the source is empty, or there is no such model.
+      InputError: the source is empty, or the model does not exist.
     """
     if source.startswith(_HUGGING_FACE):
         # Imported here, because few runs start from an imported model.
@@ -122,7 +122,7 @@ def check_inputs(config: Config, train: bool = False) -> None:
 
     Raises:
       InputError: data.valid, data.test or init.from names something that does not exist; with
-        `train`, also data.train, or there is no budget.
+        `train`, also data.train, or the budget is missing.
     """
     if train:
         require_budget(config)

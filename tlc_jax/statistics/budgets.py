@@ -119,7 +119,7 @@ def _values(models: Sequence[Model]) -> tuple[list[int], np.ndarray | None, np.n
 def _means_of_others(scores: np.ndarray) -> np.ndarray:
     """Means over the other seeds, [model, seed]; -inf where a seed is missing.
 
-    A model that lacks a seed is no candidate, because means over different seeds would compare the
+    A model that lacks a seed is left out, because means over different seeds would compare the
     seeds.
     """
     seeds = scores.shape[1]

@@ -103,7 +103,7 @@ def from_study(
       split: name of the validation split.
 
     Raises:
-      InputError: there are no predictions, runs are missing from the grid of seeds, or the runs
+      InputError: predictions are missing, runs are missing from the grid of seeds, or the runs
         answered different instances.
     """
     groups: dict[tuple[int, str, str], dict[tuple[int, int], Path]] = {}

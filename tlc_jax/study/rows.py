@@ -98,7 +98,7 @@ def load(workdir: Path) -> Study:
     """Reads `results.jsonl`, `study.json` and `jobs/*/` of a study; only finished jobs count.
 
     Raises:
-      InputError: there are no results yet, or a file is damaged.
+      InputError: results are missing, or a file is damaged.
     """
     path = workdir / "results.jsonl"
     notes: list[str] = []
