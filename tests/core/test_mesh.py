@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -157,6 +158,16 @@ def test_a_batch_is_split_over_its_axes_alone() -> None:
             method(Placement.parse("data=-1"), {"tokens": np.zeros((12, 4), np.int32)})
     placed = Placement.parse("data=2,tensor=4").put_batch({"tokens": np.zeros((12, 4), np.int32)})
     assert {shard.data.shape for shard in placed["tokens"].addressable_shards} == {(6, 4)}
+
+
+@pytest.mark.parametrize(("platform", "placed"), [("cpu", False), ("gpu", True), ("tpu", True)])
+def test_batches_for_accelerators_are_placed_before_the_step(platform, placed, monkeypatch) -> None:
+    device = types.SimpleNamespace(platform=platform)
+    mesh = types.SimpleNamespace(devices=np.array([device]), shape=dict.fromkeys(meshes.AXES, 1))
+    monkeypatch.setattr(Placement, "put_batch", lambda self, batch, rows: "placed")
+    batch = {"tokens": np.zeros((8, 4), np.int32)}
+    found = Placement(mesh).for_step(batch)  # type: ignore[arg-type]
+    assert found == "placed" if placed else found is batch
 
 
 def test_the_table_names_every_parameter_its_place_and_bytes() -> None:
