@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands.conftest import tlc
 from tlc_jax import config as configs
-from tlc_jax.config.load import load_file
+from tlc_jax.config.resolve import load_file
 from tlc_jax.core.errors import InputError
 from tlc_jax.study import rows
 from tlc_jax.study.jobs import expand, needed_first

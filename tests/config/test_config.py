@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlc_jax import config as configs
-from tlc_jax.config.load import load_file
-from tlc_jax.config.resolve import require_budget, require_own_architecture, require_translator
+from tlc_jax.config.resolve import (
+    load_file,
+    require_budget,
+    require_own_architecture,
+    require_translator,
+)
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import note_once
 

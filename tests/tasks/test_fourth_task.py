@@ -23,7 +23,7 @@ from tlc_jax.models.network import Network, register_module
 from tlc_jax.runs import session
 from tlc_jax.tasks import base
 from tlc_jax.tasks.classification import ClassifierRun, LabelledData
-from tlc_jax.training.loss import Batch, Objective, Sums
+from tlc_jax.training.step import Batch, Objective, Sums
 
 # --- the task: what would be tlc_jax/tasks/rating.py -------------------------------------------
 

@@ -11,7 +11,7 @@ from tests.helpers.one_of_two import SLOW_SECONDS
 from tests.helpers.processes import ONE_DEVICE, free_port
 from tests.training.test_loop import rows_of
 from tlc_jax.config.durations import Amounts
-from tlc_jax.training.agreement import Message
+from tlc_jax.training.clock import Message
 
 
 def test_a_message_keeps_every_digit() -> None:

@@ -17,9 +17,8 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.tasks.masked_lm import masked_language
-from tlc_jax.training.loss import cross_entropy
 from tlc_jax.training.optimizer import adamw, schedule
-from tlc_jax.training.step import init_state, make_train_step, step_key
+from tlc_jax.training.step import cross_entropy, init_state, make_train_step, step_key
 
 V, ROWS, LENGTH = 64, 16, 16
 MODEL = configs.Model(layers=1, hidden=64, max_length=LENGTH, dropout=0.0)

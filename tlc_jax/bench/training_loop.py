@@ -22,8 +22,7 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.core.text import table
 from tlc_jax.runs.saved_model import initializer
 from tlc_jax.training.loop import Trainer, train
-from tlc_jax.training.loss import Batch
-from tlc_jax.training.step import StepMetrics, TrainState
+from tlc_jax.training.step import Batch, StepMetrics, TrainState
 
 _REST = "the rest"
 _PARTS = {

@@ -24,8 +24,7 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 from tlc_jax import config as configs
 from tlc_jax.commands import COMMANDS, SHARED_SECTIONS, CommandSpec, find
 from tlc_jax.compression.recipe import parse_recipe
-from tlc_jax.config.load import load_file, unknown_key
-from tlc_jax.config.resolve import require_budget
+from tlc_jax.config.resolve import load_file, require_budget, unknown_key
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, one_line
 from tlc_jax.runs.workdir import config_of_run, read_config

@@ -1,6 +1,14 @@
 """Settings: `default_config` for config files, `resolve` for frozen configs."""
 
 # ruff: noqa: F401, F403  # the names that other rooms use
-from tlc_jax.config.load import default_config, to_config_dict
-from tlc_jax.config.resolve import describe, differences, merge, parse_size, resolve, to_dict
+from tlc_jax.config.resolve import (
+    default_config,
+    describe,
+    differences,
+    merge,
+    parse_size,
+    resolve,
+    to_config_dict,
+    to_dict,
+)
 from tlc_jax.config.schema import *

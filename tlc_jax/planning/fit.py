@@ -23,7 +23,7 @@ from tlc_jax.models.network import Params
 from tlc_jax.planning.compile import Compiler, Describe, Footprint
 from tlc_jax.runs import session
 from tlc_jax.tasks.base import TaskRun
-from tlc_jax.training.loss import Batch
+from tlc_jax.training.step import Batch
 
 # Shares of the memory that a step may use: the compiler's sizes leave out fragmentation and what
 # the runtime needs itself, and on a host also the system and the data.

@@ -34,9 +34,8 @@ from tlc_jax.runs import auto, session
 from tlc_jax.runs.saved_model import SavedModel, initializer
 from tlc_jax.runs.workdir import data_cache
 from tlc_jax.training.loop import Outcome, Task, train
-from tlc_jax.training.loss import Batch, Objective
 from tlc_jax.training.optimizer import adamw, treatment
-from tlc_jax.training.step import TrainState, make_train_step
+from tlc_jax.training.step import Batch, Objective, TrainState, make_train_step
 
 
 class Batches(Protocol):

@@ -26,7 +26,7 @@ from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import Predictor, TaskRun, test_numbers
-from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
+from tlc_jax.training.step import Batch, Objective, Sums, weighted_sums
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from tlc_jax.models import flops
 from tlc_jax.models.network import Network, Params
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import TaskRun, loss_numbers, test_numbers, with_splits
-from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
+from tlc_jax.training.step import Batch, Objective, Sums, weighted_sums
 
 _PARTS = 50
 _MASKS_SEED = 20200211

@@ -32,8 +32,7 @@ from tlc_jax.tasks.base import test_numbers
 from tlc_jax.tasks.classification import ClassifierRun, Predictions, summarize
 from tlc_jax.training.checkpoint import save_params
 from tlc_jax.training.loop import Outcome, Task, train
-from tlc_jax.training.loss import Batch
-from tlc_jax.training.step import jit_step, new_state, seed_bits
+from tlc_jax.training.step import Batch, jit_step, new_state, seed_bits
 
 # An accelerator needs about a millisecond for this many operations in small products, and about as
 # long to launch the kernels of a step. Above it, mapping may gain nothing.

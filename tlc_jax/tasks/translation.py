@@ -32,7 +32,7 @@ from tlc_jax.models.network import Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import Predictor, TaskRun, loss_numbers, test_numbers, with_splits
-from tlc_jax.training.loss import Batch, Objective, Sums, weighted_sums
+from tlc_jax.training.step import Batch, Objective, Sums, weighted_sums
 
 _SAMPLES = 10
 

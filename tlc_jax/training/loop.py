@@ -4,7 +4,7 @@ It keeps one step in flight: while the devices work on a step, the host prepares
 reads the result of the one before. A step's training seconds run from its dispatch, or from the
 result before it if that came later, to its own result.
 
-Several processes run the same loop and decide by what `agreement` made known to all of them.
+Several processes run the same loop and decide by what `clock.Agreement` made known to all of them.
 """
 
 from __future__ import annotations
@@ -31,20 +31,24 @@ from tlc_jax.core.errors import StoppedEarly, TrainingFailed
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.batches import load_ahead
 from tlc_jax.models.network import Params
-from tlc_jax.training.agreement import Agreement, Interrupted, Message, StopRequest
 from tlc_jax.training.checkpoint import Checkpointer, StorageFailed
 from tlc_jax.training.clock import (
     BENCHMARK_STEPS,
     Accounting,
+    Agreement,
     Budget,
     Clock,
+    Interrupted,
+    Message,
+    StopRequest,
     benchmark_step,
     step_time,
 )
-from tlc_jax.training.loss import Batch
 from tlc_jax.training.metrics_log import MetricsLog
 from tlc_jax.training.optimizer import schedule
 from tlc_jax.training.step import (
+    Batch,
+    CompiledStep,
     StepInFlight,
     StepMetrics,
     TrainState,
@@ -54,8 +58,6 @@ from tlc_jax.training.step import (
     new_state,
     seed_bits,
 )
-
-CompiledStep = Callable[..., tuple[TrainState, jax.Array, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,8 +398,7 @@ class Trainer:
             kept = f"the checkpoint of step {self.saved_step} is kept"
         raise TrainingFailed(
             f"step {step}: {whose}loss {metrics.loss}, gradient norm {metrics.gradient_norm}; "
-            f"{kept}. "
-            "Lower optimizer.learning_rate or set optimizer.clip_norm",
+            f"{kept}. Lower optimizer.learning_rate or set optimizer.clip_norm",
             by_all=True,
         )
 
@@ -414,8 +415,7 @@ class Trainer:
             raise
 
     def write_log(self) -> None:
-        spent, total = self.accounting.spent, self.accounting.total
-        self.log.log(self.step, *self.budget.used(spent, total))
+        self.log.log(self.step, *self.budget.used(self.accounting.spent, self.accounting.total))
 
     def evaluate(self) -> None:
         """Evaluates. A stop interrupts it, since it may take longer than the machine has left.
