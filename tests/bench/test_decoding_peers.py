@@ -36,7 +36,7 @@ def test_all_translations_are_as_long_as_asked_for(config) -> None:
 def test_sentences_longer_than_the_model_are_refused(config, name) -> None:
     with pytest.raises(InputError, match=f"bench.{name}=33 is not in 1 to model.max_length=32"):
         bench = dataclasses.replace(config.bench, **{name: 33})
-        decoding.check(dataclasses.replace(config, bench=bench), with_peers=False)
+        decoding.check(dataclasses.replace(config, bench=bench))
 
 
 @pytest.mark.peers

@@ -89,6 +89,13 @@ def test_peers_without_pytorch_name_the_extra(tmp_path, capsys, arguments) -> No
     assert "tlc_jax[peers]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("task", ["compress", "compare", "seeds", "loop"])
+def test_tasks_without_peers_refuse_them(tmp_path, capsys, task) -> None:
+    arguments = ("--config.recipe=quantize:4", f"--config.bench.task={task}", "--peers")
+    assert tlc(*ARGUMENTS, *arguments, f"--workdir={tmp_path}") == 2
+    assert f"bench.task={task} has no peers" in capsys.readouterr().err
+
+
 BOTH = '--config.bench.peers=("float32","bfloat16")'
 
 

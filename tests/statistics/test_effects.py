@@ -14,7 +14,6 @@ from tlc_jax.statistics.effects import (
     Sample,
     by_pretraining,
     contrast,
-    difference,
     instance_error,
     trend,
     weigh,
@@ -47,6 +46,10 @@ def study(rng, shape, means, between=1.0, within=1.0):
             for f in range(finetuning)
         }
     return scores
+
+
+def difference(first, second, test_error=math.nan):
+    return contrast([first, second], [-1.0, 1.0], test_error)
 
 
 def trend_of(scores):

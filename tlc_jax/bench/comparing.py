@@ -10,7 +10,6 @@ import numpy as np
 from tlc_jax.bench.compressing import peak_memory
 from tlc_jax.bench.throughput import timed
 from tlc_jax.config import Config
-from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.core.text import byte_size
 from tlc_jax.statistics.breakage import broken_beyond_seeds, over_pretraining_runs
@@ -25,16 +24,6 @@ from tlc_jax.statistics.instances import (
 from tlc_jax.statistics.variance import self_check, variance_given_bias
 
 _SEEDS, _FINETUNINGS = 10, 5  # of every model of Zhong et al.
-
-
-def check(config: Config, with_peers: bool) -> None:
-    """Refuses --peers.
-
-    Raises:
-      InputError: how to mend it.
-    """
-    if with_peers:
-        raise InputError("bench.task=compare has no peers: leave out --peers")
 
 
 def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from tlc_jax.models.network import masked_language_model
 from tlc_jax.training.checkpoint import read_params, save_params
 
 
-def check(config: Config, with_peers: bool) -> None:
-    """Refuses a recipe that does more than prune and quantize, and --peers.
+def check(config: Config) -> None:
+    """Refuses a recipe that does more than prune and quantize.
 
     Raises:
       InputError: how to mend it.
@@ -38,8 +38,6 @@ def check(config: Config, with_peers: bool) -> None:
         raise InputError(
             f"recipe={config.recipe}: bench times prune and quantize, such as prune:0.6+quantize:4"
         )
-    if with_peers:
-        raise InputError("bench.task=compress has no peers: leave out --peers")
 
 
 def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:

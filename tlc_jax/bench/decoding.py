@@ -11,24 +11,20 @@ import jax
 from tlc_jax.bench import decoding_peers as searches
 from tlc_jax.bench import peers, throughput
 from tlc_jax.config import Config, resolve, to_dict
-from tlc_jax.config.resolve import require_own_architecture, require_translator
+from tlc_jax.config.resolve import require_translator
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 
 CTRANSLATE2 = "CTranslate2, float32"
 
 
-def check(config: Config, with_peers: bool) -> None:
-    """Refuses what cannot be timed. CTranslate2 may be missing.
+def check(config: Config) -> None:
+    """Refuses a model that is not a translator's, and sentences that are too long for it.
 
     Raises:
-      InputError: the model is not a translator's or its sentences are too long; or for --peers, a
-        package is missing or the model differs from those of the peers.
+      InputError: how to mend it.
     """
     require_translator(config)
-    if with_peers:
-        require_own_architecture(config)
-        peers.require_transformers()
     for name in ("source", "generated"):
         length = getattr(config.bench, name)
         if not 1 <= length <= config.model.max_length:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from tlc_jax.config import Config, to_dict
-from tlc_jax.config.resolve import require_budget
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import read_json, write_json
 from tlc_jax.core.text import number, table
@@ -30,17 +29,6 @@ _FINETUNE = (
 
 
 _SINGLES = 4
-
-
-def check(config: Config, with_peers: bool) -> None:
-    """Refuses a config without a budget, and --peers.
-
-    Raises:
-      InputError: how to mend it.
-    """
-    require_budget(config)
-    if with_peers:
-        raise InputError("bench.task=seeds has no peers: leave out --peers")
 
 
 def measure(config: Config) -> dict[str, Any]:

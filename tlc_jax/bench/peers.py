@@ -15,6 +15,7 @@ import jax
 
 from tlc_jax.bench import throughput
 from tlc_jax.config import Config
+from tlc_jax.config.resolve import require_own_architecture
 from tlc_jax.core.errors import InputError
 
 OURS, CONFIGURED = "tlc, ", " (as configured)"
@@ -24,8 +25,13 @@ Maker = Callable[[], throughput.Variant]
 """Makes a variant; it is pickled, and called in the variant's process."""
 
 
-def require_transformers() -> None:
-    """Raises `InputError` unless PyTorch and transformers are installed, without importing them."""
+def check(config: Config) -> None:
+    """Refuses --peers where a package is missing, except CTranslate2, or the model differs.
+
+    Raises:
+      InputError: how to mend it.
+    """
+    require_own_architecture(config)
     if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
         raise InputError("--peers needs PyTorch and transformers: pip install 'tlc_jax[peers]'")
 

@@ -17,7 +17,6 @@ import numpy as np
 from tlc_jax.bench import kernels, peers, throughput
 from tlc_jax.bench import pretraining_peers as peers_steps
 from tlc_jax.config import Budget, Checkpoint, Config, Eval, resolve, to_dict
-from tlc_jax.config.resolve import require_own_architecture
 from tlc_jax.core.mesh import Placement
 from tlc_jax.core.text import byte_size, number
 from tlc_jax.data.packing import Packed
@@ -33,17 +32,6 @@ from tlc_jax.training.step import new_state, step_key
 _ROWS = 8192
 _TRACED_STEPS = 3
 HUGGING_FACE = "Hugging Face, all logits, float32"
-
-
-def check(config: Config, with_peers: bool) -> None:
-    """Refuses --peers for a model that differs from those of the peers, or if they are missing.
-
-    Raises:
-      InputError: how to mend it.
-    """
-    if with_peers:
-        require_own_architecture(config)
-        peers.require_transformers()
 
 
 def run_on_random_rows(config: Config, placement: Placement) -> MaskedLanguageRun:

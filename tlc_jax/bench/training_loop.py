@@ -17,7 +17,6 @@ import numpy as np
 
 from tlc_jax.bench.pretraining import run_on_random_rows
 from tlc_jax.config import Budget, Checkpoint, Config, Eval
-from tlc_jax.core.errors import InputError
 from tlc_jax.core.mesh import Placement
 from tlc_jax.core.text import table
 from tlc_jax.runs.saved_model import initializer
@@ -44,17 +43,6 @@ class _Round(NamedTuple):
     @property
     def loop(self) -> float:
         return sum(self.parts.values())
-
-
-def check(config: Config, with_peers: bool) -> None:
-    """Refuses --peers.
-
-    Raises:
-      InputError: how to mend it.
-    """
-    del config
-    if with_peers:
-        raise InputError("bench.task=loop has no peers: leave out --peers")
 
 
 def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:

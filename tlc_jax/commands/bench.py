@@ -29,11 +29,14 @@ from tlc_jax.bench import (
     compressing,
     decoding,
     finetuning_seeds,
+    peers,
     pretraining,
     training_loop,
 )
 from tlc_jax.commands import fit_to_memory
 from tlc_jax.config import Config
+from tlc_jax.config.resolve import require_budget
+from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import write_json
 from tlc_jax.runs import auto, session
 
@@ -54,7 +57,14 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
       InputError: the task cannot be timed with this config, or --peers lacks a package.
     """
     task, with_peers = _TASKS[config.bench.task], bool(options.get("peers"))
-    task.check(config, with_peers)
+    if with_peers and task not in (pretraining, decoding):
+        raise InputError(f"bench.task={config.bench.task} has no peers: leave out --peers")
+    if task in (compressing, decoding):
+        task.check(config)
+    if task is finetuning_seeds:
+        require_budget(config)
+    if with_peers:
+        peers.check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     if task is finetuning_seeds:
         # Before JAX opens the devices here: its processes need them.

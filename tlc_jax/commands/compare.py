@@ -184,7 +184,7 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
         raise InputError(f"compare needs two models or more; the study has {', '.join(known)}")
     # Only these are read: a study may have many recipes, some of them unfinished.
     names_read = [*wanted, *versions]
-    families = from_study(workdir, [r for r in rows if _model(r) in names_read], task, split)
+    families = from_study(workdir, [r for r in rows if _model(r) in names_read], split)
     by_name = {family.name: family for family in families}
     try:
         texts = _texts(read_config(job / "config.json"), split, families[0].instances)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -27,8 +28,8 @@ def one_line(text: object) -> str:
 
 
 def number(value: float | None, spec: str = ",.0f", missing: str = "-") -> str:
-    """A number in a format of Python, or `missing` where it is unknown."""
-    return missing if value is None else format(value, spec)
+    """A number in a format of Python, or `missing` where it is None or NaN."""
+    return missing if value is None or math.isnan(value) else format(value, spec)
 
 
 def byte_size(count: float) -> str:

@@ -109,18 +109,14 @@ def _pair(row: Mapping[str, Any]) -> dict[str, str]:
         "#accuracy (%)": _accuracies(row, "small", "large"),
         "#change (points)": f"{100 * row['difference']:+.2f} ± {100 * row['difference_error']:.2f}",
         "#decaying (%), at least": _share(row, "decaying"),
-        "#bias of its threshold": text.number(_known(row["threshold_bias"]), "+.0%", ""),
+        "#bias of its threshold": text.number(row["threshold_bias"], "+.0%", ""),
         "#improving (%), at least": _share(row, "improving"),
-        "#decaying by Fisher + BH (%)": text.number(_known(100 * row["fisher"]), ".2f", ""),
+        "#decaying by Fisher + BH (%)": text.number(100 * row["fisher"], ".2f", ""),
     }
 
 
 def _accuracies(row: Mapping[str, Any], first: str, second: str) -> str:
     return f"{100 * row[f'accuracy_{first}']:.1f} → {100 * row[f'accuracy_{second}']:.1f}"
-
-
-def _known(value: float) -> float | None:
-    return None if pd.isna(value) else value
 
 
 def _compressed(row: Mapping[str, Any]) -> dict[str, str]:
@@ -147,9 +143,7 @@ def _variances(row: Mapping[str, Any]) -> dict[str, str]:
         "#wrong answers (%)": f"{100 * row['loss']:.2f}",
         "#bias squared (%)": f"{100 * row['bias_squared']:.2f}",
         **levels,
-        "#finetuning / pretraining": text.number(
-            _known(row["finetuning_over_pretraining"]), ".1f", ""
-        ),
+        "#finetuning / pretraining": text.number(row["finetuning_over_pretraining"], ".1f", ""),
     }
 
 

@@ -202,13 +202,6 @@ def contrast(
     return Effect(estimate, spread, freedom, fewest, float(squared.sum()), share, test_error)
 
 
-def difference(
-    first: Sequence[float], second: Sequence[float], test_error: float = math.nan
-) -> Effect:
-    """Mean of `second` minus mean of `first`; arguments as for `contrast`."""
-    return contrast([first, second], [-1.0, 1.0], test_error)
-
-
 def trend(sizes: Sequence[float], samples: Sequence[Sample]) -> Effect:
     """The rise of a straight line from the smallest to the largest size, on a log scale.
 

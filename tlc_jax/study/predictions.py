@@ -91,15 +91,12 @@ class Family:
         )
 
 
-def from_study(
-    workdir: Path, rows: Iterable[Mapping[str, Any]], task: str, split: str
-) -> list[Family]:
+def from_study(workdir: Path, rows: Iterable[Mapping[str, Any]], split: str) -> list[Family]:
     """The families of a study: one per size and recipe, smallest model first.
 
     Args:
       workdir: the study.
-      rows: the lines of its results.jsonl, and `checkpoint_rows`.
-      task: name of the finetuning task.
+      rows: lines of its results.jsonl about one task, and `checkpoint_rows`.
       split: name of the validation split.
 
     Raises:
@@ -108,16 +105,12 @@ def from_study(
     """
     groups: dict[tuple[int, str, str], dict[tuple[int, int], Path]] = {}
     for row in rows:
-        if row["task"] != task or row.get("init", "pretrained") != "pretrained":
-            continue
         path = workdir / "jobs" / row["job"] / "predictions" / row.get("folder", "")
         size = f"{row['layers']}x{row['hidden']}"
         seeds = int(row.get("pretrain_seed") or 0), int(row["seed"])
         groups.setdefault((int(row["params"]), size, row["recipe"]), {})[seeds] = (
             path / f"{split}.npz"
         )
-    if not groups:
-        raise InputError(f"{workdir} has no results of task {task!r} to compare")
     return [_family(size, recipe, paths) for (_, size, recipe), paths in sorted(groups.items())]
 
 
