@@ -237,17 +237,17 @@ def test_bleu_is_shown_with_its_signature(study_maker, tmp_path, capsys, no_figu
 def test_both_kinds_stand_side_by_side(study_maker, tmp_path, capsys, no_figures):
     result = _run(study_maker(tmp_path, kinds=("encoder", "translator")), megabytes=(1.0, 3.0))
     text, out = _parse(tmp_path)[0], capsys.readouterr().out
-    assert [(best["task"], *(set(best) & {"accuracy", "bleu"})) for best in result["best"]] == [
-        ("nli", "accuracy"), ("nli", "accuracy"), ("translation", "bleu"), ("translation", "bleu"),
-    ]  # fmt: skip
+    kinds = ("encoder", "encoder", "translator", "translator")
+    assert tuple(best["kind"] for best in result["best"]) == kinds
     for best in result["best"]:
-        amount = f"{100 * best['accuracy']:.1f}" if "accuracy" in best else f"{best['bleu']:.1f}"
+        encoder = best["kind"] == "encoder"
+        amount = f"{100 * best['accuracy_mean']:.1f}" if encoder else f"{best['bleu_mean']:.1f}"
         assert re.search(
             rf"^{best['task']} +{best['megabytes']:g} +{best['size']}, .* {amount} ± ",
             out,
             re.MULTILINE,
         )
-        unit = "%" if "accuracy" in best else "BLEU"
+        unit = "%" if encoder else "BLEU"
         under = rf"under {best['megabytes']:g} MB <strong>{best['size']}, [^<]*</strong>"
         assert re.search(rf"{under} \({amount} ± [\d.]+ {unit}\)", text)
     for words in (text, out):
@@ -298,8 +298,8 @@ def test_best_model_is_chosen_on_one_half_and_judged_on_the_other(
         row |= {"accuracy_halves": halves, "valid_examples": 1000}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (best,) = _run(tmp_path, megabytes=(3.0,))["best"]
-    assert best["size"] == "2x64" and best["accuracy"] == pytest.approx(0.505)
-    low, high = best["interval"]
+    assert best["size"] == "2x64" and best["accuracy_mean"] == pytest.approx(0.505)
+    low, high = best["interval_low"], best["interval_high"]
     # 500 instances alone give 2 x 1.96 x 2.2 points.
     assert low < 0.505 < high and high - low > 0.0876
     assert best["judged_by_other_half"] and "luck of runs and of instances" in _parse(tmp_path)[0]
@@ -359,7 +359,7 @@ def test_a_task_of_encoders_may_be_called_translation(study_maker, tmp_path, no_
         study_maker(tmp_path, tasks=("translation",), kinds=("encoder", "translator")),
         megabytes=(3.0,),
     )
-    assert [("accuracy" in best, "bleu" in best) for best in result["best"]] == [
+    assert [("accuracy_mean" in best, "bleu_mean" in best) for best in result["best"]] == [
         (True, False),
         (False, True),
     ]

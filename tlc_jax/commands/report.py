@@ -19,10 +19,8 @@ from typing import Any
 from tlc_jax.commands.compare import classified_tasks, compare_study
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.text import table
 from tlc_jax.report import comparison_tables, figures, page, tables
 from tlc_jax.report.comparison_tables import Comparison
-from tlc_jax.report.labels import model_label, recipe_labels
 from tlc_jax.statistics import claims as claims_of
 from tlc_jax.statistics.frontier import group
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
@@ -30,6 +28,8 @@ from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.regime import Regime, regimes
 from tlc_jax.statistics.verdicts import VERDICTS, Claim
 from tlc_jax.study.rows import load, read_results
+
+_ON_THE_PAGE_ALONE = ("#seeds", "#non-zero", "jobs")
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         "page": str(index),
         "figures": [str(figure.path) for figure in drawn],
         "tables": [str(path) for path in csvs],
-        "best": [_best(choice) for choice in chosen],
+        "best": [tables.choice_fields(choice) for choice in chosen],
         "claims": {claim.number: claim.verdict for claim in claims},
     }
 
@@ -85,16 +85,6 @@ def _found(comparison: Comparison | str) -> list[str]:
     return textwrap.wrap(" ".join(comparison_tables.headlines(comparison)), 100)
 
 
-def _best(choice: tables.Choice) -> dict[str, Any]:
-    best = {"task": choice.task, "megabytes": choice.megabytes}
-    if choice.best is None:
-        return best
-    model = choice.best.model
-    score = choice.kind.full * model.score.mean
-    best |= {"size": str(model.size), "recipe": model.recipe, choice.kind.field: score}
-    return best | {"interval": choice.interval, "judged_by_other_half": choice.best.halves}
-
-
 def _summary(
     study: Study,
     found: Mapping[Kind, Regime],
@@ -116,16 +106,10 @@ def _summary(
 
 def _best_models(study: Study, chosen: Sequence[tables.Choice]) -> list[str]:
     """The choices among the models of one kind, of which `study` is the part."""
-    labels = recipe_labels(model.recipe for model in study.models)
-    headings = next((list(tables.chosen_scores(one)) for one in chosen if one.best), [])
-    rows = [["task", "budget MB", "best model", *headings, "MB"]]
-    for choice in chosen:
-        cells = ["nothing fits", *[""] * len(headings), ""]
-        if choice.best:
-            model, scores = choice.best.model, tables.chosen_scores(choice).values()
-            cells = [model_label(model, labels), *scores, f"{model.megabytes:.3g}"]
-        rows.append([choice.task, f"{choice.megabytes:g}", *cells])
-    lines = table(rows).splitlines()
+    rows = page.best_table(chosen, study)
+    headings = [name for name in page.columns(rows) if name not in _ON_THE_PAGE_ALONE]
+    cells = [{name: row.get(name, "") for name in headings} for row in rows]
+    lines = comparison_tables.in_text(cells).splitlines()
     if study.kind == TRANSLATOR:
         lines.append(f"BLEU signature: {', '.join(study.signatures('bleu')) or 'unknown'}")
     return lines

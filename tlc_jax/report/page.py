@@ -73,7 +73,7 @@ def render(
         # A misspelled name in a template raises instead of printing nothing.
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"columns": _columns, "base64": _base64}
+    environment.filters |= {"columns": columns, "base64": _base64}
     sizes = by_size(study.curves)
     best = {kind: [one.best for one in chosen if one.best and one.kind == kind] for kind in regimes}
     parts = [
@@ -82,7 +82,7 @@ def render(
             "study": (part := study.of(kind)),
             "headline": headline(study, regimes[kind], kind),
             "crossings": [crossing.describe("s") for crossing in regimes[kind].seconds],
-            "best": _best_table([choice for choice in chosen if choice.kind == kind], part),
+            "best": best_table([choice for choice in chosen if choice.kind == kind], part),
             "halves": all(one.halves for one in best[kind]),
             "instances": not any(math.isnan(one.score.test_error) for one in best[kind]),
             "training": [_training_row(one, sizes[one.size]) for one in regimes[kind].progress],
@@ -118,7 +118,7 @@ def render(
     )
 
 
-def _columns(rows: Table) -> list[str]:
+def columns(rows: Table) -> list[str]:
     """Returns the headings of a table, without columns in which every cell is empty."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if any(row.get(name) for row in rows)]
@@ -165,7 +165,8 @@ def unfinished(study: Study) -> list[str]:
     return [*lines, *study.notes]
 
 
-def _best_table(chosen: Sequence[Choice], study: Study) -> Table:
+def best_table(chosen: Sequence[Choice], study: Study) -> Table:
+    """Makes the table of the choices among the models of one kind, of which `study` is the part."""
     labels, rows = recipes_of(study.models), []
     for choice in chosen:
         row: dict[str, Any] = {"task": choice.task, "#budget (MB)": f"{choice.megabytes:g}"}

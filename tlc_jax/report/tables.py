@@ -104,7 +104,7 @@ def write_csvs(
     timed = latencies(study.rows).values()
     tables = {
         "models": [_model_fields(model, list(timed)) for model in study.models],
-        "best": [_choice_fields(choice) for choice in chosen],
+        "best": [choice_fields(choice) for choice in chosen],
         "claims": [
             dataclasses.asdict(claim) | {"evidence": " | ".join(claim.evidence)} for claim in claims
         ],
@@ -136,7 +136,8 @@ def _model_fields(model: Model, timed: Sequence[str]) -> Fields:
     }
 
 
-def _choice_fields(choice: Choice) -> Fields:
+def choice_fields(choice: Choice) -> Fields:
+    """Returns the row of best.csv; without a size where nothing fits."""
     row = {"kind": choice.kind.name, "task": choice.task, "megabytes": choice.megabytes}
     if choice.best is None:
         return row
