@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import types
 
 import jax
@@ -18,6 +19,7 @@ from tlc_jax.core.mesh import Placement
 from tlc_jax.core.params import describe_parameters, flatten
 from tlc_jax.models.network import masked_language_model
 from tlc_jax.tasks.masked_lm import masked_language
+from tlc_jax.training import step as training_step
 from tlc_jax.training.optimizer import adamw
 from tlc_jax.training.step import init_state, make_train_step, step_key
 
@@ -107,6 +109,41 @@ def test_every_mesh_gives_the_curve_of_one_device_in_less_memory(
         np.testing.assert_allclose(leaf, flatten(single[1])[path], atol=3e-4, err_msg=path)
     assert token.addressable_shards[0].data.shape == shard
     assert needed < memory * single[3]
+
+
+def accumulated(mesh_text: str, dropout_keys: str) -> tuple[dict, int]:
+    """Parameters after a step in two microbatches, and how many sums over devices its loop has."""
+    model = configs.Model(layers=1, hidden=32, heads=2, max_length=16, dropout=0.1)
+    network = masked_language_model(model, VOCABULARY, configs.Impl(layer_loop="unrolled"))
+    params = network.init(jax.random.key(0))
+    optimizer = adamw(configs.Optimizer(), params, 64)
+    step = make_train_step(
+        masked_language(network, configs.Objective()), optimizer, 2, dropout_keys
+    )
+    place = Placement.parse(mesh_text)
+    state = init_state(place.put_params(params), optimizer)
+    tokens = np.random.default_rng(0).integers(5, VOCABULARY, (32, 16)).astype(np.int32)
+    arguments = (state, place.put_batch({"tokens": tokens}), step_key(0, 0), jnp.float32(0.5))
+    with jax.set_mesh(place.mesh):
+        compiled = jax.jit(step).lower(*arguments).compile()
+    loop = compiled.as_text().partition("\nENTRY")[0]
+    inside = len(re.findall(r"all-reduce(-start)?\(", loop))
+    return flatten(jax.device_get(compiled(*arguments)[0].params)), inside
+
+
+@pytest.mark.parametrize(
+    ("mesh_text", "dropout_keys"),
+    [("data=-1", "rbg"), ("data=4,tensor=2", "threefry2x32"), ("data=2,fsdp=4", "rbg")],
+)
+def test_gradients_travel_over_data_once_a_step(mesh_text, dropout_keys, monkeypatch) -> None:
+    params, inside = accumulated(mesh_text, dropout_keys)
+    monkeypatch.setattr(training_step, "sum_over_data", lambda sums, *arguments: sums(*arguments))
+    expected, plain_inside = accumulated(mesh_text, dropout_keys)
+    for path, leaf in params.items():
+        np.testing.assert_allclose(leaf, expected[path], atol=1e-6, err_msg=path)
+    # What is left inside the loop are sums over the other axes.
+    assert plain_inside > 0
+    assert (inside == 0) == (mesh_text == "data=-1")
 
 
 def test_a_dimension_that_does_not_divide_is_refused_with_its_path() -> None:

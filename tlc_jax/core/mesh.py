@@ -45,7 +45,48 @@ def split_rows(x: jax.Array) -> jax.Array:
     parameters are split over all devices, it would sometimes leave them in place otherwise, and
     gather the activations of all rows.
     """
-    return jax.lax.with_sharding_constraint(x, P(ROW_AXES)) if _row_shards(x.shape[0]) else x
+    axes, shards = _row_split(x.shape[0])
+    return jax.lax.with_sharding_constraint(x, P(axes)) if shards and axes else x
+
+
+def sum_over_data(
+    sums: Callable[[Params, Any, jax.Array], Any],
+    params: Params,
+    batch: Any,
+    key: jax.Array,
+    by_groups: bool = True,
+) -> Any:
+    """`sums(params, batch, key)`, a tree of sums over the rows of a batch, added up in two stages.
+
+    Each device along the axis `data`, or group of devices where the mesh has other axes, adds up
+    its own rows, and then the sums travel. Left to itself the compiler lets sums travel each time
+    that something is added to them.
+
+    Args:
+      sums: the function, which is given the rows of one group.
+      params: parameters, the same along `data`.
+      batch: arrays whose first axis is that of the rows.
+      key: random key; the draws of this module are those that `sums` makes for the whole batch.
+      by_groups: whether `sums` can be compiled for groups. If not, a mesh of groups adds up in one
+        stage.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    groups = not mesh.empty and mesh.size > mesh.shape["data"]
+    if mesh.empty or mesh.shape["data"] == 1 or (groups and not by_groups):
+        return sums(params, batch, key)
+
+    def sum_own(params: Params, batch: Any, key: jax.Array) -> Any:
+        return jax.lax.psum(sums(params, batch, key), "data")
+
+    # Unchecked: a checked map would add up the gradient of the parameters, which are the same on
+    # all devices, as soon as it is made.
+    return jax.shard_map(
+        sum_own,
+        in_specs=(P(), P("data"), P()),
+        out_specs=P(),
+        axis_names={"data"} if groups else {*AXES},
+        check_vma=False,
+    )(params, batch, key)
 
 
 def draw_by_rows(
@@ -56,33 +97,58 @@ def draw_by_rows(
     The compiler does not divide the generator rbg: without this, every device would draw the bits
     of all rows. On a slice of 256 chips that is 256 times the memory and the time.
     """
-    shards = _row_shards(shape[0])
-    if shards <= 1:
+    axes, shards = _row_split(shape[0])
+    if not shards:
         return draw(key, shape)
 
-    def draw_own(key: jax.Array) -> jax.Array:
-        own_key = jax.random.fold_in(key, jax.lax.axis_index(ROW_AXES))
-        return draw(own_key, (shape[0] // shards, *shape[1:]))
+    def draw_own(keys: jax.Array) -> jax.Array:
+        return draw(keys[0], (shape[0] // shards, *shape[1:]))
 
-    return jax.shard_map(draw_own, in_specs=P(), out_specs=P(ROW_AXES))(key)
+    keys = _keys_of_shards(key, shards)
+    if shards == 1:
+        return draw_own(keys)
+    return jax.shard_map(draw_own, in_specs=P(axes), out_specs=P(axes), axis_names={*axes})(keys)
 
 
 def fold_in_by_rows(key: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
     """The key that `draw_by_rows` draws each row from, and the row's place in that draw, uint32."""
-    shards = _row_shards(rows)
+    _, shards = _row_split(rows)
     places = jax.numpy.arange(rows, dtype=jax.numpy.uint32)
-    if shards <= 1:
+    if not shards:
         return jax.numpy.broadcast_to(key, (rows,)), places
     own = rows // shards
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jax.numpy.arange(shards))
-    return jax.numpy.repeat(keys, own), places % own
+    return jax.numpy.repeat(_keys_of_shards(key, shards), own), places % own
 
 
-def _row_shards(rows: int) -> int:
-    """Number of parts that the mesh splits this many rows into; 0 without a mesh or a remainder."""
+def _keys_of_shards(key: jax.Array, shards: int) -> jax.Array:
+    """A key for each of the parts that `_row_split` finds."""
+    first, _ = row_range(shards)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jax.numpy.arange(shards))
+
+
+def row_range(rows: int) -> tuple[jax.Array | int, int]:
+    """Which rows of a batch `rows` rows are: the first one's index, and the rows of the batch.
+
+    Inside `sum_over_data` they are those of one group of devices, elsewhere they are all.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    shards = 0 if mesh.empty else math.prod(mesh.shape[axis] for axis in ROW_AXES)
-    return shards if shards and rows % shards == 0 else 0
+    if "data" not in mesh.manual_axes:
+        return 0, rows
+    return rows * jax.lax.axis_index("data"), rows * mesh.shape["data"]
+
+
+def _row_split(rows: int) -> tuple[tuple[str, ...], int]:
+    """The axes of the mesh that rows are split over, and the number of parts.
+
+    Inside `sum_over_data` the rows are those of one group, split over the other axes. No axes and 0
+    without a mesh, on one device, or with a remainder.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape[axis] for axis in ROW_AXES) == 1:
+        return (), 0
+    axes = tuple(axis for axis in ROW_AXES if axis not in mesh.manual_axes)
+    shards = math.prod(mesh.shape[axis] for axis in axes)
+    return (axes, shards) if rows % shards == 0 else ((), 0)
 
 
 def parse_mesh(text: str, devices: int) -> dict[str, int]:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from tlc_jax.core.mesh import draw_by_rows, fold_in_by_rows, split_rows
+from tlc_jax.core.mesh import draw_by_rows, fold_in_by_rows, row_range, split_rows
 
 LANES = 8
 """Widths of layers must be multiples of this where dropout has an `OwnWidthKey`."""
@@ -27,7 +27,9 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint16. With a key of rbg each device draws those of its own rows."""
     # The compiler divides threefry among devices by itself, and any mesh gets the same bits.
     if _is_threefry(key):
-        return _bits(key, shape)
+        first, rows = row_range(shape[0])
+        bits = _bits(key, (rows, *shape[1:]))
+        return bits if rows == shape[0] else lax.dynamic_slice_in_dim(bits, first, shape[0])
     return draw_by_rows(_bits, key, shape)
 
 
@@ -74,8 +76,9 @@ class OwnWidthKey(NamedTuple):
         # Generators count: which bits an element gets depends on its place in the flat array.
         row_BxL = jnp.arange(B, dtype=jnp.uint32).reshape(B, *([1] * len(L)))
         if _is_threefry(self.key):
-            flat_TxD = _bits(self.key, (math.prod(shape[:-1]), D))
-            return flat_TxD[self._place(row_BxL, L)]
+            first, rows = row_range(B)
+            flat_TxD = _bits(self.key, (math.prod((rows, *L)), D))
+            return flat_TxD[self._place(row_BxL + jnp.uint32(first), L)]
         # JAX maps rbg over keys by drawing from the first one alone, so its generator (Philox
         # 4x32-10 on CPUs and GPUs) is computed here.
         key_Bx4, row_B = fold_in_by_rows(self.key, B)

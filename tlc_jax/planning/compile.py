@@ -87,8 +87,10 @@ class Compiler:
     def lower(self, microbatch: int) -> jax.stages.Lowered:
         """The program of a step in parts of `microbatch`, before it is compiled."""
         config = self._config.with_microbatch(microbatch)
-        keys = config.impl.dropout_keys
-        step = make_train_step(self.work.objective, self.optimizer, config.microbatches, keys)
+        keys, groups = config.impl.dropout_keys, config.impl.attention != "cudnn"
+        step = make_train_step(
+            self.work.objective, self.optimizer, config.microbatches, keys, by_groups=groups
+        )
         batch = {
             name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.place.by_rows)
             for name, shape in self.work.batch.items()

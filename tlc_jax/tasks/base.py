@@ -259,8 +259,9 @@ class TaskRun(ABC):
         evaluated = jax.jit(forward_params) if during_training.aware else forward_params
         parts, keys = config.microbatches, config.impl.dropout_keys
         mask_gradient = during_training.mask_gradient
+        groups = config.impl.attention != "cudnn"
         step = make_train_step(
-            self.objective(), optimizer, parts, keys, mask_gradient, forward_params
+            self.objective(), optimizer, parts, keys, mask_gradient, forward_params, groups
         )
         return Task(
             init=init,

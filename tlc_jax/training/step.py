@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from tlc_jax.config.durations import Amounts
-from tlc_jax.core.mesh import Placement
+from tlc_jax.core.mesh import Placement, sum_over_data
 from tlc_jax.models.network import Params
 
 Batch = Mapping[str, jax.Array]
@@ -149,6 +149,7 @@ def make_train_step(
     dropout_keys: str = "rbg",
     freeze_gradient: Callable[[Params, Any], Params] = lambda gradient, optimizer_state: gradient,
     forward_params: Callable[[Params], Params] = lambda params: params,
+    by_groups: bool = True,
 ) -> TrainStep:
     """Returns the training step for an objective.
 
@@ -165,6 +166,8 @@ def make_train_step(
       freeze_gradient: (mean gradient, optimizer state) -> the gradient whose norm is taken and
         that the optimizer gets, for example without the entries of pruned weights.
       forward_params: parameters -> the parameters of the forward pass, for example rounded ones.
+      by_groups: whether groups of devices may add up microbatches on their own (`sum_over_data`).
+        With cuDNN's attention they may not: JAX cannot compile it for them.
     """
 
     def sums_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
@@ -176,6 +179,9 @@ def make_train_step(
     def accumulate(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
         if parts == 1:
             return gradient_of(params, batch, key)
+        return sum_over_data(accumulate_own, params, batch, key, by_groups)
+
+    def accumulate_own(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
         # Each part takes every `parts`-th row, so a sharded batch stays spread over all devices.
         batches = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
