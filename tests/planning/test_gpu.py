@@ -177,6 +177,27 @@ def test_collectives_send_as_a_ring(result, op, sent) -> None:
     assert milliseconds(program)["collectives"] == pytest.approx(sent / 1e10 * 1e3)
 
 
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("{{0,1,2,3}}", 4),
+        ("[2,4]<=[8]", 4),
+        ("mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4),
+        ("mesh['axis_0'=2,'axis_1'=1,'axis_2'=4], device_ids=([2,4]T(1,0)) {'axis_2'}", 4),
+        ("mesh['a'=4,'b'=2], device_ids=([8]) {'a','b'}", 8),
+        ("mesh['a'=8] {'a':(2)2}", 2),
+    ],
+)
+def test_groups_of_devices_are_read_as_compilers_write_them(groups, size) -> None:
+    program = entry(
+        "%x = f32[1000000]{0} parameter(0)",
+        f"ROOT %y = f32[1000000]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%add",
+        "}",
+    )
+    sent = 2 * 4e6 * (size - 1) / size
+    assert milliseconds(program)["collectives"] == pytest.approx(sent / 1e10 * 1e3)
+
+
 def test_of_a_conditional_the_longest_branch_counts() -> None:
     branches = """
 %short (s.0: f32[1000000]) -> f32[1000000] {

@@ -151,9 +151,12 @@ _SENT: dict[str, Callable[[int, int], float]] = {
 
 def _group(line: str) -> int:
     """Devices in each group of a collective."""
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+    devices = r"(?:, device_ids=\([^)]*(?:\([^)]*\))?\))?"
+    if mesh := re.search(rf"replica_groups=mesh\[([^\]]*)\]{devices} \{{([^}}]*)\}}", line):
         sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", mesh[2]))
+        # A part of an axis is written 'axis':(devices before it)devices.
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
     if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(tiled[1])
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
