@@ -214,9 +214,9 @@ class _Watch:
                     peer, _ = server.accept()
                     self._peers[int.from_bytes(peer.recv(4), "big")] = peer
         else:
-            from jax._src import distributed  # the only use of jax._src: JAX has no public name
+            from tlc_jax.core.jax_internals import coordinator_address
 
-            host, _, _ = str(distributed.global_state.coordinator_address).rpartition(":")
+            host, _, _ = coordinator_address().rpartition(":")
             address = (host.strip("[]"), self._exchange_port(0))  # IPv6 is written in brackets
             peer = socket.create_connection(address, timeout=60)
             peer.settimeout(None)
