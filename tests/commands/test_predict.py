@@ -147,3 +147,18 @@ def test_standard_input_and_a_file_of_any_ending_give_the_same_labels(finetuned,
         os.close(terminal)
     named = (tmp_path / "named.tsv").read_text()
     assert len(named.splitlines()) == 6 and (tmp_path / "piped.tsv").read_text() == named
+
+
+def test_columns_of_the_training_data_that_predicting_does_not_read_may_be_missing(
+    finetuned, translated, tmp_path
+):
+    rng = random.Random(4)
+    lines = [sentence(rng) for _ in range(3)]
+    (tmp_path / "in.tsv").write_text("\n".join(["en", *lines]) + "\n")
+    text = ("--config.data.text=en", "--config.data.label=gold_label")
+    run = arguments(finetuned, tmp_path / "in.tsv", tmp_path / "labels.tsv")
+    assert tlc("predict", *run, *text) == 0
+    assert len((tmp_path / "labels.tsv").read_text().splitlines()) == 4
+    run = arguments(translated, tmp_path / "in.tsv", tmp_path / "out.fr")
+    assert tlc("predict", *run, *text, "--config.data.pair=fr") == 0
+    assert len((tmp_path / "out.fr").read_text().splitlines()) == 3

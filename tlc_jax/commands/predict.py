@@ -14,6 +14,7 @@ appears when it is whole.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,10 +46,14 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     predictor = task_of(start.kind).predictor(config, start, placement)
     params = placement.put_params(start.params)
     count = 0
+    # The data that the model learned from has columns that a file to predict may lack.
+    data = dataclasses.replace(config.data, label="")
+    if not predictor.reads_pairs:
+        data = dataclasses.replace(data, pair="-")
     with _written(output) as out:
         if predictor.header:
             print(*predictor.columns, sep="\t", file=out)
-        reader = TextFiles(source, config.data, any_ending=True)
+        reader = TextFiles(source, data, any_ending=True)
         for block in _with_progress(reader.example_blocks(_ROWS), reader.size_hint()):
             for row in predictor(params, block):
                 cells = (f"{x:.{predictor.digits}f}" if isinstance(x, float) else x for x in row)

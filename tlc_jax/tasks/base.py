@@ -338,12 +338,14 @@ class Predictor(ABC):
       header: whether the file that `tlc predict` writes begins with these names.
       digits: decimals of the numbers in that file.
       cut: texts so far that were longer than data.length tokens and were cut.
+      reads_pairs: whether it reads the second text of an example.
     """
 
     columns: tuple[str, ...]
     header = False
     digits = 6
     cut = 0
+    reads_pairs = True
 
     @abstractmethod
     def __call__(self, params: Params, block: Examples) -> Iterator[tuple[Any, ...]]:

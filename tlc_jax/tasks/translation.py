@@ -269,6 +269,7 @@ class TranslationPredictor(Predictor):
     """One translation a row; with decode.nbest above 1 also its sentence, rank and score."""
 
     digits = 4
+    reads_pairs = False
 
     def __init__(self, config: Config, start: SavedModel, placement: Placement):
         self._config, self._tokenizer = config, start.tokenizer
