@@ -131,6 +131,21 @@ def test_commands_parse(page, tmp_path, monkeypatch):
         assert parsed.name == words[0], line
 
 
+def test_studies_that_are_compared_have_two_seeds_of_each_training(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = [shlex.split(line, comments=True)[1:] for page in PAGES for line in commands(page)]
+    studies = {}
+    for words in lines:
+        if words[0] == "study":
+            found = parse(words)
+            studies.setdefault(found.workdir, []).append(found.config.study)
+    compared = [words for words in lines if words[0] == "compare" and "release" not in str(words)]
+    assert len(compared) >= 4
+    for words in compared:
+        for study in studies[parse([*words, "--config=configs/mnli.py"]).workdir]:
+            assert min(len(study.pretrain_seeds), len(study.seeds)) >= 2, words
+
+
 def test_wrong_setting_would_be_found(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match="unknown config field"):
