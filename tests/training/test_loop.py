@@ -485,3 +485,48 @@ def test_permanent_storage_failure_stops_early_and_keeps_earlier_checkpoints(
         train(make_task(batch=batch), configured, tmp_path, placement)
     mount.come_back()
     assert train(make_task(), configured, tmp_path, placement).steps == 4
+
+
+def traced_steps(workdir) -> list[set[int]]:
+    """The numbers of the steps in each trace of a run."""
+    found = []
+    for path in sorted(workdir.glob("profile/plugins/profile/*/*.xplane.pb")):
+        profile = jax.profiler.ProfileData.from_file(str(path))
+        lines = [line for plane in profile.planes for line in plane.lines]
+        steps = [
+            dict(event.stats) for line in lines for event in line.events if event.name == "train"
+        ]
+        found.append({int(step["step_num"]) for step in steps})
+    return found
+
+
+def test_the_steps_of_impl_profile_are_traced(tmp_path, placement) -> None:
+    configured = settings(
+        budget={"steps": 7}, checkpoint={"every_steps": 3}, impl={"profile": "2:3"}
+    )
+
+    def failing_batch(index):
+        if index == 5:
+            raise Crash
+        return make_task().batch(index)
+
+    with pytest.raises(Crash):
+        train(
+            make_task(batch=failing_batch),
+            settings_without_prefetch(configured),
+            tmp_path,
+            placement,
+        )
+    assert traced_steps(tmp_path) == [{2, 3, 4}]
+    time.sleep(1.0)  # the profiler names its folders by the second
+    outcome = train(make_task(), configured, tmp_path, placement)
+    # From the checkpoint of step 3 on; tracing begins between two steps.
+    assert traced_steps(tmp_path) == [{2, 3, 4}, {4}]
+    assert outcome.numbers["steps"] == 7
+    assert outcome.numbers["seconds"]["profile"] > 0
+
+
+def test_a_run_that_ends_while_it_is_traced_writes_its_trace(tmp_path, placement) -> None:
+    configured = settings(budget={"steps": 4}, impl={"profile": "2:100"})
+    train(make_task(), configured, tmp_path, placement)
+    assert traced_steps(tmp_path) == [{2, 3}]

@@ -70,6 +70,8 @@ def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
     for size in (*config.study.sizes, *config.study.translators):
         parse_size(size)
     parse_processes(config.impl.processes)
+    if config.impl.profile:
+        parse_profile(config.impl.profile)
     return config
 
 
@@ -96,6 +98,20 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif json.dumps(before, default=list) != json.dumps(after, default=list):
             rows.append(f"{prefix}{name}: {before!r} -> {after!r}")
     return rows
+
+
+def parse_profile(text: str) -> tuple[int, int]:
+    """The two numbers of impl.profile: steps done when tracing begins, and steps to trace.
+
+    Raises:
+      InputError: bad syntax.
+    """
+    start, _, steps = text.partition(":")
+    if not (start.isdecimal() and steps.isdecimal() and int(start) and int(steps)):
+        raise InputError(
+            f"impl.profile={text!r}: write START:STEPS, two numbers from 1 on, such as 100:5"
+        )
+    return int(start), int(steps)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -276,6 +276,9 @@ class Impl:
     threads: int = setting(0, "threads for tokenizing; 0 for one per core")
     log_seconds: float = setting(2.0, "seconds between lines of metrics, at least")
     compilation_cache: str = setting("", "directory of JAX's compilation cache; if empty, none")
+    profile: str = setting(
+        "", "START:STEPS: trace that many training steps after step START; if empty, none"
+    )
     tensorboard: bool = setting(False, "also write TensorBoard events (extra `tensorboard`)")
 
 

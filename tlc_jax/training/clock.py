@@ -38,7 +38,7 @@ from tlc_jax.core.mesh import Placement
 
 Clock = Callable[[], float]
 
-CAUSES = ("train", "compile", "input", "eval", "checkpoint", "lost")
+CAUSES = ("train", "compile", "input", "eval", "checkpoint", "profile", "lost")
 """What wall-clock seconds are spent on.
 
 The rest of `total` is start-up and bookkeeping. `lost` is not part of `total`: those seconds came

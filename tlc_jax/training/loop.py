@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -54,6 +53,7 @@ from tlc_jax.training.step import (
     TrainState,
     TrainStep,
     abstract_state,
+    first_not_finite,
     jit_step,
     new_state,
     seed_bits,
@@ -126,10 +126,8 @@ def train(
       TrainingFailed: the loss or the gradient is not finite.
       InputError: the checkpoint, the mesh or the batch size do not fit.
     """
-    with contextlib.closing(Checkpointer(workdir, settings.checkpoint)) as checkpointer:
-        loop = (trainer or Trainer)(task, settings, workdir, placement, clock, checkpointer)
-        with contextlib.closing(loop.log):
-            return loop.run()
+    with contextlib.ExitStack() as resources:
+        return (trainer or Trainer)(task, settings, workdir, placement, clock, resources).run()
 
 
 class Trainer:
@@ -142,10 +140,12 @@ class Trainer:
         workdir: Path,
         placement: Placement,
         clock: Clock,
-        checkpointer: Checkpointer,
+        resources: contextlib.ExitStack,
     ):
         self.task, self.settings, self.workdir = task, settings, workdir
-        self.placement, self.clock, self.checkpointer = placement, clock, checkpointer
+        self.placement, self.clock = placement, clock
+        self.checkpointer = Checkpointer(workdir, settings.checkpoint)
+        resources.callback(self.checkpointer.close)
         self.accounting = Accounting(clock)
         self.last_check = self.accounting.spent  # events due up to here have run
         self.stopped_by = ""
@@ -169,26 +169,31 @@ class Trainer:
             workdir,
             self.accounting,
             self.step,
-            lambda fraction: float(rate(jnp.float32(fraction))),
+            lambda fraction: float(rate(fraction, np)),
             task.peak_flops,
             settings.impl.tensorboard,
         )
+        resources.callback(self.log.close)
         evals, saves = settings.eval, settings.checkpoint
         log_due = lambda *_: self.log.unlogged_seconds >= settings.impl.log_seconds  # noqa: E731
-        eval_due = every(Amounts(evals.every_seconds, evals.every_steps))
         regular, kept = Amounts(saves.every_seconds, saves.every_steps), saves.keep_every_steps
         # In this order: a checkpoint saved at a step holds that step's evaluation as done.
         self.events: list[tuple[IsDue, Callable[[], None]]] = [
             (log_due, self.write_log),
-            (eval_due, self.evaluate),
+            (every(Amounts(evals.every_seconds, evals.every_steps)), self.evaluate),
             (every(regular, Amounts(steps=kept)), self.save),
         ]
+        if settings.impl.profile:
+            from tlc_jax.training.trace import Trace  # few runs are traced
+
+            trace = Trace(settings.impl.profile, workdir, self.synchronize, self.accounting)
+            self.events.append((trace.is_due, trace.begin_or_end))
+            resources.callback(trace.close)
 
     def restore_or_init(self) -> tuple[int, TrainState]:
         """The step and state of the newest checkpoint, or those of a new run, on the mesh."""
         abstract = abstract_state(self.task.init, self.task.optimizer, self.placement)
-        restored = self.checkpointer.restore(abstract)
-        if restored is not None:
+        if (restored := self.checkpointer.restore(abstract)) is not None:
             step, state, meta = restored
             progress = meta["progress"]
             self.accounting = Accounting(self.clock, progress)
@@ -264,8 +269,7 @@ class Trainer:
         """Seconds per step, measured on a copy of the state."""
         # Batches of several shapes take different times, so the benchmark runs the mixture of
         # shapes that training will see, one batch of each.
-        compiled: list[CompiledStep] = []
-        batches: dict[CompiledStep, Batch] = {}
+        compiled, batches = list[CompiledStep](), dict[CompiledStep, Batch]()
         for index in range(BENCHMARK_STEPS):
             batch = self.task.batch(index)
             compiled.append(self.compiled_step(batch))
@@ -305,9 +309,10 @@ class Trainer:
         outgoing = self.agreement.outgoing()
         started = self.clock()
         # The step carries this process's message to all others and returns everyone's.
-        self.state, metrics, messages = run_step(
-            self.state, batch, self.seed, np.int32(self.step), fraction, outgoing
-        )
+        with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
+            self.state, metrics, messages = run_step(
+                self.state, batch, self.seed, np.int32(self.step), fraction, outgoing
+            )
         self.step += 1
         cost = self.cost.get(run_step) or self.cost.setdefault(run_step, self.task.cost(batch))
         self.in_flight.append(StepInFlight(self.step, cost, metrics, messages, started))
@@ -387,15 +392,10 @@ class Trainer:
     def fail(self, step: int, metrics: StepMetrics) -> None:
         with contextlib.suppress(StorageFailed):
             self.checkpointer.wait()  # an earlier checkpoint may still be on its way
-        whose = ""
-        if self.task.seeds:
-            first = int(np.argmin(np.isfinite([metrics.loss, metrics.gradient_norm]).all(axis=0)))
-            metrics = StepMetrics(*(values[first] for values in metrics))
-            whose = f"seed {self.task.seeds[first]}: "
+        whose, metrics = first_not_finite(metrics, self.task.seeds)
         self.log.row("stop", self.step, stopped_by="not finite", loss=float(metrics.loss))
-        kept = "nothing was saved yet"
-        if self.saved_step >= 0:
-            kept = f"the checkpoint of step {self.saved_step} is kept"
+        saved = self.saved_step
+        kept = f"the checkpoint of step {saved} is kept" if saved >= 0 else "nothing was saved yet"
         raise TrainingFailed(
             f"step {step}: {whose}loss {metrics.loss}, gradient norm {metrics.gradient_norm}; "
             f"{kept}. Lower optimizer.learning_rate or set optimizer.clip_norm",
@@ -437,9 +437,8 @@ class Trainer:
         started = self.saved_step == self.step
         if started and not final:
             return
-        checked = {"last_check": dataclasses.asdict(self.last_check)}
-        progress = {**self.accounting.save(), **checked, "stopped_by": self.stopped_by}
-        meta = {**self.task.meta, "progress": progress}
+        own = {"last_check": dataclasses.asdict(self.last_check), "stopped_by": self.stopped_by}
+        meta = {**self.task.meta, "progress": {**self.accounting.save(), **own}}
         with self.accounting.measure("checkpoint"):
             if final:
                 self.checkpointer.save_and_wait(self.step, self.state, meta, started)

@@ -15,8 +15,11 @@ from tlc_jax.core.params import flatten, select, select_tree
 from tlc_jax.models.network import Params
 
 
-def schedule(settings: config.Optimizer, hidden: int) -> Callable[[jax.Array], jax.Array]:
+def schedule(settings: config.Optimizer, hidden: int) -> Callable[..., Any]:
     """Returns fraction of the budget used (0 to 1) -> learning rate: linear warm-up, then decay.
+
+    The second argument is the module that computes it, `jax.numpy` unless it is given. With numpy
+    the log need not wait for the devices.
 
     With `reference_width` the rate falls with the square root of the width, as in tensor2tensor.
     """
@@ -24,15 +27,15 @@ def schedule(settings: config.Optimizer, hidden: int) -> Callable[[jax.Array], j
     if settings.reference_width:
         peak *= math.sqrt(settings.reference_width / hidden)
 
-    def learning_rate(fraction: jax.Array) -> jax.Array:
+    def learning_rate(fraction: Any, xp: Any = jnp) -> Any:
         # A function of the fraction, so every size warms up and decays inside its own budget.
-        warm = jnp.minimum(1.0, fraction / settings.warmup) if settings.warmup > 0 else 1.0
-        rest = jnp.clip((fraction - settings.warmup) / max(1e-9, 1.0 - settings.warmup), 0.0, 1.0)
+        warm = xp.minimum(1.0, fraction / settings.warmup) if settings.warmup > 0 else 1.0
+        rest = xp.clip((fraction - settings.warmup) / max(1e-9, 1.0 - settings.warmup), 0.0, 1.0)
         course = {
             "linear": 1.0 - rest,
-            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * rest)),
-            "constant": jnp.ones(()),
-            "rsqrt": jnp.sqrt(settings.warmup / jnp.maximum(fraction, max(settings.warmup, 1e-9))),
+            "cosine": 0.5 * (1.0 + xp.cos(xp.pi * rest)),
+            "constant": xp.ones(()),
+            "rsqrt": xp.sqrt(settings.warmup / xp.maximum(fraction, max(settings.warmup, 1e-9))),
         }
         return peak * warm * course[settings.schedule]
 

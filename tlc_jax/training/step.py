@@ -6,7 +6,7 @@ Losses are sums over a batch, so that the sums of microbatches add up to those o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -115,6 +115,14 @@ class StepMetrics(NamedTuple):
     loss: jax.Array
     accuracy: jax.Array
     gradient_norm: jax.Array
+
+
+def first_not_finite(metrics: StepMetrics, seeds: Sequence[int]) -> tuple[str, StepMetrics]:
+    """Of seeds that train together, the name and the metrics of the first that diverged."""
+    if not seeds:
+        return "", metrics
+    first = int(np.argmin(np.isfinite([metrics.loss, metrics.gradient_norm]).all(axis=0)))
+    return f"seed {seeds[first]}: ", StepMetrics(*(values[first] for values in metrics))
 
 
 @dataclasses.dataclass
