@@ -97,6 +97,13 @@ def trace(run: Variant, steps: int) -> list[Event]:
         return device_events(ProfileData.from_file(str(paths[-1]))) if paths else []
 
 
+def count_steps(profile: ProfileData) -> int:
+    """How many training steps a trace has, by the loop's notes of them."""
+    lines = [line for plane in profile.planes for line in plane.lines]
+    notes = [dict(event.stats) for line in lines for event in line.events if event.name == "train"]
+    return len({note["step_num"] for note in notes if "step_num" in note})
+
+
 def device_events(profile: ProfileData) -> list[Event]:
     """The kernels of the first device in a trace."""
     planes = {plane.name: [*plane.lines] for plane in profile.planes}

@@ -6,7 +6,8 @@ kernel.
 bench.task=decode measures the tokens/s of beam search, of --config.decode.batch_size sentences at
 once, bench.task=compress the seconds of each operation of `recipe` and the peak memory, and
 bench.task=compare those of each statistic of `tlc compare`. bench.task=loop measures what the
-training loop itself costs per step, around a step that computes almost nothing. Weights, tokens and
+training loop itself costs per step, around a step that computes almost nothing. bench.task=trace
+sums up by kind of kernel what impl.profile traced in the run of init.from. Weights, tokens and
 answers are random, so nothing is read or downloaded. Only bench.task=seeds finetunes on data: it
 measures the seconds of bench.seeds seeds from start to results, as runs of their own, in turn, and
 mapped in one program.
@@ -31,6 +32,7 @@ from tlc_jax.bench import (
     finetuning_seeds,
     peers,
     pretraining,
+    traced_run,
     training_loop,
 )
 from tlc_jax.commands import fit_to_memory
@@ -47,6 +49,7 @@ _TASKS = {
     "compare": comparing,
     "seeds": finetuning_seeds,
     "loop": training_loop,
+    "trace": traced_run,
 }
 
 
@@ -59,7 +62,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     task, with_peers = _TASKS[config.bench.task], bool(options.get("peers"))
     if with_peers and task not in (pretraining, decoding):
         raise InputError(f"bench.task={config.bench.task} has no peers: leave out --peers")
-    if task in (compressing, decoding):
+    if task in (compressing, decoding, traced_run):
         task.check(config)
     if task is finetuning_seeds:
         require_budget(config)
@@ -84,7 +87,7 @@ def _measure_here(task: Any, config: Config, workdir: Path, with_peers: bool) ->
         # reserve most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Memory kept for a next training step would count as held during the work.
-    trains = task not in (compressing, comparing)
+    trains = task not in (compressing, comparing, traced_run)
     config, placement = session.open_devices(config, trains=trains)
     if task is pretraining:
         training = pretraining.run_on_random_rows(config, placement)

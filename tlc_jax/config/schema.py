@@ -341,9 +341,9 @@ class Bench:
     task: str = setting(
         "pretrain",
         "work that is timed: pretraining, decoding translations, compressing by `recipe`, "
-        "comparing models instance by instance, finetuning with several seeds, or the training "
-        "loop around a step that computes almost nothing",
-        ("pretrain", "decode", "compress", "compare", "seeds", "loop"),
+        "comparing models instance by instance, finetuning with several seeds, the training loop "
+        "around a step that computes almost nothing, or the steps that impl.profile traced",
+        ("pretrain", "decode", "compress", "compare", "seeds", "loop", "trace"),
     )
     rounds: int = setting(5, "number of rounds; medians are reported")
     steps: int = setting(10, "training steps per round; of the loop alone, in hundreds", ">= 1")
