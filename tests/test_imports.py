@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "tlc_jax"
 # From top to bottom. A room imports rooms of lower levels alone; rooms of one level know nothing
 # of each other.
 LEVELS = (
-    ("__main__",),
+    ("__main__", "configs"),  # configs is a link to the experiments, which no room imports
     ("cli",),
     ("__init__",),
     ("api",),

@@ -39,6 +39,16 @@ def test_golden_configs(case, golden, monkeypatch):
     assert configs.differences(stored, resolved) == []
 
 
+def test_experiments_are_found_away_from_the_checkout(monkeypatch, tmp_path):
+    expected = load_file(f"{FOLDER}/study_instances.py")  # it imports its neighbors
+    monkeypatch.chdir(tmp_path)
+    assert load_file("configs/study_instances.py") == expected
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/tiny.py").write_text("def get_config(): return 3")
+    with pytest.raises(InputError, match="get_config of configs/tiny.py must return a ConfigDict"):
+        load_file("configs/tiny.py")  # the user's own comes first
+
+
 def test_every_setting_is_documented():
     names = [setting.name for setting in configs.describe()]
     assert all(setting.doc for setting in configs.describe())

@@ -318,20 +318,25 @@ def to_config_dict(config: Config) -> ConfigDict:
 def load_file(argument: str) -> ConfigDict:
     """The locked ConfigDict that `get_config(ARG)` of `FILE.py[:ARG]` returns.
 
+    Away from the checkout, `configs/NAME.py` is the experiment that the package carries.
+
     Raises:
       InputError: the file does not exist, fails (the message names the line), or returns something
         other than a ConfigDict.
     """
     path, colon, parameter = argument.partition(":")
+    file = Path(path)
+    if file.parts[:1] == ("configs",) and not file.exists():
+        file = Path(__file__).parents[1] / file
     try:
-        source = Path(path).read_text(encoding="utf-8")
+        source = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"cannot read config file {path}: {reason}") from error
     module = types.ModuleType("tlc_config_file")
-    module.__file__ = path
+    module.__file__ = str(file)
     # A config file may import its neighbors, as a script may, or `configs.common` as of a package.
-    folder = Path(path).parent.absolute()
+    folder = file.parent.absolute()
     places = [str(folder), str(folder.parent)]
     sys.path[:0] = places
     try:
