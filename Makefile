@@ -1,16 +1,25 @@
-# Each target makes the virtual environment .venv itself. Another interpreter: make PYTHON=python3.12 ...
+# Each target makes the virtual environment .venv itself. Another interpreter: make PYTHON=python3.13 ...
+# The newest releases of all packages: make CONSTRAINTS=/dev/null ...
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
-STAMP := .venv/.made-from-constraints
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1)
+STAMP := .venv/.made-for-$(VERSION)-$(notdir $(CONSTRAINTS))
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=worksteal
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test fast lint format docs clean
 
 demo: $(STAMP)
 	$(BIN)/tlc study --config=configs/demo.py --workdir=runs/demo
 	$(BIN)/tlc report --workdir=runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=worksteal
+	$(PYTEST)
+
+# What leaves out whole runs of commands, most of which start processes.
+WHOLE_RUNS := commands docs launch tasks/test_fourth_task.py test_api.py test_examples.py test_old_files.py
+fast: $(STAMP)
+	$(PYTEST) $(addprefix --ignore=tests/,$(WHOLE_RUNS))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -24,7 +33,7 @@ format: $(STAMP)
 # Reads nothing from the network once the extra is installed.
 docs: $(STAMP)
 	@$(BIN)/python -c 'import material' 2>/dev/null || \
-	  $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	  $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "the documentation is site/index.html"
 
@@ -32,11 +41,11 @@ clean:
 	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Remade whenever the pins change. The stamp comes last, so a half-made environment is never taken for a whole one.
+# Remade whenever the pins, the interpreter or the choice of pins change. The stamp comes last, so a half-made environment is never taken for a whole one.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "tlc_jax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  echo "tlc_jax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "making .venv (a few minutes the first time)"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
