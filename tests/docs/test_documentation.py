@@ -1,4 +1,4 @@
-"""README and docs/: code blocks marked runnable run, every command parses, every link resolves.
+"""The pages: code blocks marked runnable run, every command parses, every link resolves.
 
 A block is runnable if the line before it is `<!-- runnable -->`; `<!-- runnable: slow -->` leaves
 it to `pytest -m slow`. The blocks run in the order of PAGES in one temporary folder, in which
@@ -20,7 +20,8 @@ from tlc_jax.cli.main import main
 from tlc_jax.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "launch" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")
+PAGES = [*(ROOT / name for name in OUTSIDE), *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(
     r"^(?:<!-- (?P<marker>runnable(?:: slow)?) -->\n)?(?P<fence>```+)(?P<language>\w*)[^\n]*\n"
     r"(?P<code>.*?)^(?P=fence)$",
