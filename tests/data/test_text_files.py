@@ -159,7 +159,7 @@ def test_unknown_columns_are_refused_with_a_suggestion(tmp_path: Path) -> None:
 
 def test_folders_and_unknown_formats_are_refused(tmp_path: Path) -> None:
     assert "is a folder" in refused(tmp_path)
-    assert "unknown format" in refused(write(tmp_path / "a.parquet", "x"))
+    assert "unknown format" in refused(write(tmp_path / "a.xml", "x"))
 
 
 def test_the_size_hint_is_the_unpacked_size(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
     SOURCES = SOURCE,SOURCE,...        SOURCE = [NAME=]KIND:LOCATION[@WEIGHT]
     tfds:NAME[/CONFIG][:SPLIT]         a TFDS data set (split: train)
-    files:GLOB                         .txt, .tsv, .csv or .jsonl, each also .gz
+    files:GLOB                         .txt, .tsv, .csv or .jsonl, each also .gz; .parquet
+    files:FOLDER                       a data set saved to disk by Hugging Face's datasets
     files:A+B                          two line-aligned text files, pairs of translations
     toy:KIND[:SPLIT]                   synthetic (split: train)
 
@@ -77,7 +78,8 @@ class Examples:
         if self.places is None:
             return f"example {self.ids[index]}"
         paths, numbers = self.places
-        return f"{paths[index]}, line {numbers[index]}"
+        unit = "row" if paths[index].endswith((".parquet", ".arrow")) else "line"
+        return f"{paths[index]}, {unit} {numbers[index]}"
 
 
 class Reader(Protocol):

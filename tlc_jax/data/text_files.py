@@ -1,7 +1,8 @@
-"""Plain files: `.txt`, `.tsv` (no quoting), `.csv` (quoted) and `.jsonl`, each also gzipped.
+"""Files: `.txt`, `.tsv` (no quoting), `.csv` (quoted) and `.jsonl`, each also gzipped; `.parquet`.
 
-Tables start with a row of column names. In `.txt` a blank line ends a document; in the other
-formats every record is one. Text is UTF-8. Errors name the file and the line.
+Tables of text start with a row of column names; those of Apache Arrow have a file of their own,
+`arrow_tables`. In `.txt` a blank line ends a document; in the other formats every record is one.
+Text is UTF-8. Errors name the file and the line.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.data.sources import Examples, choose_columns, document
 
 STANDARD_INPUT = "/dev/stdin"
-_TABLES = (".tsv", ".csv", ".jsonl")
-_SUFFIXES = (".txt", *_TABLES)
+_ARROW = (".parquet", ".arrow")
+_TABLES = (".tsv", ".csv", ".jsonl", *_ARROW)
+_SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl")
 _UNLABELLED = ("", "-")  # an empty cell, and SNLI's mark for "the annotators disagree"
 _BLOCK = 1 << 18  # characters of text read at once
 _WIDEST_CELL = 1 << 30  # characters; csv's own limit is 131072
@@ -60,19 +62,27 @@ class TextFiles:
         elif not found:
             lacks = "matches no file" if glob.has_magic(pattern) else "does not exist"
             raise InputError(f"{pattern} {lacks}: {where}")
-        # A glob may match folders too; a folder alone is a mistake.
+        if len(found) == 1 and os.path.isdir(found[0]):
+            from tlc_jax.data import arrow_tables  # pyarrow takes a while to import
+
+            found = arrow_tables.saved_files(found[0])
+        # A glob may match folders too.
         self._paths = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
         for path in self._paths:
-            if os.path.isdir(path):
-                raise InputError(f"{path} is a folder: name its files, such as {path}/*.txt")
             if not os.access(path, os.R_OK):
                 raise InputError(f"{path} cannot be read: {where}")
-            if _suffix(path) not in _SUFFIXES and not (any_ending or self._aligned):
-                endings = f"{', '.join(_SUFFIXES)}, or these with .gz"
+            known = (*_SUFFIXES, *_ARROW)
+            if _suffix(path) not in known and not (any_ending or self._aligned):
+                endings = f"{', '.join(_SUFFIXES)}, these with .gz, or .parquet"
                 raise InputError(f"{path} is of unknown format: it must end in {endings}")
 
     def check(self) -> None:
         for path in self._paths:
+            if _suffix(path) in _ARROW:
+                from tlc_jax.data import arrow_tables
+
+                arrow_tables.check(path)
+                continue
             # What is read here from a pipe, or from a file that the shell opened, would be missing
             # later.
             if path != STANDARD_INPUT and os.path.isfile(path):
@@ -228,6 +238,10 @@ def _rows(path: str, data: config.Data) -> Iterator[_Row]:
     """The rows of a file of any kind."""
     if _suffix(path) == ".jsonl":
         return _json_rows(path, data)
+    if _suffix(path) in _ARROW:
+        from tlc_jax.data import arrow_tables
+
+        return arrow_tables.rows(path, data)
     if _suffix(path) in _TABLES:
         return _table_rows(path, data)
     return ((number, line, None, None) for number, line in _text_lines(path))
