@@ -100,8 +100,12 @@ def command(monkeypatch):
             "could not convert string to float: 'x'",
         ),
         (
-            "study --workdir=w --config=c.py --config.study.finetune.budget.epochs=1",
-            "unknown config field budget",
+            "study --workdir=w --config=c.py --config.study.finetune.bugdet.epochs=1",
+            "unknown config field bugdet.epochs; did you mean budget.epochs? (in config.study.",
+        ),
+        (
+            "study --workdir=w --config=c.py --config.study.tasks.sst2.budget.epochs=1",
+            "unknown config field sst2",
         ),
         (
             "study --workdir=w --config=c.py --config.study.finetune=3",
@@ -197,12 +201,18 @@ def test_settings_below_a_partial_config_have_the_types_of_the_schema(folder, co
     arguments = (
         "study --config=partial.py --workdir=w --config.study.finetune.budget.epochs=0.5 "
         "--noconfig.study.finetune.impl.remat --config.study.tasks.toy.data.length 16 "
-        "--config.study.tasks.toy.data.valid=7"
+        "--config.study.tasks.toy.data.valid=7 --config.study.finetune.eval.keep_predictions=True "
+        "--config.study.tasks.toy.budget.steps=3"
     )
     assert cli.main(arguments.split()) == 0
     study = config.to_dict(command.calls[0][0].study)
-    assert study["finetune"] == {"budget": {"epochs": 0.5}, "impl": {"remat": False}}
-    assert study["tasks"] == {"toy": {"data": {"length": 16, "valid": "7"}}}
+    assert study["finetune"] == {
+        "budget": {"epochs": 0.5},
+        "impl": {"remat": False},
+        "eval": {"keep_predictions": True},
+    }
+    data = {"length": 16, "valid": "7"}
+    assert study["tasks"] == {"toy": {"data": data, "budget": {"steps": 3}}}
 
 
 @pytest.mark.parametrize(

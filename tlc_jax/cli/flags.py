@@ -130,10 +130,12 @@ def _parse_flags(
     kinds = {setting.name: setting.type for setting in configs.describe()}
     known = list(kinds)
     for match in filter(None, map(_SETTING.match, arguments)):
-        if match[2].startswith(_PARTIAL_CONFIGS):
+        partial, inner = _partial_config(match[2])
+        if partial:
             # Known only from the arguments, because the names of tasks are free.
-            *_, section, leaf = match[2].split(".")
-            kinds[match[2]] = kinds.get(f"{section}.{leaf}", kinds.get(leaf))
+            if inner and inner not in known:
+                raise InputError(f"{_unknown_setting(inner, known)} (in config.{partial})")
+            kinds[match[2]] = kinds.get(inner)
     for setting, kind in kinds.items():
         define = _DEFINE.get(kind) or _DEFINE.get(typing.get_origin(kind), _define_literal)
         define(f"config.{setting}", None, "", flag_values=values)
@@ -156,6 +158,15 @@ def _parse_flags(
         if isinstance(given[setting], flags.MultiFlag):
             overrides[setting] = tuple(itertools.chain(*value))  # a tuple for each repetition
     return {flag: values[flag].value for flag in own}, overrides
+
+
+def _partial_config(name: str) -> tuple[str, str]:
+    """The partial config that a setting is in, and its name within it; empty for other settings."""
+    if not name.startswith(_PARTIAL_CONFIGS):
+        return "", ""
+    parts = name.split(".")
+    depth = 3 if parts[1] == "tasks" else 2
+    return ".".join(parts[:depth]), ".".join(parts[depth:])
 
 
 def _unknown(argument: str, command: str, own: Sequence[str], known: Sequence[str]) -> str:
@@ -215,6 +226,15 @@ def _override(settings: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     try:
         for name, value in overrides.items():
             *sections, leaf = name.split(".")
+            partial, inner = _partial_config(name)
+            if inner:
+                # A partial config may lack the setting. A task itself has to be there.
+                section = functools.reduce(operator.getitem, partial.split("."), settings)
+                for part in reversed(inner.split(".")):
+                    value = {part: value}
+                with section.unlocked(), section.ignore_type():
+                    section.update(value)
+                continue
             section = functools.reduce(operator.getitem, sections, settings)
             if isinstance(section[leaf], ConfigDict) and not isinstance(value, dict):
                 raise TypeError(f"config.{name} is a section of settings, not {value!r}")
