@@ -62,6 +62,7 @@ def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
     plain = _plain(settings)
     if isinstance(plain, dict):
         plain.pop(RESOLVED, None)
+        _rename_tensorboard(plain.get("impl", {}))
     config = typing.cast(Config, _build(Config, plain))
     for message in _contradictions(config):
         raise InputError(message)
@@ -73,6 +74,13 @@ def resolve(settings: ConfigDict | Mapping[str, Any]) -> Config:
     if config.impl.profile:
         parse_profile(config.impl.profile)
     return config
+
+
+def _rename_tensorboard(impl: dict[str, Any]) -> None:
+    """Reads impl.tensorboard of stored configs, until the next release, as a tracker."""
+    if impl.pop("tensorboard", False):
+        impl["trackers"] = (*impl.get("trackers", ()), "tensorboard")
+        note_once("impl.tensorboard=True is now impl.trackers=\"('tensorboard',)\"")
 
 
 def merge(base: Mapping[str, Any], *partials: Mapping[str, Any]) -> dict[str, Any]:

@@ -279,7 +279,11 @@ class Impl:
     profile: str = setting(
         "", "START:STEPS: trace that many training steps after step START; if empty, none"
     )
-    tensorboard: bool = setting(False, "also write TensorBoard events (extra `tensorboard`)")
+    trackers: tuple[str, ...] = setting(
+        (),
+        "experiment trackers that get the metrics too, each an extra of its name",
+        ("tensorboard", "wandb", "mlflow", "trackio"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

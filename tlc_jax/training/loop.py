@@ -171,7 +171,7 @@ class Trainer:
             self.step,
             lambda fraction: float(rate(fraction, np)),
             task.peak_flops,
-            settings.impl.tensorboard,
+            settings,
         )
         resources.callback(self.log.close)
         evals, saves = settings.eval, settings.checkpoint

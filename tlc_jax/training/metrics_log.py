@@ -1,4 +1,4 @@
-"""The metrics log of a run: metrics.jsonl, the progress line, TensorBoard, and the final numbers.
+"""The metrics log of a run: metrics.jsonl, the progress line, trackers, and the final numbers.
 
 In a run of several processes, process 0 writes; the others keep the same accounting in silence.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
+from tlc_jax.config import Config, to_dict
 from tlc_jax.core import distributed as processes
-from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import read_json_lines, write_text
+from tlc_jax.core.text import note_once
 from tlc_jax.training.clock import Accounting
 from tlc_jax.training.step import StepMetrics
 
@@ -36,7 +37,7 @@ class MetricsLog:
         step: int,
         learning_rate: Callable[[float], float],
         peak_flops: float | None,
-        tensorboard: bool,
+        settings: Config,
     ) -> None:
         """Opens the log.
 
@@ -46,7 +47,7 @@ class MetricsLog:
           step: the step from which the run continues.
           learning_rate: fraction of the budget used -> learning rate.
           peak_flops: peak of all devices together, FLOP/s; None where it is unknown.
-          tensorboard: whether to write TensorBoard events as well.
+          settings: config of the run; impl.trackers get the rows too.
         """
         self.accounting = accounting
         self._learning_rate, self._peak_flops = learning_rate, peak_flops
@@ -54,7 +55,7 @@ class MetricsLog:
         self._progress: ProgressLine | None = None
         if processes.first():
             self._progress = ProgressLine()
-            self._writer = MetricsWriter(workdir, step, tensorboard)
+            self._writer = MetricsWriter(workdir, step, settings)
             if self._writer.dropped_until is not None:
                 lost = max(0.0, self._writer.dropped_until - accounting.total)
                 accounting.seconds["lost"] += lost
@@ -122,6 +123,7 @@ class MetricsLog:
             learning_rate=self._learning_rate(min(1.0, fraction)),
             tokens_per_second=speed,
             mfu=mfu,
+            goodput=self.accounting.goodput()["train"],
             **each,
         )
         if self._progress is not None:
@@ -171,16 +173,16 @@ class MetricsWriter:
     Args:
       directory: the workdir.
       step: the step from which a resumed run continues.
-      tensorboard: whether to write TensorBoard events as well.
+      settings: config of the run, whose impl.trackers get the rows too.
 
     Attributes:
       dropped_until: `total_seconds` of the last row dropped; None where none was.
 
     Raises:
-      InputError: TensorBoard events are asked for and the extra is not installed.
+      InputError: a tracker cannot be opened.
     """
 
-    def __init__(self, directory: Path, step: int = 0, tensorboard: bool = False):
+    def __init__(self, directory: Path, step: int = 0, settings: Config | None = None):
         path = directory / "metrics.jsonl"
         kept, dropped = [], []
         for row in read_json_lines(path):
@@ -193,30 +195,32 @@ class MetricsWriter:
         if path.exists():
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard: Any = None
-        if tensorboard:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError as error:
-                raise InputError(
-                    "impl.tensorboard needs the extra: pip install 'tlc_jax[tensorboard]'"
-                ) from error
-            self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
+        self._trackers: Sequence[Any] = ()
+        if settings and settings.impl.trackers:
+            from tlc_jax.training.trackers import open_trackers  # few runs have one
+
+            self._trackers = open_trackers(settings.impl.trackers, directory, to_dict(settings))
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one row. JSON has no infinity and no NaN, so both become null."""
         finite = _finite(values)
         self._file.write(json.dumps({"step": step, "event": event, **finite}) + "\n")
         self._file.flush()
-        if self._tensorboard is not None:
-            for name, value in finite.items():
-                if isinstance(value, (int, float)):
-                    self._tensorboard.add_scalar(f"{event}/{name}", value, step)
+        numbers = {
+            f"{event}/{name}": value
+            for name, value in finite.items()
+            if isinstance(value, (int, float))
+        }
+        for tracker in self._trackers:
+            try:
+                tracker.log(step, numbers)
+            except Exception as error:  # each has errors of its own, such as for a lost connection
+                note_once(f"a tracker misses rows that metrics.jsonl has: {error}")
 
     def close(self) -> None:
         self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _finite(value: Any) -> Any:
