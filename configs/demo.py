@@ -40,7 +40,6 @@ def get_config() -> ConfigDict:
     config.eval.examples = 256
     config.eval.batch_size = 64
     config.checkpoint.every_seconds = 20.0
-    config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.sizes = ("1x64", "2x64", "2x128")
     config.study.translators = ("1x64", "1x128")

@@ -44,7 +44,6 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.budget.clock = "benchmark"
     config.eval.every_seconds = 60.0
     config.eval.examples = 512
-    config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.translators = ("2x128", "6x128", "2x256")
     config.study.recipes = (

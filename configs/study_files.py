@@ -40,7 +40,6 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.eval.every_seconds = 30.0
     config.eval.examples = 640
     config.eval.batch_size = 64
-    config.impl.compilation_cache = "runs/compilation-cache"
 
     config.study.sizes = ("2x64", "3x128", "4x192")
     config.study.seeds = (0, 1, 2)

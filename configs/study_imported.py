@@ -19,7 +19,6 @@ def get_config(where: str = "encoder,data") -> ConfigDict:
     encoder, _, folder = where.partition(",")
     config = default_config()
     config.data.length = 48
-    config.impl.compilation_cache = "runs/compilation-cache"
     config.eval.latency = (1, 32)
     config.study.encoders = (f"hf:{encoder}",)
     config.study.seeds = (0, 1, 2)

@@ -25,7 +25,6 @@ from tlc_jax.config import Config, merge, parse_size, resolve, to_dict
 from tlc_jax.core import distributed
 from tlc_jax.core.files import write_json
 from tlc_jax.planning import plan_text
-from tlc_jax.planning.compile import COMPILATIONS
 from tlc_jax.planning.model_plan import Target, plan_model
 from tlc_jax.runs import session
 
@@ -43,7 +42,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     with contextlib.ExitStack() as stack:
         if not (target.chip or jax.config.values["jax_compilation_cache_dir"]):
             # Programs for devices at hand are kept, so that timing one does not compile it again.
-            stack.enter_context(session.compilation_cache(workdir / COMPILATIONS / "programs"))
+            stack.enter_context(session.compilation_cache(workdir / session.PROGRAMS))
         plans = [plan_model(kind, one, target, workdir) for kind, one in models]
     result = {"stage": "plan", **target.facts(), "plans": plans}
     if distributed.first():

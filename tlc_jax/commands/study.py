@@ -41,7 +41,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
                 f"--job={number}: this study has jobs 0 to {len(jobs) - 1}; see --list"
             )
         chosen = needed_first(jobs[number], jobs)
-    session.set_up(config)
+    session.set_up(config, workdir=workdir)
     claim_study(config, workdir)
     shared = finetune.Shared()
 

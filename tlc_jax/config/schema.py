@@ -275,7 +275,11 @@ class Impl:
     prefetch: int = setting(8, "batches prepared ahead by a background thread", ">= 0")
     threads: int = setting(0, "threads for tokenizing; 0 for one per core")
     log_seconds: float = setting(2.0, "seconds between lines of metrics, at least")
-    compilation_cache: str = setting("", "directory of JAX's compilation cache; if empty, none")
+    compilation_cache: str = setting(
+        "auto",
+        "directory of JAX's compilation cache; auto: in the workdir of the run or the study; if "
+        "empty, none",
+    )
     profile: str = setting(
         "", "START:STEPS: trace that many training steps after step START; if empty, none"
     )

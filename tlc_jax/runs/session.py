@@ -31,6 +31,10 @@ from tlc_jax.runs.workdir import claim
 _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
 
 
+PROGRAMS = Path("compilations", "programs")
+"""Where a workdir keeps compiled programs: those of its run, its study, and `tlc plan`."""
+
+
 def run_once(
     workdir: Path, config: Config, work: Callable[[Config], dict[str, Any]], trains: bool = True
 ) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def run_once(
       InputError: the workdir is in use or holds a run of another config; or the processes differ in
         their settings or in what they find in the workdir.
     """
-    set_up(config, trains)
+    set_up(config, trains, workdir)
     with contextlib.ExitStack() as stack:
         error: InputError | None = None
         if processes.first():
@@ -95,12 +99,13 @@ def _compare(workdir: Path, config: Config) -> None:
         )
 
 
-def set_up(config: Config, trains: bool = True) -> None:
+def set_up(config: Config, trains: bool = True, workdir: Path | None = None) -> None:
     """Sets up JAX as `impl` says and connects to the other processes of the run.
 
     Args:
       config: resolved config of the run.
       trains: whether to keep, on CPUs, memory that a training step frees for the next step.
+      workdir: folder of the run or the study, for impl.compilation_cache=auto; None: no folder.
     """
     logging.basicConfig(format="tlc: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save there
@@ -108,9 +113,13 @@ def set_up(config: Config, trains: bool = True) -> None:
     only_cpu = os.environ.get("JAX_PLATFORMS") == "cpu"
     if trains and (only_cpu or not any(map(find_spec, _ACCELERATORS))):
         keep_freed_memory()
-    if config.impl.compilation_cache:
-        folder = Path(config.impl.compilation_cache).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    cache = config.impl.compilation_cache
+    if cache == "auto":
+        # What the environment or the study of this run has set stays.
+        known = jax.config.values["jax_compilation_cache_dir"]
+        cache = known or (str(workdir / PROGRAMS) if workdir else "")
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     processes.connect(config.impl.processes)
 
