@@ -59,12 +59,15 @@ def test_seeds_of_a_sweep_go_on_as_the_first_began(world, pretrained, tmp_path, 
         assert resolved_of(tmp_path / f"seed-{seed}")["matmul"] == "float32"
 
 
-def test_cudnn_is_refused_on_a_cpu(world, packed, tmp_path, refused):
-    cudnn = ("--config.impl.attention=cudnn", "--config.impl.matmul=bfloat16")
-    line = refused(*pretrain_arguments(world, tmp_path, *cudnn))
-    assert "impl.attention=cudnn: cpu is not an NVIDIA GPU" in line
-    line = refused(*pretrain_arguments(world, tmp_path / "other", *cudnn[:1]))
-    assert "impl.attention=cudnn computes in bfloat16, and impl.matmul=float32" in line
+@pytest.mark.parametrize(
+    ("attention", "why"), [("cudnn", "cpu is not an NVIDIA GPU"), ("pallas", "cpu is not a TPU")]
+)
+def test_fused_attention_is_refused_on_a_cpu(world, packed, tmp_path, refused, attention, why):
+    fused = (f"--config.impl.attention={attention}", "--config.impl.matmul=bfloat16")
+    line = refused(*pretrain_arguments(world, tmp_path, *fused))
+    assert f"impl.attention={attention}: {why}" in line
+    line = refused(*pretrain_arguments(world, tmp_path / "other", *fused[:1]))
+    assert f"impl.attention={attention} computes in bfloat16, and impl.matmul=float32" in line
     assert not (tmp_path / "other").exists()
 
 

@@ -7,6 +7,8 @@ import pytest
 from tlc_jax.core.devices import peak_flops
 from tlc_jax.planning.tpu import CHIPS, ProgramCost, parse_topology, program_cost
 
+V5E = CHIPS["v5e"]
+
 # Instructions as the compiler writes them: cycles stand beside those that run, none inside fusions.
 PROGRAM = """HloModule jit_keyed, is_scheduled=true
 
@@ -48,7 +50,7 @@ dimensions={0}
 
 
 def test_a_loop_counts_as_often_as_it_runs() -> None:
-    cost = program_cost(PROGRAM)
+    cost = program_cost(PROGRAM, V5E)
     assert cost.cycles == 50 + 6 * 1000
     assert cost.written_bytes == 6 * 2 * 16 * 128 * 256
     reduced = 2 * 4 * (100 + 8 * 128) * 3 / 4  # a ring of 4 sends all but a quarter, twice
@@ -63,14 +65,33 @@ def test_seconds_follow_from_the_chip() -> None:
 
 def test_loop_of_unknown_length_gives_no_estimate() -> None:
     with pytest.raises(ValueError, match="a loop of unknown length"):
-        program_cost(PROGRAM.replace("constant(6)", "parameter(1)"))
+        program_cost(PROGRAM.replace("constant(6)", "parameter(1)"), V5E)
 
 
 def test_a_length_that_the_compiler_knows_is_taken() -> None:
     known = PROGRAM.replace(
         "body=%body.2", 'body=%body.2, backend_config={"known_trip_count":{"n":"2"}}'
     )
-    assert program_cost(known).cycles == 50 + 2 * 1000
+    assert program_cost(known, V5E).cycles == 50 + 2 * 1000
+
+
+@pytest.mark.parametrize(
+    ("flops", "scores", "moved", "cycles"),
+    [
+        # Forward for 64 rows of 128 positions in 12 heads of 64, where the compiler scheduled
+        # 88,224 bundles: the matrix unit does 2 x 65,667 operations a cycle.
+        (4831838208, 12582912, 50331648, 36790 + 12582912 / 450 + 50331648 / 1450),
+        (0, 0, 819e6, 1.5e6),  # a second of memory traffic has 1,500 million cycles
+    ],
+)
+def test_a_kernel_counts_by_its_own_estimate_of_work(flops, scores, moved, cycles) -> None:
+    counts = {"flops": flops, "transcendentals": scores, "bytes_accessed": int(moved)}
+    text = ",".join(f'"{name}":"{count}"' for name, count in counts.items())
+    call = '%y.1 = bf16[64,128,768]{2,1,0} custom-call(%x), custom_call_target="tpu_custom_call", '
+    config = f'backend_config={{"custom_call_config":{{"body":"AB","cost_estimate":{{{text}}}}}}}'
+    with_kernel = PROGRAM.replace("  %copy-start.1", f"  {call}{config}\n  %copy-start.1")
+    more = program_cost(with_kernel, V5E).cycles - program_cost(PROGRAM, V5E).cycles
+    assert more == pytest.approx(cycles, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", CHIPS)

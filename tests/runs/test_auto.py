@@ -39,7 +39,7 @@ def chosen(device, **sections) -> tuple[str, str, str]:
         (A100, ("bfloat16", "unrolled", "cudnn")),
         (V100, ("float32", "unrolled", "xla")),
         (MI300, ("float32", "unrolled", "xla")),
-        (TPU, ("bfloat16", "unrolled", "xla")),
+        (TPU, ("bfloat16", "unrolled", "pallas")),
     ],
     ids=lambda value: getattr(value, "device_kind", ""),
 )
@@ -70,18 +70,30 @@ def test_attention_falls_back_to_xla_where_cudnn_cannot_work(sections) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "sections", "message"),
+    "sections", [{"impl": {"matmul": "mix"}}, {"model": {"hidden": 320, "heads": 40}}], ids=str
+)
+def test_attention_falls_back_to_xla_where_the_kernel_for_tpus_cannot_work(sections) -> None:
+    assert chosen(TPU, **sections)[2] == "xla"
+
+
+@pytest.mark.parametrize(
+    ("attention", "device", "sections", "message"),
     [
-        (CPU, {}, "cpu is not an NVIDIA GPU"),
-        (TPU, {}, "TPU v5 lite is not an NVIDIA GPU"),
-        (V100, {}, "compute capability 8.0 or later"),
-        (H200, {"model": {"hidden": 312, "heads": 12}}, "heads are 26 wide"),
-        (H200, {"data": {"length": 127}}, "data.length=127 is odd"),
+        ("cudnn", CPU, {}, "cpu is not an NVIDIA GPU"),
+        ("cudnn", TPU, {}, "TPU v5 lite is not an NVIDIA GPU"),
+        ("cudnn", V100, {}, "compute capability 8.0 or later"),
+        ("cudnn", H200, {"model": {"hidden": 312, "heads": 12}}, "heads are 26 wide"),
+        ("cudnn", H200, {"data": {"length": 127}}, "data.length=127 is odd"),
+        ("pallas", CPU, {}, "cpu is not a TPU"),
+        ("pallas", H200, {}, "NVIDIA H200 is not a TPU"),
+        ("pallas", TPU, {"model": {"hidden": 320, "heads": 40}}, "heads are 8 wide"),
     ],
     ids=lambda value: getattr(value, "device_kind", str(value)),
 )
-def test_cudnn_is_refused_where_it_cannot_work(device, sections, message) -> None:
-    settings = resolved(**sections, impl={"attention": "cudnn"})
+def test_fused_attention_is_refused_where_it_cannot_work(
+    attention, device, sections, message
+) -> None:
+    settings = resolved(**sections, impl={"attention": attention})
     with pytest.raises(InputError, match=message) as refused:
         auto.for_device(settings, device)
     assert "set impl.attention=auto" in str(refused.value)
@@ -121,11 +133,12 @@ def test_a_run_of_a_version_without_auto_goes_on_with_the_values_that_it_had(tmp
     assert (impl.matmul, impl.layer_loop) == ("float32", "scan")
 
 
-def test_cudnn_is_not_demanded_where_a_run_goes_on_without_it(tmp_path) -> None:
+@pytest.mark.parametrize("begun", [H200, TPU], ids=lambda device: device.device_kind)
+def test_fused_attention_is_not_demanded_where_a_run_goes_on_without_it(tmp_path, begun) -> None:
     settings = resolved()
     claim(tmp_path, settings).close()
-    auto.record(auto.for_device(settings, H200), tmp_path)
+    auto.record(auto.for_device(settings, begun), tmp_path)
     again = auto.as_begun(settings, tmp_path)
-    for device, attention in ((CPU, "xla"), (H200, "cudnn")):
+    for device, attention in ((CPU, "xla"), (H200, "cudnn"), (TPU, "pallas")):
         impl = auto.for_device(again, device).impl
         assert (impl.matmul, impl.attention) == ("bfloat16", attention)

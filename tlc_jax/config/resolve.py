@@ -240,9 +240,10 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "optimizer.schedule=rsqrt starts at the end of warm-up: set optimizer.warmup above 0"
     if isinstance(config.impl.microbatch, str) and config.impl.microbatch != "auto":
         yield f"impl.microbatch={config.impl.microbatch!r}: write a number or auto"
-    if config.impl.attention == "cudnn" and config.impl.matmul not in ("auto", "bfloat16"):
+    attention, matmul = config.impl.attention, config.impl.matmul
+    if attention in ("cudnn", "pallas") and matmul not in ("auto", "bfloat16"):
         yield (
-            f"impl.attention=cudnn computes in bfloat16, and impl.matmul={config.impl.matmul}: "
+            f"impl.attention={attention} computes in bfloat16, and impl.matmul={matmul}: "
             "set impl.matmul=bfloat16 or impl.attention=auto"
         )
     if checkpoint.average > checkpoint.keep:

@@ -261,9 +261,9 @@ class Impl:
     )
     attention: str = setting(
         "auto",
-        "program of attention; cudnn: a fused one for NVIDIA GPUs, with impl.matmul=bfloat16; "
-        "auto: by the device",
-        ("auto", "xla", "cudnn"),
+        "program of attention; cudnn, pallas: fused ones for NVIDIA GPUs and for TPUs, with "
+        "impl.matmul=bfloat16; auto: by the device",
+        ("auto", "xla", "cudnn", "pallas"),
     )
     seeds_together: str = setting(
         "auto",

@@ -120,6 +120,32 @@ def fold_in_by_rows(key: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
     return jax.numpy.repeat(_keys_of_shards(key, shards), own), places % own
 
 
+def split_rows_and_heads(compute: Callable[..., Any], rows: int, heads: int) -> Callable[..., Any]:
+    """`compute`, of which each device does its own rows and heads: the compiler divides no kernel.
+
+    Arrays are [rows], or [rows, positions, heads side by side], as are the results.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = {axis for axis in AXES if not mesh.empty and axis not in mesh.manual_axes}
+    if math.prod(mesh.shape[axis] for axis in axes) == 1:
+        return compute
+    by_row = _row_split(rows)[0] or None
+    by_head = "tensor" if "tensor" in axes and heads % mesh.shape["tensor"] == 0 else None
+
+    def split(*arrays: jax.Array) -> Any:
+        specs = [P(by_row, None, by_head) if array.ndim == 3 else P(by_row) for array in arrays]
+        own = jax.shard_map(
+            compute,
+            in_specs=tuple(specs),
+            out_specs=specs[-1],
+            axis_names=axes,
+            check_vma=False,
+        )
+        return own(*arrays)
+
+    return split
+
+
 def _keys_of_shards(key: jax.Array, shards: int) -> jax.Array:
     """A key for each of the parts that `_row_split` finds."""
     first, _ = row_range(shards)

@@ -37,7 +37,7 @@ class Shape(config.Model):
     matmul: str = "float32"
     layer_loop: str = "scan"
     remat: bool = False
-    attention: Literal["xla", "cudnn"] = "xla"
+    attention: Literal["xla", "cudnn", "pallas"] = "xla"
 
     @staticmethod
     def of(model: config.Model, impl: config.Impl) -> Shape:
@@ -169,24 +169,32 @@ class Attention(nnx.Module):
     ) -> Array:
         """Attention of T positions to L positions, those where `mask` is true (None: all)."""
         q_BxTxHxE = self._split(self.query(x_BxTxD))
-        padding: dict[str, Any] = {"mask": mask_Bx1x1xL}
-        if self.implementation == "cudnn" and mask_Bx1x1xL is not None:
+        lengths_B = None
+        if self.implementation != "xla" and mask_Bx1x1xL is not None:
             # cuDNN takes masks of full size only, as a bias. Rows are padded at their ends, so
             # lengths say the same; rows of padding alone, which fill up a batch, have length 1.
             lengths_B = jnp.maximum(jnp.sum(mask_Bx1x1xL, axis=(1, 2, 3), dtype=jnp.int32), 1)
-            # All queries count. Mapped over seeds, JAX wants an axis of them here as well.
-            queries_B = 0 * lengths_B + q_BxTxHxE.shape[1]
-            padding = {"key_value_seq_lengths": lengths_B, "query_seq_lengths": queries_B}
         # The name tells a plan and a profile which kernels these are.
         with jax.named_scope("attention"):
-            y_BxTxHxE = jax.nn.dot_product_attention(
-                q_BxTxHxE,
-                k_BxLxHxE,
-                v_BxLxHxE,
-                is_causal=causal,
-                implementation=self.implementation,
-                **padding,
-            )
+            if self.implementation == "pallas":
+                # Imported late, because it takes a second and only TPUs need it.
+                from tlc_jax.models.tpu_attention import attention
+
+                y_BxTxHxE = attention(q_BxTxHxE, k_BxLxHxE, v_BxLxHxE, lengths_B, causal)
+            else:
+                padding: dict[str, Any] = {"mask": mask_Bx1x1xL}
+                if lengths_B is not None:
+                    # All queries count. Mapped over seeds, JAX wants an axis of them here as well.
+                    queries_B = 0 * lengths_B + q_BxTxHxE.shape[1]
+                    padding = {"key_value_seq_lengths": lengths_B, "query_seq_lengths": queries_B}
+                y_BxTxHxE = jax.nn.dot_product_attention(
+                    q_BxTxHxE,
+                    k_BxLxHxE,
+                    v_BxLxHxE,
+                    is_causal=causal,
+                    implementation=self.implementation,
+                    **padding,
+                )
         return self.output(y_BxTxHxE.reshape(*x_BxTxD.shape[:2], -1))
 
     def attend_cached(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def for_device(config: Config, device: jax.Device) -> Config:
     All processes of a run must call it, with a device of one kind.
 
     Raises:
-      InputError: impl.attention=cudnn is set and cannot work.
+      InputError: impl.attention=cudnn or pallas is set and cannot work.
     """
     impl = config.impl
     if impl.matmul == "auto":
@@ -42,17 +43,17 @@ def for_device(config: Config, device: jax.Device) -> Config:
         # 28 % faster without it, and a step of 12 layers compiled 9 to 15 s longer.
         impl = dataclasses.replace(impl, layer_loop="unrolled")
     config = dataclasses.replace(config, impl=impl)
-    if impl.attention != "xla":
-        obstacle = _cudnn_obstacle(config, device)
-        if obstacle and impl.attention == "cudnn":
-            raise InputError(f"impl.attention=cudnn: {obstacle}; set impl.attention=auto")
-        impl = dataclasses.replace(impl, attention="xla" if obstacle else "cudnn")
+    if impl.attention in _FUSED and (why := _FUSED[impl.attention](config, device)):
+        raise InputError(f"impl.attention={impl.attention}: {why}; set impl.attention=auto")
+    if impl.attention == "auto":
+        work = [name for name, obstacle in _FUSED.items() if not obstacle(config, device)]
+        impl = dataclasses.replace(impl, attention=work[0] if work else "xla")
     return dataclasses.replace(config, impl=impl)
 
 
 def with_matmul(config: Config, matmul: str) -> Config:
     """The config with another impl.matmul, and attention that `for_device` makes suit it."""
-    attention = "auto" if config.impl.attention == "cudnn" else config.impl.attention
+    attention = "auto" if config.impl.attention in _FUSED else config.impl.attention
     impl = dataclasses.replace(config.impl, matmul=matmul, attention=attention)
     return dataclasses.replace(config, impl=impl)
 
@@ -84,6 +85,24 @@ def _cudnn_obstacle(config: Config, device: jax.Device) -> str:
     return ""
 
 
+def _pallas_obstacle(config: Config, device: jax.Device) -> str:
+    """Why attention cannot run as a kernel of `models.tpu_attention`, or an empty text."""
+    if device.platform != "tpu":
+        return f"{device.device_kind} is not a TPU"
+    if config.impl.matmul != "bfloat16":
+        return f"it computes in bfloat16, and impl.matmul={config.impl.matmul}"
+    if (width := config.model.filled().head_size) % 16:
+        return f"heads are {width} wide, which is not a multiple of 16"
+    return ""
+
+
+_FUSED: dict[str, Callable[[Config, jax.Device], str]] = {
+    "cudnn": _cudnn_obstacle,
+    "pallas": _pallas_obstacle,
+}
+"""Programs of attention for some devices alone, and why they cannot work, or an empty text."""
+
+
 def _nvidia_generation(device: jax.Device) -> tuple[int, ...]:
     """The compute capability of an NVIDIA GPU, such as (9, 0); (0,) for other devices."""
     # AMD's have names in its place, such as gfx942.
@@ -109,7 +128,7 @@ def as_begun(config: Config, *workdirs: Path) -> Config:
     """The config with the values that the run in the first of the workdirs chose for `auto`.
 
     So a run that continues on another kind of device computes in the same types. impl.remat follows
-    the memory at hand, and cuDNN's attention is taken again only where it works.
+    the memory at hand, and a fused attention is taken again only where it works.
     """
     stored: dict[str, Any] = {}
     for path in (workdir / "config.json" for workdir in workdirs):
@@ -120,7 +139,7 @@ def as_begun(config: Config, *workdirs: Path) -> Config:
         name: value
         for name, value in stored.items()
         if name in ("matmul", "layer_loop", "attention")
-        and value not in ("auto", "cudnn")
+        and value not in ("auto", *_FUSED)
         and getattr(config.impl, name) == "auto"
     }
     return dataclasses.replace(config, impl=dataclasses.replace(config.impl, **kept))
