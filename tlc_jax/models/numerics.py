@@ -197,10 +197,20 @@ gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def _normal_cdf(x: Array) -> tuple[Array, Array]:
-    """The standard normal distribution function, and exp(-x^2 / 2), which its density needs too.
+    """The standard normal distribution function, and exp(-x^2 / 2), which its density needs too."""
+    # XLA's GPU compiler keeps an exponential that the forward pass computed for the backward pass:
+    # half as much memory again for the whole step, and six percent more time.
+    return lax.platform_dependent(x, cpu=_by_formula, tpu=_by_formula, default=_by_erf)
 
-    By formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions (1964): GELU
-    comes out as close as with XLA's erf (4e-7), for fewer operations.
+
+def _by_erf(x: Array) -> tuple[Array, Array]:
+    return 0.5 + 0.5 * lax.erf(math.sqrt(0.5) * x), jnp.exp(-0.5 * x * x)
+
+
+def _by_formula(x: Array) -> tuple[Array, Array]:
+    """By formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions (1964).
+
+    GELU comes out as close as with XLA's erf (4e-7), for fewer operations.
     """
     bell = jnp.exp(-0.5 * x * x)
     t = 1.0 / (1.0 + 0.3275911 * math.sqrt(0.5) * jnp.abs(x))
