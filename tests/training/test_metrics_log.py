@@ -126,7 +126,7 @@ def test_a_tracker_that_loses_its_connection_does_not_stop_the_run(
             raise ConnectionError("the server is gone")
 
         def close(self):
-            pass
+            raise ConnectionError("the server is still gone")
 
     monkeypatch.setitem(trackers.TRACKERS, "wandb", Lost)
     writer = MetricsWriter(tmp_path, settings=with_trackers("wandb"))

@@ -211,16 +211,18 @@ class MetricsWriter:
             for name, value in finite.items()
             if isinstance(value, (int, float))
         }
-        for tracker in self._trackers:
-            try:
-                tracker.log(step, numbers)
-            except Exception as error:  # each has errors of its own, such as for a lost connection
-                note_once(f"a tracker misses rows that metrics.jsonl has: {error}")
+        self._tell_trackers(lambda tracker: tracker.log(step, numbers))
 
     def close(self) -> None:
         self._file.close()
+        self._tell_trackers(lambda tracker: tracker.close())
+
+    def _tell_trackers(self, call: Callable[[Any], None]) -> None:
         for tracker in self._trackers:
-            tracker.close()
+            try:
+                call(tracker)
+            except Exception as error:  # each has errors of its own, such as for a lost connection
+                note_once(f"a tracker misses rows that metrics.jsonl has: {error}")
 
 
 def _finite(value: Any) -> Any:
