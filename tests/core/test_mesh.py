@@ -111,7 +111,7 @@ def test_every_mesh_gives_the_curve_of_one_device_in_less_memory(
     assert needed < memory * single[3]
 
 
-def accumulated(mesh_text: str, dropout_keys: str) -> tuple[dict, int]:
+def accumulated(mesh_text: str, dropout_keys: str, rows: int = 32) -> tuple[dict, int]:
     """Parameters after a step in two microbatches, and how many sums over devices its loop has."""
     model = configs.Model(layers=1, hidden=32, heads=2, max_length=16, dropout=0.1)
     network = masked_language_model(model, VOCABULARY, configs.Impl(layer_loop="unrolled"))
@@ -122,7 +122,7 @@ def accumulated(mesh_text: str, dropout_keys: str) -> tuple[dict, int]:
     )
     place = Placement.parse(mesh_text)
     state = init_state(place.put_params(params), optimizer)
-    tokens = np.random.default_rng(0).integers(5, VOCABULARY, (32, 16)).astype(np.int32)
+    tokens = np.random.default_rng(0).integers(5, VOCABULARY, (rows, 16)).astype(np.int32)
     arguments = (state, place.put_batch({"tokens": tokens}), step_key(0, 0), jnp.float32(0.5))
     with jax.set_mesh(place.mesh):
         compiled = jax.jit(step).lower(*arguments).compile()
@@ -137,7 +137,7 @@ def accumulated(mesh_text: str, dropout_keys: str) -> tuple[dict, int]:
 )
 def test_gradients_travel_over_data_once_a_step(mesh_text, dropout_keys, monkeypatch) -> None:
     params, inside = accumulated(mesh_text, dropout_keys)
-    plain = lambda sums, params, batch, key, by_groups: sums(params, batch, key)  # noqa: E731
+    plain = lambda sums, params, batch, key, *_: sums(params, batch, key)  # noqa: E731
     monkeypatch.setattr(training_step, "sum_over_data", plain)
     expected, plain_inside = accumulated(mesh_text, dropout_keys)
     for path, leaf in params.items():
@@ -145,6 +145,11 @@ def test_gradients_travel_over_data_once_a_step(mesh_text, dropout_keys, monkeyp
     # What is left inside the loop are sums over the other axes.
     assert plain_inside > 0
     assert (inside == 0) == (mesh_text == "data=-1")
+
+
+def test_microbatches_that_leave_rows_over_on_a_device_are_summed_all_the_same() -> None:
+    params, _ = accumulated("data=-1", "rbg", rows=24)  # three rows on each of eight devices
+    assert all(np.isfinite(leaf).all() for leaf in params.values())
 
 
 def test_a_dimension_that_does_not_divide_is_refused_with_its_path() -> None:

@@ -54,6 +54,7 @@ def sum_over_data(
     params: Params,
     batch: Any,
     key: jax.Array,
+    parts: int = 1,
     by_groups: bool = True,
 ) -> Any:
     """`sums(params, batch, key)`, a tree of sums over the rows of a batch, added up in two stages.
@@ -67,12 +68,17 @@ def sum_over_data(
       params: parameters, the same along `data`.
       batch: arrays whose first axis is that of the rows.
       key: random key; the draws of this module are those that `sums` makes for the whole batch.
+      parts: microbatches that `sums` makes of its rows. If rows are left over on a device, all are
+        added up in one stage.
       by_groups: whether `sums` can be compiled for groups. If not, a mesh of groups adds up in one
         stage.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    groups = not mesh.empty and mesh.size > mesh.shape["data"]
-    if mesh.empty or mesh.shape["data"] == 1 or (groups and not by_groups):
+    if mesh.empty or mesh.shape["data"] == 1:
+        return sums(params, batch, key)
+    groups = mesh.size > mesh.shape["data"]
+    left_over = jax.tree.leaves(batch)[0].shape[0] % (parts * _row_devices(mesh))
+    if left_over or (groups and not by_groups):
         return sums(params, batch, key)
 
     def sum_own(params: Params, batch: Any, key: jax.Array) -> Any:
@@ -170,11 +176,15 @@ def _row_split(rows: int) -> tuple[tuple[str, ...], int]:
     without a mesh, on one device, or with a remainder.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or math.prod(mesh.shape[axis] for axis in ROW_AXES) == 1:
+    if mesh.empty or _row_devices(mesh) == 1:
         return (), 0
     axes = tuple(axis for axis in ROW_AXES if axis not in mesh.manual_axes)
     shards = math.prod(mesh.shape[axis] for axis in axes)
     return (axes, shards) if rows % shards == 0 else ((), 0)
+
+
+def _row_devices(mesh: jax.sharding.AbstractMesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
 def parse_mesh(text: str, devices: int) -> dict[str, int]:

@@ -187,7 +187,7 @@ def make_train_step(
     def accumulate(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
         if parts == 1:
             return gradient_of(params, batch, key)
-        return sum_over_data(accumulate_own, params, batch, key, by_groups)
+        return sum_over_data(accumulate_own, params, batch, key, parts, by_groups)
 
     def accumulate_own(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
         # Each part takes every `parts`-th row, so a sharded batch stays spread over all devices.
