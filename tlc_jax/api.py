@@ -13,6 +13,7 @@ Every error that a user can mend is an `InputError` whose message says how.
 from __future__ import annotations
 
 import dataclasses
+import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from tlc_jax.compression.artifact import Compressed, load_artifact, measure, sav
 from tlc_jax.compression.recipe import FLOAT_BITS, parse_one_shot
 from tlc_jax.config import Config, Impl, merge, resolve, to_dict
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import write_json
+from tlc_jax.core.files import path_of, write_json
 from tlc_jax.core.params import flatten
 from tlc_jax.data.sources import Examples
 from tlc_jax.runs import saved_model, session
@@ -195,7 +196,7 @@ class Model:
         Returns:
           The folder.
         """
-        folder = Path(folder)
+        folder = path_of(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", to_dict(self.config))
         self.start.tokenizer.save(folder / self.start.tokenizer.file_name)
@@ -218,7 +219,7 @@ class Study:
         path = self.workdir / "results.jsonl"
         if not path.exists():
             raise InputError(f"{path} does not exist: run `tlc study --workdir={self.workdir}`")
-        return pd.read_json(path, lines=True)
+        return pd.read_json(io.StringIO(path.read_text(encoding="utf-8")), lines=True)
 
     def curves(self) -> pd.DataFrame:
         """Learning curves: job, layers, hidden, seed, step, seconds and loss of each evaluation."""
@@ -237,7 +238,7 @@ def load_study(workdir: str | Path) -> Study:
     Raises:
       InputError: the folder holds no study.
     """
-    workdir = Path(workdir)
+    workdir = path_of(workdir)
     if not (workdir / "study.json").exists():
         raise InputError(f"{workdir} holds no study.json: name the workdir of `tlc study`")
     return Study(workdir)
@@ -265,4 +266,4 @@ def train(command: str, config: Config | ConfigDict, workdir: str | Path) -> dic
     if command not in trains:
         raise InputError(f"command {command!r} does not train: use one of {', '.join(trains)}")
     resolved = config if isinstance(config, Config) else resolve(config)
-    return run_command(command, resolved, Path(workdir))
+    return run_command(command, resolved, path_of(workdir))

@@ -31,11 +31,11 @@ def build_and_count(target: Path) -> None:
 
 
 def test_the_manifest_holds_identity_and_facts(tmp_path: Path) -> None:
-    manifest, was_there = cached(tmp_path / "a.bin", IDENTITY, build)
+    _, manifest, was_there = cached(tmp_path / "a.bin", IDENTITY, build)
     assert manifest == {**IDENTITY, "rows": 1, "bytes": 3} and not was_there
     assert json.loads(manifest_path(tmp_path / "a.bin").read_text()) == manifest
-    assert cached(tmp_path / "a.bin", IDENTITY, build) == (manifest, True)
-    assert cached(tmp_path / "a.bin", {**IDENTITY, "length": 4}, build)[1] is False
+    assert cached(tmp_path / "a.bin", IDENTITY, build) == (tmp_path / "a.bin", manifest, True)
+    assert cached(tmp_path / "a.bin", {**IDENTITY, "length": 4}, build)[2] is False
 
 
 def test_concurrent_callers_build_once(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_killed_build_leaves_no_lock_and_no_valid_file(tmp_path: Path) -> None
         assert maker.stdout is not None and maker.stdout.readline() == b"half written\n"
         maker.kill()
     assert not target.exists() and target.with_name("a.bin.part").exists()
-    assert cached(target, IDENTITY, build)[1] is False
+    assert cached(target, IDENTITY, build)[2] is False
     assert target.read_bytes() == b"abc" and not list(tmp_path.glob("*.part"))
 
 
@@ -92,4 +92,4 @@ def test_no_manifest_exists_while_the_data_is_replaced(
         patch.setattr(Path, "replace", dies_after_the_data)
         cached(target, {**IDENTITY, "length": 4}, build)
     assert target.exists() and not manifest_path(target).exists()
-    assert cached(target, IDENTITY, build)[1] is False
+    assert cached(target, IDENTITY, build)[2] is False

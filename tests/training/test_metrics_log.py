@@ -9,8 +9,8 @@ import math
 import pytest
 
 from tlc_jax import config as configs
+from tlc_jax.core import json_lines
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json_lines
 from tlc_jax.training import trackers
 from tlc_jax.training.metrics_log import MetricsWriter, ProgressLine
 
@@ -25,7 +25,7 @@ def test_rows_of_lost_steps_and_half_rows_are_dropped_on_resume(tmp_path) -> Non
     second = MetricsWriter(tmp_path, step=2)
     second.write("train", 3, loss=9.0)
     second.close()
-    assert [(row["step"], row["loss"]) for row in read_json_lines(tmp_path / "metrics.jsonl")] == [
+    assert [(row["step"], row["loss"]) for row in json_lines.read(tmp_path / "metrics.jsonl")] == [
         (1, 1.0),
         (2, 2.0),
         (3, 9.0),

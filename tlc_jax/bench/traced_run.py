@@ -14,6 +14,7 @@ from jax.profiler import ProfileData
 from tlc_jax.bench import kernels
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import local_copy, path_of
 from tlc_jax.core.mesh import Placement
 
 
@@ -33,13 +34,15 @@ def check(config: Config) -> None:
 
 
 def _traces(config: Config) -> list[Path]:
-    return sorted(Path(config.init.source).glob("profile/plugins/profile/*/*.xplane.pb"))
+    found = path_of(config.init.source).glob("profile/plugins/profile/*/*.xplane.pb")
+    return sorted(found, key=str)
 
 
 def measure(config: Config, placement: Placement, with_peers: bool) -> dict[str, Any]:
     """The kernels of the newest trace of a run, as `kernels.split` finds them."""
     path = _traces(config)[-1]
-    profile = ProfileData.from_file(str(path))
+    with local_copy(path) as local:
+        profile = ProfileData.from_file(str(local))
     steps = kernels.count_steps(profile)
     found = kernels.split(kernels.device_events(profile), max(1, steps))
     return {"trace": str(path), "steps": steps, "kernels": found}

@@ -26,6 +26,7 @@ from tlc_jax.commands import COMMANDS, SHARED_SECTIONS, CommandSpec, find
 from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config.resolve import load_file, require_budget, unknown_key
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import path_of
 from tlc_jax.core.text import did_you_mean, one_line
 from tlc_jax.runs.workdir import config_of_run, read_config
 
@@ -54,7 +55,7 @@ def parse(arguments: Sequence[str]) -> Command:
     options, overrides = _parse_flags(name, spec, list(map(_current_section, arguments[1:])))
     if options["workdir"] is None and spec.needs_workdir:
         raise InputError(f"--workdir=DIR is missing: where should `tlc {name}` keep its files?")
-    path, workdir = options.pop("config"), Path(options.pop("workdir") or ".")
+    path, workdir = options.pop("config"), path_of(options.pop("workdir") or ".")
     if (init := options.get("init")) is not None:
         chosen = overrides.setdefault("init.from", init)
         if chosen != init:

@@ -102,6 +102,8 @@ def _report(error: BaseException) -> int:
         return INTERRUPTED
     if not isinstance(error, (InputError, TrainingFailed)) and (line := _disk_error(error)):
         error = InputError(line)
+    if not isinstance(error, Ending):
+        error = _storage_error(error) or error
     if isinstance(error, Ending):
         print(f"tlc: {error.label}: {one_line(error)}", file=sys.stderr)
         return error.status
@@ -113,6 +115,17 @@ def _report(error: BaseException) -> int:
         raise error
     traceback.print_exc()
     return FAILED
+
+
+def _storage_error(error: BaseException | None) -> Ending | None:
+    """What object storage refused, also where a library wrapped the error."""
+    from tlc_jax.core import object_storage
+
+    while error is not None:
+        if ending := object_storage.explain(error):
+            return ending
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _disk_error(error: BaseException | None) -> str | None:

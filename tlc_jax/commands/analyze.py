@@ -30,6 +30,7 @@ from tlc_jax.compression.recipe import Prune, Recipe, parse_one_shot
 from tlc_jax.config import Config
 from tlc_jax.core import distributed
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import path_of, write_text
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.progress import Bar
 from tlc_jax.models.network import Params
@@ -178,7 +179,7 @@ class _Analysis:
 
     def _convergence(self) -> list[Row]:
         """The model at every checkpoint of its run, dense and compressed."""
-        source = Path(self.config.init.source).expanduser()
+        source = path_of(self.config.init.source)
         directory = source if source.name == "checkpoints" else source / "checkpoints"
         steps = complete_steps(directory)[::-1]
         if len(steps) < 2:
@@ -208,7 +209,8 @@ class _Analysis:
             for name, figure in drawn.items():
                 style.save(figure, folder / f"{name}.png")
             # As objects, because a column of layers with an empty cell would become floats.
-            pd.DataFrame(rows, dtype=object).to_csv(folder / f"{part}.csv", index=False)
+            text = pd.DataFrame(rows, dtype=object).to_csv(index=False)
+            write_text(folder / f"{part}.csv", text)
         return rows
 
 

@@ -31,7 +31,7 @@ import pandas as pd
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json
+from tlc_jax.core.files import path_of, read_json, write_text
 from tlc_jax.core.text import did_you_mean
 from tlc_jax.data.order import held_out_name
 from tlc_jax.data.sources import open_source, parse_sources
@@ -63,7 +63,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """
     folder = workdir / "compare"
     if config.compare.release:
-        chosen = _Chosen(from_release(Path(config.compare.release), config.compare.models))
+        chosen = _Chosen(from_release(path_of(config.compare.release), config.compare.models))
         found = _compare(chosen, config, folder)
     else:
         found = compare_study(config, workdir, folder)
@@ -140,7 +140,7 @@ def _compare(chosen: _Chosen, config: Config, folder: Path) -> Comparison:
     tables = {name: frame for name, frame in tables.items() if len(frame)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.items():
-        frame.to_csv(folder / f"{name}.csv", index=False)
+        write_text(folder / f"{name}.csv", frame.to_csv(index=False))
     figures = comparison_figures.draw(sizes, tables, folder)
     figures = [dataclasses.replace(figure, task=chosen.task) for figure in figures]
     dropped = int((~unique).sum())

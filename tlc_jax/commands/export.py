@@ -13,11 +13,8 @@ artifact stay integers of 8 or 4 bits in the file, and stand for the artifact's 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ from safetensors.numpy import save
 from tlc_jax.compression.artifact import load_artifact
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json, write_json
+from tlc_jax.core.files import atomic_folder, read_json, write_json
 from tlc_jax.interop import huggingface_export, onnx_export
 from tlc_jax.interop.tokenizer_json import tokenizer_files
 from tlc_jax.models.network import Network
@@ -71,15 +68,15 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
     network = start.network(config.impl)
     write = _write_huggingface if config.export.format == "hf" else _write_onnx
     folder = workdir / _FOLDERS[config.export.format]
-    with _whole(folder) as part:
+    with atomic_folder(folder) as part:
         facts = write(part, start, network)
         tokenizer = tokenizer_files(
             start.tokenizer, start.model.max_length, start.model.token_types
         )
         for name, content in tokenizer.items():
             (part / name).write_bytes(content)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    session.say(f"{folder}: {sum(files.values()):,} bytes")
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir(), key=str)}
+    session.say(f"{folder}: {sum(sizes.values()):,} bytes")
     return {
         "stage": "export",
         "init": str(start.path),
@@ -89,28 +86,9 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
         "format": config.export.format,
         "folder": folder.name,
         **facts,
-        "files": files,
-        "bytes": sum(files.values()),
+        "files": sizes,
+        "bytes": sum(sizes.values()),
     }
-
-
-@contextlib.contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """An empty directory to write to, which gets the name `folder` when it is complete."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
-    part.mkdir()
-    try:
-        yield part
-        # Libraries have written these files, and do not wait for the disk.
-        for path in part.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        # A folder of this name belongs to a run that ended before it could write result.json.
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_huggingface(folder: Path, start: SavedModel, network: Network) -> dict[str, Any]:

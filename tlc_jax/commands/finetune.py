@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import shutil
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config, to_dict
 from tlc_jax.core import distributed
+from tlc_jax.core.files import remove_folder
 from tlc_jax.data.sources import open_source, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import classifier
@@ -114,7 +114,7 @@ def _sweep(config: Config, workdir: Path, shared: Shared) -> dict[str, Any]:
         # A run is a workdir of its own, so a sweep that was killed repeats no seed that is done.
         results = [run_sharing(one, folder, shared) for folder, one in ones.items()]
     if distributed.first():
-        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)  # those of all seeds together
+        remove_folder(workdir / "checkpoints")  # those of all seeds together
 
     def spread(values: list[float]) -> dict[str, Any]:
         deviation = statistics.stdev(values) if len(values) > 1 else None

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import atomic
+from tlc_jax.core.files import atomic, is_remote, path_of
 from tlc_jax.data.progress import Bar
 from tlc_jax.data.sources import Examples
 from tlc_jax.data.text_files import STANDARD_INPUT, TextFiles
@@ -89,10 +89,10 @@ def _with_progress(blocks: Iterator[Examples], size: int) -> Iterator[Examples]:
 
 
 def _check_output(output: str) -> None:
-    path = Path(output).expanduser()
+    path = path_of(output)
     if output and path.is_dir():
         raise InputError(f"predict.output={output} is a folder: name a file in it")
-    if not path.parent.is_dir():
+    if not is_remote(path) and not path.parent.is_dir():
         raise InputError(f"predict.output={output}: folder {path.parent} does not exist")
 
 
@@ -102,7 +102,7 @@ def _written(output: str) -> Iterator[TextIO]:
     if not output:
         yield sys.stdout
         return
-    path = Path(output).expanduser().resolve()
+    path = path_of(output).resolve()
     # A pipe is written straight: a whole file that takes its name would replace it.
     straight = path.exists() and not path.is_file()
     target = contextlib.nullcontext(path) if straight else atomic(path)

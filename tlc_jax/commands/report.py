@@ -19,6 +19,7 @@ from typing import Any
 from tlc_jax.commands.compare import classified_tasks, compare_study
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import write_text
 from tlc_jax.report import comparison_tables, figures, page, tables
 from tlc_jax.report.comparison_tables import Comparison
 from tlc_jax.statistics import claims as claims_of
@@ -52,7 +53,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     compared = _compare_tasks(config, workdir, folder)
     index = folder / "index.html"
     text = page.render(study, found, claims, chosen, drawn, compared)
-    index.write_text(text, encoding="utf-8")
+    write_text(index, text)
     print("\n".join(_summary(study, found, claims, chosen)))
     for task, comparison in compared.items():
         print(f"\n{task}, instance by instance:", *_found(comparison), sep="\n")

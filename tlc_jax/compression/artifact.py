@@ -168,7 +168,7 @@ def directory_bytes(directory: Path) -> int:
     `bytes_checkpoint` is that of the Orbax directory with the compressed parameters as float32,
     after its own general-purpose compression.
     """
-    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    return files.folder_bytes(directory)
 
 
 def save_artifact(path: Path, model: Compressed, metadata: Mapping[str, Any]) -> None:
@@ -222,7 +222,7 @@ def load_artifact(path: Path) -> Compressed:
             "`tlc compress` writes artifact/model.safetensors in its workdir"
         )
     try:
-        with safe_open(path, "np") as file:
+        with files.local_copy(path) as local, safe_open(local, "np") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, json.JSONDecodeError, OSError) as error:

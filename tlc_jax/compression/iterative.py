@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -26,7 +25,7 @@ from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks
 from tlc_jax.compression.recipe import Operation, Prune, Recipe, format_recipe
 from tlc_jax.config import Budget, Config, to_dict
 from tlc_jax.core import distributed
-from tlc_jax.core.files import Lock
+from tlc_jax.core.files import Lock, path_of, remove_folder
 from tlc_jax.core.mesh import Placement
 from tlc_jax.models.network import Network, Params
 from tlc_jax.training.checkpoint import complete_steps, read_meta, read_params, save_params
@@ -124,7 +123,7 @@ class IterativePruning:
         params, numbers = self._finetune(unfinished, number, params, masks)
         save_params(stored, 0, params, {"round": numbers})
         if distributed.first():
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove_folder(unfinished)
         return params, numbers
 
     def _finetune(
@@ -173,7 +172,7 @@ class IterativePruning:
         identity = json.dumps([self.origin, text, decides], sort_keys=True, default=list)
         name = hashlib.sha256(identity.encode()).hexdigest()[:16]
         cache = self.settings.cache
-        directory = (Path(cache) if cache else self.workdir / "rounds") / name
+        directory = (path_of(cache) if cache else self.workdir / "rounds") / name
         directory.mkdir(parents=True, exist_ok=True)
         # Process 0 waits for other runs on behalf of all processes of this one.
         with Lock(directory / ".lock") if distributed.first() else nullcontext():

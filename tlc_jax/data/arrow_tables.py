@@ -7,7 +7,6 @@ as the languages of `translation`, are named with a dot: `translation.en`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,8 @@ import pyarrow.parquet as pq
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import path_of, read_json, scheme_of
+from tlc_jax.data import file_access
 from tlc_jax.data.sources import choose_columns
 
 _ROWS = 4096  # read at once
@@ -28,16 +29,14 @@ def saved_files(folder: str) -> list[str]:
     Raises:
       InputError: the folder holds several splits, or none.
     """
-    splits = os.path.join(folder, "dataset_dict.json")
-    if os.path.exists(splits):
-        with open(splits, encoding="utf-8") as file:
-            names = json.load(file)["splits"]
+    splits = path_of(folder) / "dataset_dict.json"
+    if splits.exists():
+        names = read_json(splits)["splits"]
         raise InputError(f"{folder} holds the splits {', '.join(names)}: name {folder}/{names[0]}")
-    state = os.path.join(folder, "state.json")
-    if not os.path.exists(state):
+    state = path_of(folder) / "state.json"
+    if not state.exists():
         raise InputError(f"{folder} is a folder: name its files, such as {folder}/*.txt")
-    with open(state, encoding="utf-8") as file:
-        return [os.path.join(folder, one["filename"]) for one in json.load(file)["_data_files"]]
+    return [f"{folder.rstrip('/')}/{one['filename']}" for one in read_json(state)["_data_files"]]
 
 
 def check(path: str) -> None:
@@ -98,11 +97,12 @@ def _class_names(schema: pa.Schema, label: str | None) -> list[str]:
 def _schema_and_batches(path: str) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """The columns of a file, and its rows in batches; failures become InputErrors."""
     try:
+        remote = file_access.open_binary(path) if scheme_of(path) else None
         if path.endswith(".parquet"):
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(remote or path) as file:
                 yield _flat(file.schema_arrow), map(_flattened, file.iter_batches(_ROWS))
         else:
-            with pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
+            with remote or pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
                 yield _flat(stream.schema), map(_flattened, stream)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         what = str(error).partition("\n")[0]

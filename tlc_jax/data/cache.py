@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import Lock, write_json
+from tlc_jax.core.files import Lock, download, is_remote, upload, write_json
 from tlc_jax.data.sources import Reader, Source, open_source
 from tlc_jax.data.tokenizer import Tokenizer, dtype_for
 
@@ -33,8 +33,10 @@ class NotMade(Exception):
 
 def cached(
     target: Path, identity: Mapping[str, Any], build: Callable[[Path], Facts] | None
-) -> tuple[Facts, bool]:
+) -> tuple[Path, Facts, bool]:
     """Makes sure that `target` exists, made from `identity`. Several processes may do so at once.
+
+    A target in object storage is made once for all machines, and each gets a copy on its disk.
 
     Args:
       target: path of the data file.
@@ -43,14 +45,17 @@ def cached(
         file must be there already.
 
     Returns:
-      The manifest (identity, facts, "bytes"), and whether the file was there already.
+      A local path of the file, the manifest (identity, facts, "bytes"), and whether the file was
+      there already.
 
     Raises:
       InputError: the file cannot be written.
       NotMade: the file is not there, and `build` is None.
     """
+    if is_remote(target):
+        return _cached_remotely(target, identity, build)
     if manifest := _valid(target, identity):
-        return manifest, True
+        return target, manifest, True
     if build is None:
         raise NotMade(target)
     notice = f"waiting for another process that is making {target}"
@@ -59,7 +64,7 @@ def cached(
         with Lock(lock, on_wait=lambda: print(notice, file=sys.stderr, flush=True)):
             # Another process may have made it while this one waited.
             if manifest := _valid(target, identity):
-                return manifest, True
+                return target, manifest, True
             try:
                 facts = build(part)
                 # To disk first: some file systems would rename at once and write later.
@@ -73,10 +78,41 @@ def cached(
             finally:
                 part.unlink(missing_ok=True)
             write_json(manifest_path(target), manifest)
-            return manifest, False
+            return target, manifest, False
     except OSError as error:
         reason = f"{error.strerror or error}; make room there, or set data.cache elsewhere"
         raise InputError(f"cannot write {target}: {reason}") from error
+
+
+def _cached_remotely(
+    target: Path, identity: Mapping[str, Any], build: Callable[[Path], Facts] | None
+) -> tuple[Path, Facts, bool]:
+    """`cached` for a target in object storage; the local copy is a cached file of its own."""
+    there = True
+
+    def fetch(part: Path) -> Facts:
+        nonlocal there
+        if not (manifest := _valid(target, identity)):
+            if build is None:
+                raise NotMade(target)
+            notice = f"waiting for another machine that is making {target}"
+            lock = target.with_name(f"{target.name}.lock")
+            with Lock(lock, on_wait=lambda: print(notice, file=sys.stderr, flush=True)):
+                if not (manifest := _valid(target, identity)):
+                    there = False
+                    manifest = {**identity, **build(part), "bytes": part.stat().st_size}
+                    manifest_path(target).unlink(missing_ok=True)
+                    upload(part, target)
+                    write_json(manifest_path(target), manifest)
+                    return manifest
+        download(target, part)
+        return manifest
+
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "tlc_jax" / "data" / digest(str(target.parent))
+    folder.mkdir(parents=True, exist_ok=True)
+    path, manifest, _ = cached(folder / target.name, identity, fetch)
+    return path, manifest, there
 
 
 def cached_tokens(
@@ -102,7 +138,7 @@ def cached_tokens(
       **options: further settings that determine the content.
 
     Returns:
-      The path of the file, and its manifest with "cached": whether it was there already.
+      A local path of the file, and its manifest with "cached": whether it was there already.
     """
     data = config.data
     # A changed text goes to the place of the old one; another tokenizer or length has its own.
@@ -126,8 +162,8 @@ def cached_tokens(
             raise InputError(f"{source.spec} changed while it was read: wait until it is complete")
         return {"spec": source.spec, **facts, "seconds": time.monotonic() - start}
 
-    manifest, was_there = cached(target, identity, build if make else None)
-    return target, {**manifest, "cached": was_there}
+    path, manifest, was_there = cached(target, identity, build if make else None)
+    return path, {**manifest, "cached": was_there}
 
 
 def digest(value: Any) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import path_of
 from tlc_jax.data.cache import FORMAT, Facts, NotMade, cached, cached_tokens, digest
 from tlc_jax.data.order import HELD_OUT, held_out_name, permutation, subsample
 from tlc_jax.data.progress import Bar
@@ -128,7 +129,7 @@ def prepare(
         else ()
         for split, spec in (("train", data.train), ("valid", data.valid), ("test", data.test))
     }
-    cache, path = Path(cache).expanduser(), Path()
+    path = Path()
     if tokenizer is None:
         tokenizer, path = tokenizer_for(config, sources["train"], cache, progress, make)
     facts: dict[str, Facts] = {}
@@ -163,7 +164,7 @@ def tokenizer_for(
     """The tokenizer at tokenizer.path, or one trained on the sources and kept in the cache."""
     settings = config.tokenizer
     if settings.path:
-        return Tokenizer.load(settings.path), Path(settings.path).expanduser()
+        return Tokenizer.load(settings.path), path_of(settings.path)
     readers = [open_source(source, config.data) for source in sources]
     weights = [source.weight for source in sources]
     identity = {
@@ -192,7 +193,7 @@ def tokenizer_for(
         tokenizer.save(part)
         return {"hash": tokenizer.hash, "seconds": time.monotonic() - start}
 
-    manifest, _ = cached(target, identity, build if make else None)
+    target, manifest, _ = cached(target, identity, build if make else None)
     tokenizer = Tokenizer.load(target)
     if tokenizer.hash != manifest["hash"]:
         raise InputError(f"{target} was changed by hand: delete it, and it will be trained again")

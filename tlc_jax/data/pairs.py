@@ -124,7 +124,6 @@ def prepare_pairs(config: Config, cache: Path, progress: bool = True) -> Transla
     """
     data = config.data
     sources = check_sources(data.train, "data.train", data)
-    cache = Path(cache).expanduser()
     tokenizer, path = tokenizer_for(config, sources, cache, progress)
     if tokenizer.special != OURS:
         needed = "translation needs a SentencePiece tokenizer of tlc's"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import io
 import itertools
 import json
 import math
@@ -21,6 +22,7 @@ from typing import IO, Any
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
+from tlc_jax.data import file_access
 from tlc_jax.data.sources import Examples, choose_columns, document
 
 STANDARD_INPUT = "/dev/stdin"
@@ -48,10 +50,9 @@ class TextFiles:
         Raises:
           InputError: nothing matches, or a match is not a readable file of a known format.
         """
-        pattern = os.path.expanduser(pattern)
         self._pattern, self._data = pattern, data
         where = f"check the path (relative ones start at {os.getcwd()})"
-        found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        found = file_access.matching(pattern)
         # A "+" may also belong to a file's name.
         self._aligned = "+" in pattern and not found
         if self._aligned:
@@ -62,14 +63,14 @@ class TextFiles:
         elif not found:
             lacks = "matches no file" if glob.has_magic(pattern) else "does not exist"
             raise InputError(f"{pattern} {lacks}: {where}")
-        if len(found) == 1 and os.path.isdir(found[0]):
+        if len(found) == 1 and file_access.is_folder(found[0]):
             from tlc_jax.data import arrow_tables  # pyarrow takes a while to import
 
             found = arrow_tables.saved_files(found[0])
         # A glob may match folders too.
-        self._paths = [path for path in found if len(found) == 1 or not os.path.isdir(path)]
+        self._paths = [p for p in found if len(found) == 1 or not file_access.is_folder(p)]
         for path in self._paths:
-            if not os.access(path, os.R_OK):
+            if not file_access.readable(path):
                 raise InputError(f"{path} cannot be read: {where}")
             known = (*_SUFFIXES, *_ARROW)
             if _suffix(path) not in known and not (any_ending or self._aligned):
@@ -85,22 +86,21 @@ class TextFiles:
                 continue
             # What is read here from a pipe, or from a file that the shell opened, would be missing
             # later.
-            if path != STANDARD_INPUT and os.path.isfile(path):
+            if path != STANDARD_INPUT and file_access.is_file(path):
                 with _opened(path) as stream:
                     if not stream.read(1):
                         raise InputError(f"{path} is empty")
 
     def fingerprint(self) -> str:
-        status = [(os.path.abspath(path), os.stat(path)) for path in self._paths]
-        files = ";".join(f"{path} {each.st_size} {each.st_mtime_ns}" for path, each in status)
+        files = ";".join(map(file_access.version, self._paths))
         return f"files:{files} text={self._data.text} pair={self._data.pair}"
 
     def size_hint(self) -> int:
         total = 0
         for path in self._paths:
-            size = os.path.getsize(path)
+            size = file_access.size(path)
             if path.endswith(".gz"):
-                with open(path, "rb") as file:
+                with file_access.open_binary(path) as file:
                     # The last four bytes hold the unpacked size modulo 2^32.
                     file.seek(max(size - 4, 0))
                     size = max(int.from_bytes(file.read(4), "little"), size)
@@ -187,13 +187,10 @@ def _suffix(path: str) -> str:
 @contextmanager
 def _opened(path: str) -> Iterator[IO[str]]:
     """A text stream with "\\n" line ends only; its failures become InputErrors."""
-    opener: Any = gzip.open if path.endswith(".gz") else open
     try:
-        # Descriptor 0, because /dev/stdin cannot be opened where standard input is a socket.
         # utf-8-sig skips a byte order mark without seeking, which pipes refuse.
-        file: Any = os.dup(0) if path == STANDARD_INPUT else path
-        with opener(file, "rt", encoding="utf-8-sig", newline="\n") as stream:
-            yield stream
+        with _unpacked(path) as file:
+            yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8: {_where_not_utf8(path)}convert it") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -203,12 +200,23 @@ def _opened(path: str) -> Iterator[IO[str]]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+@contextmanager
+def _unpacked(path: str) -> Iterator[Any]:
+    """The bytes of a file, unpacked."""
+    # Descriptor 0, because /dev/stdin cannot be opened where standard input is a socket.
+    with file_access.open_binary(os.dup(0) if path == STANDARD_INPUT else path) as file:
+        if path.endswith(".gz"):
+            with gzip.open(file) as unpacked:
+                yield unpacked
+        else:
+            yield file
+
+
 def _where_not_utf8(path: str) -> str:
     # The decoder tells the place in its last block alone, so the file is read again; a pipe cannot.
-    if not os.path.isfile(path):
+    if not file_access.is_file(path):
         return ""
-    opener: Any = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rb") as stream:
+    with _unpacked(path) as stream:
         for number, line in enumerate(stream, 1):
             try:
                 line.decode("utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import write_bytes
+from tlc_jax.core.files import path_of, write_bytes
 
 PAD, UNK, BOS, EOS, MASK = range(5)
 FIRST_ORDINARY = 5
@@ -63,16 +62,18 @@ class Tokenizer(abc.ABC):
         self.hash = hashlib.sha256(model).hexdigest()
 
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> Tokenizer:
+    def load(path: str | Path) -> Tokenizer:
         """Reads a tokenizer.json if the name ends in .json, and a SentencePiece model otherwise.
 
         Raises:
           InputError: the file is missing, or is not a tokenizer that tlc can use.
         """
         try:
-            model = Path(path).expanduser().read_bytes()
+            model = path_of(path).read_bytes()
         except OSError as error:
-            raise InputError(f"tokenizer {path} cannot be read: {error.strerror}") from None
+            raise InputError(
+                f"tokenizer {path} cannot be read: {error.strerror or error}"
+            ) from None
         # Imported here, because both modules import this one and load a library of their own.
         if file_name(path) == "tokenizer.json":
             from tlc_jax.data.imported_tokenizer import ImportedTokenizer
@@ -82,11 +83,10 @@ class Tokenizer(abc.ABC):
 
         return SentencePieceTokenizer(model, f"tokenizer {path}")
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: Path) -> None:
         """Writes the model file atomically."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(target, self.model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, self.model)
 
     def encode(self, texts: Sequence[str], threads: int = 0) -> list[list[int]]:
         """The ids of each text, without special pieces.
@@ -110,9 +110,9 @@ class Tokenizer(abc.ABC):
         """The text of ids, without special pieces."""
 
 
-def file_name(path: str | os.PathLike[str]) -> str:
+def file_name(path: str | Path) -> str:
     """The name of a run's copy of the tokenizer at `path`; an empty path means a trained one."""
-    return "tokenizer.json" if Path(path).suffix == ".json" else "tokenizer.model"
+    return "tokenizer.json" if str(path).endswith(".json") else "tokenizer.model"
 
 
 def kept_in(folder: Path) -> Path:

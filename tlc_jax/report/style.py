@@ -21,6 +21,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Affine2D
 
+from tlc_jax.core.files import atomic
 from tlc_jax.report.labels import count_label
 from tlc_jax.statistics.kinds import Size
 
@@ -103,7 +104,8 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 def save(figure: Figure, path: Path) -> Path:
     """Writes a PNG that depends on its content alone: no software version, no date."""
     # Otherwise matplotlib writes its version into the file.
-    figure.savefig(path, format="png", metadata={"Software": None}, facecolor="white")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None}, facecolor="white")
     return path
 
 

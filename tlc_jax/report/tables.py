@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tlc_jax.core.files import write_text
 from tlc_jax.statistics.curves import measured
 from tlc_jax.statistics.frontier import group, pareto, round_budgets
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
@@ -114,7 +115,7 @@ def write_csvs(
         tables["analyses"] = list(study.analyses)
     for name, rows in tables.items():
         # As objects, because pandas would write a column of whole numbers with a gap as floats.
-        pd.DataFrame(rows, dtype=object).to_csv(folder / f"{name}.csv", index=False)
+        write_text(folder / f"{name}.csv", pd.DataFrame(rows, dtype=object).to_csv(index=False))
     return [folder / f"{name}.csv" for name in tables]
 
 

@@ -15,6 +15,7 @@ from tlc_jax.compression.recipe import parse_recipe
 from tlc_jax.config import Config, Impl, Model
 from tlc_jax.config.resolve import require_budget
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import path_of
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.sources import check_sources, check_test_sources
 from tlc_jax.data.tokenizer import Tokenizer, kept_in
@@ -90,7 +91,7 @@ def find(source: str) -> Path:
         from tlc_jax.interop import huggingface_import
 
         return huggingface_import.find(source)
-    path = Path(source).expanduser()
+    path = path_of(source)
     if not source or not path.exists():
         problem = f"={source} does not exist" if source else " is empty"
         raise InputError(
@@ -189,7 +190,7 @@ def load(source: str, impl: Impl, tokenizer_path: str = "") -> SavedModel:
             # zero.
             masks = masks_from_zeros(params, prunes)
         beside = kept_in(path.parent.parent)
-    where = Path(tokenizer_path or beside)
+    where = path_of(tokenizer_path) if tokenizer_path else beside
     tokenizer = Tokenizer.load(where)
     if tokenizer.hash != meta["tokenizer_hash"]:
         raise InputError(

@@ -21,7 +21,7 @@ from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.devices import keep_freed_memory, machine, peak_flops
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json, write_json
+from tlc_jax.core.files import path_of, read_json, write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models.network import Network
@@ -31,7 +31,7 @@ from tlc_jax.runs.workdir import claim
 _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
 
 
-PROGRAMS = Path("compilations", "programs")
+PROGRAMS = "compilations/programs"
 """Where a workdir keeps compiled programs: those of its run, its study, and `tlc plan`."""
 
 
@@ -119,7 +119,7 @@ def set_up(config: Config, trains: bool = True, workdir: Path | None = None) -> 
         known = jax.config.values["jax_compilation_cache_dir"]
         cache = known or (str(workdir / PROGRAMS) if workdir else "")
     if cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+        jax.config.update("jax_compilation_cache_dir", str(path_of(cache)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     processes.connect(config.impl.processes)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tlc_jax.config import Config, differences, resolve, to_dict
 from tlc_jax.config.resolve import RESOLVED
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import Lock, LockedError, read_json, write_json
+from tlc_jax.core.files import Lock, LockedError, path_of, read_json, write_json
 
 # Settings that may differ between two runs of one workdir: they change how a run goes, not what it
 # computes. A run keeps the step time that it began with.
@@ -74,7 +74,7 @@ def _write_config(path: Path, config: Config, ignore: Iterable[str]) -> None:
 
 def data_cache(config: Config, workdir: Path) -> Path:
     """The folder for packed and tokenized data: data.cache, or data/ in the workdir."""
-    return Path(config.data.cache or workdir / "data")
+    return path_of(config.data.cache) if config.data.cache else workdir / "data"
 
 
 def config_of_run(source: str) -> Path:
@@ -85,7 +85,7 @@ def config_of_run(source: str) -> Path:
     """
     if source.startswith("hf:"):
         raise InputError(f"{source} comes without settings of tlc: give some with --config=FILE.py")
-    path = Path(source).absolute()
+    path = path_of(source).absolute()
     if not path.exists():
         raise InputError(f"--init={source} does not exist")
     # A checkpoint is WORKDIR/checkpoints/STEP, an artifact WORKDIR/artifact/model.safetensors:

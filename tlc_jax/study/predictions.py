@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json
+from tlc_jax.core.files import local_copy, read_json
 from tlc_jax.statistics.records import Answers, Seeds
 
 _RELEASED = re.compile(r"s(?P<size>[^/]+?)p(?P<p>\d+)f(?P<f>\d+)epoch(?P<e>\d+)over3\.tsv")
@@ -172,7 +172,7 @@ def read(path: Path) -> tuple[Instances, np.ndarray]:
       InputError: the file does not exist, or it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with local_copy(path) as local, np.load(local, allow_pickle=False) as file:
             found, probabilities = Instances(file["ids"], file["labels"]), file["probabilities"]
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: the job kept no predictions") from error

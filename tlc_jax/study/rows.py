@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tlc_jax.core import json_lines
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import Lock, read_json, read_json_lines, write_json, write_text
+from tlc_jax.core.files import Lock, read_json, write_json, write_text
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 from tlc_jax.statistics.records import (
@@ -233,7 +234,7 @@ def _read_curve(
     kind = next((k for k in KINDS.values() if folder.name.startswith(f"{k.job}-")), None)
     if kind is None:
         return None
-    rows = read_json_lines(folder / "metrics.jsonl")
+    rows = json_lines.read(folder / "metrics.jsonl")
     # The last point: of the rows of the points before it, unless these are the whole split, or the
     # run is of version 0.1.0.
     last, end = result.get("steps"), {"event": "eval", **result, **result.get("curve_end", {})}

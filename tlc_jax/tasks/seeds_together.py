@@ -21,8 +21,9 @@ import numpy as np
 
 from tlc_jax.config import Config
 from tlc_jax.core import distributed as processes
+from tlc_jax.core import json_lines
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json_lines, write_json, write_text
+from tlc_jax.core.files import write_json
 from tlc_jax.data.labelled import Labelled
 from tlc_jax.models.dropout import LANES
 from tlc_jax.models.network import Params
@@ -32,6 +33,7 @@ from tlc_jax.tasks.base import test_numbers
 from tlc_jax.tasks.classification import ClassifierRun, Predictions, summarize
 from tlc_jax.training.checkpoint import save_params
 from tlc_jax.training.loop import Outcome, Task, train
+from tlc_jax.training.metrics_log import METRICS
 from tlc_jax.training.step import Batch, jit_step, new_state, seed_bits
 
 # An accelerator needs about a millisecond for this many operations in small products, and about as
@@ -176,11 +178,15 @@ class SeedsTogether:
         # Together all are padded to the widest; alone, the seed trains on fewer tokens.
         spent, own = (rows * np.cumsum([0, *row]) for row in (widths.max(axis=0), widths[index]))
         if processes.first():
-            lines = []
-            for row in read_json_lines(shared / "metrics.jsonl"):
-                done = int(np.searchsorted(spent, row["tokens"]))
-                lines.append(json.dumps(_row_of(row, index) | {"tokens": int(own[done])}) + "\n")
-            write_text(workdir / "metrics.jsonl", "".join(lines))
+            together = json_lines.read(shared / METRICS)
+            done = [int(np.searchsorted(spent, row["tokens"])) for row in together]
+            json_lines.write(
+                workdir / METRICS,
+                [
+                    _row_of(row, index) | {"tokens": int(own[steps])}
+                    for row, steps in zip(together, done, strict=True)
+                ],
+            )
         numbers = _row_of(outcome.numbers, index)
         seconds = numbers["seconds"]["train"]
         return {

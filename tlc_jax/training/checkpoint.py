@@ -19,14 +19,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from tlc_jax import config
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.errors import InputError, StoppedEarly
+from tlc_jax.core.files import is_remote
 from tlc_jax.models.network import Params
 from tlc_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
+
+_COMMITTED = "commit_success.txt"
 
 RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0)
 """Pauses before the next attempts to save the last checkpoint of a run."""
@@ -42,7 +46,7 @@ class Checkpointer:
     def __init__(self, workdir: Path, settings: config.Checkpoint):
         self.directory = (workdir / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(
-            self.directory,
+            _place(self.directory),
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=settings.keep,
                 keep_period=settings.keep_every_steps or None,
@@ -176,7 +180,7 @@ class Checkpointer:
         try:
             with _alone(handler) as reader:
                 restored = reader.restore(
-                    self.directory / str(step),
+                    _place(self.directory / str(step)),
                     args=ocp.args.Composite(
                         params=ocp.args.StandardRestore(abstract.params),
                         train=ocp.args.StandardRestore({"optimizer": abstract.optimizer}),
@@ -194,8 +198,11 @@ class Checkpointer:
 def complete_steps(directory: Path) -> list[int]:
     """The steps of the checkpoints in a `checkpoints` directory, newest first."""
     paths = directory.iterdir() if directory.is_dir() else ()
-    # Orbax renames a folder to its bare number when the checkpoint in it is complete.
-    return sorted((int(p.name) for p in paths if p.name.isdecimal() and p.is_dir()), reverse=True)
+    # Orbax renames a folder to its bare number when the checkpoint in it is complete. In object
+    # storage, which cannot rename, it adds a file.
+    whole = [_COMMITTED] if is_remote(directory) else []
+    found = (p for p in paths if p.name.isdecimal() and p.joinpath(*whole).exists())
+    return sorted((int(p.name) for p in found), reverse=True)
 
 
 def read_meta(directory: Path, step: int) -> dict[str, Any]:
@@ -227,7 +234,7 @@ def read_params(
 def _read_item(checkpoint: Path, item: str, handler: Any, **arguments: Any) -> Any:
     try:
         with _alone(handler) as reader:
-            return reader.restore((checkpoint / item).absolute(), **arguments)
+            return reader.restore(_place(checkpoint / item), **arguments)
     except Exception as error:
         line = f"{checkpoint} is not a readable tlc checkpoint ({_line(error)})"
         raise InputError(line) from error
@@ -258,9 +265,14 @@ def save_params(directory: Path, step: int, params: Params, meta: dict[str, Any]
             params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)
         )
         with _alone(handler) as writer:
-            writer.save(path, args=items, force=True)
+            writer.save(_place(path), args=items, force=True)
     processes.barrier()
     return path / "params"
+
+
+def _place(path: Path) -> epath.Path:
+    """The path as Orbax wants it."""
+    return epath.Path(str(path.absolute()))
 
 
 def _alone(handler: Any) -> ocp.Checkpointer:

@@ -33,7 +33,7 @@ from tlc_jax.config import Config
 from tlc_jax.config.durations import Amounts, used
 from tlc_jax.core import distributed as processes
 from tlc_jax.core.devices import machine
-from tlc_jax.core.files import Lock, write_json
+from tlc_jax.core.files import Lock, path_of, write_json
 from tlc_jax.core.mesh import Placement
 
 Clock = Callable[[], float]
@@ -191,7 +191,7 @@ def shared_measurement(settings: Config, meta: Mapping[str, Any]) -> Path | None
     ]
     text = json.dumps(decides, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Path(settings.budget.benchmarks).expanduser() / f"{name}.json"
+    return path_of(settings.budget.benchmarks) / f"{name}.json"
 
 
 def step_time(

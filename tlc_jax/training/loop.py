@@ -440,6 +440,7 @@ class Trainer:
         own = {"last_check": dataclasses.asdict(self.last_check), "stopped_by": self.stopped_by}
         meta = {**self.task.meta, "progress": {**self.accounting.save(), **own}}
         with self.accounting.measure("checkpoint"):
+            self.log.flush()
             if final:
                 self.checkpointer.save_and_wait(self.step, self.state, meta, started)
             elif not self.checkpointer.try_to_save(self.step, self.state, meta):

@@ -5,7 +5,6 @@ In a run of several processes, process 0 writes; the others keep the same accoun
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -16,10 +15,13 @@ import numpy as np
 
 from tlc_jax.config import Config, to_dict
 from tlc_jax.core import distributed as processes
-from tlc_jax.core.files import read_json_lines, write_text
+from tlc_jax.core.json_lines import JsonLines
 from tlc_jax.core.text import note_once
 from tlc_jax.training.clock import Accounting
 from tlc_jax.training.step import StepMetrics
+
+METRICS = "metrics.jsonl"
+"""The log of a run, in its workdir."""
 
 
 class MetricsLog:
@@ -69,6 +71,11 @@ class MetricsLog:
         for part in (self._writer, self._progress):
             if part is not None:
                 part.close()
+
+    def flush(self) -> None:
+        """Stores the rows so far, as a checkpoint of this step is about to be."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def add(self, metrics: StepMetrics) -> None:
         """Adds the metrics of a step to the average of the next train row."""
@@ -183,18 +190,16 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: Path, step: int = 0, settings: Config | None = None):
-        path = directory / "metrics.jsonl"
-        kept, dropped = [], []
-        for row in read_json_lines(path):
+        dropped = []
+
+        def keep(row: dict[str, Any]) -> bool:
             if row["step"] > step:
                 dropped.append(row)
-            elif row["event"] != "stop":
-                kept.append(row)
+            return row["step"] <= step and row["event"] != "stop"
+
+        self._rows = JsonLines(directory / METRICS, keep)
         last = dropped[-1] if dropped else {}
         self.dropped_until: float | None = last.get("total_seconds")
-        if path.exists():
-            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a", encoding="utf-8")
         self._trackers: Sequence[Any] = ()
         if settings and settings.impl.trackers:
             from tlc_jax.training.trackers import open_trackers  # few runs have one
@@ -204,8 +209,7 @@ class MetricsWriter:
     def write(self, event: str, step: int, **values: Any) -> None:
         """Writes one row. JSON has no infinity and no NaN, so both become null."""
         finite = _finite(values)
-        self._file.write(json.dumps({"step": step, "event": event, **finite}) + "\n")
-        self._file.flush()
+        self._rows.add({"step": step, "event": event, **finite})
         numbers = {
             f"{event}/{name}": value
             for name, value in finite.items()
@@ -213,8 +217,15 @@ class MetricsWriter:
         }
         self._tell_trackers(lambda tracker: tracker.log(step, numbers))
 
+    def flush(self) -> None:
+        """Stores the rows so far, unless storage fails: then they are stored later."""
+        try:
+            self._rows.flush()
+        except Exception as error:
+            note_once(f"rows of {METRICS} wait for storage: {error}")
+
     def close(self) -> None:
-        self._file.close()
+        self._rows.close()
         self._tell_trackers(lambda tracker: tracker.close())
 
     def _tell_trackers(self, call: Callable[[Any], None]) -> None:

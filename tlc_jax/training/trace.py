@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jax
 from tlc_jax.config.durations import Amounts
 from tlc_jax.config.resolve import parse_profile
 from tlc_jax.core import distributed as processes
+from tlc_jax.core.files import is_remote, remove_folder, upload_folder
 from tlc_jax.training.clock import Accounting
 
 
@@ -30,7 +32,7 @@ class Trace:
     ):
         start, steps = parse_profile(text)
         self._range, self._inside = range(start, start + steps), False
-        self._folder = workdir / "profile"
+        self._folder = self._target = workdir / "profile"
         self._synchronize, self._accounting = synchronize, accounting
         self._running = False
 
@@ -48,7 +50,10 @@ class Trace:
             # Calls of Python functions would fill the trace and slow the steps down.
             options.python_tracer_level = 0
             with self._accounting.measure("profile"):
-                jax.profiler.start_trace(self._folder, profiler_options=options)
+                self._target = self._folder
+                if is_remote(self._folder):  # which the profiler cannot write to
+                    self._target = Path(tempfile.mkdtemp(prefix="tlc-profile-"))
+                jax.profiler.start_trace(self._target, profiler_options=options)
             self._running = True
 
     def close(self) -> None:
@@ -57,3 +62,6 @@ class Trace:
             self._running = False
             with self._accounting.measure("profile"):
                 jax.profiler.stop_trace()
+                if self._target != self._folder:
+                    upload_folder(self._target, self._folder)
+                    remove_folder(self._target)

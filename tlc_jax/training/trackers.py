@@ -8,6 +8,7 @@ MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, or what else their documentation
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json, write_json
+from tlc_jax.core.files import is_remote, read_json, upload_folder, write_json
 
 PROJECT = "tlc_jax"
 """The project, or experiment, of runs whose environment names none."""
@@ -112,6 +113,24 @@ class _Trackio:
         self._run.finish()
 
 
+class _Uploaded:
+    """A tracker whose files are copied to object storage, every minute and at the end."""
+
+    def __init__(self, tracker: Tracker, folder: Path, workdir: Path):
+        self._tracker, self._folder, self._workdir = tracker, folder, workdir
+        self._copied = time.monotonic()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._tracker.log(step, values)
+        if time.monotonic() - self._copied > 60:
+            upload_folder(self._folder, self._workdir)
+            self._copied = time.monotonic()
+
+    def close(self) -> None:
+        self._tracker.close()
+        upload_folder(self._folder, self._workdir)
+
+
 TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {
     "tensorboard": _TensorBoard,
     "wandb": _WeightsAndBiases,
@@ -131,10 +150,14 @@ def open_trackers(names: Sequence[str], workdir: Path, config: Mapping[str, Any]
     if not path.exists():
         write_json(path, {"identity": uuid.uuid4().hex})
     identity = read_json(path)["identity"]
+    # Their libraries write to disks alone.
+    folder = Path(tempfile.mkdtemp(prefix="tlc-"), workdir.name) if is_remote(workdir) else workdir
+    folder.mkdir(exist_ok=True)
     opened: list[Tracker] = []
     for name in names:
         try:
-            opened.append(TRACKERS[name](workdir, identity, config))
+            tracker = TRACKERS[name](folder, identity, config)
+            opened.append(_Uploaded(tracker, folder, workdir) if is_remote(workdir) else tracker)
         except ImportError as error:
             raise InputError(
                 f"impl.trackers={name} needs the extra: pip install 'tlc_jax[{name}]' ({error})"
