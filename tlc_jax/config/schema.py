@@ -275,6 +275,9 @@ class Impl:
     prefetch: int = setting(8, "batches prepared ahead by a background thread", ">= 0")
     threads: int = setting(0, "threads for tokenizing; 0 for one per core")
     log_seconds: float = setting(2.0, "seconds between lines of metrics, at least")
+    notices: str = setting(
+        "auto", "stop at notices of Compute Engine's metadata server, where it is", ("auto", "off")
+    )
     compilation_cache: str = setting(
         "auto",
         "directory of JAX's compilation cache; auto: in the workdir of the run or the study; if "

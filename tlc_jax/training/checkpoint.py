@@ -138,6 +138,13 @@ class Checkpointer:
         with _failures_named():
             self._manager.wait_until_finished()
 
+    def reached_preemption(self, step: int) -> bool:
+        """Whether JAX's preemption service, if it is on, had a notice and chose this step.
+
+        Orbax asks it too when it saves, so the service must be asked by the steps of checkpoints.
+        """
+        return bool(self._manager.reached_preemption(step))
+
     def restore(self, abstract: TrainState) -> tuple[int, TrainState, dict[str, Any]] | None:
         """The newest readable checkpoint as (step, state, meta), or None if there is none at all.
 

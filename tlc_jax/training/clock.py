@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import signal
 import statistics
@@ -35,8 +36,11 @@ from tlc_jax.core import distributed as processes
 from tlc_jax.core.devices import machine
 from tlc_jax.core.files import Lock, path_of, write_json
 from tlc_jax.core.mesh import Placement
+from tlc_jax.training.checkpoint import Checkpointer
 
 Clock = Callable[[], float]
+
+_PRODUCT = Path("/sys/class/dmi/id/product_name")
 
 CAUSES = ("train", "compile", "input", "eval", "checkpoint", "profile", "lost")
 """What wall-clock seconds are spent on.
@@ -264,31 +268,51 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Within its with-block, the first SIGINT or SIGTERM only sets `received`.
+    """Within its with-block, the first SIGINT, SIGTERM or notice only sets `received`.
 
     The loop then finishes the step, saves and leaves. A second SIGINT interrupts as usual.
+
+    Args:
+      notices: `impl.notices`: `auto` listens to the metadata server of Compute Engine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notices: str = "off") -> None:
         self.received: str | None = None
         self._interrupts = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._notices = None
+        if notices == "auto" and on_gce():
+            from tlc_jax.training.notices import Notices  # most machines are elsewhere
+
+            self._notices = Notices(self.request)
 
     def __enter__(self) -> Self:
         # Python forbids signal handlers outside the main thread.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
+        if self._notices:
+            self._notices.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._notices:
+            self._notices.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
+    def request(self, reason: str) -> None:
+        """Asks to stop, from any thread, as SIGTERM does."""
+        self.received = self.received or reason
+        main = threading.main_thread().ident
+        if self._previous and main is not None:
+            # The handler runs in the main thread, where an evaluation may have to be interrupted.
+            signal.pthread_kill(main, signal.SIGTERM)
+
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
         del frame
-        self.received = signal.Signals(number).name
+        self.received = self.received or signal.Signals(number).name
         if number == signal.SIGINT:
             self.__exit__()
         if self._interrupts:
@@ -304,6 +328,16 @@ class StopRequest:
             yield
         finally:
             self._interrupts = False
+
+
+def on_gce() -> bool:
+    """Whether this is a machine of Compute Engine, found without asking the network."""
+    # The variable by which Google's own libraries find another server.
+    if os.environ.get("GCE_METADATA_HOST"):
+        return True
+    with suppress(OSError):
+        return _PRODUCT.read_text().startswith("Google")
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,11 +376,19 @@ class Agreement:
       placement: the mesh of the training step.
       stop: the stop request of this process.
       own: returns the present message of this process.
+      checkpointer: knows the step at which JAX's preemption service wants all to stop.
     """
 
-    def __init__(self, placement: Placement, stop: StopRequest, own: Callable[[], Message]) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        stop: StopRequest,
+        own: Callable[[], Message],
+        checkpointer: Checkpointer,
+    ) -> None:
         mesh = placement.mesh
         self._stop, self._own, self._messages = stop, own, [own()]
+        self._checkpointer = checkpointer
         self._sharding = NamedSharding(mesh, P(mesh.axis_names))
         owners = [device.process_index for device in mesh.devices.flat]
         self._first_rows = [owners.index(process) for process in range(processes.count())]
@@ -356,12 +398,14 @@ class Agreement:
         """What decisions are based on: process 0's message, or the present in a run of one."""
         return self._messages[0] if processes.several() else self._own()
 
-    @property
-    def stopping(self) -> bool:
-        """Whether any process was asked to stop."""
-        if processes.several():
-            return any(message.stop for message in self._messages)
-        return self._stop.received is not None
+    def stopping(self, step: int) -> bool:
+        """Whether any process was asked to stop. All must ask at every step, before it begins."""
+        if not processes.several():
+            return self._stop.received is not None
+        if self._checkpointer.reached_preemption(step):
+            self._stop.received = self._stop.received or "a preemption notice"
+            return True
+        return any(message.stop for message in self._messages)
 
     def outgoing(self) -> jax.Array | None:
         """This process's message as an argument of the next step.

@@ -122,7 +122,7 @@ def train(
     `trainer` makes the loop; None: `Trainer`. `tlc bench` times one whose parts it measures.
 
     Raises:
-      StoppedEarly: SIGINT or SIGTERM came, and everything is saved.
+      StoppedEarly: a signal or a notice came, and everything is saved.
       TrainingFailed: the loss or the gradient is not finite.
       InputError: the checkpoint, the mesh or the batch size do not fit.
     """
@@ -162,8 +162,8 @@ class Trainer:
         self.fraction = 0.0  # of the budget used by all steps begun
         self.last_result, self.last_step_seconds = -math.inf, 0.0
         self.pruning_level = 0
-        self.stop = StopRequest()
-        self.agreement = Agreement(placement, self.stop, self.message)
+        self.stop = StopRequest(settings.impl.notices)
+        self.agreement = Agreement(placement, self.stop, self.message, self.checkpointer)
         rate = schedule(settings.optimizer, settings.model.hidden)
         self.log = MetricsLog(
             workdir,
@@ -216,7 +216,7 @@ class Trainer:
             with contextlib.suppress(Interrupted):
                 if self.last_check.steps < self.accounting.spent.steps:
                     self.run_due_events()  # the evaluation that stopped an earlier session
-                while not (self.agreement.stopping or self.budget_used_up()):
+                while not (self.agreement.stopping(self.step) or self.budget_used_up()):
                     self.dispatch(self.next_batch(batches))
                     # The devices are busy with this step while the host reads the one before.
                     self.read_results(leave=1)
@@ -225,7 +225,7 @@ class Trainer:
             self.synchronize()
             self.write_log()
             self.save(final=True)
-        if self.agreement.stopping and not self.stopped_by:
+        if self.agreement.stopping(self.step) and not self.stopped_by:
             self.log.row("stop", self.step, stopped_by="preemption")
             raise StoppedEarly(
                 f"{self.stop.received or 'another process was told to stop'} at step {self.step}; "
