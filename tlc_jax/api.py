@@ -30,6 +30,7 @@ from tlc_jax.compression.apply import compress_params
 from tlc_jax.compression.artifact import Compressed, load_artifact, measure, save_artifact
 from tlc_jax.compression.recipe import FLOAT_BITS, parse_one_shot
 from tlc_jax.config import Config, Impl, merge, resolve, to_dict
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import path_of, write_json
 from tlc_jax.core.params import flatten
@@ -61,6 +62,7 @@ def load(source: str | Path, settings: Mapping[str, Any] | None = None) -> Model
         length = {"length": min(start.model.max_length, start.meta["length"])}
         stored = {"data": length, "model": start.meta["model"]}
     config = resolve(merge(stored, settings or {}))
+    plugins.load(config.plugins)
     return Model(session.adopt_model(config, start.model, start.path), start)
 
 

@@ -237,6 +237,7 @@ def test_shared_settings_are_never_refused(name, folder, command):
         "optimizer.batch_size=8",
     ]
     chosen += ["budget.steps=5", "init.from=x", "eval.batch_size=4", "impl.prefetch=0"]
+    chosen += ["plugins=()"]
     assert {setting.partition("=")[0].partition(".")[0] for setting in chosen} == set(
         SHARED_SECTIONS
     )

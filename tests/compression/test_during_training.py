@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers import trees
 from tlc_jax.compression.during_training import GRADUAL_LEVELS, DuringTraining, sparsity_at
-from tlc_jax.compression.prune import magnitude_masks
+from tlc_jax.compression.prune import pruning_masks
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.core.params import flatten
 
@@ -44,7 +44,7 @@ def test_pruning_to_a_level_is_idempotent_and_lasts() -> None:
     updates, state = optimizer.update(params, state, params)
     dense = optax.apply_updates(params, updates)
     half, state = during_training.prune_to(dense, state, GRADUAL_LEVELS // 2)
-    expected = magnitude_masks(dense, PRUNE, 0.8 * 7 / 8)
+    expected = pruning_masks(dense, PRUNE, 0.8 * 7 / 8)
     for path, mask in flatten(expected).items():
         np.testing.assert_array_equal(flatten(half)[path], np.where(mask, flatten(dense)[path], 0))
         np.testing.assert_array_equal(flatten(state[0][0].mu)[path] != 0, mask)

@@ -17,9 +17,9 @@ from tlc_jax.compression.iterative import schedule
 from tlc_jax.compression.prune import (
     apply_masks,
     clear_moments,
-    magnitude_masks,
     mask_updates,
     prunable_leaves,
+    pruning_masks,
 )
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.core.errors import InputError
@@ -83,7 +83,7 @@ def assert_same_masks(masks: Any, expected: dict[str, np.ndarray]) -> None:
 def test_thresholds_equal_sorting(share: float, scope: str, embeddings: bool) -> None:
     params = trees.classifier()
     prune = Prune(share, scope, embeddings=embeddings)
-    assert_same_masks(magnitude_masks(params, prune), reference_masks(params, prune))
+    assert_same_masks(pruning_masks(params, prune), reference_masks(params, prune))
 
 
 def along_inputs(path: str, leaf: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ def along_inputs(path: str, leaf: np.ndarray) -> np.ndarray:
 )
 def test_rows_and_blocks_lose_their_own_smallest(prune: Prune, seed: int) -> None:
     params = jax.tree.map(lambda leaf: np.round(leaf, 2), trees.classifier(seed=seed))  # many ties
-    masks = flatten(magnitude_masks(params, prune))
+    masks = flatten(pruning_masks(params, prune))
     assert masks.keys() == prunable_leaves(params, prune).keys()
     for path, mask in masks.items():
         rows = along_inputs(path, flatten(params)[path])
@@ -111,20 +111,18 @@ def test_rows_and_blocks_lose_their_own_smallest(prune: Prune, seed: int) -> Non
 
 
 def test_selectors_narrow_the_scope() -> None:
-    masks = flatten(magnitude_masks(trees.classifier(), Prune(0.5, only="blocks/ffn/.*")))
+    masks = flatten(pruning_masks(trees.classifier(), Prune(0.5, only="blocks/ffn/.*")))
     assert masks.keys() == {"blocks/ffn/up/kernel", "blocks/ffn/down/kernel"}
     for only in ("blocks/ffn/up/bias", "blocks/tails/.*"):
         with pytest.raises(InputError, match="selects no weight matrix|matches no parameter"):
-            magnitude_masks(trees.classifier(), Prune(0.5, only=only))
+            pruning_masks(trees.classifier(), Prune(0.5, only=only))
 
 
 def test_blocks_that_do_not_divide_are_refused_with_the_path() -> None:
     with pytest.raises(
         InputError, match="blocks/attention/key/kernel has 8 inputs, which blocks of 3"
     ):
-        magnitude_masks(
-            trees.classifier(), Prune(1 - 2 / 3, block=3, only="blocks/attention/key/.*")
-        )
+        pruning_masks(trees.classifier(), Prune(1 - 2 / 3, block=3, only="blocks/attention/key/.*"))
 
 
 @settings(max_examples=20, deadline=None)
@@ -136,7 +134,7 @@ def test_ties_and_zeros_fall_by_position(seed: int, share: float, scope: str) ->
         trees.classifier(hidden=4),
     )
     prune = Prune(share, scope)
-    assert_same_masks(magnitude_masks(params, prune), reference_masks(params, prune))
+    assert_same_masks(pruning_masks(params, prune), reference_masks(params, prune))
 
 
 @pytest.mark.parametrize(
@@ -158,8 +156,8 @@ def test_sharded_masks_are_the_same_and_sharded_alike(prune: Prune) -> None:
         )  # rounded: many ties
 
     sharded = unflatten({path: place(path, leaf) for path, leaf in flatten(params).items()})
-    masks = magnitude_masks(sharded, prune)
-    expected = magnitude_masks(jax.device_get(sharded), prune)
+    masks = pruning_masks(sharded, prune)
+    expected = pruning_masks(jax.device_get(sharded), prune)
     assert_same_masks(masks, {path: np.asarray(mask) for path, mask in flatten(expected).items()})
     for path, mask in flatten(masks).items():
         leaf = flatten(sharded)[path]
@@ -170,7 +168,7 @@ def test_rounds_only_ever_remove_weights() -> None:
     params = trees.few_leaves()
     before = None
     for target in schedule(0.9, 0.15):
-        masks = magnitude_masks(params, Prune(0.9), target)
+        masks = pruning_masks(params, Prune(0.9), target)
         assert sizes(params, masks)["sparsity"] == pytest.approx(target, abs=2e-3)
         if before is not None:
             assert all(
@@ -196,7 +194,7 @@ def test_only_matrices_are_in_scope() -> None:
 
 
 def test_pruned_zeros_have_no_sign() -> None:
-    params = apply_masks(trees.classifier(), magnitude_masks(trees.classifier(), Prune(0.5)))
+    params = apply_masks(trees.classifier(), pruning_masks(trees.classifier(), Prune(0.5)))
     for leaf in jax.tree.leaves(params):
         assert not np.signbit(np.asarray(leaf)[np.asarray(leaf) == 0]).any()
     kept = apply_masks({"kernel": np.float32([-0.0, -1.0])}, {"kernel": np.array([True, False])})[
@@ -209,7 +207,7 @@ def test_a_mask_without_parameter_is_an_error_unless_restricted() -> None:
     params = trees.classifier()
     masks = unflatten(
         {
-            **flatten(magnitude_masks(params, Prune(0.5))),
+            **flatten(pruning_masks(params, Prune(0.5))),
             "mlm_head/dense/kernel": np.ones((8, 8), bool),
         }
     )
@@ -220,7 +218,7 @@ def test_a_mask_without_parameter_is_an_error_unless_restricted() -> None:
 
 def test_masks_from_zeros_finds_pruned_weights() -> None:
     params = trees.classifier()
-    masks = magnitude_masks(params, Prune(0.7, embeddings=False))
+    masks = pruning_masks(params, Prune(0.7, embeddings=False))
     found = pruning.masks_from_zeros(apply_masks(params, masks), [Prune(0.7, embeddings=False)])
     assert_same_masks(found, {path: np.asarray(mask) for path, mask in flatten(masks).items()})
 
@@ -231,7 +229,7 @@ def sizes(params: Any, masks: Any) -> dict[str, Any]:
 
 def test_sparsity_counts_both_ways() -> None:
     params = trees.classifier()
-    counted = sizes(params, magnitude_masks(params, Prune(0.75, embeddings=False)))
+    counted = sizes(params, pruning_masks(params, Prune(0.75, embeddings=False)))
     in_scope = sum(
         leaf.size for leaf in prunable_leaves(params, Prune(0.75, embeddings=False)).values()
     )
@@ -274,7 +272,7 @@ def test_masked_updates_keep_exact_zeros_and_masked_gradients_do_not() -> None:
     dense, state = train(
         adamw(), trees.few_leaves(), adamw().init(trees.few_leaves()), 3
     )  # momentum to start from
-    masks = magnitude_masks(dense, Prune(0.6))
+    masks = pruning_masks(dense, Prune(0.6))
     pruned = apply_masks(dense, masks)
 
     last = optax.chain(adamw(), mask_updates(masks))
@@ -293,10 +291,10 @@ def test_masked_updates_keep_exact_zeros_and_masked_gradients_do_not() -> None:
 
 def test_clear_moments_zeroes_moments_of_pruned_weights() -> None:
     params = trees.few_leaves()
-    masks = magnitude_masks(params, Prune(0.3))
+    masks = pruning_masks(params, Prune(0.3))
     optimizer = optax.chain(optax.sgd(0.1, momentum=0.9), adamw(), mask_updates(masks))
     _, state = train(optimizer, params, optimizer.init(params), 2)
-    tighter = magnitude_masks(apply_masks(params, masks), Prune(0.3), 0.6)
+    tighter = pruning_masks(apply_masks(params, masks), Prune(0.3), 0.6)
     cleared = clear_moments(state, tighter)
     assert jax.tree.structure(cleared) == jax.tree.structure(state)
     trace, adam, held = cleared[0][0].trace, cleared[1][0], cleared[2].masks
@@ -311,7 +309,7 @@ def test_clear_moments_zeroes_moments_of_pruned_weights() -> None:
 
 def test_clear_moments_finds_them_under_other_names() -> None:
     params = trees.few_leaves()
-    masks = magnitude_masks(params, Prune(0.5))
+    masks = pruning_masks(params, Prune(0.5))
     optimizer = optax.named_chain(("momentum", optax.trace(0.9)), ("rate", optax.scale(-0.1)))
     _, state = train(optimizer, params, optimizer.init(params), 1)
     assert largest_revived(state["momentum"].trace, masks) > 0

@@ -106,7 +106,9 @@ def test_finetuning_splits_the_operations() -> None:
         ("quantize:4,bits=8", "has no key 'bits'"),
         ("prune:0.5,scope=column", "scope=column must be one of global, tensor, layer, row"),
         ("quantize:4,per=row", "per=row must be one of tensor, channel"),
-        ("quantize:4,scheme=nf4", "scheme=nf4 must be one of aqt, minmax"),
+        ("quantize:4,scheme=nf4", "unknown scheme 'nf4'; known are aqt, minmax"),
+        ("quantize:4,scheme=nf4,aware=true+finetune", "aware=true computes with aqt or minmax"),
+        ("prune:0.5,score=random", "unknown score 'random'; known are magnitude"),
         ("quantize:4,embeddings=no", "embeddings=no must be one of true, false"),
         ("quantize:4,per", "needs a value"),
         ("quantize:4,per=tensor,per=channel", "occurs twice"),
@@ -143,7 +145,7 @@ def test_finetuning_splits_the_operations() -> None:
 )
 def test_bad_recipes_are_refused_in_one_line(text: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_recipe(text)
+        parse_recipe(text).require_names()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

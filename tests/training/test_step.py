@@ -11,7 +11,7 @@ import pytest
 
 from tlc_jax import config as configs
 from tlc_jax.compression.during_training import DuringTraining
-from tlc_jax.compression.prune import apply_masks, magnitude_masks
+from tlc_jax.compression.prune import apply_masks, pruning_masks
 from tlc_jax.compression.recipe import Prune
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten
@@ -107,7 +107,7 @@ def test_a_selector_that_matches_nothing_is_refused(params, field) -> None:
 
 
 def test_pruned_weights_stay_exactly_zero(params) -> None:
-    masks = magnitude_masks(params, Prune(0.5))
+    masks = pruning_masks(params, Prune(0.5))
     after, _ = run(
         apply_masks(params, masks),
         configs.Optimizer(learning_rate=1e-2, weight_decay=0.1),

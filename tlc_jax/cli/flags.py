@@ -24,7 +24,8 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 from tlc_jax import config as configs
 from tlc_jax.commands import COMMANDS, SHARED_SECTIONS, CommandSpec, find
 from tlc_jax.compression.recipe import parse_recipe
-from tlc_jax.config.resolve import load_file, require_budget, unknown_key
+from tlc_jax.config.resolve import load_file, require_budget, require_trackers, unknown_key
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import path_of
 from tlc_jax.core.text import did_you_mean, one_line
@@ -67,8 +68,16 @@ def parse(arguments: Sequence[str]) -> Command:
     else:
         settings = _default_settings(name, spec, workdir, overrides.get("init.from"))
     config = configs.resolve(_override(settings, overrides))
-    for recipe in (config.recipe, *config.study.recipes, *config.study.translator_recipes):
-        parse_recipe(recipe)
+    if "plugins" in spec.sections:
+        plugins.load(config.plugins)
+    of_study = (*config.study.recipes, *config.study.translator_recipes)
+    for section, recipes in (("recipe", (config.recipe,)), ("study", of_study)):
+        for recipe in map(parse_recipe, recipes):
+            # Commands that only read what a plug-in has made do without it.
+            if {section, "plugins"} <= {*spec.sections}:
+                recipe.require_names()
+    if "checkpoint" in spec.sections:
+        require_trackers(config)
     if spec.needs_budget:
         require_budget(config)
     if not spec.several and config.impl.processes not in ("auto", "one"):

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlc_jax.config import Config, current_name
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean
 
 if TYPE_CHECKING:
     from tlc_jax.tasks.base import TaskRun
 
-_MODEL = ("seed", "data", "tokenizer", "model")
+_MODEL = ("seed", "plugins", "data", "tokenizer", "model")
 _TRAINING = (*_MODEL, "budget", "optimizer", "eval", "checkpoint", "impl")
 _SAVED = (*_MODEL, "init", "eval", "impl")
 
@@ -75,7 +76,7 @@ COMMANDS: dict[str, CommandSpec] = {
     "plan": CommandSpec(
         ("plan", *_MODEL, "budget", "optimizer", "objective", "study", "impl"), several=True
     ),
-    "prepare": CommandSpec(("data", "tokenizer", "impl"), (_PAIRS,)),
+    "prepare": CommandSpec(("plugins", "data", "tokenizer", "impl"), (_PAIRS,)),
     "pretrain": CommandSpec((*_TRAINING, "init", "objective"), needs_budget=True, several=True),
     "translate": CommandSpec(
         (*_TRAINING, "init", "objective", "decode"), needs_budget=True, several=True
@@ -89,7 +90,7 @@ COMMANDS: dict[str, CommandSpec] = {
         (*_SAVED, "objective", "recipe", "analyze"), (_INIT,), "init", several=True
     ),
     "predict": CommandSpec(
-        ("predict", "init", "data", "eval", "decode", "impl"),
+        ("predict", "init", "plugins", "data", "eval", "decode", "impl"),
         (_INIT,),
         "init",
         needs_workdir=False,
@@ -120,6 +121,7 @@ def find(name: str) -> tuple[str, CommandSpec]:
 
 def run_command(name: str, config: Config, workdir: Path) -> dict[str, Any]:
     """Runs a command without flags of its own, from Python; returns the content of result.json."""
+    plugins.load(config.plugins)
     # By name, because each command imports whole rooms that the others do without.
     return importlib.import_module(f"tlc_jax.commands.{name}").run(config, workdir, {})
 

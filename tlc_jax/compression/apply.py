@@ -13,7 +13,7 @@ import numpy as np
 
 from tlc_jax.compression import artifact
 from tlc_jax.compression.artifact import Compressed, QuantizedTensor
-from tlc_jax.compression.prune import Masks, join_masks, magnitude_masks, zero_in_place
+from tlc_jax.compression.prune import Masks, join_masks, pruning_masks, zero_in_place
 from tlc_jax.compression.quantize import quantize_leaf
 from tlc_jax.compression.recipe import FLOAT_BITS, Prune, Quantize, Recipe, compressible
 from tlc_jax.core import distributed
@@ -48,7 +48,7 @@ def compress_params(
     zero_in_place(values, masks)
     for operation in recipe.operations:
         if isinstance(operation, Prune):
-            pruned = magnitude_masks(unflatten(values), operation)
+            pruned = pruning_masks(unflatten(values), operation)
             masks = join_masks(masks, pruned)
             zero_in_place(values, pruned)
         elif isinstance(operation, Quantize):

@@ -90,13 +90,13 @@ class DuringTraining:
             apply_masks,
             clear_moments,
             join_masks,
-            magnitude_masks,
+            pruning_masks,
         )
 
         masks = optax.tree.get(optimizer_state, "masks")
         for prune in self.gradual:
             target = sparsity_at(prune.sparsity, level)
-            masks = join_masks(masks, magnitude_masks(params, prune, target))
+            masks = join_masks(masks, pruning_masks(params, prune, target))
         new = apply_masks(params, masks), clear_moments(optimizer_state, masks)
         # The compiled step was made for the old shardings.
         return jax.tree.map(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tlc_jax.compression.during_training import DuringTraining
-from tlc_jax.compression.prune import apply_masks, join_masks, magnitude_masks
+from tlc_jax.compression.prune import apply_masks, join_masks, pruning_masks
 from tlc_jax.compression.recipe import Operation, Prune, Recipe, format_recipe
 from tlc_jax.config import Budget, Config, to_dict
 from tlc_jax.core import distributed
@@ -96,7 +96,7 @@ class IterativePruning:
         named = prune if block else dataclasses.replace(prune, sparsity=0.0)
         with self._directory([*self._done, named]) as directory:
             for sparsity in rounds:
-                masks = join_masks(masks, magnitude_masks(params, prune, sparsity))
+                masks = join_masks(masks, pruning_masks(params, prune, sparsity))
                 params, numbers = self._round(directory, sparsity, params, masks)
                 self.history.append({"sparsity": sparsity, **numbers})
         self._done.append(prune)

@@ -1,4 +1,4 @@
-"""Magnitude pruning: finds the weights that become zero and keeps them at zero during training.
+"""Pruning: finds the weights that become zero and keeps them at zero during training.
 
 Masks are a nested dict like the parameters with the pruned leaves alone: bool arrays, True where a
 weight is kept.
@@ -16,6 +16,7 @@ import optax
 
 from tlc_jax.compression.recipe import Prune, compressible, input_axis
 from tlc_jax.compression.thresholds import keep_largest, keep_largest_along, nonzero
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
@@ -36,12 +37,12 @@ def prunable_leaves(params: Params, prune: Prune) -> dict[str, Any]:
     return {path: x for path, x in leaves if path in scope and not path.startswith("classifier/")}
 
 
-def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None) -> dict[str, Any]:
-    """Masks that remove the round(sparsity x n) weights of smallest magnitude of each group of n,
-    exactly.
+def pruning_masks(params: Params, prune: Prune, sparsity: float | None = None) -> dict[str, Any]:
+    """Masks that remove the round(sparsity x n) weights of smallest magnitude, or other score, of
+    each group of n, exactly.
 
     A group is what `prune.scope` says (a stacked kernel [L, in, out] is L matrices), or a block of
-    N:M pruning. Equal magnitudes go in order of path, layer and position. Weights that are zero
+    N:M pruning. Equal scores go in order of path, layer and position. Weights that are zero
     already are masked in addition, so pruning in rounds never revives one.
 
     Args:
@@ -50,9 +51,11 @@ def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None)
       sparsity: the target of this round, in [0, 1); None means `prune.sparsity`.
 
     Raises:
-      InputError: nothing is in scope, or a matrix does not divide into blocks.
+      InputError: nothing is in scope, a matrix does not divide into blocks, or the score of a
+        plug-in is none.
     """
-    weights = prunable_leaves(params, prune)
+    leaves = prunable_leaves(params, prune)
+    weights = {path: _scores(path, leaf, prune.score) for path, leaf in leaves.items()}
     share = prune.sparsity if sparsity is None else sparsity
     if prune.block or prune.scope == "row":
         return unflatten(
@@ -62,6 +65,21 @@ def magnitude_masks(params: Params, prune: Prune, sparsity: float | None = None)
     masks_MxRxC = keep_largest(stacks_MxRxC, share, _groups(weights, prune.scope))
     named = zip(weights.items(), masks_MxRxC, strict=True)
     return unflatten({path: mask if leaf.ndim == 3 else mask[0] for (path, leaf), mask in named})
+
+
+def _scores(path: str, leaf: Any, name: str) -> Any:
+    """What the weights of a leaf are ranked by: the larger, the longer a weight stays."""
+    score = plugins.find("score", name, "recipe: ")
+    if score is None:
+        return leaf  # whose magnitudes count
+    scores = jnp.asarray(score(path, leaf), jnp.float32)
+    if scores.shape != leaf.shape:
+        raise InputError(f"score={name}: {path} is {leaf.shape}, and its scores {scores.shape}")
+    if not jnp.all((scores >= 0) & jnp.isfinite(scores)):
+        raise InputError(f"score={name}: scores of {path} are negative, infinite or NaN")
+    # Weights that are zero go first, as they do by magnitude, and others are never taken for them.
+    ranked = jnp.where(nonzero(leaf), jnp.maximum(scores, np.finfo(np.float32).tiny), 0)
+    return jax.device_put(ranked, leaf.sharding) if isinstance(leaf, jax.Array) else ranked
 
 
 def _groups(weights: Mapping[str, Any], scope: str) -> np.ndarray:

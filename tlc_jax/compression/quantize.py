@@ -21,11 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from aqt.jax.v2 import aqt_quantizer, calibration
 
-from tlc_jax.compression.artifact import QuantizedTensor
+from tlc_jax.compression.artifact import QuantizedTensor, dequantize_leaf
 from tlc_jax.compression.recipe import FLOAT_BITS, Quantize, compressible, input_axis
 from tlc_jax.compression.thresholds import nonzero, value_of_rank
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
+from tlc_jax.core.text import one_line
 
 # Shares of the full range that `range=mse` tries, the whole first: of equal errors the wider range
 # wins.
@@ -45,8 +47,11 @@ def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> Quantiz
     the kept weights, and `kept` restores zeros. Channels without any spread stay finite in both.
 
     Raises:
-      InputError: its inputs do not divide into groups.
+      InputError: its inputs do not divide into groups, or the scheme of a plug-in gives codes that
+        an artifact cannot hold.
     """
+    if (scheme := plugins.find("scheme", how.scheme, "recipe: ")) is not None:
+        return _checked(path, w.shape, how, kept, scheme(path, w, how, kept))
     # A sum of squares depends on how a leaf is split over devices; on one device it is always the
     # same.
     w = jax.device_get(w) if how.range == "mse" else w
@@ -65,6 +70,41 @@ def quantize_leaf(path: str, w: Any, how: Quantize, kept: Any = None) -> Quantiz
     codes = np.asarray(codes).reshape(w.shape)
     kept = None if kept is None else np.asarray(kept)
     return QuantizedTensor(codes, np.asarray(scale), zero, how.bits, kept, grid.grouped)
+
+
+def _checked(
+    path: str, shape: tuple[int, ...], how: Quantize, kept: Any, q: Any
+) -> QuantizedTensor:
+    """What a plug-in made of a leaf, if an artifact gives it back to the bit."""
+
+    def need(holds: object, message: str) -> None:
+        if not holds:
+            raise InputError(f"scheme={how.scheme}: {path}: {message}")
+
+    need(isinstance(q, QuantizedTensor), f"not a QuantizedTensor, but {type(q).__name__}")
+    need(q.bits == how.bits, f"{q.bits} bits, and the recipe says {how.bits}")
+    half, kind = 2 ** (q.bits - 1), np.dtype(np.int8 if q.zero is None else np.uint8)
+    lowest, highest = (1 - half, half - 1) if q.zero is None else (0, 2 * half - 1)
+    codes = q.codes
+    stored = isinstance(codes, np.ndarray) and codes.dtype == kind and codes.shape == shape
+    need(stored, f"codes must be a NumPy array of {kind} and of shape {shape}")
+    need(lowest <= codes.min() and codes.max() <= highest, f"codes beyond {lowest} to {highest}")
+    for part in (q.scale, q.scale if q.zero is None else q.zero):
+        plain = isinstance(part, np.ndarray) and part.dtype == np.float32
+        need(plain, "scale and zero must be NumPy arrays of float32")
+    try:
+        values = dequantize_leaf(q)
+    except (ValueError, IndexError, AttributeError) as error:
+        need(False, f"scale and zero do not fit the codes ({one_line(error)})")
+    need(np.isfinite(values).all(), "values are infinite or NaN")
+    # An artifact packs arrays in the order of their bytes.
+    return dataclasses.replace(
+        q,
+        codes=np.ascontiguousarray(q.codes),
+        scale=np.ascontiguousarray(q.scale),
+        zero=None if q.zero is None else np.ascontiguousarray(q.zero),
+        kept=None if kept is None else np.asarray(kept),
+    )
 
 
 def round_weights(params: Mapping[str, Any], operations: Sequence[Quantize]) -> dict[str, Any]:

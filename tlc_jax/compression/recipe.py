@@ -25,6 +25,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_type_hints
 
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, select
 from tlc_jax.core.text import did_you_mean
@@ -60,7 +61,7 @@ def _check_fields(operation: Operation) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Prune:
-    """Magnitude pruning of single weights: they stay in their matrices as zeros.
+    """Pruning of single weights: they stay in their matrices as zeros.
 
     Paper 1 does not say whether its threshold is global or per matrix. Global is the default: it
     lets redundant layers give up more than others. Its points lie at (1 - sparsity) x all
@@ -75,6 +76,7 @@ class Prune:
         ignores `scope`. It is a part of the value and not a key.
       gradual: reach the sparsity during the finetuning that follows, on Zhu & Gupta's cubic
         schedule (2017).
+      score: what weights are ranked by: their magnitude, or the score of a plug-in.
       embeddings: whether token and position embeddings are in scope.
       only: selector of the parameters in scope.
     """
@@ -83,6 +85,7 @@ class Prune:
     scope: Literal["global", "tensor", "layer", "row"] = "global"
     block: int = 0
     gradual: bool = False
+    score: str = "magnitude"
     embeddings: bool = True
     only: str = ANY
 
@@ -142,7 +145,8 @@ class Quantize:
       per: weights that share a scale: a layer's matrix ("tensor"), or its columns, an embedding's
         rows ("channel").
       group: 0, or the number of consecutive inputs of a channel that have a scale of their own.
-      scheme: symmetric by AQT ("aqt"), or paper 1's range from minimum to maximum ("minmax").
+      scheme: symmetric by AQT ("aqt"), paper 1's range from minimum to maximum ("minmax"), or the
+        scheme of a plug-in.
       range: what a grid spans: all weights ("extremes"), the part of that with the least squared
         error ("mse"), or a percentage of the weights such as "99.9", the rest being clipped.
       aware: train through the rounding in the finetuning that follows, with gradients passed
@@ -154,7 +158,7 @@ class Quantize:
     bits: int
     per: Literal["tensor", "channel"] = "channel"
     group: int = 0
-    scheme: Literal["aqt", "minmax"] = "aqt"
+    scheme: str = "aqt"
     range: str = "extremes"
     aware: bool = False
     embeddings: bool = True
@@ -168,6 +172,8 @@ class Quantize:
         _need(self.group >= 0, says)
         says = "quantize group=N divides channels: leave out per=tensor"
         _need(not self.group or self.per == "channel", says)
+        says = f"quantize aware=true computes with aqt or minmax, not with scheme={self.scheme}"
+        _need(not self.aware or self.scheme in plugins.OURS["scheme"], says)
         says = f"quantize range={self.range} must be extremes, mse, or a percentage from 50 to 100"
         _need(self.percentile is None or 50 <= self.percentile <= 100, says)
 
@@ -227,6 +233,16 @@ class Recipe:
     def finetunes(self) -> bool:
         return Finetune() in self.operations
 
+    def require_names(self) -> None:
+        """Refuses scores and schemes that are neither ours nor those of a plug-in.
+
+        Reading a recipe does without plug-ins, so that reports and saved models do.
+        """
+        for prune in self.prunes:
+            plugins.find("score", prune.score, "recipe: ")
+        for quantize in self.quantizes:
+            plugins.find("scheme", quantize.scheme, "recipe: ")
+
     def around_finetuning(self) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
         """The operations before the finetuning and those after it; without one, all of them come
         after.
@@ -263,6 +279,7 @@ def parse_one_shot(text: str) -> Recipe:
         raise InputError(
             f"recipe={text}: analyze prunes and quantizes at once: leave out remove and finetune"
         )
+    recipe.require_names()
     if not recipe.operations:
         raise InputError("recipe=dense changes nothing: name one, such as quantize:4")
     return recipe

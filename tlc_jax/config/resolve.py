@@ -24,6 +24,7 @@ from ml_collections import ConfigDict, FieldReference
 
 from tlc_jax.config.durations import UNITS
 from tlc_jax.config.schema import Config, Model, current_name
+from tlc_jax.core import plugins
 from tlc_jax.core.distributed import parse as parse_processes
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, note_once, one_line
@@ -301,6 +302,12 @@ def require_budget(config: Config) -> None:
         raise InputError(
             "budget.clock=benchmark counts training steps only: leave budget.charge=training"
         )
+
+
+def require_trackers(config: Config) -> None:
+    """Refuses trackers that are neither ours nor those of a plug-in."""
+    for name in config.impl.trackers:
+        plugins.find("tracker", name, "config.impl.trackers: ")
 
 
 class _Settings(ConfigDict):

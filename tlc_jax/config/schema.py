@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from tlc_jax.config.durations import UNITS, Amounts
+from tlc_jax.core.plugins import OURS
 from tlc_jax.core.text import note_once
 
 # Old names of commands and settings, which keep working for one release.
@@ -288,8 +289,8 @@ class Impl:
     )
     trackers: tuple[str, ...] = setting(
         (),
-        "experiment trackers that get the metrics too, each an extra of its name",
-        ("tensorboard", "wandb", "mlflow", "trackio"),
+        f"experiment trackers that get the metrics too: {', '.join(OURS['tracker'])}, each an "
+        "extra of its name, or those of plug-ins",
     )
 
 
@@ -388,6 +389,9 @@ class Config:
 
     seed: int = setting(0, "with it and the step everything random is fixed")
     seeds: tuple[int, ...] = setting((), "finetune: seeds of runs in seed-K/; if empty, seed alone")
+    plugins: tuple[str, ...] = setting(
+        (), "modules that add scores, quantizers, sources or trackers; installed ones need no name"
+    )
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()

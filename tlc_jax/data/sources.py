@@ -6,6 +6,7 @@
     files:FOLDER                       a data set saved to disk by Hugging Face's datasets
     files:A+B                          two line-aligned text files, pairs of translations
     toy:KIND[:SPLIT]                   synthetic (split: train)
+    PLUGIN:ANYTHING                    what a plug-in makes of it
 
 This module holds the grammar and what all kinds share. Each kind has a reader in a file of its own.
 """
@@ -20,11 +21,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from tlc_jax import config
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.text import did_you_mean, note_once
 
-KINDS = ("tfds", "files", "toy")
-
+_WITH_SPLITS = ("tfds", "toy")
 _TEXT_NAMES = ("sentence", "text", "premise", "sentence1", "question1", "en")
 _PAIR_NAMES = ("hypothesis", "sentence2", "question2", "fr")
 
@@ -34,9 +35,9 @@ class Source:
     """One source.
 
     Attributes:
-      kind: one of KINDS.
-      location: name of the TFDS data set, glob, or kind of toy data.
-      split: TFDS or toy split; empty for files.
+      kind: tfds, files, toy, or that of a plug-in.
+      location: name of the TFDS data set, glob, kind of toy data, or what a plug-in reads.
+      split: TFDS or toy split; otherwise empty.
       name: name of its metrics and predictions, unique within its spec.
       weight: share in a mixture, relative to the other sources; 0: in proportion to its size.
       spec: text that the user wrote.
@@ -123,9 +124,12 @@ def open_source(source: Source, data: config.Data) -> Reader:
         from tlc_jax.data.tfds_source import TfdsSplit
 
         return TfdsSplit(source.location, source.split, data)
-    from tlc_jax.data.toy_source import ToySplit
+    if source.kind == "toy":
+        from tlc_jax.data.toy_source import ToySplit
 
-    return ToySplit(source.location, source.split)
+        return ToySplit(source.location, source.split)
+    found: Reader = plugins.find("source", source.kind, "")(source.location, data)
+    return found
 
 
 def check_sources(spec: str, field: str, data: config.Data) -> tuple[Source, ...]:
@@ -194,11 +198,10 @@ def _parse(part: str, spec: str) -> Source:
     kind, _, location = rest.partition(":")
     if not location:
         raise InputError(f"source {part!r} in {spec!r} is not KIND:LOCATION, such as files:*.txt")
-    if kind not in KINDS:
-        raise InputError(f"source {part!r} is of unknown kind {kind!r}{did_you_mean(kind, KINDS)}")
+    plugins.find("source", kind, f"{part!r} in {spec!r}: ")
     location, weight = _split_weight(location, part, kind)
     split = ""
-    if kind != "files":
+    if kind in _WITH_SPLITS:
         location, _, split = location.partition(":")
         split = split or "train"
     if (kind, location) == ("toy", "enfr"):
@@ -212,7 +215,7 @@ def _split_weight(location: str, part: str, kind: str) -> tuple[str, float]:
     try:
         weight = float(tail) if at else 0.0
     except ValueError:
-        if kind == "files":  # file names may contain @
+        if kind not in _WITH_SPLITS:  # file names may contain @
             return location, 0.0
         raise InputError(f"source {part!r}: the weight {tail!r} after @ is not a number") from None
     if at and not 0 < weight < math.inf:  # refuses nan too
@@ -238,7 +241,7 @@ def _with_names(parsed: Sequence[Source]) -> tuple[Source, ...]:
 
 
 def _short_name(source: Source) -> str:
-    if source.kind != "files":
+    if source.kind in _WITH_SPLITS:
         return _slug(source.split)
     folder, _, file = source.location.rpartition("/")
     stem = re.sub(r"\.\w+(\.gz)?$", "", file)

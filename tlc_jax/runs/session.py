@@ -19,6 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache as persistent_c
 
 from tlc_jax.config import Config, Model, to_dict
 from tlc_jax.core import distributed as processes
+from tlc_jax.core import plugins
 from tlc_jax.core.devices import keep_freed_memory, machine, peak_flops
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import path_of, read_json, write_json
@@ -197,6 +198,7 @@ def provenance() -> dict[str, Any]:
         "processes": jax.process_count(),
         "machine": machine(),
         "versions": {name: version(name) for name in libraries},
+        "plugins": plugins.used(),
         "python": sys.version.split()[0],
         "command": " ".join(["tlc", *sys.argv[1:]]),
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from tlc_jax.compression.recipe import format_recipe, parse_one_shot, parse_recipe
 from tlc_jax.config import Config, Study, merge, parse_size, resolve, to_dict
-from tlc_jax.config.resolve import require_budget
+from tlc_jax.config.resolve import require_budget, require_trackers
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import is_locked
 from tlc_jax.data.tokenizer import file_name
@@ -75,8 +75,8 @@ def expand(config: Config, workdir: Path) -> list[Job]:
 
     Pretraining jobs have the study's own settings; translation jobs have these and
     study.translation. Finetuning jobs have the defaults, then `data.dir`, `data.length`,
-    `eval.latency`, `budget.benchmarks`, `compress`, `impl` and the model of the study, then
-    study.finetune, then the settings of their task.
+    `eval.latency`, `budget.benchmarks`, `plugins`, `compress`, `impl` and the model of the study,
+    then study.finetune, then the settings of their task.
 
     Raises:
       InputError: the grid is empty, or the settings of a task are wrong.
@@ -183,6 +183,7 @@ class _Grid:
         except InputError as error:
             raise InputError(f"settings of job {name}: {error}") from error
         # Refused here, so that no study fails at its last jobs.
+        require_trackers(config)
         if command in ("translate", "finetune"):
             require_budget(config)
         workdir = self.workdir / "jobs" / name
@@ -203,7 +204,7 @@ class _Grid:
     def _finetune(self, start: _Start, task: str, seed: int) -> Job:
         data = self.config.data
         shared = {
-            **{name: self.base[name] for name in ("impl", "compress")},
+            **{name: self.base[name] for name in ("plugins", "impl", "compress")},
             "data": {"dir": data.dir, "length": data.length},
             "eval": {"latency": self.config.eval.latency},
             "budget": {"benchmarks": self.base["budget"]["benchmarks"]},

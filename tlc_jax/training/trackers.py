@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import is_remote, read_json, upload_folder, write_json
 
@@ -131,13 +132,16 @@ class _Uploaded:
         upload_folder(self._folder, self._workdir)
 
 
-TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {
+Open = Callable[[Path, str, Mapping[str, Any]], Tracker]
+"""(workdir, identity of the run, config) -> tracker."""
+
+TRACKERS: dict[str, Open] = {
     "tensorboard": _TensorBoard,
     "wandb": _WeightsAndBiases,
     "mlflow": _MLflow,
     "trackio": _Trackio,
 }
-"""Trackers by their names in impl.trackers: (workdir, identity of the run, config) -> tracker."""
+"""Our trackers by their names in impl.trackers."""
 
 
 def open_trackers(names: Sequence[str], workdir: Path, config: Mapping[str, Any]) -> list[Tracker]:
@@ -155,14 +159,15 @@ def open_trackers(names: Sequence[str], workdir: Path, config: Mapping[str, Any]
     folder.mkdir(exist_ok=True)
     opened: list[Tracker] = []
     for name in names:
+        start: Open = plugins.find("tracker", name, "config.impl.trackers: ") or TRACKERS[name]
         try:
-            tracker = TRACKERS[name](folder, identity, config)
+            tracker = start(folder, identity, config)
             opened.append(_Uploaded(tracker, folder, workdir) if is_remote(workdir) else tracker)
-        except ImportError as error:
-            raise InputError(
-                f"impl.trackers={name} needs the extra: pip install 'tlc_jax[{name}]' ({error})"
-            ) from error
         except Exception as error:  # each has errors of its own, such as for a missing login
+            if isinstance(error, ImportError) and name in TRACKERS:
+                raise InputError(
+                    f"impl.trackers={name} needs the extra: pip install 'tlc_jax[{name}]' ({error})"
+                ) from error
             what = (str(error).strip() or type(error).__name__).partition("\n")[0]
             raise InputError(f"impl.trackers={name} cannot start: {what}") from error
     return opened
