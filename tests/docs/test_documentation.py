@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import plugins
 from tlc_jax.cli.flags import parse
 from tlc_jax.cli.main import main
 from tlc_jax.core.errors import InputError
@@ -116,10 +117,21 @@ def test_slow_runnable_blocks(tmp_path, monkeypatch):
     assert run_pages({"runnable: slow"}, tmp_path) >= 1
 
 
+@pytest.fixture
+def lamp(tmp_path, monkeypatch):
+    """As after the `pip install` of docs/extending.md."""
+    monkeypatch.syspath_prepend(plugins.EXAMPLES / "tlc_lamp")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.install(tmp_path, "tlc-lamp", "tlc_lamp")
+    with plugins.isolated():
+        yield
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_parse(page, tmp_path, monkeypatch):
+def test_commands_parse(page, lamp, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for folder in ("configs", "examples"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
         if not any(word.startswith("--config=") for word in words):
@@ -132,7 +144,7 @@ def test_commands_parse(page, tmp_path, monkeypatch):
         assert parsed.name == words[0], line
 
 
-def test_studies_that_are_compared_have_two_seeds_of_each_training(monkeypatch):
+def test_studies_that_are_compared_have_two_seeds_of_each_training(lamp, monkeypatch):
     monkeypatch.chdir(ROOT)
     lines = [shlex.split(line, comments=True)[1:] for page in PAGES for line in commands(page)]
     studies = {}
