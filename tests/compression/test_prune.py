@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import trees
+from tests.helpers.plugins import isolated
 from tlc_jax.compression import prune as pruning
 from tlc_jax.compression.artifact import Compressed, measure
 from tlc_jax.compression.iterative import schedule
@@ -22,6 +24,7 @@ from tlc_jax.compression.prune import (
     pruning_masks,
 )
 from tlc_jax.compression.recipe import Prune
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.params import flatten, unflatten
 
@@ -110,6 +113,44 @@ def test_rows_and_blocks_lose_their_own_smallest(prune: Prune, seed: int) -> Non
         )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def scores():
+    with isolated():
+        plugins.register("score", "shifted", lambda path, w: w + 1)
+        plugins.register("score", "none", lambda path, w: jnp.zeros(w.shape))
+        yield
+
+
+def some_zeros() -> Any:
+    params, rng = trees.classifier(), np.random.default_rng(0)
+    return jax.tree.map(lambda w: np.where(rng.random(w.shape) < 0.2, np.float32(0), w), params)
+
+
+@pytest.mark.parametrize(
+    "prune", [Prune(0.6), Prune(0.6, "layer"), Prune(0.6, "row"), Prune(0.5, block=4)]
+)
+def test_a_score_ranks_instead_of_the_magnitude(prune: Prune) -> None:
+    params = some_zeros()
+    shifted = jax.tree.map(lambda w: np.where(w == 0, w, w + 1), params)
+    scored = dataclasses.replace(prune, score="shifted")
+    expected = flatten(pruning_masks(shifted, prune))
+    assert_same_masks(pruning_masks(params, scored), jax.tree.map(np.asarray, expected))
+
+
+@pytest.mark.parametrize("scope", ["global", "row"])
+def test_a_weight_whose_score_is_zero_is_no_pruned_weight(scope: str) -> None:
+    params = some_zeros()
+    prune = Prune(0.5, scope, score="none")
+    masks = flatten(pruning_masks(params, prune))
+    leaves = prunable_leaves(params, prune)
+    for path, mask in masks.items():
+        assert not (np.asarray(mask) & (leaves[path] == 0)).any()
+    kept = sum(int(np.sum(mask)) for mask in masks.values())
+    total = sum(leaf.size for leaf in leaves.values())
+    # Of rows some may have more zeros than weights to lose.
+    assert 0.45 * total < kept <= 0.5 * total + 0.5
+
+
 def test_selectors_narrow_the_scope() -> None:
     masks = flatten(pruning_masks(trees.classifier(), Prune(0.5, only="blocks/ffn/.*")))
     assert masks.keys() == {"blocks/ffn/up/kernel", "blocks/ffn/down/kernel"}
@@ -139,8 +180,15 @@ def test_ties_and_zeros_fall_by_position(seed: int, share: float, scope: str) ->
 
 @pytest.mark.parametrize(
     "prune",
-    [Prune(0.6), Prune(0.6, "tensor"), Prune(0.6, "layer"), Prune(0.6, "row"), Prune(0.5, block=4)],
-    ids=["global", "tensor", "layer", "row", "2:4"],
+    [
+        Prune(0.6),
+        Prune(0.6, "tensor"),
+        Prune(0.6, "layer"),
+        Prune(0.6, "row"),
+        Prune(0.5, block=4),
+        Prune(0.6, score="shifted"),
+    ],
+    ids=["global", "tensor", "layer", "row", "2:4", "score"],
 )
 def test_sharded_masks_are_the_same_and_sharded_alike(prune: Prune) -> None:
     assert jax.device_count() == 8, "tests run on eight fake devices"
