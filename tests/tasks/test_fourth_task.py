@@ -1,11 +1,13 @@
-"""A fourth task is one class and its registration: everything below `rating` is the whole of it.
+"""A fourth task is one class that a plug-in registers: `RatingRun` is the whole of it.
 
 The example predicts a rating, a number, from a text; its labels are the names "0" to "4".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import json
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -13,59 +15,63 @@ import numpy as np
 import pytest
 
 from tests.commands.conftest import result_of, tlc
-from tlc_jax.config import Config, default_config, resolve
+from tests.helpers.plugins import isolated
+from tlc_jax.config import Config, default_config, resolve, to_dict
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.mesh import Placement
-from tlc_jax.data.labelled import load_labelled
-from tlc_jax.data.sentencepiece_tokenizer import train_tokenizer
 from tlc_jax.models.encoder import Classifier
-from tlc_jax.models.network import Network, register_module
-from tlc_jax.runs import session
 from tlc_jax.tasks import base
-from tlc_jax.tasks.classification import ClassifierRun, LabelledData
+from tlc_jax.tasks.classification import ClassifierRun
+from tlc_jax.tasks.masked_lm import MaskedLanguageRun
 from tlc_jax.training.step import Batch, Objective, Sums
 
-# --- the task: what would be tlc_jax/tasks/rating.py -------------------------------------------
+# --- the task: what would be the module of a plug-in --------------------------------------------
 
 
 class RatingRun(ClassifierRun):
     """Regression of a rating: data and batches of classification, with squared error as loss."""
 
-    goal = "negative_squared_error"
+    goal = "explained"
+
+    @staticmethod
+    def module(vocab_size, classes, shape, rngs) -> Classifier:
+        return Classifier(vocab_size, 1, shape, rngs)  # one output, whatever the number of labels
+
+    @functools.cached_property
+    def jitted(self) -> Callable[..., jax.Array]:
+        return self.placement.jit(lambda params, tokens_BxL: self.ratings(params, tokens_BxL, None))
+
+    def ratings(self, params, tokens_BxL: jax.Array, key: jax.Array | None) -> jax.Array:
+        return self.network.apply(params, tokens_BxL, tokens_BxL != 0, key=key)[:, 0]
 
     def objective(self) -> Objective:
-        def corrupt(key: jax.Array, batch: Batch) -> Batch:
-            del key  # nothing about the batch is random
-            return batch
-
         def sums(params, batch: Batch, key: jax.Array | None) -> tuple[Sums, jax.Array]:
-            tokens_BxL, labels_B = batch["tokens"], batch["labels"]
-            rating_B = self.network.apply(params, tokens_BxL, tokens_BxL != 0, key=key)[:, 0]
-            error_B = (rating_B - labels_B) ** 2
+            rating_B, labels_B = self.ratings(params, batch["tokens"], key), batch["labels"]
             right_B = jnp.abs(rating_B - labels_B) < 0.5
-            return Sums(error_B.sum(), jnp.float32(len(labels_B)), right_B.sum()), rating_B
+            loss = ((rating_B - labels_B) ** 2).sum()
+            return Sums(loss, jnp.float32(len(labels_B)), right_B.sum()), rating_B
 
-        return Objective(corrupt, sums)
+        return Objective(lambda key, batch: batch, sums)  # nothing about the batch is random
 
-    def evaluate(self, params, final: bool) -> dict[str, float]:
-        split, objective = self.data.valid[0], self.objective()
-        tokens_NxL = split.padded(np.arange(len(split)), split.length)
-        batch = {"tokens": tokens_NxL, "labels": split.labels}
-        sums, _ = objective.sums(self.placement.put_params(params), batch, None)
-        return {"negative_squared_error": -float(sums.loss / sums.weight)}
+    def evaluate(self, params, final: bool) -> dict:
+        params, found = self.placement.put_params(params), {}
+        for split in self.data.valid:
+            tokens_NxL = split.padded(np.arange(len(split)), split.length)
+            off_N = np.asarray(self.jitted(params, tokens_NxL)) - split.labels
+            found[split.name] = float(np.mean(np.abs(off_N) < 0.5))
+        explained = 1 - np.mean(off_N**2) / np.var(split.labels)
+        accuracy = {"accuracy": next(iter(found.values())), "accuracy_by_split": found}
+        return {"explained": float(explained), **accuracy}
 
-
-# One output, whatever the number of label names.
-register_module("rating", lambda vocab_size, classes, *rest: Classifier(vocab_size, 1, *rest))
 
 # --- its use ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    base.register("rating", RatingRun)
-    yield
-    del base._TASKS["rating"]
+    with isolated():
+        plugins.register("task", "rating", RatingRun)
+        yield
 
 
 @pytest.fixture
@@ -83,40 +89,65 @@ def config(tmp_path) -> Config:
     settings.data.length = settings.model.max_length = 32
     settings.model.layers, settings.model.hidden, settings.model.dropout = 1, 64, 0.0
     settings.optimizer.batch_size, settings.optimizer.learning_rate = 32, 3e-3
-    settings.budget.steps = 60
+    settings.budget.steps = 40
+    settings.task, settings.tokenizer.vocab_size = "rating", 268
     return resolve(settings)
 
 
-def test_a_fourth_task_trains_and_is_evaluated_by_the_command(registered, config, tmp_path):
-    tokenizer = train_tokenizer(["good bad"] * 50, 268, 10_000)
-    train_data, valid_data = (
-        load_labelled(source, config, tokenizer, None)
-        for source in (config.data.train, config.data.valid)
+@pytest.fixture
+def flag(config, tmp_path) -> str:
+    text = json.dumps(to_dict(config))
+    file = tmp_path / "rating.py"
+    file.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({text!r}))\n"
     )
-    placement = Placement.parse("data=-1")
-    labels = train_data[0].label_names
-    network = Network("rating", config.model, tokenizer.vocab_size, len(labels), config.impl)
-    meta = session.model_meta(network.kind, config, tokenizer, labels)
-    data = LabelledData(train_data, valid_data)
-    run = RatingRun(config, network, placement, meta, tokenizer=tokenizer, data=data)
-    fresh = network.init(jax.random.key(0))
-    before = run.evaluate(fresh, True)["negative_squared_error"]
+    return f"--config={file}"
 
-    def work(config) -> dict:
-        session.keep_tokenizer(tokenizer, tmp_path / "run")
-        return run.train(tmp_path / "run", None).numbers
 
-    after = session.run_once(tmp_path / "run", config, work)["negative_squared_error"]
-    assert before < -1.0 and after > -0.5
+def test_a_fourth_task_is_trained_evaluated_and_compressed_by_the_commands(flag, tmp_path):
+    run = tmp_path / "run"
+    assert tlc("finetune", flag, f"--workdir={run}") == 0
+    trained = result_of(run)
+    assert trained["explained"] > 0.7
 
-    # `tlc evaluate` finds the task by the kind that the checkpoint carries.
-    arguments = (f"--init={tmp_path / 'run'}", f"--workdir={tmp_path / 'evaluated'}")
-    assert tlc("evaluate", *arguments) == 0
+    # The others find the task by the kind that the checkpoint carries.
+    assert tlc("evaluate", f"--init={run}", f"--workdir={tmp_path / 'evaluated'}") == 0
     result = result_of(tmp_path / "evaluated")
     assert result["kind"] == "rating"
-    assert result["negative_squared_error"] == pytest.approx(after, abs=1e-3)
+    assert result["explained"] == pytest.approx(trained["explained"], abs=1e-3)
+
+    flags = (f"--config.init.from={run}", "--config.recipe=prune:0.5+quantize:8")
+    more = ("--config.compress.recover=0", f"--workdir={tmp_path / 'small'}")
+    assert tlc("compress", flag, *flags, *more) == 0
+    small = result_of(tmp_path / "small")
+    assert small["rounds"][0]["explained"] == pytest.approx(trained["explained"], abs=1e-3)
+    assert small["explained"] == pytest.approx(small["rounds"][-1]["explained"], abs=0.1)
+
+
+def test_several_seeds_of_a_fourth_task_train_in_turn(flag, tmp_path, capsys):
+    arguments = (flag, "--config.seeds=(0,1)", "--config.budget.steps=3")
+    assert tlc("finetune", *arguments, f"--workdir={tmp_path / 'sweep'}") == 0
+    assert len(result_of(tmp_path / "sweep")["accuracy_over_seeds"]["values"]) == 2
+    mapped = (*arguments, "--config.impl.seeds_together=mapped", f"--workdir={tmp_path / 'other'}")
+    assert tlc("finetune", *mapped) == 2
+    assert "task=rating evaluates one seed at a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ("ratings", "config.task: unknown task 'ratings'; did you mean rating?"),
+        ("mlm", "config.task=mlm: name classifier, or the task of a plug-in"),
+        ("unlabelled", "config.task=unlabelled does not learn from labels"),
+    ],
+)
+def test_a_task_that_finetune_cannot_train_is_refused(task, says, flag, tmp_path, capsys):
+    plugins.register("task", "unlabelled", MaskedLanguageRun)
+    assert tlc("finetune", flag, f"--workdir={tmp_path / 'run'}", f"--config.task={task}") == 2
+    assert says in capsys.readouterr().err
 
 
 def test_a_kind_without_a_task_is_refused():
-    with pytest.raises(InputError, match="no task is registered for models of kind 'rating'"):
-        base.task_of("rating")
+    with pytest.raises(InputError, match="unknown task 'judge'; known are classifier, mlm"):
+        base.task_of("judge")

@@ -24,7 +24,7 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 from tlc_jax import config as configs
 from tlc_jax.commands import COMMANDS, SHARED_SECTIONS, CommandSpec, find
 from tlc_jax.compression.recipe import parse_recipe
-from tlc_jax.config.resolve import load_file, require_budget, require_trackers, unknown_key
+from tlc_jax.config.resolve import load_file, require_budget, require_names, unknown_key
 from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import path_of
@@ -77,7 +77,7 @@ def parse(arguments: Sequence[str]) -> Command:
             if {section, "plugins"} <= {*spec.sections}:
                 recipe.require_names()
     if "checkpoint" in spec.sections:
-        require_trackers(config)
+        require_names(config)
     if spec.needs_budget:
         require_budget(config)
     if not spec.several and config.impl.processes not in ("auto", "one"):

@@ -81,9 +81,9 @@ COMMANDS: dict[str, CommandSpec] = {
     "translate": CommandSpec(
         (*_TRAINING, "init", "objective", "decode"), needs_budget=True, several=True
     ),
-    "finetune": CommandSpec((*_TRAINING, "init", "seeds"), needs_budget=True, several=True),
+    "finetune": CommandSpec((*_TRAINING, "init", "task", "seeds"), needs_budget=True, several=True),
     "compress": CommandSpec(
-        (*_TRAINING, "init", "recipe", "compress", "objective", "decode"), several=True
+        (*_TRAINING, "init", "task", "recipe", "compress", "objective", "decode"), several=True
     ),
     "evaluate": CommandSpec((*_SAVED, "objective", "decode"), (_INIT,), "init", several=True),
     "analyze": CommandSpec(

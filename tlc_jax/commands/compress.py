@@ -136,7 +136,7 @@ def _compress(config: Config, workdir: Path, recipe: Recipe) -> dict[str, Any]:
 
 def _finetune(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) -> _Prepared:
     """Applies the operations before `finetune` at once, then trains with pruned weights at zero."""
-    kinds = ("mlm", "encoder", *(["classifier"] if config.compress.when == "after" else []))
+    kinds = ("mlm", "encoder", *([config.task] if config.compress.when == "after" else []))
     if dense.kind not in kinds:
         raise InputError(
             f"finetuning needs a model of kind {' or '.join(kinds)}, "
@@ -157,8 +157,8 @@ def _finetune(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) 
     pruned = compress_params(outcome.params, rest, masks)
     # Training only rounded in the forward pass: the weights themselves are quantized now.
     real = [dataclasses.replace(operation, aware=False) for operation in aware]
-    accuracy = outcome.numbers["accuracy"]
-    return _Prepared(task, pruned.params, (*real, *after), outcome.numbers, accuracy, pruned.masks)
+    metric = outcome.numbers[task.goal]
+    return _Prepared(task, pruned.params, (*real, *after), outcome.numbers, metric, pruned.masks)
 
 
 def _open_trained(config: Config, workdir: Path, dense: SavedModel, recipe: Recipe) -> _Prepared:

@@ -62,8 +62,8 @@ def _refuse_other_content(workdir: Path) -> None:
 
 def _export(config: Config, workdir: Path) -> dict[str, Any]:
     start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
-    if start.kind == "translator":
-        raise InputError(f"{start.path} is a translator: only encoders can be exported")
+    if start.kind not in ("mlm", "encoder", "classifier"):
+        raise InputError(f"{start.path} is a {start.kind}: only encoders can be exported")
     require_head(start)
     network = start.network(config.impl)
     write = _write_huggingface if config.export.format == "hf" else _write_onnx

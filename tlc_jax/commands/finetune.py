@@ -6,7 +6,7 @@ parameters it took. A pruned encoder keeps its zeros: the mask is the last trans
 optimizer. A quantized one is quantized again at the end, by the same recipe. With `seeds` there is
 one run per seed in seed-K/, and a summary; impl.seeds_together says whether the seeds train one
 after another or mapped in one program. Predictions for every example of every validation split
-go to predictions/.
+go to predictions/. `task` names what a plug-in learns from the labels instead of classes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config, to_dict
 from tlc_jax.core import distributed
+from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import remove_folder
 from tlc_jax.data.sources import open_source, parse_sources
 from tlc_jax.data.tokenizer import Tokenizer
-from tlc_jax.models.network import classifier
+from tlc_jax.models.network import Network
 from tlc_jax.runs import auto, saved_model, session
 from tlc_jax.runs.saved_model import SavedModel
+from tlc_jax.tasks.base import task_of
 from tlc_jax.tasks.classification import ClassifierRun, load_data
 from tlc_jax.training.loop import Outcome
 
@@ -200,7 +202,7 @@ def _finetune(config: Config, workdir: Path, shared: Shared) -> dict[str, Any]:
 
 
 def open_classifier(config: Config, workdir: Path, start: SavedModel | None) -> Opened:
-    """Reads the data of a finetuning run and opens the devices.
+    """Reads the data of a finetuning run of `config.task` and opens the devices.
 
     Args:
       config: resolved config.
@@ -210,18 +212,22 @@ def open_classifier(config: Config, workdir: Path, start: SavedModel | None) -> 
     Raises:
       InputError: the data or the start do not fit the config.
     """
+    task = task_of(config.task)
+    if not issubclass(task, ClassifierRun):
+        raise InputError(f"config.task={config.task} does not learn from labels: no ClassifierRun")
     if start is not None:
         config = session.adopt_model(config, start.model, start.path)
     tokenizer = start.tokenizer if start else _own_tokenizer(config)
     if start is None:
         session.check_special_ids(config.model, tokenizer)
     # A trained classifier keeps the order of its classes, whatever the order in the data.
-    labels = start.labels if start and start.kind == "classifier" else None
+    labels = start.labels if start and start.kind == config.task else None
     data = load_data(config, tokenizer, labels)
     config, placement = session.open_devices(config)
-    network = classifier(config.model, tokenizer.vocab_size, len(data.labels), config.impl)
+    vocab_size, classes = tokenizer.vocab_size, len(data.labels)
+    network = Network(config.task, config.model, vocab_size, classes, config.impl)
     meta = session.model_meta(network.kind, config, tokenizer, data.labels)
-    run = ClassifierRun(config, network, placement, meta, tokenizer=tokenizer, data=data)
+    run = task(config, network, placement, meta, tokenizer=tokenizer, data=data)
     fit_to_memory(run, workdir)
     masks: Mapping[str, Any] = {}
     if start and start.masks:

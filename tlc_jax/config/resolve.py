@@ -304,10 +304,12 @@ def require_budget(config: Config) -> None:
         )
 
 
-def require_trackers(config: Config) -> None:
-    """Refuses trackers that are neither ours nor those of a plug-in."""
+def require_names(config: Config) -> None:
+    """Refuses trackers and tasks to train that are neither ours nor those of a plug-in."""
     for name in config.impl.trackers:
         plugins.find("tracker", name, "config.impl.trackers: ")
+    if plugins.find("task", config.task, "config.task: ") is None and config.task != Config.task:
+        raise InputError(f"config.task={config.task}: name classifier, or the task of a plug-in")
 
 
 class _Settings(ConfigDict):

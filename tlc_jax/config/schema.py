@@ -389,8 +389,13 @@ class Config:
 
     seed: int = setting(0, "with it and the step everything random is fixed")
     seeds: tuple[int, ...] = setting((), "finetune: seeds of runs in seed-K/; if empty, seed alone")
+    task: str = setting(
+        "classifier", "finetune: what is learned from labels: classifier, or the task of a plug-in"
+    )
     plugins: tuple[str, ...] = setting(
-        (), "modules that add scores, quantizers, sources or trackers; installed ones need no name"
+        (),
+        "modules that add scores, quantizers, tasks, sources or trackers; installed ones need no "
+        "name",
     )
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()

@@ -1,4 +1,4 @@
-"""Names that other packages add to ours: pruning scores, quantizers, sources of data, trackers.
+"""Names that other packages add to ours: pruning scores, quantizers, tasks, sources, trackers.
 
 A plug-in is a module that calls `register` while it is imported. A config names it in `plugins`, or
 its package declares it in the entry-point group GROUP. Installed ones are imported when a name is
@@ -22,6 +22,7 @@ GROUP = "tlc_jax.plugins"
 OURS = {
     "score": ("magnitude",),
     "scheme": ("aqt", "minmax"),
+    "task": ("classifier", "mlm", "encoder", "translator"),
     "source": ("tfds", "files", "toy"),
     "tracker": ("tensorboard", "wandb", "mlflow", "trackio"),
 }

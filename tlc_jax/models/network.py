@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array
 
 from tlc_jax import config
+from tlc_jax.core import plugins
 from tlc_jax.core.params import flatten
 from tlc_jax.models.encoder import Classifier, Encoder, MaskedLanguageModel
 from tlc_jax.models.layers import Shape
@@ -25,7 +26,8 @@ class Network:
     """A model as pure functions of its parameters.
 
     Attributes:
-      kind: "mlm", "classifier", "translator", "encoder" (without a head), or a registered kind.
+      kind: "mlm", "classifier", "translator", "encoder" (without a head), or the task of a
+        plug-in.
       model: settings of its architecture.
       vocab_size: number of rows of its token embedding.
       classes: number of outputs of a classifier; 0 for others.
@@ -44,7 +46,8 @@ class Network:
         return Shape.of(self.model, self.impl)
 
     def _create(self, rngs: nnx.Rngs) -> nnx.Module:
-        return _MODULES[self.kind](self.vocab_size, self.classes, self.shape, rngs)
+        build = _MODULES.get(self.kind) or plugins.find("task", self.kind, "").module
+        return build(self.vocab_size, self.classes, self.shape, rngs)
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> Params:
@@ -99,18 +102,13 @@ _MODULES: dict[str, Build] = {
 }
 
 
-def register_module(kind: str, build: Build) -> None:
-    """Makes a kind of model known to `Network`."""
-    _MODULES[kind] = build
-
-
 def masked_language_model(model: config.Model, vocab_size: int, impl: config.Impl) -> Network:
     """The network that pretraining trains."""
     return Network("mlm", model, vocab_size, 0, impl)
 
 
 def classifier(model: config.Model, vocab_size: int, classes: int, impl: config.Impl) -> Network:
-    """The network that finetuning trains."""
+    """The network that finetuning trains, unless a plug-in has another."""
     return Network("classifier", model, vocab_size, classes, impl)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tlc_jax.compression.recipe import format_recipe, parse_one_shot, parse_recipe
 from tlc_jax.config import Config, Study, merge, parse_size, resolve, to_dict
-from tlc_jax.config.resolve import require_budget, require_trackers
+from tlc_jax.config.resolve import require_budget, require_names
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import is_locked
 from tlc_jax.data.tokenizer import file_name
@@ -183,7 +183,7 @@ class _Grid:
         except InputError as error:
             raise InputError(f"settings of job {name}: {error}") from error
         # Refused here, so that no study fails at its last jobs.
-        require_trackers(config)
+        require_names(config)
         if command in ("translate", "finetune"):
             require_budget(config)
         workdir = self.workdir / "jobs" / name

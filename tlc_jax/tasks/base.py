@@ -1,8 +1,8 @@
 """The base class of tasks, which makes training runs of a network and its data, and their registry.
 
 A task is one class in one file of this folder. It defines the objective, the batches, their cost,
-the evaluation, and the output of `predict`. `register` makes it known under the kind of model that
-it trains; nothing else branches on that kind.
+the evaluation, and the output of `predict`. A table at the end, or a plug-in, makes it known under
+the kind of model that it trains; nothing else branches on that kind.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tlc_jax.compression.during_training import DENSE, DuringTraining
 from tlc_jax.config import Config, Impl
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core import distributed as processes
+from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import write_text
 from tlc_jax.core.mesh import Placement
@@ -402,7 +403,7 @@ def test_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {f"test_{name.removeprefix('valid_')}": value for name, value in numbers.items()}
 
 
-_TASKS: dict[str, str | type[TaskRun]] = {
+_TASKS = {
     "mlm": "tlc_jax.tasks.masked_lm:MaskedLanguageRun",
     "encoder": "tlc_jax.tasks.masked_lm:MaskedLanguageRun",
     "classifier": "tlc_jax.tasks.classification:ClassifierRun",
@@ -410,29 +411,15 @@ _TASKS: dict[str, str | type[TaskRun]] = {
 }
 
 
-def register(kind: str, task: str | type[TaskRun]) -> None:
-    """Registers the task of a kind of model.
-
-    Args:
-      kind: the kind that checkpoints and artifacts of its models carry.
-      task: the class, or "module:Class", which is imported when it is first needed.
-    """
-    _TASKS[kind] = task
-
-
 def task_of(kind: str) -> type[TaskRun]:
     """The task of a kind of model.
 
     Raises:
-      InputError: no task is registered for it.
+      InputError: there is none.
     """
-    found = _TASKS.get(kind)
-    if found is None:
-        raise InputError(
-            f"no task is registered for models of kind {kind!r}; known are {', '.join(_TASKS)}"
-        )
+    of_plugin: type[TaskRun] | None = plugins.find("task", kind, "")
     # Imported late, so that a command loads only the task that it runs.
-    return pkgutil.resolve_name(found) if isinstance(found, str) else found
+    return of_plugin or pkgutil.resolve_name(_TASKS[kind])
 
 
 def open_saved(

@@ -22,7 +22,8 @@ from tlc_jax.data.sources import Examples, Source
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.models import flops
 from tlc_jax.models.dropout import OwnWidthKey
-from tlc_jax.models.network import Network, Params
+from tlc_jax.models.encoder import Classifier
+from tlc_jax.models.network import Build, Network, Params
 from tlc_jax.runs import session
 from tlc_jax.runs.saved_model import SavedModel
 from tlc_jax.tasks.base import Predictor, TaskRun, test_numbers
@@ -120,8 +121,14 @@ class Predictions:
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ClassifierRun(TaskRun):
-    """A classifier with its labelled data."""
+    """A classifier with its labelled data.
 
+    Attributes:
+      module: of the task of a plug-in, (vocabulary size, number of labels, dimensions, generators)
+        -> its module.
+    """
+
+    module: ClassVar[Build] = Classifier
     goal = "accuracy"
     unit = "examples"
     arrays: ClassVar = {"tokens": 2, "labels": 1}
