@@ -58,8 +58,8 @@ def obstacle(config: Config) -> str:
 def obstacle_of_run(run: ClassifierRun, start: SavedModel | None) -> str:
     """Why an opened run cannot be mapped over seeds on its devices, or an empty text."""
     model, keys = run.network.model, run.config.impl.dropout_keys
-    if type(run) is not ClassifierRun:
-        return f"task={run.network.kind} evaluates one seed at a time"
+    if (kind := run.network.kind) != "classifier":
+        return f"task={kind} evaluates one seed at a time"
     if start and start.recipe != "dense":
         return f"{start.path} is compressed ({start.recipe})"
     if not model.dropout:
