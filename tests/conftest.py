@@ -55,6 +55,18 @@ def plain_cpu() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of object storage; see `helpers.buckets`."""
+    from tests.helpers.buckets import ObjectStorage
+
+    server = ObjectStorage()
+    # Copies of what is in the bucket would otherwise lie in the user's own cache.
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
     """Returns golden("name.json", content) -> what tests/golden/ holds.

@@ -54,7 +54,8 @@ def _guarded(handler: Any) -> Any:
                 _refused(response, HTTPStatus.PRECONDITION_FAILED, "another generation")
                 return
             handler(request, response, storage, *rest, **more)
-            if handler is objects.download and response.status.value < 300:
+            reads = handler is objects.download or request.query.get("alt") == ["media"]
+            if reads and response.status.value < 300:
                 response["x-goog-generation"] = str(_generation(storage, bucket, name))
 
     return guarded

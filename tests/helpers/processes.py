@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tlc_jax.config import Impl
+from tlc_jax.core import json_lines
 from tlc_jax.core.params import flatten
 from tlc_jax.runs import saved_model
 
@@ -70,10 +70,7 @@ def finish(started: Sequence[Process]) -> None:
 
 def rows_of(workdir: Path) -> list[dict]:
     """The complete rows of a metrics.jsonl that may still be written; none before it exists."""
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return json_lines.read(workdir / "metrics.jsonl")
 
 
 def wait_for_step(started: Sequence[Process], workdir: Path, step: int, rows_before: int) -> None:

@@ -12,7 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tlc_jax.core.files import is_remote, write_text
 from tlc_jax.core.text import note_once
@@ -115,6 +115,12 @@ class JsonLines:
                 self.flush()
             except Exception as error:  # storage is away; the rows are kept and written later
                 note_once(f"rows of {self._path} wait for storage: {error}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Stores what is left."""

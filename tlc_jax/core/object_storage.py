@@ -109,7 +109,8 @@ def explain(error: BaseException) -> Ending | None:
         return InputError(
             f"object storage has no such object ({text}): it was removed, or the bucket is missing"
         )
-    if known or status in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or "timed out" in status:
+    late = isinstance(error, TimeoutError) or status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+    if known or late:
         return StoppedEarly(f"object storage fails ({text}): run the same command again")
     return None
 
