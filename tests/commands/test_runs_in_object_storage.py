@@ -144,15 +144,35 @@ def test_a_checkpoint_that_vanished_is_named(storage, world, pretrained, refused
 
 
 @pytest.mark.parametrize(
-    ("bucket", "says"),
+    ("bucket", "writing", "reading"),
     [
-        ("no-such-bucket", "the bucket is missing"),
-        ("forbidden", "access to object storage is denied"),
+        ("none-such", "the bucket is missing", "does not exist"),
+        ("forbidden", "access to object storage is denied", "access to object storage is denied"),
     ],
 )
-def test_a_bucket_that_cannot_be_used_is_refused(storage, world, refused, bucket, says) -> None:
-    assert says in refused(*pretrain_arguments(world, path_of(f"gs://{bucket}/run")))
-    assert says in refused("evaluate", f"--init=gs://{bucket}/run", "--workdir=/tmp/never")
+def test_a_bucket_that_cannot_be_used_is_refused(
+    storage, world, refused, tmp_path, bucket, writing, reading
+) -> None:
+    assert writing in refused(*pretrain_arguments(world, path_of(f"gs://{bucket}/run")))
+    command = ("evaluate", f"--init=gs://{bucket}/run", f"--workdir={tmp_path}/evaluated")
+    assert reading in refused(*command)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (
+            "--config.data.valid=tfds:glue/sst2 --config.data.dir=gs://tests/tfds",
+            "mount the bucket",
+        ),
+        ("--config.init.from=hf:gs://tests/roberta", "copy the model to a disk"),
+        ("--config.data.train=files:gs://tests/none/*.txt", "matches no file"),
+        ("--config.data.train=files:gs://tests/none.txt", "does not exist"),
+        ("--config.tokenizer.path=gs://tests/none.model", "cannot be read"),
+    ],
+)
+def test_what_a_bucket_lacks_is_refused(storage, world, tmp_path, refused, setting, says) -> None:
+    assert says in refused(*pretrain_arguments(world, tmp_path / "run", *setting.split()))
 
 
 @pytest.mark.kills

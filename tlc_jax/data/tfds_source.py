@@ -23,6 +23,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from tlc_jax import config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import scheme_of
 from tlc_jax.core.text import did_you_mean
 from tlc_jax.data.sources import Columns, Examples, choose_columns, document
 
@@ -130,6 +131,11 @@ class TfdsSplit:
 
 def _builder(name: str, data: config.Data) -> Any:
     """TFDS's description of a built data set."""
+    if scheme_of(data.dir):
+        raise InputError(
+            f"data.dir={data.dir}: ArrayRecord reads disks alone: copy the data set to a disk, or "
+            "mount the bucket"
+        )
     folder = os.path.expanduser(data.dir) if data.dir else str(tfds.core.constants.DATA_DIR)
     try:
         return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from tlc_jax import config as configs
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import read_json
+from tlc_jax.core.files import read_json, scheme_of
 from tlc_jax.core.params import flatten, unflatten
 from tlc_jax.data.tokenizer import Tokenizer
 from tlc_jax.interop.huggingface_names import Family, model_of, other_layout
@@ -57,6 +57,8 @@ def find(source: str) -> Path:
     Raises:
       InputError: the folder or a file of it is missing, or the model is of an unknown family.
     """
+    if scheme_of(source.removeprefix(PREFIX)):
+        raise InputError(f"init.from={source}: copy the model to a disk, and name its folder")
     folder = Path(source.removeprefix(PREFIX)).expanduser()
     if not folder.is_dir():
         raise InputError(
