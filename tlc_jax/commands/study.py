@@ -20,6 +20,7 @@ from typing import Any
 from tlc_jax.commands import finetune, run_command
 from tlc_jax.config import Config
 from tlc_jax.core.errors import InputError
+from tlc_jax.core.files import existing
 from tlc_jax.runs import session
 from tlc_jax.study.jobs import expand, needed_first, state
 from tlc_jax.study.run_jobs import claim_study, run_jobs
@@ -30,9 +31,10 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     jobs = expand(config, workdir)
     # Listing writes nothing: not even the workdir is made.
     if options.get("list"):
+        exists = existing(workdir / "jobs")
         for job in jobs:
             needs = ",".join(map(str, job.needs)) or "-"
-            print(job.number, state(job, jobs), job.name, needs, sep="\t")
+            print(job.number, state(job, jobs, exists), job.name, needs, sep="\t")
         return {}
     chosen = jobs
     if (number := options.get("job")) is not None:

@@ -46,6 +46,17 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, PurePath)
 
 
+def existing(folder: Path) -> Callable[[Path], bool]:
+    """A function that says which files under a folder exist.
+
+    In object storage it lists the folder once, because many questions would take a request each.
+    """
+    if not is_remote(folder):
+        return lambda path: path.exists()
+    names = set(folder.fs.find(folder.path))  # type: ignore[attr-defined]
+    return lambda path: path.path in names  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
     """Yields the file, or where it is in object storage a copy of it for as long as the block.

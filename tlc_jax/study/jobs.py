@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,11 @@ class Job:
 
     @property
     def done(self) -> bool:
-        return (self.workdir / "result.json").exists()
+        return self.result_file.exists()
+
+    @property
+    def result_file(self) -> Path:
+        return self.workdir / "result.json"
 
     @property
     def error_file(self) -> Path:
@@ -58,16 +63,23 @@ def needed_first(job: Job, jobs: list[Job]) -> list[Job]:
     return [*found, job]
 
 
-def state(job: Job, jobs: list[Job]) -> str:
-    """done, failed, running, waiting (for other jobs) or ready."""
-    if job.done:
+def state(job: Job, jobs: list[Job], exists: Callable[[Path], bool]) -> str:
+    """done, failed, running, waiting (for other jobs) or ready.
+
+    Args:
+      job: the job.
+      jobs: all jobs of the study.
+      exists: says whether a file of a job exists: `files.existing`.
+    """
+    if exists(job.result_file):
         return "done"
     # Before error.txt is looked at, which stays until the process that tries again removes it.
-    if is_locked(job.workdir / ".lock"):
+    if exists(lock := job.workdir / ".lock") and is_locked(lock):
         return "running"
-    if job.error_file.exists():
+    if exists(job.error_file):
         return "failed"
-    return "ready" if all(jobs[needed].done for needed in job.needs) else "waiting"
+    needed = (jobs[number].result_file for number in job.needs)
+    return "ready" if all(map(exists, needed)) else "waiting"
 
 
 def expand(config: Config, workdir: Path) -> list[Job]:

@@ -5,6 +5,7 @@ Reading needs no JAX, so reports can be made anywhere.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +14,15 @@ from typing import Any
 
 from tlc_jax.core import json_lines
 from tlc_jax.core.errors import InputError
-from tlc_jax.core.files import Lock, read_json, write_json, write_text
+from tlc_jax.core.files import (
+    Lock,
+    existing,
+    is_remote,
+    path_of,
+    read_json,
+    write_json,
+    write_text,
+)
 from tlc_jax.statistics.curves import Curve
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 from tlc_jax.statistics.records import (
@@ -52,23 +61,25 @@ def write(jobs: list[Job], workdir: Path, provenance: Mapping[str, Any]) -> None
     """
     # One process at a time, or one that read early and wrote late would drop a row of another.
     with Lock(workdir / ".write-down.lock"):
+        exists = existing(workdir / "jobs")
         states = [
             {
                 "number": job.number,
                 "name": job.name,
-                "state": state(job, jobs),
-                "error": job.error_file.read_text().strip() if job.error_file.exists() else None,
+                "state": state(job, jobs, exists),
+                "error": job.error_file.read_text().strip() if exists(job.error_file) else None,
             }
             for job in jobs
         ]
         write_json(workdir / "study.json", {**provenance, "jobs": states})
-        rows = [_row(job, jobs) for job in jobs if job.command == "compress" and job.done]
+        done = [job for job in jobs if job.command == "compress" and exists(job.result_file)]
+        rows = [_row(job, jobs) for job in done]
         write_text(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     """The line of results.jsonl of a compressed model."""
-    result = read_json(job.workdir / "result.json")
+    result = _result(job)
     chain = needed_first(job, jobs)
     # None for an encoder that was trained elsewhere, in a way unknown here.
     trained = next((one for one in chain if one.command in ("pretrain", "translate")), None)
@@ -85,7 +96,7 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
     if trained is None or job.labels["init"] != "pretrained":
         cost = None if trained is None else 0
         return row | dict.fromkeys(("budget_seconds", "steps", "train_seconds"), cost)
-    training = read_json(trained.workdir / "result.json")
+    training = _result(trained)
     return row | {
         "budget_seconds": trained.config.budget.seconds,
         "steps": training["steps"],
@@ -93,6 +104,17 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
         "pretrain_valid_loss": training["valid_loss"],
         "pretrain_valid_perplexity": training["valid_perplexity"],
     }
+
+
+def _result(job: Job) -> dict[str, Any]:
+    path = job.result_file
+    return _read_once(str(path)) if is_remote(path) else dict(read_json(path))
+
+
+@functools.cache
+def _read_once(path: str) -> dict[str, Any]:
+    """The content of a file in object storage, where reading all after each job takes long."""
+    return dict(read_json(path_of(path)))
 
 
 def load(workdir: Path) -> Study:
