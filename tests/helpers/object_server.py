@@ -42,8 +42,8 @@ def _guarded(handler: Any) -> Any:
     def guarded(request: Any, response: Any, storage: Storage, *rest: Any, **more: Any) -> None:
         bucket = request.params.get("bucket_name")
         name = request.params.get("object_id") or request.query.get("name", [""])[0]
+        data = request.data  # read before the others have to wait for it
         with _ONE_AT_A_TIME:
-            data = request.data  # reads the body, which the connection has to be rid of
             if bucket == "forbidden":
                 _refused(response, HTTPStatus.FORBIDDEN, "no permission storage.objects.create")
                 return
@@ -73,6 +73,8 @@ class _Server(ThreadingMixIn, server.HTTPServer):
 
 
 class _Connection(emulator.RequestHandler):
+    protocol_version = "HTTP/1.1"  # connections stay open, as with the real one
+
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
 

@@ -13,7 +13,6 @@ import threading
 import traceback
 import types
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
 
 from tlc_jax import __version__
 from tlc_jax.core import distributed as processes
@@ -22,6 +21,7 @@ from tlc_jax.core.text import one_line
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # beside those of `Ending`
 
+_AGAIN_SECONDS = 1.0
 _HELP = {"-h", "-help", "--help"}
 _REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -57,17 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sigterm_as_exception() -> Iterator[None]:
     """Makes SIGTERM end the command at once, except in training, which saves first."""
 
-    def stop(number: int, frame: types.FrameType | None) -> NoReturn:
+    def stop(number: int, frame: types.FrameType | None) -> None:
+        if isinstance(sys.exception(), StoppedEarly):
+            return  # on its way out
+        # Python drops what is raised while it clears an object away: then it is raised again.
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
         raise StoppedEarly("SIGTERM; what is finished is kept: run the same command again")
 
     if threading.current_thread() is not threading.main_thread():  # where Python forbids handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _run(arguments: Sequence[str]) -> None:
