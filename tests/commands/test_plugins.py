@@ -12,7 +12,10 @@ from tests.commands.conftest import finetune_arguments, pretrain_arguments, resu
 from tests.commands.test_study import study_settings, write_config
 from tests.helpers.plugins import EXAMPLES, install, isolated
 from tlc_jax.compression.artifact import ARTIFACT, load_artifact
+from tlc_jax.config import resolve
+from tlc_jax.core import plugins
 from tlc_jax.core.params import flatten
+from tlc_jax.study.jobs import expand
 
 OTHERS = '''
 import numpy as np
@@ -100,6 +103,21 @@ def test_a_study_prunes_by_the_score_of_an_installed_package(world, pretrained, 
     assert result_of(jobs[1])["plugins"] == {"tlc-lamp": "1.2"}
     (table,) = (tmp_path / "study").glob("jobs/finetune*/metrics.csv")
     assert "train/loss" in {row[1] for row in csv.reader(table.read_text().splitlines())}
+
+
+def test_every_job_of_a_study_has_its_plug_ins(world, tmp_path):
+    settings = study_settings(world, translators=["1x64"], analyses=["prune:0.5,score=lamp"])
+    settings["plugins"] = ["tlc_lamp"]
+    plugins.load(["tlc_lamp"])
+    jobs = expand(resolve(settings), tmp_path)
+    assert {job.command for job in jobs} == {
+        "pretrain",
+        "finetune",
+        "compress",
+        "translate",
+        "analyze",
+    }
+    assert {job.config.plugins for job in jobs} == {("tlc_lamp",)}
 
 
 def test_the_config_of_a_run_carries_its_plug_ins(world, finetuned, tmp_path):
