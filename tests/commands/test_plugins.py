@@ -185,3 +185,6 @@ def test_refusals(refused, world, finetuned, tmp_path, flag, says):
     more = ["--config.plugins=tlc_lamp", "--config.plugins=plug_others"]
     more += [f"--config.init.from={finetuned}", "--config.compress.recover=0", flag]
     assert says in refused(*finetune_arguments("compress", world, tmp_path / "run", *more))
+    # Only what a plug-in returns is looked at once it has been called.
+    late = says.startswith(("and its scores", "negative", "codes"))
+    assert (tmp_path / "run").exists() == late
