@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from tests.commands.conftest import result_of, tlc
 from tests.helpers import public_models as public
+from tests.interop.networks import greedy
 from tlc_jax.commands import export
 from tlc_jax.compression.artifact import load_artifact
 
@@ -74,7 +75,7 @@ def test_what_is_done_is_not_done_again(finetuned, tmp_path, capsys) -> None:
 
 
 def test_a_folder_is_whole_or_not_there(finetuned, tmp_path, monkeypatch) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("in the middle")
 
     monkeypatch.setattr(export, "tokenizer_files", fail)
@@ -84,7 +85,7 @@ def test_a_folder_is_whole_or_not_there(finetuned, tmp_path, monkeypatch) -> Non
 
 
 def test_what_cannot_be_exported_is_refused(finetuned, translated, tmp_path, capsys) -> None:
-    assert "is a translator" in refused(
+    assert "is a translator, and the Hugging Face folder is for encoders" in refused(
         capsys, f"--init={translated}", f"--workdir={tmp_path / 'new'}"
     )
     assert not (tmp_path / "new" / "huggingface").exists()
@@ -140,6 +141,41 @@ def test_a_packed_artifact_keeps_its_integers_in_onnx(compressed, tmp_path) -> N
         "model.onnx"
     }
     assert packed["opset"] == 21
+
+
+@needs_onnx
+def test_translator_becomes_an_encoder_and_a_decoder(translated, tmp_path) -> None:
+    onnx = "--config.export.format=onnx"
+    assert tlc("export", f"--init={translated}", f"--workdir={tmp_path}", onnx) == 0
+    assert set(result_of(tmp_path)["files"]) == TOKENIZER | {"encoder.onnx", "decoder.onnx"}
+    # Sources end with </s> and have no <s>, as in training.
+    content = json.loads((tmp_path / "onnx" / "tokenizer.json").read_text())
+    single = content["post_processor"]["single"]
+    assert [next(iter(part)) for part in single] == ["Sequence", "SpecialToken"]
+
+
+@pytest.mark.peers
+def test_others_give_our_greedy_translations(translated, pairs, tmp_path) -> None:
+    """From the text on: tokenizer, padding, both files, and the tokenizer again."""
+    transformers = pytest.importorskip("transformers")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    found = tmp_path / "found.txt"
+    predict = (f"--config.predict.input={pairs / 'valid.en'}", f"--config.predict.output={found}")
+    decode = ("--config.decode.beams=1", "--config.decode.extra=6", "--config.impl.matmul=float32")
+    assert tlc("predict", f"--init={translated}", *predict, *decode) == 0
+    onnx = "--config.export.format=onnx"
+    assert tlc("export", f"--init={translated}", f"--workdir={tmp_path / 'out'}", onnx) == 0
+    folder = tmp_path / "out" / "onnx"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = (pairs / "valid.en").read_text().splitlines()
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="np")
+    encoder, decoder = (
+        onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder")
+    )
+    tokens = greedy(encoder, decoder, batch["input_ids"], batch["attention_mask"], 6, 40)
+    ours = found.read_text().splitlines()
+    assert len(set(ours)) > 1
+    assert [tokenizer.decode(row, skip_special_tokens=True) for row in tokens] == ours
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "roberta-prelayernorm"])

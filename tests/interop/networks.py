@@ -1,4 +1,4 @@
-"""Small encoders whose weights are all noise, and rows with padding."""
+"""Small networks whose weights are all noise, and rows with padding."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from tlc_jax.config import Impl, Model
 from tlc_jax.core.params import flatten, unflatten
+from tlc_jax.data.tokenizer import BOS, EOS, FIRST_ORDINARY
 from tlc_jax.models.network import Network, Params
 
 LABELS = ("no", "perhaps", "yes")
@@ -52,3 +53,39 @@ def logits_of(network: Network, params: Params) -> np.ndarray:
 def real(logits_BxLxV: np.ndarray) -> np.ndarray:
     """The same with zeros where `padded_rows` has padding: what is computed there means nothing."""
     return np.where(padded_rows()[1][:, :, None], logits_BxLxV, 0)
+
+
+def greedy(
+    encoder: Any,
+    decoder: Any,
+    tokens_BxS: np.ndarray,
+    mask_BxS: np.ndarray,
+    extra: int,
+    longest: int,
+) -> list[list[int]]:
+    """Greedy translations by two sessions of onnxruntime, </s> included, as beam search ends them.
+
+    docs/export.md has a shorter loop.
+    """
+    memory = outputs_of(encoder, {"tokens": tokens_BxS, "mask": mask_BxS})
+    past = {name.replace("memory", "past"): values[:, :, :0] for name, values in memory.items()}
+    limit_B = np.minimum(mask_BxS.sum(1) + extra, longest)
+    token_Bx1 = np.full((len(tokens_BxS), 1), BOS)
+    found: list[list[int]] = [[] for _ in tokens_BxS]
+    while not all(row[-1:] == [EOS] for row in found):
+        inputs = {"tokens": token_Bx1, "mask": mask_BxS, **memory, **past}
+        outputs = outputs_of(decoder, inputs)
+        logits_BxV = outputs.pop("logits").copy()
+        logits_BxV[:, [id for id in range(FIRST_ORDINARY) if id != EOS]] = -np.inf
+        past = {name.replace("present", "past"): values for name, values in outputs.items()}
+        token_Bx1 = logits_BxV.argmax(1, keepdims=True)
+        for row, limit, (token,) in zip(found, limit_B, token_Bx1.tolist(), strict=True):
+            if row[-1:] != [EOS]:
+                row.append(token if len(row) + 1 < limit else EOS)
+    return found
+
+
+def outputs_of(session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of a session by name."""
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))

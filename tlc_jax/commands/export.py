@@ -1,14 +1,15 @@
-"""Write an encoder, dense or compressed, for other systems: as a Hugging Face folder, or as ONNX.
+"""Write a model, dense or compressed, for other systems: as a Hugging Face folder, or as ONNX.
 
 --init names a workdir, a checkpoint or an artifact; without --config the settings of the run it
 belongs to are used. --workdir gets one folder, whole or not at all:
 
-huggingface/ (export.format=hf): config.json, model.safetensors and the tokenizer, for
+huggingface/ (export.format=hf; encoders): config.json, model.safetensors and the tokenizer, for
 `from_pretrained`. Weights are float32; those of a compressed model are the values that its artifact
 stands for, with zeros where it is pruned.
 onnx/ (export.format=onnx, extra `onnx`): model.onnx with the inputs tokens and mask (1 at real
 tokens), both int64 [batch, length], and the output logits; and the tokenizer. Weights of a packed
 artifact stay integers of 8 or 4 bits in the file, and stand for the artifact's values to the bit.
+Of a translator: encoder.onnx and decoder.onnx, which decodes one token at a time with a cache.
 """
 
 from __future__ import annotations
@@ -62,8 +63,14 @@ def _refuse_other_content(workdir: Path) -> None:
 
 def _export(config: Config, workdir: Path) -> dict[str, Any]:
     start = saved_model.load(config.init.source, config.impl, config.tokenizer.path)
-    if start.kind not in ("mlm", "encoder", "classifier"):
-        raise InputError(f"{start.path} is a {start.kind}: only encoders can be exported")
+    translates = start.kind == "translator"
+    if start.kind not in ("mlm", "encoder", "classifier", "translator"):
+        raise InputError(f"{start.path} is a {start.kind}, which cannot be exported")
+    if translates and config.export.format == "hf":
+        raise InputError(
+            f"{start.path} is a translator, and the Hugging Face folder is for encoders: "
+            "set --config.export.format=onnx"
+        )
     require_head(start)
     network = start.network(config.impl)
     write = _write_huggingface if config.export.format == "hf" else _write_onnx
@@ -71,7 +78,7 @@ def _export(config: Config, workdir: Path) -> dict[str, Any]:
     with atomic_folder(folder) as part:
         facts = write(part, start, network)
         tokenizer = tokenizer_files(
-            start.tokenizer, start.model.max_length, start.model.token_types
+            start.tokenizer, start.model.max_length, start.model.token_types, start=not translates
         )
         for name, content in tokenizer.items():
             (part / name).write_bytes(content)
@@ -103,7 +110,11 @@ def _write_huggingface(folder: Path, start: SavedModel, network: Network) -> dic
 def _write_onnx(folder: Path, start: SavedModel, network: Network) -> dict[str, Any]:
     quantized = load_artifact(start.path).quantized if start.path.is_file() else {}
     metadata = {**start.meta, "recipe": start.recipe}
-    types = onnx_export.write(folder / "model.onnx", network, start.params, quantized, metadata)
+    model = network, start.params, quantized, metadata
+    if start.kind == "translator":
+        types = onnx_export.write_translator(folder, *model)
+    else:
+        types = onnx_export.write(folder / "model.onnx", *model)
     if floats := [path for path, q in quantized.items() if not onnx_export.stays_integer(q)]:
         session.say(
             f"as float32, since ONNX cannot express how they are quantized: {', '.join(floats)}"

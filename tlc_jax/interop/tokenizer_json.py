@@ -27,17 +27,20 @@ _NEVER_FOUND = -1e6
 _UNKNOWN = (SPECIAL_PIECES[UNK], "[UNK]")
 
 
-def tokenizer_files(tokenizer: Tokenizer, length: int, token_types: int) -> dict[str, bytes]:
+def tokenizer_files(
+    tokenizer: Tokenizer, length: int, token_types: int, start: bool = True
+) -> dict[str, bytes]:
     """The contents of tokenizer.json, tokenizer_config.json and special_tokens_map.json by name.
 
     Args:
       tokenizer: tokenizer of either kind.
       length: number of positions of the model.
       token_types: number of token types that the model has embeddings for, or 0.
+      start: whether a text begins with <s>; a translator's sources do not.
     """
     pairs = token_types > 1
     if isinstance(tokenizer, SentencePieceTokenizer):
-        model = _json(_trained_here(tokenizer, int(pairs)))
+        model = _json(_trained_here(tokenizer, int(pairs), start))
     else:
         model = tokenizer.model
     ids = tokenizer.special
@@ -65,7 +68,9 @@ def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[str, Any]:
+def _trained_here(
+    tokenizer: SentencePieceTokenizer, second_type: int, begins: bool
+) -> dict[str, Any]:
     """Content of tokenizer.json; `second_type` is the token type of a pair's second text."""
     pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
     ordinary = range(_BYTES.stop, len(pieces))
@@ -76,7 +81,9 @@ def _trained_here(tokenizer: SentencePieceTokenizer, second_type: int) -> dict[s
     characters = {character for piece in pieces[: _BYTES.stop] for character in piece}
     unknown = sorted(characters - set(pieces[_BYTES.stop :]))
     start, end = SPECIAL_PIECES[BOS], SPECIAL_PIECES[EOS]
-    single = [_special(start, 0), {"Sequence": {"id": "A", "type_id": 0}}, _special(end, 0)]
+    single = [{"Sequence": {"id": "A", "type_id": 0}}, _special(end, 0)]
+    if begins:
+        single.insert(0, _special(start, 0))
     second = [{"Sequence": {"id": "B", "type_id": second_type}}, _special(end, second_type)]
     split = {"type": "Split", "behavior": "Isolated", "invert": False}
     splits = [{**split, "pattern": {"String": sign}} for sign in unknown]
