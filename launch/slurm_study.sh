@@ -6,7 +6,11 @@
 #
 # Runs a study on a SLURM cluster: an array element for each job of the study, and the report at the end.
 #
-#   launch/slurm_study.sh submit --config=configs/study_mnli.py --workdir=/shared/runs/study [--config.a.b=value ...]
+#   launch/slurm_study.sh submit --config=configs/study_mnli.py --workdir=gs://BUCKET/study [--config.a.b=value ...]
+#
+# --workdir is a place in a bucket (extra gcs; the nodes need the network and credentials), or a directory that all
+# nodes share. SLURM's own logs are in WORKDIR/slurm; for a bucket, in NAME-OF-WORKDIR/slurm here, which all nodes must
+# share then.
 #
 # Submits the jobs that are not done yet, so the same command continues a study in which a job failed.
 #
@@ -30,7 +34,9 @@ submit() { # the study's flags
   local -A waits=() members=() array_of=()
   local -a groups=()
   command -v sbatch >/dev/null || fail "sbatch is not on PATH: run this on a login node of the cluster"
-  log=$(workdir_of "$@")/slurm
+  log=$(workdir_of "$@")
+  [[ $log != *://* ]] || log=$PWD/$(basename "$log") # SLURM writes to disks alone
+  log+=/slurm
   list=$("${tlc[@]}" study "$@" --list)
   mkdir -p "$log"
 

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Runs one `tlc` command on all hosts of a Cloud TPU slice until it is done, then copies its results here.
 #
-#   TPU=my-slice ZONE=us-west4-a launch/tpu_vm.sh pretrain --config=configs/mlm.py:24x1024 --workdir=/mnt/runs/mlm ...
+#   TPU=my-slice ZONE=us-west4-a launch/tpu_vm.sh pretrain --config=configs/mlm.py:24x1024 --workdir=gs://BUCKET/mlm ...
 #   TPU=my-slice ZONE=us-west4-a launch/tpu_vm.sh stop      # saves and stops; the command above continues later
 #
-# --workdir must be on storage that all hosts share (Filestore or another NFS, or a mounted bucket).
+# --workdir is a place in a bucket that the slice's service account may write, or on storage that all hosts mount.
+# Tested with a stand-in for gcloud; not run on a TPU yet.
 #
 #   PROJECT   the project, if it is not gcloud's default
-#   SETUP     command run on each host before installing, such as one that mounts that storage
+#   SETUP     command run on each host before installing, such as one that installs a newer Python
 #   PYTHON    Python 3.11 or newer on the hosts (default: python3)
 #   CREATE    flags of `gcloud compute tpus queued-resources create`, to replace a slice that is gone (a spot slice
 #             that was taken away): "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --spot".
 #             Without it a slice that is gone ends this command with status 75.
-#   RESULTS   local directory for the results (default: results/NAME-OF-WORKDIR)
+#   RESULTS   local directory for the results of a mounted workdir (default: results/NAME-OF-WORKDIR)
 #   RETRIES   maximal number of attempts after the first (default: 50)
 set -euo pipefail
 
@@ -58,7 +59,7 @@ install_commit() { # revision python
   tar -xzf "$HOME/tlc_jax.tar.gz" -C "$here"
   cd "$here"
   "$2" -m venv .venv
-  .venv/bin/python -m pip install -qq -c constraints.txt -e '.[tpu]'
+  .venv/bin/python -m pip install -qq -c constraints.txt -e '.[tpu,gcs]'
   echo "$1" >revision
 }
 
@@ -147,6 +148,10 @@ attempt() { # log command flags...: 75 if it was stopped early or lost, else the
 }
 
 collect() { # workdir
+  [[ $1 != gs://* ]] || {
+    say "results are in $1"
+    return
+  }
   local results=${RESULTS:-results/$(basename "$1")}
   mkdir -p "$results"
   on 0 bash tpu_vm.sh pack "$1"
@@ -161,7 +166,8 @@ main() { # command flags...
   for argument in "$@"; do
     [[ $argument != --workdir=* ]] || workdir=${argument#--workdir=}
   done
-  [[ $workdir == /* ]] || fail "--workdir=DIR must be an absolute path on storage that all hosts share"
+  [[ $workdir == /* || $workdir == gs://* ]] ||
+    fail "--workdir=DIR must be gs://BUCKET/FOLDER, or an absolute path on storage that all hosts share"
   cd "$(dirname "$0")/.."
   temporary=$(mktemp -d)
   # shellcheck disable=SC2064 # the folder's name must be expanded now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -63,6 +64,8 @@ def test_scripts_are_sound(script) -> None:
         ),
         ("tpu_vm.sh", [], "write TPU=NAME"),
         ("tpu_vm.sh", ["pretrain", "--workdir=/mnt/runs/x"], "TPU or ZONE is not set"),
+        ("xpk.sh", [], "write CLUSTER=NAME"),
+        ("xpk.sh", ["pretrain", "--workdir=gs://b/x"], "CLUSTER or IMAGE is not set"),
     ],
 )
 def test_a_wrong_command_gets_one_line(tmp_path, script, arguments, message) -> None:
@@ -116,6 +119,19 @@ def test_a_study_is_submitted_as_arrays_that_wait_for_what_they_need(tmp_path) -
     ]
     assert [words[-3] for words in submitted] == ["element"] * 4 + ["report"]
     assert (workdir / "slurm").is_dir()
+
+
+def test_logs_of_a_study_in_a_bucket_lie_where_it_was_submitted(tmp_path) -> None:
+    path = put_on_path(tmp_path / "bin", "sbatch", SBATCH)
+    put_on_path(tmp_path / "bin", "tlc", "#!/bin/sh\nprintf '0\tready\ta\t-\n'\n")
+    command = [LAUNCH / "slurm_study.sh", "submit", "--config=c.py", "--workdir=gs://BUCKET/s1"]
+    settings = {"PATH": path, "CALLS": str(tmp_path / "calls")}
+    ended = subprocess.run(command, env={**os.environ, **settings}, cwd=tmp_path)
+    assert ended.returncode == 0
+    element, _ = (tmp_path / "calls").read_text().splitlines()
+    assert f"--output={tmp_path}/s1/slurm/%A-%a.log" in element
+    assert "--workdir=gs://BUCKET/s1" in element
+    assert (tmp_path / "s1" / "slurm").is_dir() and not (tmp_path / "gs:").exists()
 
 
 @pytest.mark.parametrize(
@@ -237,6 +253,16 @@ def train(cloud: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]
     return run(
         LAUNCH / "tpu_vm.sh", "pretrain", f"--workdir={cloud['CLOUD']}/shared run", *more, **cloud
     )
+
+
+def test_results_in_a_bucket_stay_there(cloud) -> None:
+    install_tlc(cloud, "true")
+    ended = run(LAUNCH / "tpu_vm.sh", "pretrain", "--workdir=gs://BUCKET/run", **cloud)
+    assert ended.returncode == 0, ended.stderr
+    assert "results are in gs://BUCKET/run" in ended.stderr
+    assert not Path(cloud["RESULTS"]).exists()
+    ended = run(LAUNCH / "tpu_vm.sh", "pretrain", "--workdir=run", **cloud)
+    assert ended.returncode == 2 and "must be gs://BUCKET/FOLDER" in ended.stderr
 
 
 def attempts_of(cloud: dict[str, str], host: int) -> int:
@@ -387,6 +413,41 @@ def test_the_manifest_runs_a_command_that_tlc_takes() -> None:
     command = command_line.parse(container["args"])
     assert command.name == "pretrain"
     assert command.config.impl.processes == "auto"
-    (mount,) = container["volumeMounts"]
-    assert command.workdir.is_relative_to(mount["mountPath"])
-    assert [volume["name"] for volume in pod["volumes"]] == [mount["name"]]
+    # Pods have no disk that outlives them.
+    for path in (command.workdir, command.config.data.cache):
+        assert str(path).startswith("gs://BUCKET/")
+
+
+def test_skypilot_runs_a_command_that_tlc_takes_and_repeats_status_75_alone() -> None:
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    assert {"name", "resources", "workdir", "setup", "run"} == task.keys()
+    assert task["resources"]["job_recovery"] == {
+        "max_restarts_on_errors": 0,
+        "recover_on_exit_codes": [75],
+    }
+    for code in (task["setup"], task["run"]):
+        assert run("bash", "-n", "-c", code).returncode == 0
+    start, program, *arguments = shlex.split(task["run"].replace("\\\n", " "))
+    assert (start, program) == ("exec", "~/tlc/bin/tlc")
+    command = command_line.parse(arguments)
+    assert str(command.workdir).startswith("gs://BUCKET/")
+    assert command.config.impl.processes == "auto"
+
+
+def test_xpk_gets_the_command_in_one_word_and_repeats_status_75(tmp_path) -> None:
+    path = put_on_path(tmp_path, "xpk", '#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    arguments = ["study", "--config=configs/demo.py", "--workdir=gs://BUCKET/demo"]
+    arguments.append("--config.study.sizes=('1x64', '2x64')")
+    xpk = {"CLUSTER": "c", "IMAGE": "i", "XPK": "--project=p --spot"}
+    ended = run(LAUNCH / "xpk.sh", *arguments, PATH=path, **xpk)
+    assert ended.returncode == 0, ended.stderr
+    words = ended.stdout.splitlines()
+    assert words[:2] == ["workload", "create"]
+    assert {"--cluster=c", "--docker-image=i", "--project=p", "--spot"} <= set(words)
+    assert {"--restart-on-exit-codes=75", "--max-restarts=50"} <= set(words)
+    assert words[-1].startswith("--command=exec tlc ")
+    given = shlex.split(words[-1].removeprefix("--command=exec tlc "))
+    assert given == arguments
+    assert command_line.parse(given).config.study.sizes == ("1x64", "2x64")
+    ended = run(LAUNCH / "xpk.sh", "study", "--workdir=/runs/x", PATH=path, **xpk)
+    assert ended.returncode == 2 and "--workdir=gs://BUCKET/FOLDER is missing" in ended.stderr
