@@ -164,7 +164,9 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_free_at_once(place) ->
 def test_the_lease_of_a_machine_that_is_gone_ends_by_itself(place, monkeypatch) -> None:
     monkeypatch.setattr(object_storage, "LEASE_SECONDS", 2.0)
     gone = {"id": "0", "holder": "7 on elsewhere", "process": ["elsewhere", "", "", 7, "0"]}
-    files.write_text(place / ".lock", json.dumps(gone))
+    files.write_text(place / ".lock", json.dumps(gone | {"renewed": time.time() - 600}))
+    assert not files.is_locked(place / ".lock")
+    files.write_text(place / ".lock", json.dumps(gone | {"renewed": time.time()}))
     assert files.is_locked(place / ".lock")
     started = time.monotonic()
     Lock(place / ".lock", wait=False).close()
@@ -184,7 +186,9 @@ def test_a_lease_outlasts_a_server_that_is_away(storage, place, monkeypatch) -> 
 
 def test_a_process_whose_lease_was_taken_over_ends(place) -> None:
     holder = held_by_another(place, seconds=1.0)
-    files.write_text(place / ".lock", json.dumps({"id": "1", "holder": "7 on elsewhere"}))
+    files.write_text(
+        place / ".lock", json.dumps({"id": "1", "holder": "7 on elsewhere", "renewed": time.time()})
+    )
     _, errors = holder.communicate(timeout=30)
     assert holder.returncode == StoppedEarly.status
     assert f"tlc: stopped: 7 on elsewhere took over {place}" in errors

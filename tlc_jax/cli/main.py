@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # The other processes may be gone already, and JAX would wait for them.
             sys.stdout.flush()
             os._exit(status)
+    if arguments is None and status == StoppedEarly.status:
+        # What was stopped may have left threads of libraries at work, and Python would crash where
+        # they call it while it ends.
+        sys.stdout.flush()
+        os._exit(status)
     return status
 
 

@@ -26,6 +26,7 @@ from tlc_jax.core.files import scheme_of
 LEASE_SECONDS = 60.0
 """A lease that was not renewed for so long is free."""
 _POLL_SECONDS = 1.0
+_CLOCKS_DIFFER = 300.0
 _REQUEST_SECONDS = 20.0
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 _EXTRAS = {"gs": "gcs", "s3": "s3"}
@@ -243,9 +244,16 @@ class Lease:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a lease exists whose holder is not known to have ended."""
+    """Whether a lease exists whose holder is not known to have ended; never waits.
+
+    It goes by the holder's clock, and allows for minutes of difference.
+    """
     content, _ = _Objects(path).read()
-    return content is not None and not _ended(_parse(content).get("process"))
+    if content is None:
+        return False
+    holder = _parse(content)
+    late = time.time() - holder.get("renewed", 0.0) > LEASE_SECONDS + _CLOCKS_DIFFER
+    return not (late or _ended(holder.get("process")))
 
 
 def _parse(content: bytes | None) -> dict[str, Any]:
