@@ -198,7 +198,7 @@ def test_a_study_killed_ten_times_ends_with_the_bits_of_a_local_one(
     ]
     whole, broken = tmp_path / "whole", storage.folder("study")
     started = time.monotonic()
-    finish(processes.start([*arguments, f"--workdir={whole}"], count))
+    finish(processes.start([*arguments, f"--workdir={whole}"], count), within=1200)
     seconds = time.monotonic() - started
     rng, kills = random.Random(count), []
     while len(kills) < 10:
@@ -214,7 +214,7 @@ def test_a_study_killed_ten_times_ends_with_the_bits_of_a_local_one(
         kills.append(kind.name)
         ended = processes.ends(run, processes.ENDS_WITHIN)
         assert {status for status, _ in ended} <= {0, 75, -kind, -signal.SIGTERM}, ended
-    finish(processes.start([*arguments, f"--workdir={broken}"], count))
+    finish(processes.start([*arguments, f"--workdir={broken}"], count), within=1200)
     print(f"{count} process(es): {seconds:.0f} s undisturbed, killed {len(kills)} times: {kills}")
     assert len(kills) >= 8
     for job in sorted((whole / "jobs").iterdir()):

@@ -62,9 +62,9 @@ def ends(started: Sequence[Process], within: float = 300.0) -> list[tuple[int, s
     return found
 
 
-def finish(started: Sequence[Process]) -> None:
+def finish(started: Sequence[Process], within: float = 300.0) -> None:
     """Waits for all of them, each of which must end well."""
-    for status, errors in ends(started):
+    for status, errors in ends(started, within):
         assert status == 0, errors[-2000:]
 
 
