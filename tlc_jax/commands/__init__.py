@@ -103,6 +103,7 @@ COMMANDS: dict[str, CommandSpec] = {
     ),
     "report": CommandSpec(("study", "compare"), default_config="workdir"),
     "compare": CommandSpec(("seed", "compare"), default_config="optional"),
+    "forecast": CommandSpec(("seed", "forecast", "init"), (_INIT,), "init", needs_workdir=False),
     "bench": CommandSpec(("bench", *_TRAINING, "init", "objective", "decode", "recipe"), (_PEERS,)),
 }
 

@@ -327,6 +327,30 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True)
+class Forecast:
+    seconds: tuple[float, ...] = setting(
+        (),
+        "budgets in training seconds; if empty, 1, 3 and 10 times the longest run",
+        "> 0",
+    )
+    kind: str = setting("encoder", "kind of model", ("encoder", "translator"))
+    recipe: str = setting(
+        "dense", "recipe of the study, for megabytes and the expected loss of accuracy"
+    )
+    studies: tuple[str, ...] = setting(
+        (), "more studies beside that of --init, such as one with another budget"
+    )
+    speeds: str = setting(
+        "", "workdir of `tlc plan`: its tokens/s instead of the study's, and its sizes"
+    )
+    backtest: float = setting(
+        0.5,
+        "fit budgets of at most this share of the largest, and predict the others; 0: no back-test",
+        ">= 0 and < 1",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     format: str = setting("hf", "a folder for Hugging Face, or an ONNX model", ("hf", "onnx"))
 
@@ -415,6 +439,7 @@ class Config:
     predict: Predict = Predict()
     analyze: Analyze = Analyze()
     compare: Compare = Compare()
+    forecast: Forecast = Forecast()
     export: Export = Export()
     study: Study = Study()
     bench: Bench = Bench()
