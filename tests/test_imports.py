@@ -85,4 +85,4 @@ def test_finetune_imports_few_modules_of_ours():
         "print(sum(name.split('.')[0] == 'tlc_jax' for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) <= 51
+    assert int(done.stdout) <= 52
