@@ -9,13 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tlc_jax.config import resolve
 from tlc_jax.config.durations import Amounts
-from tlc_jax.training.clock import (
-    Accounting,
-    Budget,
-    benchmark_step,
-    measured_once,
-    shared_measurement,
-)
+from tlc_jax.training.benchmark import benchmark_step, measured_once, shared_measurement
+from tlc_jax.training.clock import Accounting, Budget
 
 
 class FakeClock:

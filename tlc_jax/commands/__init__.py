@@ -9,7 +9,9 @@ refusals come at once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,6 +127,47 @@ def run_command(name: str, config: Config, workdir: Path) -> dict[str, Any]:
     plugins.load(config.plugins)
     # By name, because each command imports whole rooms that the others do without.
     return importlib.import_module(f"tlc_jax.commands.{name}").run(config, workdir, {})
+
+
+def refuse_branches(config: Config) -> None:
+    """Refuses budget.branches where the command does not run them."""
+    if config.budget.branches:
+        raise InputError(
+            f"budget.branches={config.budget.branches} is for pretrain and translate: leave it out"
+        )
+
+
+_OF_BRANCHES = ("steps", "tokens", "train_seconds", "valid_loss", "valid_perplexity", "bleu")
+
+
+def run_branches(
+    config: Config, workdir: Path, work: Callable[[Path, Config], dict[str, Any]]
+) -> dict[str, Any]:
+    """Runs the branches of a training run (budget.branches), each from the state saved for it.
+
+    Args:
+      config: config of the run.
+      workdir: folder of the run.
+      work: (workdir, config) -> the content of result.json; trains a branch.
+
+    Returns:
+      {"branches": {share: what its result.json says of amounts and scores}}; empty without any.
+    """
+    if not config.budget.branches:
+        return {}
+    from tlc_jax.runs import session
+    from tlc_jax.training.branches import config_of, folder_of
+
+    found = {}
+    for share in sorted(config.budget.branches):
+        folder = folder_of(workdir, share)
+        branch = config_of(config, share)
+        cache = config.data.cache or str(workdir / "data")
+        branch = dataclasses.replace(branch, data=dataclasses.replace(branch.data, cache=cache))
+        session.say(f"branch of {share:g} of the budget")
+        result = session.run_once(folder, branch, functools.partial(work, folder))
+        found[f"{share:g}"] = {name: result[name] for name in _OF_BRANCHES if name in result}
+    return {"branches": found}
 
 
 def fit_to_memory(run: TaskRun, workdir: Path) -> None:

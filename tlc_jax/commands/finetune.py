@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlc_jax.commands import fit_to_memory, latency_of_run
+from tlc_jax.commands import fit_to_memory, latency_of_run, refuse_branches
 from tlc_jax.compression.during_training import DuringTraining
 from tlc_jax.compression.recipe import Prune, Quantize, Recipe, parse_recipe
 from tlc_jax.config import Config, to_dict
@@ -91,6 +91,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
 
 def run_sharing(config: Config, workdir: Path, shared: Shared) -> dict[str, Any]:
     """Like `run`, for one of several runs that share what they can."""
+    refuse_branches(config)
     saved_model.check_inputs(config, train=True)
     if config.seeds and config.impl.seeds_together == "mapped":
         from tlc_jax.tasks import seeds_together  # here as below: few runs have several seeds

@@ -9,11 +9,12 @@ optimizer starts fresh.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlc_jax.commands import fit_to_memory
+from tlc_jax.commands import fit_to_memory, run_branches
 from tlc_jax.config import Config
 from tlc_jax.data.packing import prepare
 from tlc_jax.models.network import masked_language_model
@@ -25,11 +26,12 @@ from tlc_jax.tasks.masked_lm import MaskedLanguageRun, unigram_loss
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Pretrains in `workdir`; returns the content of result.json."""
     saved_model.check_inputs(config, train=True)
-    return session.run_once(workdir, config, lambda config: _pretrain(config, workdir))
+    return session.run_once(workdir, config, functools.partial(_pretrain, workdir))
 
 
-def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
+def _pretrain(workdir: Path, config: Config) -> dict[str, Any]:
     # An encoder alone will do: a masked-language head starts from the seed then.
+    begun = config
     start, config = saved_model.load_dense_start(config, "mlm", "encoder")
     # With the tokenizer of the start, since its embeddings belong to that one's ids.
     given = start.tokenizer if start else None
@@ -51,4 +53,5 @@ def _pretrain(config: Config, workdir: Path) -> dict[str, Any]:
         "unigram_loss": unigrams,
         **outcome.numbers,
         **run.evaluate_test(outcome.params),
+        **run_branches(begun, workdir, _pretrain),
     }

@@ -10,13 +10,14 @@ averaged/. Translations go to predictions/.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from tlc_jax.commands import fit_to_memory
+from tlc_jax.commands import fit_to_memory, run_branches
 from tlc_jax.config import Config
 from tlc_jax.config.resolve import require_translator
 from tlc_jax.data.pairs import prepare_pairs
@@ -34,10 +35,11 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
     """Trains and evaluates in `workdir`; returns the content of result.json."""
     require_translator(config)
     saved_model.check_inputs(config, train=True)
-    return session.run_once(workdir, config, lambda config: _translate(config, workdir))
+    return session.run_once(workdir, config, functools.partial(_translate, workdir))
 
 
-def _translate(config: Config, workdir: Path) -> dict[str, Any]:
+def _translate(workdir: Path, config: Config) -> dict[str, Any]:
+    begun = config
     start, config = saved_model.load_dense_start(config, "translator")
     # The pairs are tokenized with the tokenizer of the model, whatever tokenizer.path says.
     if start:
@@ -82,6 +84,7 @@ def _translate(config: Config, workdir: Path) -> dict[str, Any]:
         },
         **numbers,
         "samples": run.samples(),
+        **run_branches(begun, workdir, _translate),
     }
 
 

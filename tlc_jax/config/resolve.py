@@ -17,6 +17,7 @@ import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,18 @@ def _contradictions(config: Config) -> Iterator[str]:
     # The rate is relative to the one at the end of warm-up, and 1 / sqrt(0) has no value.
     if optimizer.schedule == "rsqrt" and optimizer.warmup == 0:
         yield "optimizer.schedule=rsqrt starts at the end of warm-up: set optimizer.warmup above 0"
+    if optimizer.schedule == "wsd" and optimizer.warmup + optimizer.cooldown > 1:
+        yield "optimizer.warmup and optimizer.cooldown must add up to at most 1"
+    budget = config.budget
+    if budget.branches and optimizer.schedule != "wsd":
+        yield (
+            f"budget.branches={budget.branches} need a rate that falls in the end alone: "
+            "set optimizer.schedule=wsd"
+        )
+    for unit, share in product(("steps", "examples", "tokens"), budget.branches):
+        limit = getattr(budget, unit)
+        if abs(share * limit - round(share * limit)) > 1e-6:
+            yield f"budget.branches={share:g} of budget.{unit}={limit} is not a whole number"
     if isinstance(config.impl.microbatch, str) and config.impl.microbatch != "auto":
         yield f"impl.microbatch={config.impl.microbatch!r}: write a number or auto"
     attention, matmul = config.impl.attention, config.impl.matmul

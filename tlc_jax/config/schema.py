@@ -137,6 +137,7 @@ class Budget:
         "", "directory of step times that runs on the benchmark clock share; if empty, none"
     )
     charge: str = setting("training", "seconds charged: of training, or all", ("training", "total"))
+    branches: tuple[float, ...] = setting((), "wsd: shares of shorter budgets", "> 0 and < 1")
 
     @property
     def converts_seconds(self) -> bool:
@@ -158,8 +159,9 @@ class Optimizer:
     )
     warmup: float = setting(0.06, "share of the budget over which the rate rises", ">= 0 and <= 1")
     schedule: str = setting(
-        "linear", "learning rate after warm-up", ("linear", "cosine", "constant", "rsqrt")
+        "linear", "learning rate after warm-up", ("linear", "cosine", "constant", "rsqrt", "wsd")
     )
+    cooldown: float = setting(0.2, "wsd: share of the budget of the fall", "> 0 and <= 1")
     # Adam's defaults and the weight decay are those of RoBERTa.
     beta1: float = setting(0.9, "Adam's decay of the first moment per step")
     beta2: float = setting(0.98, "Adam's decay of the second moment per step")

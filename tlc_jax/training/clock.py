@@ -10,18 +10,13 @@ step. A run of one process sends no messages.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-import platform
 import signal
-import statistics
-import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,11 +25,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tlc_jax.config import Config
 from tlc_jax.config.durations import Amounts, used
 from tlc_jax.core import distributed as processes
-from tlc_jax.core.devices import machine
-from tlc_jax.core.files import Lock, path_of, write_json
 from tlc_jax.core.mesh import Placement
 from tlc_jax.training.checkpoint import Checkpointer
 
@@ -133,134 +125,6 @@ class Budget:
         if self.charge == "total":
             spent = dataclasses.replace(spent, seconds=total_seconds)
         return used(self.limits, spent)
-
-
-STABLE_WITHIN = 0.1
-WARM_STEPS = 50
-AVERAGED_STEPS = 100
-BENCHMARK_STEPS = WARM_STEPS + AVERAGED_STEPS
-"""The most steps that `benchmark_step` runs."""
-
-
-def benchmark_step(timed_step: Callable[[], float], seconds: float) -> float:
-    """Seconds per step once they are stable, averaged over 100 steps as in paper 1.
-
-    The paper does not say when a step time is stable. Here it is stable when the medians of the
-    last two groups of five steps differ by at most a tenth, and at the latest after 50 steps.
-
-    Args:
-      timed_step: runs one step, waits for its result, and returns the seconds it took.
-      seconds: the budget to be converted. The measurement ends early, but after at least 10 steps,
-        when it has taken a tenth of the budget.
-    """
-    warm = [timed_step() for _ in range(10)]
-    while len(warm) < WARM_STEPS and sum(warm) < seconds / 10:
-        last, before = statistics.median(warm[-5:]), statistics.median(warm[-10:-5])
-        if abs(last - before) <= STABLE_WITHIN * before:
-            break
-        warm.append(timed_step())
-    measured: list[float] = []
-    while len(measured) < AVERAGED_STEPS and (len(measured) < 10 or sum(measured) < seconds / 10):
-        measured.append(timed_step())
-    return statistics.fmean(measured)
-
-
-def shared_measurement(settings: Config, meta: Mapping[str, Any]) -> Path | None:
-    """The file for the step time of one model on one kind of data and devices.
-
-    Runs that differ in their seed alone have the same file, so they get the same number of steps.
-
-    Args:
-      settings: config of the run, with impl.microbatch settled.
-      meta: description of the model that its checkpoints carry.
-
-    Returns:
-      A path in budget.benchmarks; None where that is empty.
-    """
-    if not settings.budget.benchmarks:
-        return None
-    data, optimizer, impl = settings.data, settings.optimizer, settings.impl
-    device = jax.devices()[0]
-    decides = [
-        meta,
-        dataclasses.asdict(settings.model),  # with the dropout of the run
-        dataclasses.asdict(settings.objective),
-        settings.recipe,
-        [data.train, data.length, data.buckets, data.subsample, data.max_ratio],
-        [optimizer.batch_size, optimizer.clip_norm, optimizer.freeze],
-        [impl.mesh, impl.sharding, settings.microbatch, impl.layer_loop, impl.remat],
-        [impl.matmul, impl.attention, impl.dropout_keys],
-        [device.device_kind, jax.device_count(), processes.count()],
-        machine() if device.platform == "cpu" else "",
-    ]
-    text = json.dumps(decides, sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return path_of(settings.budget.benchmarks) / f"{name}.json"
-
-
-def step_time(
-    workdir: Path, settings: Config, meta: Mapping[str, Any], measure: Callable[[], float]
-) -> dict[str, Any]:
-    """The step time of a run on the benchmark clock; see `shared_measurement`, `measured_once`."""
-    return measured_once(workdir / "benchmark.json", measure, shared_measurement(settings, meta))
-
-
-def measured_once(
-    own: Path, measure: Callable[[], float], shared: Path | None = None
-) -> dict[str, Any]:
-    """The seconds per step of a run, measured where they are not known yet.
-
-    A restarted run reads its own file, so it converts its budget into the same steps. All processes
-    use process 0's files.
-
-    Args:
-      own: file of the run.
-      measure: () -> seconds per step.
-      shared: file of all runs with this model, data and devices. The first of them measures, and
-        the others wait for it.
-
-    Returns:
-      `seconds_per_step`, and `measured_by`, the name of the folder of the run that measured.
-    """
-    if known := _measurement(own):
-        return known
-    with ExitStack() as locks:
-        if shared and processes.first():
-            notice = f"waiting for another run that measures its step time for {shared}"
-            locks.enter_context(
-                Lock(
-                    shared.with_suffix(".lock"),
-                    on_wait=lambda: print(notice, file=sys.stderr, flush=True),
-                )
-            )
-        known = _measurement(shared) if shared else {}
-        if not known:
-            if shared and processes.first():
-                # Two measurements at once on one machine would slow each other down.
-                locks.enter_context(Lock(shared.with_name(f"{platform.node()}.lock")))
-            known = {"seconds_per_step": measure(), "measured_by": own.absolute().parent.name}
-            if shared and processes.first():
-                write_json(shared, known)
-    if processes.first():
-        write_json(own, known)
-    return known
-
-
-def _measurement(path: Path) -> dict[str, Any]:
-    """What process 0 finds in a file of `measured_once`; empty without a measurement."""
-    text = ""
-    with suppress(OSError):
-        text = path.read_text(encoding="utf-8")
-    try:
-        found = json.loads(processes.share(text))
-        # Older versions wrote the seconds alone.
-        return (
-            {"measured_by": path.absolute().parent.name, **found}
-            if found["seconds_per_step"]
-            else {}
-        )
-    except (ValueError, KeyError, TypeError):
-        return {}
 
 
 class Interrupted(Exception):

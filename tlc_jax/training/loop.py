@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import time
 from collections import deque
@@ -32,7 +31,6 @@ from tlc_jax.data.batches import load_ahead
 from tlc_jax.models.network import Params
 from tlc_jax.training.checkpoint import Checkpointer, StorageFailed
 from tlc_jax.training.clock import (
-    BENCHMARK_STEPS,
     Accounting,
     Agreement,
     Budget,
@@ -40,11 +38,9 @@ from tlc_jax.training.clock import (
     Interrupted,
     Message,
     StopRequest,
-    benchmark_step,
-    step_time,
 )
 from tlc_jax.training.metrics_log import MetricsLog
-from tlc_jax.training.optimizer import schedule
+from tlc_jax.training.optimizer import phase, schedule
 from tlc_jax.training.step import (
     Batch,
     CompiledStep,
@@ -164,12 +160,13 @@ class Trainer:
         self.pruning_level = 0
         self.stop = StopRequest(settings.impl.notices)
         self.agreement = Agreement(placement, self.stop, self.message, self.checkpointer)
+        self.phase = phase(settings.optimizer, settings.budget)
         rate = schedule(settings.optimizer, settings.model.hidden)
         self.log = MetricsLog(
             workdir,
             self.accounting,
             self.step,
-            lambda fraction: float(rate(fraction, np)),
+            lambda fraction: float(rate(self.phase(fraction), np)),
             task.peak_flops,
             settings,
         )
@@ -183,6 +180,11 @@ class Trainer:
             (every(Amounts(evals.every_seconds, evals.every_steps)), self.evaluate),
             (every(regular, Amounts(steps=kept)), self.save),
         ]
+        if settings.budget.branches:
+            from tlc_jax.training.branches import Branches  # few runs have some
+
+            branches = Branches(self)
+            self.events.insert(2, (branches.is_due, branches.save))
         if settings.impl.profile:
             from tlc_jax.training.trace import Trace  # few runs are traced
 
@@ -208,7 +210,9 @@ class Trainer:
         ahead = load_ahead(self.task.batch, self.step, self.settings.impl.prefetch)
         with self.stop, contextlib.closing(ahead) as batches:
             if self.settings.budget.converts_seconds:
-                measured = step_time(self.workdir, self.settings, self.task.meta, self.benchmark)
+                from tlc_jax.training.benchmark import step_time  # the other clock does without
+
+                measured = step_time(self)
                 self.log.benchmark = measured
                 self.seconds_per_step = float(measured["seconds_per_step"])
                 steps = round(self.settings.budget.seconds / self.seconds_per_step)
@@ -252,43 +256,19 @@ class Trainer:
             self.stopped_by = unit if self.fraction >= 1.0 else ""
         return bool(self.stopped_by)
 
-    def used_by_agreement(self) -> tuple[float, str]:
-        """The fraction of the budget used by all steps begun, and its unit; alike everywhere."""
+    def used_by_agreement(self, budget: Budget | None = None) -> tuple[float, str]:
+        """The fraction of a budget used by all steps begun, and its unit; alike everywhere."""
         agreed = self.agreement.agreed
         spent = self.begun_by_agreement(agreed)
         seconds = len(self.costs) * (self.seconds_per_step or agreed.step_seconds)
-        return self.budget.used(spent + Amounts(seconds=seconds), agreed.total + seconds)
+        budget = budget or self.budget
+        return budget.used(spent + Amounts(seconds=seconds), agreed.total + seconds)
 
     def begun_by_agreement(self, agreed: Message) -> Amounts:
         """What is spent on all steps begun, without the seconds of those that `agreed` lacks."""
         while self.costs and self.costs[0][0] <= agreed.spent.steps:
             self.costs.popleft()
         return sum((cost for _, cost in self.costs), agreed.spent)
-
-    def benchmark(self) -> float:
-        """Seconds per step, measured on a copy of the state."""
-        # Batches of several shapes take different times, so the benchmark runs the mixture of
-        # shapes that training will see, one batch of each.
-        compiled, batches = list[CompiledStep](), dict[CompiledStep, Batch]()
-        for index in range(BENCHMARK_STEPS):
-            batch = self.task.batch(index)
-            compiled.append(self.compiled_step(batch))
-            batches.setdefault(compiled[-1], batch)
-        endless = itertools.cycle(compiled)
-        state = jax.tree.map(lambda x: x + 0, self.state)
-        messages = self.agreement.outgoing()
-
-        def timed_step() -> float:
-            nonlocal state
-            run_step = next(endless)
-            started = self.clock()
-            state, metrics, _ = run_step(
-                state, batches[run_step], self.seed, np.int32(0), np.float32(0), messages
-            )
-            jax.block_until_ready(metrics)
-            return processes.of_first(self.clock() - started)
-
-        return benchmark_step(timed_step, self.settings.budget.seconds)
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
         """The next batch. Seconds that the devices wait for it are input, not training."""
@@ -304,14 +284,14 @@ class Trainer:
     def dispatch(self, batch: Batch) -> None:
         """Starts a training step."""
         run_step = self.compiled_step(batch)
-        fraction = np.float32(min(1.0, self.fraction))
-        self.prune(float(fraction))
+        self.prune(float(np.float32(min(1.0, self.fraction))))
+        phase = np.float32(self.phase(self.fraction))
         outgoing = self.agreement.outgoing()
         started = self.clock()
         # The step carries this process's message to all others and returns everyone's.
         with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
             self.state, metrics, messages = run_step(
-                self.state, batch, self.seed, np.int32(self.step), fraction, outgoing
+                self.state, batch, self.seed, np.int32(self.step), phase, outgoing
             )
         self.step += 1
         cost = self.cost.get(run_step) or self.cost.setdefault(run_step, self.task.cost(batch))
@@ -431,14 +411,18 @@ class Trainer:
         if self.task.reached_target(metrics):
             self.stopped_by = "target"
 
+    def meta(self) -> dict[str, Any]:
+        """The metadata of a checkpoint of this step."""
+        own = {"last_check": dataclasses.asdict(self.last_check), "stopped_by": self.stopped_by}
+        return {**self.task.meta, "progress": {**self.accounting.save(), **own}}
+
     def save(self, final: bool = False) -> None:
         """Starts saving this step; if `final`, the checkpoint is on disk when this returns."""
         self.synchronize()
         started = self.saved_step == self.step
         if started and not final:
             return
-        own = {"last_check": dataclasses.asdict(self.last_check), "stopped_by": self.stopped_by}
-        meta = {**self.task.meta, "progress": {**self.accounting.save(), **own}}
+        meta = self.meta()
         with self.accounting.measure("checkpoint"):
             self.log.flush()
             if final:

@@ -15,8 +15,28 @@ from tlc_jax.core.params import flatten, select, select_tree
 from tlc_jax.models.network import Params
 
 
+def phase(settings: config.Optimizer, budget: config.Budget) -> Callable[[float], float]:
+    """Returns fraction of the budget used -> where the schedule is: the argument of `schedule`.
+
+    That is the fraction itself, up to 1. For warm-up, stable and decay (wsd) it is 0 to 1 while the
+    rate rises, 1 while it stays, and 1 to 2 while it falls. Warm-up is a share of the shortest
+    branch, so that a run and its branches are one until the rate of a branch falls.
+    """
+    if settings.schedule != "wsd":
+        return lambda fraction: min(1.0, fraction)
+    rises, falls = settings.warmup * min(budget.branches, default=1.0), settings.cooldown
+
+    def of_wsd(fraction: float) -> float:
+        if (fallen := min(1.0, fraction) - (1.0 - falls)) > 0:
+            return 1.0 + fallen / falls
+        # Rounded, because a run and a branch compute it from other fractions.
+        return min(1.0, round(fraction / rises, 9)) if rises > 0 else 1.0
+
+    return of_wsd
+
+
 def schedule(settings: config.Optimizer, hidden: int) -> Callable[..., Any]:
-    """Returns fraction of the budget used (0 to 1) -> learning rate: linear warm-up, then decay.
+    """Returns `phase` -> learning rate: linear warm-up, then decay.
 
     The second argument is the module that computes it, `jax.numpy` unless it is given. With numpy
     the log need not wait for the devices.
@@ -28,6 +48,8 @@ def schedule(settings: config.Optimizer, hidden: int) -> Callable[..., Any]:
         peak *= math.sqrt(settings.reference_width / hidden)
 
     def learning_rate(fraction: Any, xp: Any = jnp) -> Any:
+        if settings.schedule == "wsd":
+            return peak * xp.minimum(fraction, 1.0) * (1.0 - xp.clip(fraction - 1.0, 0.0, 1.0))
         # A function of the fraction, so every size warms up and decays inside its own budget.
         warm = xp.minimum(1.0, fraction / settings.warmup) if settings.warmup > 0 else 1.0
         rest = xp.clip((fraction - settings.warmup) / max(1e-9, 1.0 - settings.warmup), 0.0, 1.0)
