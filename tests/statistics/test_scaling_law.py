@@ -211,6 +211,12 @@ def test_back_test():
     assert found.lost == pytest.approx(means[found.chosen] - means[found.best])
 
 
+def test_largest_share_holds_the_largest_budget_out():
+    rng = np.random.default_rng(6)
+    runs, seconds_N = made.made_runs(rng, seeds=1)
+    assert len(back_test(runs, seconds_N, 0.9, rng).errors_N) == len(made.SIZES)
+
+
 def test_back_test_finds_that_a_law_broke():
     rng = np.random.default_rng(7)
     runs, seconds_N = made.made_runs(rng)

@@ -101,7 +101,7 @@ def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, 
         (folder / name).unlink(missing_ok=True)  # of an earlier forecast
     print("\n".join(_summary(law, found, notes)))
     if refused:
-        print(f"\nno forecast: {refused}")
+        print("", *textwrap.wrap(f"no forecast: {refused}", 100), sep="\n")
     else:
         write_text(folder / "forecast.csv", pd.DataFrame(rows).to_csv(index=False))
         if any(one.option for one in forecasts):

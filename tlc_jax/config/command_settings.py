@@ -73,7 +73,7 @@ class Forecast:
     backtest: float = setting(
         0.5,
         "fit budgets of at most this share of the largest, and predict the others; 0: no back-test",
-        ">= 0 and < 1",
+        ">= 0 and <= 0.9",
     )
 
 

@@ -209,7 +209,7 @@ def back_test(
     Args:
       runs: all runs.
       seconds_N: their training seconds.
-      share: the share, below 1.
+      share: the share, at most 0.9, so that the largest budget of each size is held out.
       rng: random numbers of the bootstrap.
     """
     sizes_S, most_S = runs.most_tokens()

@@ -176,7 +176,7 @@ class Law:
             np.clip((np.log(_terms(theta, x_N, y_N).sum(0)) - logs_N) / self.noise, -30, 30) ** 2
             for theta in (without_1x5, self.theta_5[None])
         ]
-        return float(squares[0].sum() - squares[1].sum()) / 2
+        return max(0.0, float(squares[0].sum() - squares[1].sum()) / 2)
 
 
 def _prior(logs_N: np.ndarray) -> np.ndarray:
