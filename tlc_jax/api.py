@@ -224,11 +224,16 @@ class Study:
         return pd.read_json(io.StringIO(path.read_text(encoding="utf-8")), lines=True)
 
     def curves(self) -> pd.DataFrame:
-        """Learning curves: job, layers, hidden, seed, step, seconds and loss of each evaluation."""
+        """Learning curves: job, layers, hidden, seed, step, seconds and loss of each evaluation.
+
+        Those of points of study.vary have a job of their own.
+        """
         columns = ["job", "layers", "hidden", "seed", "step", "seconds", "loss"]
+        study = rows.load(self.workdir)
         evaluations = [
             (curve.job, curve.size.layers, curve.size.hidden, curve.seed, *evaluation)
-            for curve in rows.load(self.workdir).curves
+            for one in (study, *study.varied)
+            for curve in one.curves
             for evaluation in zip(curve.steps, curve.seconds, curve.losses, strict=True)
         ]
         return pd.DataFrame(evaluations, columns=columns)

@@ -177,7 +177,7 @@ def states(config: str, workdir, capsys) -> dict[str, str]:
     assert tlc("study", config, f"--workdir={workdir}", "--list") == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.strip().splitlines()]
     assert [int(number) for number, *_ in rows] == list(range(len(rows)))
-    assert [name.partition("-")[0] for *_, name, needs in rows if needs == "-"] == ["pretrain"]
+    assert {name.partition("-")[0] for *_, name, needs in rows if needs == "-"} == {"pretrain"}
     assert all(
         int(needed) < int(number)
         for number, *_, needs in rows

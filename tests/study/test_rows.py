@@ -1,8 +1,10 @@
 import json
+import shutil
 
 import pytest
 
 from tlc_jax.core.errors import InputError
+from tlc_jax.statistics.claims import evaluate
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
 from tlc_jax.study.rows import load
 
@@ -265,3 +267,62 @@ def test_a_run_that_did_not_always_measure_approx_bleu_has_losses_alone(study_ma
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = load(tmp_path).curves[0]
     assert (again.losses, again.approx_bleus) == (curve.losses, ())
+
+
+def _with_axes(workdir):
+    """Gives the made study an axis: each row a second time, at a value that costs 0.2 accuracy."""
+    path = workdir / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    base = [row | {"point": "", "vary.batch": "16"} for row in rows]
+    other = [
+        row | {"point": "batch=64", "vary.batch": "64", "job": f"{row['job']}-batch=64",
+               "accuracy": row["accuracy"] - 0.2, "params": row["params"] + 7}
+        for row in rows
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in other + base))
+    jobs = [{"name": "pretrain-2x64-p0", "points": [""]}]
+    for seed in (0, 1):
+        job = workdir / f"jobs/pretrain-2x64-p{seed}"
+        shutil.copytree(job, f"{job}-batch=64")
+        jobs.append({"name": f"{job.name}-batch=64", "points": ["batch=64"]})
+    (workdir / "study.json").write_text(json.dumps({"jobs": jobs}))
+
+
+def test_other_values_of_an_axis_are_no_seeds_of_the_base(study_maker, tmp_path):
+    before = load(study_maker(tmp_path))
+    _with_axes(tmp_path)
+    after = load(tmp_path)
+    assert not after.notes
+    assert [(m.size, m.recipe, m.scores) for m in after.models] == [
+        (m.size, m.recipe, m.scores) for m in before.models
+    ]
+    assert [curve.job for curve in after.curves] == [curve.job for curve in before.curves]
+    assert [claim.evidence for claim in evaluate(after)] == [
+        claim.evidence for claim in evaluate(before)
+    ]
+    (other,) = after.varied
+    assert (after.point, other.point) == ({"batch": "16"}, {"batch": "64"})
+    assert after.axes == {"batch": ["16", "64"]}
+    assert {curve.job for curve in other.curves} == {
+        "pretrain-2x64-p0-batch=64",
+        "pretrain-2x64-p1-batch=64",
+    }
+    for base, model in zip(after.models, other.models, strict=True):
+        assert model.size.params == base.size.params + 7
+        assert model.score.mean == pytest.approx(base.score.mean - 0.2)
+    assert load(tmp_path).of(ENCODER).axes == after.axes
+
+
+def test_rows_of_another_set_of_axes_end_in_one_line(study_maker, tmp_path):
+    study_maker(tmp_path)
+    row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
+    _append(tmp_path / "results.jsonl", json.dumps(row | {"vary.batch": "64"}) + "\n")
+    with pytest.raises(InputError, match=r"has the axes batch, and line 1 none: run `tlc study`"):
+        load(tmp_path)
+
+
+def test_a_study_without_rows_of_its_base(study_maker, tmp_path):
+    study_maker(tmp_path)
+    _edit(tmp_path, lambda row: row | {"point": "batch=64", "vary.batch": "64"})
+    with pytest.raises(InputError, match="holds no evaluated model of the base yet"):
+        load(tmp_path)

@@ -41,6 +41,7 @@ from tlc_jax.runs.workdir import read_config
 from tlc_jax.statistics import breakage, comparison
 from tlc_jax.statistics.comparison import Runs
 from tlc_jax.statistics.instances import ensemble
+from tlc_jax.statistics.records import POINT
 from tlc_jax.study.predictions import (
     Family,
     Instances,
@@ -155,7 +156,7 @@ def _of_study(config: Config, workdir: Path) -> _Chosen:
         raise InputError(
             f"{path} does not exist: give the workdir of a study, or name compare.release"
         )
-    rows = read_results(path, [])
+    rows = [row for row in read_results(path, []) if not row.get(POINT)]
     tasks = classified_tasks(rows)
     if not tasks:
         raise InputError(f"{path} has no classifiers: compare needs their predictions")

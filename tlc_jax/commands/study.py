@@ -4,9 +4,10 @@ Every size of study.sizes is pretrained under `budget` for each of study.pretrai
 these, and every encoder of study.encoders, is finetuned on every task for each of study.seeds and
 compressed by every recipe; a recipe that finetunes starts at the encoder. results.jsonl gets a row
 for each compressed model. Every pretrained size is analyzed under each recipe of study.analyses, as
-`tlc analyze` does it. Jobs that are done are not done again, so the same command continues a study
-that was killed. A failed job does not stop the others, and the next run tries it again. --list
-prints the jobs, each with its number, state, name and the numbers of the jobs that it needs;
+`tlc analyze` does it. study.vary names axes: settings of one stage that the study varies, such as
+the batch size of pretraining. Jobs that are done are not done again, so the same command continues
+a study that was killed. A failed job does not stop the others, and the next run tries it again.
+--list prints the jobs, each with its number, state, name and the numbers of the jobs that it needs;
 --job=K runs job K and the jobs that it needs, for array jobs of a scheduler. Several processes can
 work on one study: each takes jobs that no other is running.
 """

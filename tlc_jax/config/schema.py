@@ -304,6 +304,12 @@ class Study:
     finetune: Mapping[str, Any] = setting({}, "partial config of every finetuning run")
     tasks: Mapping[str, Any] = setting({}, "partial config of finetuning runs by name of the task")
     translation: Mapping[str, Any] = setting({}, "partial config of translation runs")
+    vary: Mapping[str, Any] = setting(
+        {}, "axes: by name, the `stage` that one changes, and partial configs by name of the value"
+    )
+    vary_points: tuple[str, ...] = setting(
+        (), "points of the axes to run, AXIS=VALUE,...; if empty, all combinations"
+    )
     megabytes: tuple[float, ...] = setting((), "budgets in 10^6 bytes that the report picks for")
 
 

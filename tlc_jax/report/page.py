@@ -38,7 +38,7 @@ from tlc_jax.report.tables import Choice, chosen_scores, latencies, on_frontier,
 from tlc_jax.statistics.curves import Curve, by_size
 from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
-from tlc_jax.statistics.records import SPLIT, Model, Study, present
+from tlc_jax.statistics.records import SPLIT, Model, Study, columns_of, present
 from tlc_jax.statistics.regime import Progress, Regime
 from tlc_jax.statistics.verdicts import VERDICTS, Claim, rule
 
@@ -87,6 +87,7 @@ def render(
             "instances": not any(math.isnan(one.score.test_error) for one in best[kind]),
             "training": [_training_row(one, sizes[one.size]) for one in regimes[kind].progress],
             "models": _model_tables(part),
+            "varied": _varied_table(part),
             "filters": filters(part),
             "figures": [figure for figure in drawn if figure.kind == kind],
             "latency": _timed(part.rows),
@@ -141,6 +142,10 @@ def coverage(study: Study) -> str:
         f"up to {counted(max(model.score.n for model in study.models), 'seed')} each",
         f"{counted(len(study.rows), 'evaluated model')} in all",
     ]
+    axes = [f"{name} ({', '.join(values)})" for name, values in study.axes.items()]
+    if axes:
+        rows = sum(len(one.rows) for one in study.varied)
+        parts.append(f"and {rows} at other values of {', '.join(axes)}")
     return ", ".join(parts) + ("; synthetic data" if study.synthetic else "")
 
 
@@ -253,6 +258,28 @@ def _model_row(model: Model, label: str, best: bool) -> dict[str, Any]:
         "#seeds": str(model.score.n),
         "jobs": model.jobs,
     }
+
+
+def _varied_table(study: Study) -> Table:
+    """Makes the table of models of one kind at all points of the axes; empty without axes."""
+    studies, axes = (study, *study.varied) if study.varied else (), study.axes
+    labels = recipe_labels(model.recipe for one in studies for model in one.models)
+    return [
+        {
+            **columns_of({axis: one.point[axis] for axis in axes}),
+            "task": model.task,
+            "model": model_label(model, labels),
+            "#steps": model.summary("steps").written(",.0f", spread=False),
+            "#pretraining loss": model.summary("pretrain_valid_loss").written(".3f"),
+            **_numeric(scores(model)),
+            "#non-zero": count_label(model.nonzero),
+            "#artifact (MB)": f"{model.megabytes:.3f}",
+            "#seeds": str(model.score.n),
+            "jobs": model.jobs,
+        }
+        for one in studies
+        for model in one.models
+    ]
 
 
 def _timed(rows: pd.DataFrame) -> list[str]:

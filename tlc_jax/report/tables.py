@@ -13,7 +13,7 @@ from tlc_jax.core.files import write_text
 from tlc_jax.statistics.curves import measured
 from tlc_jax.statistics.frontier import group, pareto, round_budgets
 from tlc_jax.statistics.kinds import TRANSLATOR, Kind
-from tlc_jax.statistics.records import Best, Model, Study, best_model, present
+from tlc_jax.statistics.records import Best, Model, Study, best_model, columns_of, present
 from tlc_jax.statistics.verdicts import Claim
 
 Fields = dict[str, Any]
@@ -111,6 +111,16 @@ def write_csvs(
         ],
         "curves": _curve_fields(study),
     }
+    if study.varied:
+        tables["vary"] = [
+            {
+                **columns_of(one.point),
+                **_model_fields(model, []),
+                **_means(model, "pretrain_valid_loss"),
+            }
+            for one in (study, *study.varied)
+            for model in one.models
+        ]
     if study.analyses:
         tables["analyses"] = list(study.analyses)
     for name, rows in tables.items():

@@ -23,6 +23,8 @@ Row = Mapping[str, Any]
 Seeds = tuple[int, int]  # of pretraining and finetuning
 
 SPLIT = "accuracy_by_split."  # prefix of the columns of accuracy on one named split
+POINT = "point"  # column of the point of study.vary, such as "batch=64"; "" is the base
+VARY = "vary."  # prefix of the columns of the value of each axis
 _MODEL = ["task", "size", "pretrained", "recipe"]
 _SEEDS = ["pretrain_seed", "seed"]
 # Values of rows that lack a column: older studies wrote fewer, and null where nothing applies.
@@ -193,7 +195,7 @@ def best_model(models: Sequence[Model], megabytes: float) -> Best | None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Study:
-    """All results of a study.
+    """All results of a study at the base of its axes, if it has any.
 
     Attributes:
       folder: folder of the study.
@@ -204,6 +206,8 @@ class Study:
       configs: resolved config of each job.
       results: result.json of each finished job.
       notes: rows that were left out, and why.
+      varied: the rows, models and curves at each other point of study.vary. A point that changes
+        nothing about training has no curves of its own.
     """
 
     folder: Path
@@ -216,6 +220,7 @@ class Study:
     configs: Mapping[str, Row]
     results: Mapping[str, Row]
     notes: tuple[str, ...]
+    varied: tuple[Study, ...] = ()
 
     @property
     def name(self) -> str:
@@ -238,7 +243,22 @@ class Study:
             rows=self.rows[self.rows["kind"] == kind.name],
             models=tuple(model for model in self.models if model.size.kind == kind),
             curves=tuple(curve for curve in self.curves if curve.size.kind == kind),
+            varied=tuple(part for one in self.varied if (part := one.of(kind)).models),
         )
+
+    @property
+    def point(self) -> dict[str, str]:
+        """The value of each axis."""
+        return axes_of(self.rows.iloc[0].to_dict()) if len(self.rows) else {}
+
+    @property
+    def axes(self) -> dict[str, list[str]]:
+        """The values of each axis that differ here, the base first."""
+        values: dict[str, dict[str, None]] = {}
+        for one in (self, *self.varied):
+            for name, value in one.point.items():
+                values.setdefault(name, {})[value] = None
+        return {name: list(found) for name, found in values.items() if len(found) > 1}
 
     @property
     def sizes(self) -> list[Size]:
@@ -291,6 +311,16 @@ def operations(recipe: str) -> set[str]:
 def kind_of(row: Row) -> Kind:
     """Returns the kind of model of a row of results.jsonl; rows of older studies name none."""
     return KINDS[str(row.get("kind") or ENCODER.name)]
+
+
+def axes_of(row: Row) -> dict[str, str]:
+    """Returns the values of the axes of a row of results.jsonl; rows of older studies have none."""
+    return {name.removeprefix(VARY): value for name, value in row.items() if name.startswith(VARY)}
+
+
+def columns_of(point: Mapping[str, str]) -> dict[str, str]:
+    """Returns the columns of the values of axes."""
+    return {f"{VARY}{name}": value for name, value in point.items()}
 
 
 def present(rows: pd.DataFrame, column: str) -> list[Any]:

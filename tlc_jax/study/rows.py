@@ -5,6 +5,7 @@ Reading needs no JAX, so reports can be made anywhere.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -24,15 +25,18 @@ from tlc_jax.core.files import (
     write_text,
 )
 from tlc_jax.statistics.curves import Curve
+from tlc_jax.statistics.frontier import group
 from tlc_jax.statistics.kinds import ENCODER, KINDS, Kind, Shape, Size
 from tlc_jax.statistics.records import (
+    POINT,
     Row,
     Seeds,
     Study,
     analysis_row,
+    axes_of,
+    columns_of,
     kind_of,
     models_of,
-    present,
     tidy,
 )
 from tlc_jax.study.jobs import Job, needed_first, state
@@ -68,12 +72,18 @@ def write(jobs: list[Job], workdir: Path, provenance: Mapping[str, Any]) -> None
                 "name": job.name,
                 "state": state(job, jobs, exists),
                 "error": job.error_file.read_text().strip() if exists(job.error_file) else None,
+                **({"points": list(job.points)} if any(job.points.values()) else {}),
             }
             for job in jobs
         ]
         write_json(workdir / "study.json", {**provenance, "jobs": states})
         done = [job for job in jobs if job.command == "compress" and exists(job.result_file)]
-        rows = [_row(job, jobs) for job in done]
+        # A job that is the same at several points of the axes has a row for each.
+        rows = [
+            {**_row(job, jobs), **({POINT: text, **columns_of(point)} if point else {})}
+            for job in done
+            for text, point in job.points.items()
+        ]
         write_text(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -126,7 +136,10 @@ def load(workdir: Path) -> Study:
     path = workdir / "results.jsonl"
     notes: list[str] = []
     # A job that ran again replaces the row that it wrote before.
-    rows = {(row["job"], row["task"], row["recipe"]): row for row in read_results(path, notes)}
+    rows = {
+        (row["job"], row["task"], row["recipe"], row.get(POINT)): row
+        for row in read_results(path, notes)
+    }
     usable = [row for row in rows.values() if _finite(row[kind_of(row).field])]
     for kind in KINDS.values():
         read, left = (sum(kind_of(row) == kind for row in some) for some in (rows.values(), usable))
@@ -134,12 +147,13 @@ def load(workdir: Path) -> Study:
             notes.append(
                 f"{read - left} of {read} rows have no finite {kind.score} and are left out"
             )
-    if not usable:
+    by_point = group(usable, lambda row: str(row.get(POINT) or ""))
+    if "" not in by_point:
         raise InputError(
-            f"{path} holds no evaluated model yet: run `tlc study` on this workdir first"
+            f"{path} holds no evaluated model{' of the base' if usable else ''} yet: "
+            "run `tlc study` on this workdir first"
         )
-    frame = tidy(usable)
-    signatures = sorted(set(present(frame, "bleu_signature")))
+    signatures = sorted({row["bleu_signature"] for row in usable if row.get("bleu_signature")})
     if len(signatures) > 1:
         notes.append(
             "BLEU was computed in several ways, which must not be compared: "
@@ -150,10 +164,11 @@ def load(workdir: Path) -> Study:
         configs[config.parent.name] = _read(config)
         if (result := config.with_name("result.json")).exists():
             results[config.parent.name] = _read(result)
-    sizes = {(size.layers, size.hidden, size.kind): size for size in frame["size"]}
     recorded = _read(workdir / "study.json") if (workdir / "study.json").exists() else {}
     # The first versions wrote the list of jobs alone.
     recorded = {"jobs": recorded} if isinstance(recorded, list) else recorded
+    jobs = tuple(recorded.pop("jobs", ()))
+    points_of = {job["name"]: job.get("points") for job in jobs}
     # The score is that on the first split.
     splits = {row["job"]: next(iter(row.get("accuracy_by_split") or ("",))) for row in usable}
     folders = {job: workdir / "jobs" / job / "predictions" for job in splits}
@@ -163,32 +178,42 @@ def load(workdir: Path) -> Study:
             {seeds: folders[job] / f"{splits[job]}.npz" for seeds, job in jobs.items()}
         )
 
-    models = models_of(frame, notes, answers)
-    analyses = [
-        analysis_row(
-            job, _size(result, ENCODER, result, sizes), int(configs[job].get("seed", 0)), result
+    def at(point: str) -> Study:
+        # Made by itself, because an axis may change the parameters of a size.
+        frame = tidy(by_point[point])
+        sizes = {(size.layers, size.hidden, size.kind): size for size in frame["size"]}
+        found = {
+            job: result for job, result in results.items() if point in (points_of.get(job) or [""])
+        }
+        analyses = [
+            analysis_row(
+                job, _size(result, ENCODER, result, sizes), int(configs[job].get("seed", 0)), result
+            )
+            for job, result in found.items()
+            if result.get("stage") in ("analyze", "analyse")  # the second in older studies
+        ]
+        recipes = [row["recipe"] for row in analyses]  # in the study's order, which jobs have
+        analyses.sort(key=lambda row: (recipes.index(row["recipe"]), row["size"], row["seed"]))
+        # In the order of the names, in which the jobs of one kind follow each other.
+        curves = [
+            _read_curve(workdir / "jobs" / job, configs[job], result, sizes)
+            for job, result in found.items()
+        ]
+        return Study(
+            folder=workdir,
+            rows=frame,
+            models=tuple(models_of(frame, notes, answers)),
+            curves=tuple(curve for curve in curves if curve),
+            analyses=tuple(analyses),
+            jobs=jobs,
+            recorded=recorded,
+            configs=configs,
+            results=results,
+            notes=(),
         )
-        for job, result in results.items()
-        if result.get("stage") in ("analyze", "analyse")  # the second in older studies
-    ]
-    recipes = [row["recipe"] for row in analyses]  # their order in the study is that of the jobs
-    analyses.sort(key=lambda row: (recipes.index(row["recipe"]), row["size"], row["seed"]))
-    # In the order of the names, in which the jobs of one kind follow each other.
-    curves = [
-        _read_curve(workdir / "jobs" / job, configs[job], results[job], sizes) for job in results
-    ]
-    return Study(
-        folder=workdir,
-        rows=frame,
-        models=tuple(models),
-        curves=tuple(curve for curve in curves if curve),
-        analyses=tuple(analyses),
-        jobs=tuple(recorded.pop("jobs", ())),
-        recorded=recorded,
-        configs=configs,
-        results=results,
-        notes=tuple(notes),
-    )
+
+    base, *varied = [at(point) for point in sorted(by_point, key=bool)]
+    return dataclasses.replace(base, varied=tuple(varied), notes=tuple(notes))
 
 
 def read_results(path: Path, notes: list[str]) -> list[Row]:
@@ -233,6 +258,12 @@ def read_results(path: Path, notes: list[str]) -> list[Row]:
                 "is this the results file of a study?"
             )
         rows.append(row)
+        if (axes := axes_of(row)).keys() != axes_of(rows[0]).keys():
+            raise InputError(
+                f"{path} line {number} has the axes {', '.join(axes) or 'none'}, and line 1 "
+                f"{', '.join(axes_of(rows[0])) or 'none'}: run `tlc study` on this workdir again, "
+                "which writes all rows of study.vary"
+            )
     return rows
 
 

@@ -12,9 +12,10 @@ from tlc_jax.config import Config
 from tlc_jax.core import distributed
 from tlc_jax.core.errors import InputError, StoppedEarly, TrainingFailed
 from tlc_jax.runs import session
-from tlc_jax.runs.workdir import InUse, claim
+from tlc_jax.runs.workdir import MAY_DIFFER, InUse, claim, read_config
 from tlc_jax.study import rows
 from tlc_jax.study.jobs import Job
+from tlc_jax.study.vary import gained
 
 RunCommand = Callable[[str, Config, Path], Any]
 
@@ -58,14 +59,17 @@ def run_jobs(chosen: list[Job], jobs: list[Job], workdir: Path, run_command: Run
 
 
 def claim_study(config: Config, workdir: Path) -> None:
-    """Writes the study's config, or checks that it is still the same.
+    """Writes the study's config, or checks that it is still the same but for axes that it gained.
 
     Jobs lock their own workdirs, so several processes can share a study.
     """
     if distributed.first():
         # The claim of another process that starts this study just now checks the same thing.
+        path, free = workdir / "config.json", [*MAY_DIFFER, "study.vary_points"]
+        if path.exists():
+            free += gained(read_config(path).study.vary, config.study.vary)
         with contextlib.suppress(InUse):
-            claim(workdir, config).close()
+            claim(workdir, config, free).close()
 
 
 def _run_job(job: Job, jobs: list[Job], run_command: RunCommand) -> None:
