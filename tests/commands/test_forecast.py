@@ -130,6 +130,42 @@ def test_budgets_of_several_studies(tmp_path):
     assert forecast(long, f"studies=('{short}',)", "backtest=0")["backtest"] is None
 
 
+def test_branches_are_budgets(study, tmp_path):
+    """Runs of half and a quarter of the budget, where budget.branches keeps them."""
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    for run in sorted((copy / "jobs").glob("*-b400-*")):
+        for share, seconds in (("0.25", 100), ("0.5", 200)):
+            shorter = run.with_name(run.name.replace("b400", f"b{seconds}"))
+            (run / "branches").mkdir(exist_ok=True)
+            shorter.rename(run / "branches" / share)
+        for path in run.rglob("config.json"):
+            config = json.loads(path.read_text())
+            # As long as that of the shortest budget, so another share of each.
+            warmup = 0.06 if path.parent == run else 0.24 * 0.25 / float(path.parent.name)
+            config["optimizer"] = {"schedule": "wsd", "warmup": warmup}
+            path.write_text(json.dumps(config))
+    before, after = forecast(study, "recipe=quantize:4"), forecast(copy, "recipe=quantize:4")
+    assert after["notes"] == []
+    assert after["runs"] == 24
+    assert after["law"] == pytest.approx(before["law"], rel=1e-3)
+    assert after["forecasts"][0]["lost_nli"] == pytest.approx(before["forecasts"][0]["lost_nli"])
+
+
+def test_other_points_of_a_study_leave_the_recipe_alone(study, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    path = copy / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    varied = [
+        row | {"point": "rounds=one", "accuracy": row["accuracy"] - 0.1 * (row["bits"] < 32)}
+        for row in rows
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*varied, *rows]))
+    before, after = forecast(study, "recipe=quantize:4"), forecast(copy, "recipe=quantize:4")
+    assert after["forecasts"] == before["forecasts"]
+
+
 def test_no_curvature_gives_no_forecast(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(made, "loss_of", lambda params, tokens: 3 + (tokens / 1e8) ** -0.3)
     result = forecast(made.write_study(tmp_path / "flat"))

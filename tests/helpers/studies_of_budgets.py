@@ -63,7 +63,8 @@ def write_study(folder, sizes=SIZES, budgets=(100, 200, 400), seeds=2, recipe="q
                         "layers": layers, "hidden": hidden, "params": total, "recipe": one,
                         "pretrain_seed": seed, "seed": 0, "init": "pretrained",
                         "steps": result["steps"], "train_seconds": float(seconds),
-                        "bytes_artifact": each * total, "nonzero": total, "accuracy": accuracy,
+                        "bytes_artifact": each * total, "bits": 8 * each,
+                        "nonzero": total, "accuracy": accuracy,
                     })  # fmt: skip
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "config.json").write_text("{}")

@@ -81,9 +81,9 @@ class Runs:
         ]
         if max(ratios) < _APART:
             raise InputError(
-                "a forecast needs runs of two budgets; each size has one: train the sizes again "
-                "for half or a quarter of it (points along a curve are no substitute, "
-                "because their learning rates have not decayed)"
+                "a forecast needs runs of two budgets; each size has one: train the sizes with "
+                "budget.branches, or again for a quarter of the budget (points along a curve are "
+                "no substitute, because their learning rates have not decayed)"
             )
         if len(self) <= _NUMBERS:
             raise InputError(

@@ -61,11 +61,14 @@ def read_runs(studies: Sequence[Path], kind: Kind, notes: list[str]) -> list[Tra
     for number, study in enumerate(studies):
         if not (study / "jobs").is_dir():
             raise InputError(f"{study} has no jobs/: name the workdir of a study")
-        for path in sorted(study.glob(f"jobs/{kind.job}-*/result.json")):
+        paths = study.glob(f"jobs/{kind.job}-*/result.json")
+        branches = study.glob(f"jobs/{kind.job}-*/branches/*/result.json")
+        for path in sorted([*paths, *branches]):
             result = read_json(path)
             run = _run(number, result, to_dict(read_config(path.with_name("config.json"))))
             if run is None:
-                notes.append(f"{path.parent.name} is left out: its loss or its tokens are unknown")
+                name = path.parent.relative_to(study / "jobs")
+                notes.append(f"{name} is left out: its loss or its tokens are unknown")
             else:
                 runs.append(run)
     groups = collections.Counter(run.settings for run in runs)
@@ -93,6 +96,8 @@ def _run(number: int, result: Row, config: Row) -> TrainingRun | None:
         for name, value in config[section].items()
         if name not in _FREE.get(section, ())
     }
+    if config["optimizer"]["schedule"] == "wsd":
+        del alike["optimizer.warmup"]  # equally long for all branches, another share of each
     return TrainingRun(
         name=f"{layers}x{hidden}",
         params=int(params),
@@ -136,10 +141,14 @@ def points_lost(
     """What a recipe cost each training run, by task."""
     by_key = {run.key: run for run in runs}
     scores: dict[tuple[Any, ...], dict[str, float]] = {}
-    for number, row in rows:
+    points: dict[tuple[Any, ...], str] = {}  # of a study's axes: the one with the fewest changes
+    for number, row in sorted(rows, key=lambda item: str(item[1].get("point") or "").count("=")):
         run = row.get("pretrain_seed", 0), row.get("steps"), row.get("train_seconds")
         key = (number, row["layers"], row["hidden"], *run)
         if row["recipe"] not in ("dense", recipe) or key not in by_key or row[kind.field] is None:
+            continue
+        point = str(row.get("point") or "")
+        if points.setdefault(key, point) != point:
             continue
         finetuning = (key, row["task"], row.get("seed", 0))
         scores.setdefault(finetuning, {})[row["recipe"]] = 100 * row[kind.field] / kind.full
