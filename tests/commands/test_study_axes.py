@@ -54,7 +54,8 @@ def test_a_study_gains_axes(world, tmp_path, capsys):
     }
     # Another start, and another run: all three end with weights of their own.
     assert len({row["valid_loss"] for row in rows.values()}) == 3
-    assert rows["age=1"]["pretrain_valid_loss"] == rows[""]["pretrain_valid_loss"]
+    assert {point: row["steps"] for point, row in rows.items()} == {"": 2, "age=1": 1, "batch=8": 2}
+    assert rows["age=1"]["pretrain_valid_loss"] is None  # that of the run's end is another
     assert rows["batch=8"]["pretrain_valid_loss"] != rows[""]["pretrain_valid_loss"]
     log = json.loads((run / "jobs/finetune-1x64-p0-words-s0-age=1/config.json").read_text())
     assert log["init"]["from"].endswith("pretrain-1x64-p0/checkpoints/1")

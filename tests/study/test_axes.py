@@ -22,10 +22,10 @@ RATE = {"stage": "finetune", "usual": {}, "low": {"optimizer": {"learning_rate":
 STEP = {"stage": "compress", "usual": {}, "half": {"compress": {"step": 0.5}}}
 
 
-def _jobs(folder, **study):
+def _jobs(folder, keep=5, **study):
     settings = {
         "budget": {"steps": 20},
-        "checkpoint": {"keep_every_steps": 5},
+        "checkpoint": {"keep_every_steps": keep},
         "optimizer": {"batch_size": 16},
         "study": {
             "sizes": ["1x64"],
@@ -97,6 +97,7 @@ def test_axes_of_finetuning_and_compression(tmp_path):
     both = by_name["compress-1x64-p0-words-s0-rate=low-prune0.5-step=half"]
     assert both.config.compress.step == 0.5 and both.config.optimizer.learning_rate == 1e-6
     assert [jobs[needed].name for needed in both.needs] == ["finetune-1x64-p0-words-s0-rate=low"]
+    assert by_name["compress-1x64-scratch-words-s0-dense"].points.keys() == {""}
     own = by_name["compress-1x64-p0-words-s0-rate=low-prune0.5+finetune"]
     assert [jobs[needed].name for needed in own.needs] == ["pretrain-1x64-p0"]
     assert own.config.optimizer.learning_rate == 1e-6
@@ -193,6 +194,7 @@ def test_axes_of_translators_and_of_given_encoders(tmp_path):
             {"vary": {"age": {**AGE, "30": {"init": {"from": "checkpoints/30"}}}}},
             r"does not keep the checkpoint of age=30 \(budget.steps=20",
         ),
+        ({"vary": {"age": AGE}, "keep": 0}, r"does not keep .* checkpoint.keep_every_steps=0\)"),
         ({"vary": {"age": {**AGE, "x": {"init": {"from": "runs/x"}}}}}, "age=x needs init.from="),
         (
             {"vary": {"a": {**BATCH, "stage": "pretrain"}}, "tasks": {"t": {}, "a=64-t": {}}},

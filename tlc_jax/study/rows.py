@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,16 @@ def _row(job: Job, jobs: list[Job]) -> dict[str, Any]:
         cost = None if trained is None else 0
         return row | dict.fromkeys(("budget_seconds", "steps", "train_seconds"), cost)
     training = _result(trained)
+    for one in chain:
+        if early := re.search(r"/checkpoints/(\d+)$", one.config.init.source):
+            # The rest is known of the end of the run alone.
+            training = {"steps": int(early[1])}
     return row | {
         "budget_seconds": trained.config.budget.seconds,
         "steps": training["steps"],
-        "train_seconds": training["train_seconds"],
-        "pretrain_valid_loss": training["valid_loss"],
-        "pretrain_valid_perplexity": training["valid_perplexity"],
+        "train_seconds": training.get("train_seconds"),
+        "pretrain_valid_loss": training.get("valid_loss"),
+        "pretrain_valid_perplexity": training.get("valid_perplexity"),
     }
 
 
