@@ -75,6 +75,12 @@ def test_settings(refused, world, tmp_path, flag, says) -> None:
     assert says in refused(*pretrain_arguments(world, tmp_path / "run", flag))
 
 
+def test_a_noise_scale_without_parts_of_a_batch(refused, world, tmp_path) -> None:
+    flags = "--config.eval.noise_scale=True", "--config.impl.mesh=fsdp=-1"
+    line = refused(*pretrain_arguments(world, tmp_path / "run", *flags))
+    assert "set impl.microbatch=8 or less" in line
+
+
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [

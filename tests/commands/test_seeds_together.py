@@ -166,6 +166,9 @@ def test_what_cannot_be_mapped_is_refused_or_goes_in_turn(world, tmp_path, refus
     kept = ("--config.eval.keep_predictions=True", "--config.eval.every_steps=1")
     line = refused(*finetune_arguments("finetune", world, tmp_path / "a", *arguments, *kept))
     assert "impl.seeds_together=mapped: eval.keep_predictions" in line
+    measured = "--config.eval.noise_scale=True"
+    line = refused(*finetune_arguments("finetune", world, tmp_path / "a", *arguments, measured))
+    assert "impl.seeds_together=mapped: eval.noise_scale" in line
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     line = refused(*finetune_arguments("finetune", world, tmp_path / "b", *arguments))
     assert "take threefry2x32" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -193,6 +194,24 @@ def test_crashed_run_ends_with_the_same_bits(tmp_path, placement, crash_at) -> N
     assert again.numbers["tokens"] == whole.numbers["tokens"]
     steps = [row["step"] for row in rows_of(tmp_path / "broken") if row["event"] == "eval"]
     assert steps == [3, 6, 9, 12]
+
+
+def test_resumed_run_ends_with_the_same_noise_scale(tmp_path, placement) -> None:
+    plain = make_task().step
+
+    def step(*arguments):
+        state, metrics = plain(*arguments)
+        share = metrics.loss / (1.0 + metrics.loss)
+        return state, metrics._replace(gradient_variance=share * metrics.gradient_norm**2)
+
+    configured = settings(
+        budget={"steps": 12}, checkpoint={"every_steps": 4}, eval={"noise_scale": True}
+    )
+    make = functools.partial(make_task, step=step)
+    again, whole = crashed_and_resumed(make, configured, tmp_path, placement, 10)
+    values = [row["noise_scale"] for row in rows_of(tmp_path / "broken") if row["event"] == "train"]
+    assert again.numbers["noise_scale"] == whole.numbers["noise_scale"] == values[-1]
+    assert len(set(values)) == 12
 
 
 def make_gradual_task(**overrides) -> Task:

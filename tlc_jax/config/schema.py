@@ -188,6 +188,7 @@ class Eval:
     )
     batch_size: int = setting(0, "rows per evaluation step; 0 for optimizer.batch_size", ">= 0")
     latency: tuple[int, ...] = setting((), "batch sizes to time the finished model with", ">= 1")
+    noise_scale: bool = setting(False, "measure the gradient noise scale while training")
 
 
 # The defaults are those of the Transformer paper: 4 beams, 0.6, and 50 more tokens than the source.

@@ -50,8 +50,8 @@ def split_rows(x: jax.Array) -> jax.Array:
 
 
 def sum_over_data(
-    sums: Callable[[Params, Any, jax.Array], Any],
-    params: Params,
+    sums: Callable[[Any, Any, jax.Array], Any],
+    params: Any,
     batch: Any,
     key: jax.Array,
     parts: int = 1,
@@ -65,7 +65,7 @@ def sum_over_data(
 
     Args:
       sums: the function, which is given the rows of one group.
-      params: parameters, the same along `data`.
+      params: parameters, or another tree that is the same along `data`.
       batch: arrays whose first axis is that of the rows.
       key: random key; the draws of this module are those that `sums` makes for the whole batch.
       parts: microbatches that `sums` makes of its rows. If rows are left over on a device, all are
@@ -74,14 +74,13 @@ def sum_over_data(
         stage.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape["data"] == 1:
+    if mesh.empty or data_groups(mesh, by_groups) == 1:
+        return sums(params, batch, key)
+    if jax.tree.leaves(batch)[0].shape[0] % (parts * _row_devices(mesh)):
         return sums(params, batch, key)
     groups = mesh.size > mesh.shape["data"]
-    left_over = jax.tree.leaves(batch)[0].shape[0] % (parts * _row_devices(mesh))
-    if left_over or (groups and not by_groups):
-        return sums(params, batch, key)
 
-    def sum_own(params: Params, batch: Any, key: jax.Array) -> Any:
+    def sum_own(params: Any, batch: Any, key: jax.Array) -> Any:
         return jax.lax.psum(sums(params, batch, key), "data")
 
     # Unchecked: a checked map would add up the gradient of the parameters, which are the same on
@@ -93,6 +92,12 @@ def sum_over_data(
         axis_names={"data"} if groups else {*AXES},
         check_vma=False,
     )(params, batch, key)
+
+
+def data_groups(mesh: Mesh | jax.sharding.AbstractMesh, by_groups: bool = True) -> int:
+    """The number of devices or groups that `sum_over_data` lets add up rows of their own."""
+    data = int(mesh.shape["data"])
+    return data if by_groups or mesh.size == data else 1
 
 
 def draw_by_rows(

@@ -87,9 +87,13 @@ class Compiler:
     def lower(self, microbatch: int) -> jax.stages.Lowered:
         """The program of a step in parts of `microbatch`, before it is compiled."""
         config = self._config.with_microbatch(microbatch)
-        keys, groups = config.impl.dropout_keys, config.impl.attention != "cudnn"
         step = make_train_step(
-            self.work.objective, self.optimizer, config.microbatches, keys, by_groups=groups
+            self.work.objective,
+            self.optimizer,
+            config.microbatches,
+            config.impl.dropout_keys,
+            by_groups=config.impl.attention != "cudnn",
+            noise_scale=config.eval.noise_scale,
         )
         batch = {
             name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.place.by_rows)

@@ -27,7 +27,7 @@ from tlc_jax.core import distributed as processes
 from tlc_jax.core import plugins
 from tlc_jax.core.errors import InputError
 from tlc_jax.core.files import write_text
-from tlc_jax.core.mesh import Placement
+from tlc_jax.core.mesh import Placement, data_groups
 from tlc_jax.core.params import describe_parameters
 from tlc_jax.data.sources import Examples
 from tlc_jax.models.network import Network, Params
@@ -260,10 +260,16 @@ class TaskRun(ABC):
         evaluated = jax.jit(forward_params) if during_training.aware else forward_params
         parts, keys = config.microbatches, config.impl.dropout_keys
         mask_gradient = during_training.mask_gradient
-        groups = config.impl.attention != "cudnn"
-        step = make_train_step(
-            self.objective(), optimizer, parts, keys, mask_gradient, forward_params, groups
-        )
+        groups, noise_scale = config.impl.attention != "cudnn", config.eval.noise_scale
+        if noise_scale and parts * data_groups(self.placement.mesh, groups) == 1:
+            # Not split without being asked: that would change rounding and the draws of dropout.
+            half = config.optimizer.batch_size // 2
+            raise InputError(
+                "eval.noise_scale compares gradients of parts of a batch, and this run has one: "
+                f"set impl.microbatch={half} or less, or train on several devices"
+            )
+        forms = mask_gradient, forward_params, groups, noise_scale
+        step = make_train_step(self.objective(), optimizer, parts, keys, *forms)
         return Task(
             init=init,
             optimizer=optimizer,

@@ -52,6 +52,8 @@ def obstacle(config: Config) -> str:
             return f"budget.{unit} ends at another step for each seed, as their batches differ"
     if config.eval.keep_predictions:
         return "eval.keep_predictions writes files of each seed while it trains"
+    if config.eval.noise_scale:
+        return "eval.noise_scale is measured for one seed at a time"
     return ""
 
 

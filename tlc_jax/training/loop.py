@@ -145,6 +145,7 @@ class Trainer:
         self.accounting = Accounting(clock)
         self.last_check = self.accounting.spent  # events due up to here have run
         self.stopped_by = ""
+        self.progress: dict[str, Any] = {}  # as the newest checkpoint has it
         self.step, self.state = self.restore_or_init()
         self.saved_step = self.step if self.step else -1
         self.budget = Budget(settings.budget.limits(), settings.budget.charge)
@@ -169,6 +170,7 @@ class Trainer:
             lambda fraction: float(rate(self.phase(fraction), np)),
             task.peak_flops,
             settings,
+            self.progress,
         )
         resources.callback(self.log.close)
         evals, saves = settings.eval, settings.checkpoint
@@ -197,7 +199,7 @@ class Trainer:
         abstract = abstract_state(self.task.init, self.task.optimizer, self.placement)
         if (restored := self.checkpointer.restore(abstract)) is not None:
             step, state, meta = restored
-            progress = meta["progress"]
+            self.progress = progress = meta["progress"]
             self.accounting = Accounting(self.clock, progress)
             # Checkpoints of version 0.1.0 call it `attended`.
             self.last_check = Amounts(**progress.get("last_check", progress.get("attended")))
@@ -414,7 +416,7 @@ class Trainer:
     def meta(self) -> dict[str, Any]:
         """The metadata of a checkpoint of this step."""
         own = {"last_check": dataclasses.asdict(self.last_check), "stopped_by": self.stopped_by}
-        return {**self.task.meta, "progress": {**self.accounting.save(), **own}}
+        return {**self.task.meta, "progress": {**self.accounting.save(), **self.log.save(), **own}}
 
     def save(self, final: bool = False) -> None:
         """Starts saving this step; if `final`, the checkpoint is on disk when this returns."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +18,7 @@ from tlc_jax.core import distributed as processes
 from tlc_jax.core.json_lines import JsonLines
 from tlc_jax.core.text import note_once
 from tlc_jax.training.clock import Accounting
+from tlc_jax.training.noise_scale import NoiseScale
 from tlc_jax.training.step import StepMetrics
 
 METRICS = "metrics.jsonl"
@@ -40,6 +41,7 @@ class MetricsLog:
         learning_rate: Callable[[float], float],
         peak_flops: float | None,
         settings: Config,
+        saved: Mapping[str, Any],
     ) -> None:
         """Opens the log.
 
@@ -50,9 +52,14 @@ class MetricsLog:
           learning_rate: fraction of the budget used -> learning rate.
           peak_flops: peak of all devices together, FLOP/s; None where it is unknown.
           settings: config of the run; impl.trackers get the rows too.
+          saved: what an earlier session's `save` returned; empty in a new run.
         """
         self.accounting = accounting
         self._learning_rate, self._peak_flops = learning_rate, peak_flops
+        self._noise_scale: NoiseScale | None = None
+        if settings.eval.noise_scale:
+            averages = saved.get("noise_scale", {})
+            self._noise_scale = NoiseScale(settings.optimizer.batch_size, **averages)
         self._writer: MetricsWriter | None = None
         self._progress: ProgressLine | None = None
         if processes.first():
@@ -80,6 +87,15 @@ class MetricsLog:
     def add(self, metrics: StepMetrics) -> None:
         """Adds the metrics of a step to the average of the next train row."""
         self._recent.append(metrics)
+        if self._noise_scale:
+            self._noise_scale.add(metrics.gradient_norm, metrics.gradient_variance)
+
+    def save(self) -> dict[str, Any]:
+        """The averages that a checkpoint carries."""
+        return {"noise_scale": self._noise_scale.save()} if self._noise_scale else {}
+
+    def _noise(self) -> dict[str, float | None]:
+        return {"noise_scale": self._noise_scale.value} if self._noise_scale else {}
 
     @property
     def unlogged_seconds(self) -> float:
@@ -127,6 +143,7 @@ class MetricsLog:
             "train",
             step,
             **averages,
+            **self._noise(),
             learning_rate=self._learning_rate(min(1.0, fraction)),
             tokens_per_second=speed,
             mfu=mfu,
@@ -167,6 +184,7 @@ class MetricsLog:
             "goodput": self.accounting.goodput(),
             "tokens_per_second": spent.tokens / seconds["train"] if seconds["train"] else None,
             "mfu": self._mfu(),
+            **self._noise(),
             **({"benchmark": self.benchmark} if self.benchmark else {}),
         }
 

@@ -18,6 +18,7 @@ import optax
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core.mesh import Placement, sum_over_data
 from tlc_jax.models.network import Params
+from tlc_jax.training.noise_scale import SmallBatches
 
 Batch = Mapping[str, jax.Array]
 
@@ -106,15 +107,21 @@ class TrainState(NamedTuple):
     optimizer: Any
 
 
+Accumulated = tuple[Params, Sums, SmallBatches | None]
+"""Sums of gradients, of losses, and for the noise scale, over the rows of a batch."""
+
+
 class StepMetrics(NamedTuple):
     """Scalars of one step: mean loss (nats), accuracy, and the norm of the raw mean gradient.
 
-    Of seeds that train together, each is an array [seeds].
+    With eval.noise_scale also the variance of that gradient, `SmallBatches.variance`. Of seeds that
+    train together, each is an array [seeds].
     """
 
     loss: jax.Array
     accuracy: jax.Array
     gradient_norm: jax.Array
+    gradient_variance: jax.Array | None = None
 
 
 def first_not_finite(metrics: StepMetrics, seeds: Sequence[int]) -> tuple[str, StepMetrics]:
@@ -122,7 +129,7 @@ def first_not_finite(metrics: StepMetrics, seeds: Sequence[int]) -> tuple[str, S
     if not seeds:
         return "", metrics
     first = int(np.argmin(np.isfinite([metrics.loss, metrics.gradient_norm]).all(axis=0)))
-    return f"seed {seeds[first]}: ", StepMetrics(*(values[first] for values in metrics))
+    return f"seed {seeds[first]}: ", StepMetrics(*(values[first] for values in metrics[:3]))
 
 
 @dataclasses.dataclass
@@ -158,6 +165,7 @@ def make_train_step(
     freeze_gradient: Callable[[Params, Any], Params] = lambda gradient, optimizer_state: gradient,
     forward_params: Callable[[Params], Params] = lambda params: params,
     by_groups: bool = True,
+    noise_scale: bool = False,
 ) -> TrainStep:
     """Returns the training step for an objective.
 
@@ -176,6 +184,9 @@ def make_train_step(
       forward_params: parameters -> the parameters of the forward pass, for example rounded ones.
       by_groups: whether groups of devices may add up microbatches on their own (`sum_over_data`).
         With cuDNN's attention they may not: JAX cannot compile it for them.
+      noise_scale: whether the metrics have the variance of the gradient, from the gradients of
+        microbatches and of devices. There must be several of them. It takes the memory of one more
+        gradient. Parameters are the same to the bit with microbatches, else up to rounding.
     """
 
     def sums_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
@@ -184,37 +195,54 @@ def make_train_step(
 
     gradient_of = jax.grad(sums_of, has_aux=True)
 
-    def accumulate(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
-        if parts == 1:
-            return gradient_of(params, batch, key)
-        return sum_over_data(accumulate_own, params, batch, key, parts, by_groups)
+    def accumulate(state: TrainState, batch: Batch, key: jax.Array) -> Accumulated:
+        if not noise_scale:
+            state = TrainState(state.params, ())
+        if parts > 1 or noise_scale:
+            return sum_over_data(accumulate_own, state, batch, key, parts, by_groups)
+        return *gradient_of(state.params, batch, key), None
 
-    def accumulate_own(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Sums]:
+    def accumulate_own(state: TrainState, batch: Batch, key: jax.Array) -> Accumulated:
+        if parts == 1:
+            gradient, sums = gradient_of(state.params, batch, key)
+            return gradient, sums, small_batch(state, gradient, sums.weight)
         # Each part takes every `parts`-th row, so a sharded batch stays spread over all devices.
         batches = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
-        def add_part(
-            total: tuple[Params, Sums], part: tuple[Batch, jax.Array]
-        ) -> tuple[tuple[Params, Sums], None]:
+        def add_part(sums: tuple[Any, ...], part: tuple[Batch, jax.Array]) -> Any:
+            total, before, small = sums
             part_batch, index = part
-            gradient_and_sums = gradient_of(params, part_batch, jax.random.fold_in(key, index))
-            return jax.tree.map(jnp.add, total, gradient_and_sums), None
+            own = gradient_of(state.params, part_batch, jax.random.fold_in(key, index))
+            if noise_scale:
+                before, small = total, add_last(total, before, small)
+            return (jax.tree.map(jnp.add, total, own), before, small), None
+
+        def add_last(total: Any, before: Any, small: SmallBatches) -> SmallBatches:
+            # By the difference of two totals: a second use of a part's own gradient would make
+            # the compiler round it in another way, and measuring is to change no bit of training.
+            gradient, sums = jax.tree.map(jnp.subtract, total, before)
+            return jax.tree.map(jnp.add, small, small_batch(state, gradient, sums.weight))
 
         first_part = jax.tree.map(lambda x: x[0], batches)
         zeros = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(gradient_of, params, first_part, key),
+            jax.eval_shape(gradient_of, state.params, first_part, key),
         )
+        start = (zeros, zeros, SmallBatches.none()) if noise_scale else (zeros, None, None)
         # A scan, not a Python loop: only one microbatch's activations are alive at a time.
-        return jax.lax.scan(add_part, zeros, (batches, jnp.arange(parts)))[0]
+        sums, _ = jax.lax.scan(add_part, start, (batches, jnp.arange(parts)))
+        return *sums[0], (add_last(*sums) if noise_scale else None)
+
+    def small_batch(state: TrainState, gradient: Params, weight: jax.Array) -> SmallBatches:
+        return SmallBatches.of(freeze_gradient(gradient, state.optimizer), weight)
 
     def step(
         state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array
     ) -> tuple[TrainState, StepMetrics]:
         key_corrupt, key_dropout = jax.random.split(key)
         # The whole batch is corrupted at once, so the draws do not depend on `parts`.
-        gradient, sums = accumulate(
-            state.params, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys)
+        gradient, sums, small = accumulate(
+            state, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys)
         )
         weight = jnp.maximum(sums.weight, 1e-9)
         gradient = freeze_gradient(jax.tree.map(lambda g: g / weight, gradient), state.optimizer)
@@ -222,7 +250,12 @@ def make_train_step(
             gradient, state.optimizer, state.params, fraction=fraction
         )
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(sums.loss / weight, sums.correct / weight, optax.tree.norm(gradient))
+        norm = optax.tree.norm(gradient)
+        variance = None
+        if small is not None:
+            # Behind a barrier, so that the norm is computed as it is without this.
+            variance = small.variance(*jax.lax.optimization_barrier((weight, norm)))
+        metrics = StepMetrics(sums.loss / weight, sums.correct / weight, norm, variance)
         return TrainState(params, optimizer_state), metrics
 
     return step
@@ -276,8 +309,9 @@ def jit_step(step: TrainStep, state: TrainState, place: Placement) -> Any:
 
     The state is donated and keeps its sharding. The batch may be on the host. The seed is given by
     its `seed_bits`, so that runs which differ in it alone share the program. The metrics are those
-    of `StepMetrics` in one array, [3], because the host reads one faster than three. The messages
-    of all processes (`clock.Agreement`) go in split over the devices and come out whole on each.
+    of `StepMetrics` in one array, [3] or [4], because the host reads one faster than three. The
+    messages of all processes (`clock.Agreement`) go in split over the devices and come out whole on
+    each.
 
     Where `place` has an axis of seeds, state, batch, seed and metrics have it too: each seed trains
     as it would alone.
@@ -302,7 +336,7 @@ def jit_step(step: TrainStep, state: TrainState, place: Placement) -> Any:
         # The messages pass through unchanged. Gathering them is a collective that the step has
         # room for, where a separate one would make the hosts wait for each other.
         state, metrics = of_all(state, batch, seed, index, fraction)
-        return state, jnp.stack(metrics), messages
+        return state, jnp.stack(jax.tree.leaves(metrics)), messages
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
