@@ -211,7 +211,7 @@ def test_resumed_run_ends_with_the_same_noise_scale(tmp_path, placement) -> None
     again, whole = crashed_and_resumed(make, configured, tmp_path, placement, 10)
     values = [row["noise_scale"] for row in rows_of(tmp_path / "broken") if row["event"] == "train"]
     assert again.numbers["noise_scale"] == whole.numbers["noise_scale"] == values[-1]
-    assert len(set(values)) == 12
+    assert len(set(values)) == len(values) > 5
 
 
 def make_gradual_task(**overrides) -> Task:
