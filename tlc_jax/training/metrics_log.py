@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from tlc_jax.core import distributed as processes
 from tlc_jax.core.json_lines import JsonLines
 from tlc_jax.core.text import note_once
 from tlc_jax.training.clock import Accounting
-from tlc_jax.training.noise_scale import NoiseScale
 from tlc_jax.training.step import StepMetrics
+
+if TYPE_CHECKING:
+    from tlc_jax.training.noise_scale import NoiseScale
 
 METRICS = "metrics.jsonl"
 """The log of a run, in its workdir."""
@@ -58,6 +60,8 @@ class MetricsLog:
         self._learning_rate, self._peak_flops = learning_rate, peak_flops
         self._noise_scale: NoiseScale | None = None
         if settings.eval.noise_scale:
+            from tlc_jax.training.noise_scale import NoiseScale  # few runs measure it
+
             averages = saved.get("noise_scale", {})
             self._noise_scale = NoiseScale(settings.optimizer.batch_size, **averages)
         self._writer: MetricsWriter | None = None

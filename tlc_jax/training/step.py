@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ import optax
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core.mesh import Placement, sum_over_data
 from tlc_jax.models.network import Params
-from tlc_jax.training.noise_scale import SmallBatches
+
+if TYPE_CHECKING:
+    from tlc_jax.training.noise_scale import SmallBatches
 
 Batch = Mapping[str, jax.Array]
 
@@ -107,7 +109,7 @@ class TrainState(NamedTuple):
     optimizer: Any
 
 
-Accumulated = tuple[Params, Sums, SmallBatches | None]
+Accumulated = tuple[Params, Sums, "SmallBatches | None"]
 """Sums of gradients, of losses, and for the noise scale, over the rows of a batch."""
 
 
@@ -228,13 +230,19 @@ def make_train_step(
             lambda x: jnp.zeros(x.shape, x.dtype),
             jax.eval_shape(gradient_of, state.params, first_part, key),
         )
-        start = (zeros, zeros, SmallBatches.none()) if noise_scale else (zeros, None, None)
+        start = (zeros, zeros, small_batches().none()) if noise_scale else (zeros, None, None)
         # A scan, not a Python loop: only one microbatch's activations are alive at a time.
         sums, _ = jax.lax.scan(add_part, start, (batches, jnp.arange(parts)))
         return *sums[0], (add_last(*sums) if noise_scale else None)
 
     def small_batch(state: TrainState, gradient: Params, weight: jax.Array) -> SmallBatches:
-        return SmallBatches.of(freeze_gradient(gradient, state.optimizer), weight)
+        own = freeze_gradient(gradient, state.optimizer)
+        return small_batches().of(own, weight)
+
+    def small_batches() -> type[SmallBatches]:
+        from tlc_jax.training.noise_scale import SmallBatches  # few runs measure it
+
+        return SmallBatches
 
     def step(
         state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array
