@@ -131,6 +131,14 @@ def test_study_is_compared_with_the_texts_of_its_decaying_instances(study, capsy
     assert sum(int(row["instance"]) % 5 == 0 for row in worst) >= 8
 
 
+def test_models_at_other_values_of_an_axis_are_left_out(study):
+    path = study / "results.jsonl"
+    rows = [json.loads(line) | {"point": ""} for line in path.read_text().splitlines()]
+    other = [row | {"point": "batch=64", "job": "without-predictions"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows + other))
+    assert main(["compare", f"--workdir={study}", "--config.compare.draws=1"]) == 0
+
+
 def test_compressed_models_of_the_largest_size_are_compared_with_their_dense_one(study, capsys):
     assert main(["compare", f"--workdir={study}", "--config.compare.examples=20"]) == 0
     out = capsys.readouterr().out
