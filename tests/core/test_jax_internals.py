@@ -16,7 +16,8 @@ def test_coordinator_address():
     address = f"localhost:{free_port()}"
     code = (
         f"import jax; jax.distributed.initialize({address!r}, 1, 0);"
-        "from tlc_jax.core import jax_internals; print(jax_internals.coordinator_address())"
+        "from tlc_jax.core import jax_internals; print(jax_internals.coordinator_address());"
+        "assert jax_internals.coordination_client().key_value_try_get"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == [address], (

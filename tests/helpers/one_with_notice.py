@@ -17,10 +17,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax._src.distributed import global_state
 
 from tests.helpers.metadata_server import MetadataServer
 from tlc_jax.core import distributed as processes
+from tlc_jax.core import jax_internals
 from tlc_jax.core.errors import StoppedEarly
 from tlc_jax.core.mesh import Placement
 from tlc_jax.training.loop import Outcome, train
@@ -29,7 +29,7 @@ from tlc_jax.training.loop import Outcome, train
 def notify_service() -> None:
     """Does what JAX's listener for SIGTERM does in C++, whose handler ours replaces."""
     death_time = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 30))
-    global_state.client.key_value_set("RECEIVED_PREEMPTION_NOTICE", death_time)
+    jax_internals.coordination_client().key_value_set("RECEIVED_PREEMPTION_NOTICE", death_time)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ _MULTIPLES = (1, 3, 10)  # of the longest run, where no budget is given
 
 
 def run(config: Config, workdir: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Prints the forecast, or why there is none, and writes result.json, forecast.csv and .png.
+    """Prints the forecast, or why it is refused, and writes result.json, forecast.csv and .png.
 
     Raises:
       InputError: too few sizes, budgets or runs; or files or the recipe do not exist.
