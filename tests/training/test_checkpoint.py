@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from tlc_jax import config as configs
-from tlc_jax.core.errors import InputError
+from tlc_jax.core.errors import InputError, StoppedEarly
 from tlc_jax.training.checkpoint import (
     Checkpointer,
     complete_steps,
@@ -117,3 +118,12 @@ def test_saved_parameters_replace_those_that_were_there(tmp_path) -> None:
     assert read_meta(tmp_path, 0) == {"value": 2.0}
     params = read_params(tmp_path, 0, {"a": jax.ShapeDtypeStruct((3,), jnp.float32)})
     np.testing.assert_array_equal(params["a"], np.full(3, 2.0))
+
+
+def test_a_stop_while_a_checkpoint_is_read_is_not_damage(tmp_path, monkeypatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise StoppedEarly("SIGTERM")
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", stop)
+    with pytest.raises(StoppedEarly):
+        read_meta(tmp_path, 3)

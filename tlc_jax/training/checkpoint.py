@@ -194,6 +194,8 @@ class Checkpointer:
                         meta=ocp.args.JsonRestore(),
                     ),
                 )
+        except StoppedEarly:
+            raise
         except Exception as error:  # damage shows as errors of many types
             problem = _line(error)
         return restored, next(filter(None, processes.gather_texts(problem)), "")
@@ -242,6 +244,8 @@ def _read_item(checkpoint: Path, item: str, handler: Any, **arguments: Any) -> A
     try:
         with _alone(handler) as reader:
             return reader.restore(_place(checkpoint / item), **arguments)
+    except StoppedEarly:  # SIGTERM, while it reads
+        raise
     except Exception as error:
         line = f"{checkpoint} is not a readable tlc checkpoint ({_line(error)})"
         raise InputError(line) from error
@@ -301,6 +305,8 @@ def _failures_named() -> Iterator[None]:
     """Raises StorageFailed for any error: Orbax and TensorStore report storage by many types."""
     try:
         yield
+    except StoppedEarly:
+        raise
     except Exception as error:
         raise StorageFailed(_line(error)) from error
 
