@@ -46,8 +46,9 @@ class ObjectStorage:
             "STORAGE_EMULATOR_HOST": address,
             "TENSORSTORE_GCS_HTTP_URL": address,
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask Google what a bucket is
-            "NO_PROXY": "127.0.0.1",
         }
+        for name in ("NO_PROXY", "no_proxy"):
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
     def stop(self) -> None:
         """Ends it at once, as when the network is gone; what is stored stays."""
