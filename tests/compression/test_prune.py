@@ -138,7 +138,7 @@ def test_a_score_ranks_instead_of_the_magnitude(prune: Prune) -> None:
 
 
 @pytest.mark.parametrize("scope", ["global", "row"])
-def test_a_weight_whose_score_is_zero_is_no_pruned_weight(scope: str) -> None:
+def test_a_weight_whose_score_is_zero_does_not_count_as_pruned(scope: str) -> None:
     params = some_zeros()
     prune = Prune(0.5, scope, score="none")
     masks = flatten(pruning_masks(params, prune))

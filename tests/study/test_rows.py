@@ -288,7 +288,7 @@ def _with_axes(workdir):
     (workdir / "study.json").write_text(json.dumps({"jobs": jobs}))
 
 
-def test_other_values_of_an_axis_are_no_seeds_of_the_base(study_maker, tmp_path):
+def test_other_values_of_an_axis_do_not_count_as_seeds_of_the_base(study_maker, tmp_path):
     before = load(study_maker(tmp_path))
     _with_axes(tmp_path)
     after = load(tmp_path)

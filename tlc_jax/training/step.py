@@ -197,6 +197,45 @@ def make_train_step(
 
     gradient_of = jax.grad(sums_of, has_aux=True)
 
+    accumulate = _accumulation(gradient_of, parts, by_groups, freeze_gradient, noise_scale)
+
+    def step(
+        state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
+        key_corrupt, key_dropout = jax.random.split(key)
+        # The whole batch is corrupted at once, so the draws do not depend on `parts`.
+        gradient, sums, small = accumulate(
+            state, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys)
+        )
+        weight = jnp.maximum(sums.weight, 1e-9)
+        gradient = freeze_gradient(jax.tree.map(lambda g: g / weight, gradient), state.optimizer)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer, state.params, fraction=fraction
+        )
+        params = optax.apply_updates(state.params, updates)
+        norm = optax.tree.norm(gradient)
+        variance = None
+        if small is not None:
+            # Behind a barrier, so that the norm is computed as it is without this.
+            variance = small.variance(*jax.lax.optimization_barrier((weight, norm)))
+        metrics = StepMetrics(sums.loss / weight, sums.correct / weight, norm, variance)
+        return TrainState(params, optimizer_state), metrics
+
+    return step
+
+
+def _accumulation(
+    gradient_of: Callable[..., Any],
+    parts: int,
+    by_groups: bool,
+    freeze_gradient: Callable[[Params, Any], Params],
+    noise_scale: bool,
+) -> Callable[[TrainState, Batch, jax.Array], Accumulated]:
+    """Returns (state, corrupted batch, key of dropout) -> sums over the rows of the batch.
+
+    `gradient_of` gives them from parameters, microbatch and key. See `make_train_step`.
+    """
+
     def accumulate(state: TrainState, batch: Batch, key: jax.Array) -> Accumulated:
         if not noise_scale:
             state = TrainState(state.params, ())
@@ -244,29 +283,7 @@ def make_train_step(
 
         return SmallBatches
 
-    def step(
-        state: TrainState, batch: Batch, key: jax.Array, fraction: jax.Array
-    ) -> tuple[TrainState, StepMetrics]:
-        key_corrupt, key_dropout = jax.random.split(key)
-        # The whole batch is corrupted at once, so the draws do not depend on `parts`.
-        gradient, sums, small = accumulate(
-            state, objective.corrupt(key_corrupt, batch), _as(key_dropout, dropout_keys)
-        )
-        weight = jnp.maximum(sums.weight, 1e-9)
-        gradient = freeze_gradient(jax.tree.map(lambda g: g / weight, gradient), state.optimizer)
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer, state.params, fraction=fraction
-        )
-        params = optax.apply_updates(state.params, updates)
-        norm = optax.tree.norm(gradient)
-        variance = None
-        if small is not None:
-            # Behind a barrier, so that the norm is computed as it is without this.
-            variance = small.variance(*jax.lax.optimization_barrier((weight, norm)))
-        metrics = StepMetrics(sums.loss / weight, sums.correct / weight, norm, variance)
-        return TrainState(params, optimizer_state), metrics
-
-    return step
+    return accumulate
 
 
 def step_key(seed: int, step: int | jax.Array) -> jax.Array:
