@@ -205,3 +205,50 @@ def _row(shape, params, pretrain_seed, seed, task, init, recipe, accuracy, loss)
         "bytes_checkpoint": ideal * 1.3, "accuracy": accuracy, "accuracy_by_split": by_split,
         "job": f"compress-{name}-{init}-{recipe}", "when": "after",
     }  # fmt: skip
+
+
+def add_axes(workdir: Path, vary: dict[str, dict[str, dict]]) -> Path:  # type: ignore[type-arg]
+    """Gives a made study the axes of study.vary; the later a value, the worse its models."""
+    path = workdir / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    base = {axis: next(value for value, own in given.items() if not own)
+            for axis, given in vary.items()}  # fmt: skip
+    points = [({}, 0)] + [
+        ({axis: value}, place)
+        for axis, given in vary.items()
+        for place, value in enumerate(given)
+        if value not in ("stage", base[axis])
+    ]
+    jobs = [{"name": folder.name, "points": [""]} for folder in sorted(workdir.glob("jobs/*"))]
+    lines = []
+    for point, place in points:
+        (text,) = [f"{axis}={value}" for axis, value in point.items()] or [""]
+        stage = vary[next(iter(point))]["stage"] if point else ""
+        kind = "translator" if stage == "translate" else "encoder" if point else ""
+        for row in rows:
+            if kind in ("", row["kind"]) and (not point or row["init"] != "scratch"):
+                lines.append(row | _worse(row, place) | {"point": text})
+                lines[-1] |= {f"vary.{axis}": value for axis, value in (base | point).items()}
+                lines[-1]["job"] += text and f"-{text}"
+                if stage == "checkpoint":
+                    lines[-1]["steps"] = int(next(iter(point.values())))
+        for folder in sorted(workdir.glob(f"jobs/{stage}-*")) if point else ():
+            if "=" not in folder.name:
+                job = workdir / f"jobs/{folder.name}-{text}"
+                _write(job / "config.json", json.loads((folder / "config.json").read_text()))
+                _write(job / "result.json", json.loads((folder / "result.json").read_text()))
+                events = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+                worse = [event | _worse(event, place) for event in events]
+                (job / "metrics.jsonl").write_text("".join(f"{json.dumps(e)}\n" for e in worse))
+                jobs.append({"name": job.name, "points": [text]})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _write(workdir / "study.json", {"jobs": [job | {"state": "done"} for job in jobs]})
+    _write(workdir / "config.json", {"study": {"vary": vary}})
+    return workdir
+
+
+def _worse(row, place):  # type: ignore[no-untyped-def]
+    by = {"accuracy": -0.02, "bleu": -1.0, "valid_loss": 0.15}
+    hurt = {"accuracy": row.get("sparsity", 0) * -0.04 * place}
+    return {name: row[name] + place * step + hurt.get(name, 0)
+            for name, step in by.items() if row.get(name) is not None}  # fmt: skip

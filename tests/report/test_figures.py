@@ -108,8 +108,8 @@ def test_colors_get_lighter_with_parameters(study):
 def test_ticks_are_round_and_enough():
     assert style.round_ticks(0.1, 20.0) == pytest.approx([0.1, 0.3, 1, 3, 10])
     assert style.round_ticks(1.0, 9.0) == pytest.approx([1, 1.5, 2, 3, 4, 5, 6, 8])
-    labels = [count_label(value) for value in (999.99, 12_000, 0.25, 3e6)]
-    assert labels == ["1 k", "12 k", "0.25", "3 M"]
+    labels = [count_label(value) for value in (999.99, 12_000, 0.25, 3e6, 999.9e9, 2e20)]
+    assert labels == ["1 k", "12 k", "0.25", "3 M", "1e12", "2e20"]
 
 
 def test_recipe_labels_are_short_and_distinct():
@@ -142,13 +142,14 @@ def test_each_kind_has_figures_of_its_own(both, tmp_path, monkeypatch):
         "accuracy_megabytes-nli", "accuracy_nonzero-nli", "lost-nli", "scratch-nli",
         "translation_loss_seconds", "translation_loss_steps",
         "translation_approx_bleu_seconds", "translation_approx_bleu_steps",
+        "translation_depth_width",
         "bleu_megabytes-translation", "bleu_nonzero-translation", "lost-translation",
     ]  # fmt: skip
     assert [figure.path.stem for figure in drawn if figure.wide] == [
-        "accuracy_megabytes-nli", "accuracy_nonzero-nli",
+        "accuracy_megabytes-nli", "accuracy_nonzero-nli", "translation_depth_width",
         "bleu_megabytes-translation", "bleu_nonzero-translation",
     ]  # fmt: skip
-    assert [figure.kind for figure in drawn] == [ENCODER] * 6 + [TRANSLATOR] * 7
+    assert [figure.kind for figure in drawn] == [ENCODER] * 6 + [TRANSLATOR] * 8
 
 
 @pytest.mark.parametrize("axis", ["seconds", "steps"])
@@ -191,3 +192,36 @@ def test_colors_follow_the_size_within_a_kind(both):
     dark = [style.size_colors(both.of(kind).sizes)[both.of(kind).sizes[0]] for kind in both.kinds]
     axes = figures.training_curves(both.of(TRANSLATOR), "seconds").axes[0]
     assert axes.lines[0].get_color() == dark[0] == dark[1]
+
+
+def test_loss_is_drawn_against_the_flops_of_the_runs_that_report_them(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "save", lambda figure, path: path)
+    assert "loss_flops" not in {figure.what for figure in figures.draw_all(study, tmp_path)}
+    reporting = [
+        dataclasses.replace(curve, result=curve.result | {"flops": 100.0 * curve.result["steps"]})
+        for curve in study.curves
+        if str(curve.size) != "3x128"
+    ]
+    silent = [curve for curve in study.curves if str(curve.size) == "3x128"]
+    some = dataclasses.replace(study, curves=(*reporting, *silent))
+    (chart,) = [d.chart for d in figures.draw_all(some, tmp_path) if d.what == "loss_flops"]
+    assert chart["x"]["label"] == "training FLOPs (log)"
+    assert [series["size"] for series in chart["series"]] == [0, 2]
+    steps = figures.training_curves(some, "steps").axes[0].lines
+    flops = figures.training_curves(some, "flops").axes[0].lines
+    assert list(flops[0].get_xdata()) == [100 * step for step in steps[0].get_xdata()]
+    assert flops[-1].get_color() == steps[-1].get_color()
+
+
+def test_depth_and_width_are_compared_among_sizes_that_share_the_other(both):
+    part = both.of(TRANSLATOR)
+    figure = figures.depth_and_width(part, figures.same_shape(part))
+    found = {
+        axes.get_title(): [line.get_label() for line in axes.lines if line.get_label()[0] != "_"]
+        for axes in figure.axes
+    }
+    assert found == {
+        "Depth, at width 64": ["2x64 (900 k)", "6x64 (1.6 M)"],
+        "Width, at 2 layers": ["2x64 (900 k)", "2x128 (2.1 M)"],
+    }
+    assert figures.same_shape(both.of(ENCODER)) == {}

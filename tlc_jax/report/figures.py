@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from tlc_jax.report import style
+from tlc_jax.report import axis_figures, style
 from tlc_jax.report.labels import count_label, counted, model_label, recipes_of, size_label
-from tlc_jax.statistics.curves import LOSS, Quantity, by_size, measured, shared_costs, values_at
-from tlc_jax.statistics.frontier import pareto, summarize
-from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind
+from tlc_jax.statistics.curves import (
+    LOSS,
+    Curve,
+    Quantity,
+    by_size,
+    mean_curve,
+    measured,
+)
+from tlc_jax.statistics.frontier import group, pareto, summarize
+from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
 from tlc_jax.statistics.records import Study
 
 Chart = dict[str, Any]
 
 _DASHES = (0, (4, 2))
+_COSTS = {
+    "seconds": "training seconds (log)",
+    "steps": "optimizer steps (log)",
+    "flops": "training FLOPs (log)",
+}
+_WIDE = ("megabytes", "nonzero", "depth_width", "instances-compressed")
 _MOST_POINTS = 80  # of one line: more cannot be told apart, and make the page large
 
 
@@ -44,6 +58,7 @@ class Drawn:
       path: its PNG.
       what: name of its title and caption in templates/captions.html.
       kind, task: kind of model and task that it shows.
+      axis, settings: axis of the study that it shows, and the settings that this axis changes.
       chart: its interactive version; None where the PNG is all.
     """
 
@@ -52,42 +67,61 @@ class Drawn:
     kind: Kind = ENCODER
     task: str = ""
     chart: Chart | None = None
+    axis: str = ""
+    settings: tuple[str, ...] = ()
 
     @property
     def wide(self) -> bool:
-        return self.what in ("megabytes", "nonzero", "instances-compressed")
+        return bool(self.axis) or self.what in _WIDE
 
 
 def draw_all(study: Study, folder: Path) -> list[Drawn]:
     """Writes every figure that the study has data for into `folder`."""
     with matplotlib.rc_context(style.RC):
         return [
-            Drawn(style.save(figure, folder / f"{name}.png"), what, kind, task, chart)
+            Drawn(style.save(figure, folder / f"{name}.png"), what, kind, task, **more)
             for kind in study.kinds
-            for name, what, task, figure, chart in _figures(study.of(kind))
+            for name, what, task, figure, more in _figures(study.of(kind))
         ]
 
 
-def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, Chart | None]]:
-    """Yields the file name, name of the caption, task, figure and chart of each figure."""
+def _figures(study: Study) -> Iterator[tuple[str, str, str, Figure, dict[str, Any]]]:
+    """Yields the file name, the name of the caption, the task and the figure of each figure.
+
+    Last are the other fields of `Drawn`.
+    """
     # Yielded one by one, so that each figure is saved and freed before the next one is drawn.
     prefix = "translation_" if study.kind == TRANSLATOR else ""
     for of in measured(study.curves):
-        for axis in ("seconds", "steps"):
+        for axis in _COSTS:
+            if not _known(study, axis):
+                continue
             what = f"{'loss' if of == LOSS else of.name}_{axis}"
             figure = training_curves(study, axis, of)
-            yield f"{prefix}{what}", what, "", figure, _chart(figure, _curves(study, axis, of))
+            chart = _chart(figure, _curves(study, axis, of))
+            yield f"{prefix}{what}", what, "", figure, {"chart": chart}
+    if shapes := same_shape(study):
+        yield f"{prefix}depth_width", "depth_width", "", depth_and_width(study, shapes), {}
     for task in study.tasks:
-        # A task may be named like tfds:glue/mnli, which a file cannot be.
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
+        name = _file_name(task)
         for cost in ("megabytes", "nonzero"):
             figure = score_against(study, task, cost)
             chart = _chart(figure, _scores(study, task, cost)) | {"frontier": True}
-            yield f"{study.kind.score.lower()}_{cost}-{name}", cost, task, figure, chart
+            yield f"{study.kind.score.lower()}_{cost}-{name}", cost, task, figure, {"chart": chart}
         if any(model.recipe != "dense" for model in study.models if model.task == task):
-            yield f"lost-{name}", "lost", task, score_lost(study, task), None
+            yield f"lost-{name}", "lost", task, score_lost(study, task), {}
         if study.by_size(task).keys() & study.by_size(task, pretrained=False).keys():
-            yield f"scratch-{name}", "scratch", task, pretrained_and_scratch(study, task), None
+            yield f"scratch-{name}", "scratch", task, pretrained_and_scratch(study, task), {}
+    for axis, given in study.vary.items():
+        settings = {"axis": axis, "settings": axis_figures.settings_of(given)}
+        for what, task, figure in axis_figures.draw(study, axis):
+            name = _file_name("-".join(filter(None, (prefix + what, axis, task))))
+            yield name, what, task, figure, settings
+
+
+def _file_name(name: str) -> str:
+    # A task may be named like tfds:glue/mnli, which a file cannot be.
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
 def filters(study: Study) -> dict[str, list[dict[str, str]]]:
@@ -133,23 +167,17 @@ def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
 
     Args:
       study: one kind's part of a study.
-      axis: "seconds" or "steps".
+      axis: "seconds", "steps" or "flops".
       of: quantity on the vertical axis.
     """
     figure, axes = style.new_figure(6.4, 4.5)
     colors = style.size_colors(study.sizes)
-    for size, curves in by_size(study.curves).items():
-        costs = shared_costs(curves, axis)
-        found = [summarize(values_at(curves, axis, cost, of)) for cost in costs]
-        means, stds = np.array([(one.mean, one.std) for one in found]).T
-        axes.plot(costs, means, color=colors[size], linewidth=1.8, label=size_label(size))
-        axes.plot(costs[-1:], means[-1:], "o", color=colors[size], markersize=4)
-        if len(curves) > 1:
-            low, high = means - stds, means + stds
-            axes.fill_between(costs, low, high, color=colors[size], alpha=0.18, linewidth=0)
-    values = [value for curve in study.curves for value in getattr(curve, axis)]
+    known = _known(study, axis)
+    for size, curves in by_size(known).items():
+        style.band(axes, *mean_curve(curves, axis, of), colors[size], label=size_label(size))
+    values = [value for curve in known for value in getattr(curve, axis)]
     style.log_axis(axes, "x", min(values), max(values))
-    axes.set_xlabel("training seconds (log)" if axis == "seconds" else "optimizer steps (log)")
+    axes.set_xlabel(_COSTS[axis])
     if of == LOSS:
         axes.set_ylabel(f"validation loss ({study.kind.loss_unit})")
         _add_perplexity(axes)
@@ -162,20 +190,54 @@ def training_curves(study: Study, axis: str, of: Quantity = LOSS) -> Figure:
 
 def _curves(study: Study, axis: str, of: Quantity) -> Iterator[dict[str, Any]]:
     """Yields the series of `training_curves`."""
-    for size, curves in by_size(study.curves).items():
-        costs = np.array(shared_costs(curves, axis))
+    for size, curves in by_size(_known(study, axis)).items():
+        costs, found = mean_curve(curves, axis, of)
         # Evenly, with the first and the last evaluation; unique, as a curve may have fewer points.
         kept = np.unique(np.linspace(0, len(costs) - 1, _MOST_POINTS).astype(int))
         points = []
-        for cost in costs[kept]:
-            value = summarize(values_at(curves, axis, cost, of))
+        for cost, value in ((costs[place], found[place]) for place in kept):
             text = f"{of.name} {value.written('.3f')}{of.unit}"
             if of == LOSS:
                 text += f", perplexity {math.exp(value.mean):.4g}"
-            at = f"at {cost:,.0f} {axis}" if cost >= 100 else f"at {cost:.3g} {axis}"
-            seeds = f"{at}, {counted(value.n, 'seed')}"
+            form = ".3g" if cost < 100 or axis == "flops" else ",.0f"
+            seeds = f"at {cost:{form}} {axis}, {counted(value.n, 'seed')}"
             points.append(_point(cost, value.mean, value.std, size_label(size), text, seeds))
         yield {"size": study.sizes.index(size), "points": points}
+
+
+def _known(study: Study, axis: str) -> list[Curve]:
+    """The curves that have a cost: not every run reports its FLOPs."""
+    return [curve for curve in study.curves if getattr(curve, axis)]
+
+
+def same_shape(study: Study) -> dict[str, list[Size]]:
+    """Returns the most trained sizes of one width, and of one depth, under the title of a panel.
+
+    Left out is what fewer than two sizes share. Of as many, those with most parameters count.
+    """
+    sizes, found = list(by_size(study.curves)), {}
+    for field, title in (("hidden", "Depth, at width {}"), ("layers", "Width, at {} layers")):
+        groups = group(sizes, operator.attrgetter(field))
+        value = max(groups, key=lambda value: (len(groups[value]), groups[value][-1]), default=0)
+        if len(groups.get(value, ())) > 1:
+            found[title.format(value)] = groups[value]
+    return found
+
+
+def depth_and_width(study: Study, shapes: Mapping[str, Sequence[Size]]) -> Figure:
+    """Draws loss against steps, a panel for each group of sizes of `same_shape`."""
+    figure, panels = style.new_panels(list(shapes), columns=2)
+    curves, colors = by_size(study.curves), style.size_colors(study.sizes)
+    for axes, sizes in zip(panels, shapes.values(), strict=True):
+        for size in sizes:
+            found = mean_curve(curves[size], "steps")
+            style.band(axes, *found, colors[size], label=size_label(size))
+        steps = [step for size in sizes for curve in curves[size] for step in curve.steps]
+        style.log_axis(axes, "x", min(steps), max(steps))
+        axes.set_xlabel(_COSTS["steps"])
+        axes.legend()
+    panels[0].set_ylabel(f"validation loss ({study.kind.loss_unit})")
+    return figure
 
 
 def _add_perplexity(axes: Axes) -> None:
@@ -269,16 +331,11 @@ def score_lost(study: Study, task: str) -> Figure:
             offset = 0.6 * ((sizes.index(size) + 0.5) / len(sizes) - 0.5)
             style.mark(axes, lost.mean, row + offset, colors[size], xerr=lost.std, ms=5.5)
     axes.axvline(0, color=style.INK, linewidth=0.8)
-    _name_rows(axes, list(recipes.values()))
+    style.name_rows(axes, list(recipes.values()))
     axes.set_xlabel(f"{study.kind.score} lost ({study.kind.points})")
     handles = [style.handle(size_label(size), color=colors[size]) for size in sizes]
     figure.legend(handles=handles, loc="outside lower left", ncols=4)
     return figure
-
-
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
 
 
 def pretrained_and_scratch(study: Study, task: str) -> Figure:
@@ -291,7 +348,7 @@ def pretrained_and_scratch(study: Study, task: str) -> Figure:
         axes.plot([end.mean for end in ends], [row, row], color=color, linewidth=1.2)
         for end, face in zip(ends, (color, "white"), strict=True):
             style.mark(axes, end.mean, row, color, xerr=end.std, mfc=face, ms=7)
-    _name_rows(axes, [size_label(size) for size in sizes])
+    style.name_rows(axes, [size_label(size) for size in sizes])
     axes.set_xlabel(study.kind.heading)
     handles = [style.handle("pretrained"), style.handle("from scratch", face="white")]
     figure.legend(handles=handles, loc="outside lower left", ncols=2)

@@ -55,8 +55,10 @@ def _operation(operation: object, *, options: bool) -> str:
 
 
 def count_label(count: float) -> str:
-    """Writes a number with three digits: 0.25, 612 k, 5.43 M."""
+    """Writes a number with three digits: 0.25, 612 k, 5.43 M, 1.2e18."""
     count = float(f"{count:.3g}")  # first, so that 999,999 becomes 1 M and not 1000 k
+    if count >= 1e12:
+        return f"{count:.3g}".replace("e+", "e")
     for unit, divisor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= divisor:
             return f"{count / divisor:.3g} {unit}"

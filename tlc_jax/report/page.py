@@ -89,7 +89,8 @@ def render(
             "models": _model_tables(part),
             "varied": _varied_table(part),
             "filters": filters(part),
-            "figures": [figure for figure in drawn if figure.kind == kind],
+            "figures": [one for one in drawn if one.kind == kind and not one.axis],
+            "axis_figures": [one for one in drawn if one.kind == kind and one.axis],
             "latency": _timed(part.rows),
             "configs": {
                 name: "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())

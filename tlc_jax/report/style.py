@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from matplotlib.transforms import Affine2D
 
 from tlc_jax.core.files import atomic
 from tlc_jax.report.labels import count_label
+from tlc_jax.statistics.frontier import Summary
 from tlc_jax.statistics.kinds import Size
 
 INK, _SOFT_INK = "#2b323b", "#5b6470"
@@ -53,10 +55,10 @@ MARKERS = "os^DvPX<>ph*d8H"
 Name = TypeVar("Name", bound=Hashable)
 
 
-def colors(names: Sequence[Name]) -> dict[Name, str]:
-    """Assigns colors from dark to light along viridis, in the order given."""
-    # The last fifth of viridis is a pale yellow that cannot be seen on white paper.
-    shades = matplotlib.colormaps["viridis"]
+def colors(names: Sequence[Name], colormap: str = "viridis") -> dict[Name, str]:
+    """Assigns colors from dark to light along viridis or plasma, in the order given."""
+    # The last fifth of both is a pale yellow that cannot be seen on white paper.
+    shades = matplotlib.colormaps[colormap]
     last = max(1, len(names) - 1)
     return {name: to_hex(shades(0.02 + 0.80 * place / last)) for place, name in enumerate(names)}
 
@@ -99,6 +101,42 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Makes a figure with one pair of axes; width and height are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def new_panels(
+    titles: Sequence[str], columns: int = 3, shared: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of panels, row by row, with their titles.
+
+    Args:
+      titles: one per panel.
+      columns: most panels in a row.
+      shared: whether all have the same vertical axis.
+    """
+    columns = min(columns, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    figure = Figure(figsize=(max(6.4, 0.8 + 3.3 * columns), 1.2 + 2.8 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=shared).flat)
+    for axes in panels[len(titles) :]:
+        axes.remove()
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(textwrap.fill(title, 36))
+    return figure, panels[: len(titles)]
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names the rows of a figure, the first one on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def band(axes: Axes, xs: Sequence[float], found: Sequence[Summary], color: str, label: str) -> None:
+    """Draws means as a line that ends in a dot, and their deviations as a band around it."""
+    means, stds = np.array([(one.mean, one.std) for one in found]).T
+    axes.plot(xs, means, color=color, linewidth=1.8, label=label)
+    axes.plot(xs[-1:], means[-1:], "o", color=color, markersize=4)
+    if any(one.n > 1 for one in found):
+        axes.fill_between(xs, means - stds, means + stds, color=color, alpha=0.18, linewidth=0)
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -198,6 +198,7 @@ def _curve_fields(study: Study) -> list[Fields]:
             "seed": curve.seed,
             "step": step,
             "train_seconds": seconds,
+            **({"flops": curve.flops[place]} if curve.flops else {}),
             **{of.name: getattr(curve, of.field)[place] for of in measured([curve])},
         }
         for curve in study.curves

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tlc_jax.statistics.effects import ByInstance, Sample
-from tlc_jax.statistics.frontier import group
+from tlc_jax.statistics.frontier import Summary, group, summarize
 from tlc_jax.statistics.kinds import Size
 
 LOSS_MARGIN = 0.01  # nats: about one percent of perplexity, the least that is worth speaking of
@@ -41,6 +41,12 @@ class Curve:
     result: Mapping[str, Any]
     vocab_size: int
     approx_bleus: tuple[float, ...] = ()
+
+    @property
+    def flops(self) -> tuple[float, ...]:
+        """[N] training FLOPs of each evaluation; empty for runs that do not report theirs."""
+        total, steps = self.result.get("flops"), self.result.get("steps")
+        return tuple(step * total / steps for step in self.steps) if total and steps else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +82,7 @@ def measured(curves: Sequence[Curve]) -> list[Quantity]:
 
 
 def shared_end(curves: Sequence[Curve], axis: str) -> float:
-    """Returns the largest cost that every curve reached; `axis` is "seconds" or "steps"."""
+    """Returns the largest cost that every curve reached; `axis` is a cost of `Curve`."""
     return float(min(getattr(curve, axis)[-1] for curve in curves))
 
 
@@ -101,6 +107,14 @@ def values_at(curves: Sequence[Curve], axis: str, cost: float, of: Quantity = LO
         float(np.interp(math.log(cost), np.log(getattr(curve, axis)), getattr(curve, of.field)))
         for curve in curves
     ]
+
+
+def mean_curve(
+    curves: Sequence[Curve], axis: str, of: Quantity = LOSS
+) -> tuple[list[float], list[Summary]]:
+    """Returns the costs that all curves share, and the quantity over the curves at each."""
+    costs = shared_costs(curves, axis)
+    return costs, [summarize(values_at(curves, axis, cost, of)) for cost in costs]
 
 
 def loss_sample(curves: Sequence[Curve], values: Sequence[float], better: int = 1) -> Sample:

@@ -208,6 +208,7 @@ class Study:
       notes: rows that were left out, and why.
       varied: the rows, models and curves at each other point of study.vary. A point that changes
         nothing about training has no curves of its own.
+      vary: study.vary, where the workdir has its config.
     """
 
     folder: Path
@@ -221,6 +222,7 @@ class Study:
     results: Mapping[str, Row]
     notes: tuple[str, ...]
     varied: tuple[Study, ...] = ()
+    vary: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -218,7 +218,9 @@ def load(workdir: Path) -> Study:
         )
 
     base, *varied = [at(point) for point in sorted(by_point, key=bool)]
-    return dataclasses.replace(base, varied=tuple(varied), notes=tuple(notes))
+    settings = read_json(path) if (path := workdir / "config.json").exists() else {}
+    vary = settings.get("study", {}).get("vary", {})
+    return dataclasses.replace(base, varied=tuple(varied), notes=tuple(notes), vary=vary)
 
 
 def read_results(path: Path, notes: list[str]) -> list[Row]:
