@@ -27,6 +27,8 @@ from tlc_jax.statistics.frontier import Summary, summarize
 from tlc_jax.statistics.kinds import Size
 from tlc_jax.statistics.records import Model, Study
 
+WIDE = ("axis_curves", "axis_scores", "age")  # figures of several panels
+
 Values = Mapping[str, Study]  # parts of a study by the value of an axis
 Models = dict[str, dict[Size, dict[str, Model]]]  # by recipe, size of the base, and value
 Runs = dict[str, tuple[Size, list[Curve]]]  # of one size, by the value of an axis

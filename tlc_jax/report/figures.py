@@ -46,7 +46,7 @@ _COSTS = {
     "steps": "optimizer steps (log)",
     "flops": "training FLOPs (log)",
 }
-_WIDE = ("megabytes", "nonzero", "depth_width", "instances-compressed")
+_WIDE = ("megabytes", "nonzero", "depth_width", "instances-compressed", *axis_figures.WIDE)
 _MOST_POINTS = 80  # of one line: more cannot be told apart, and make the page large
 
 
@@ -72,7 +72,7 @@ class Drawn:
 
     @property
     def wide(self) -> bool:
-        return bool(self.axis) or self.what in _WIDE
+        return self.what in _WIDE
 
 
 def draw_all(study: Study, folder: Path) -> list[Drawn]:
