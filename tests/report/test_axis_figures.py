@@ -122,6 +122,19 @@ def test_scores_lost_are_drawn_against_the_step_of_the_checkpoint(workdir):
     assert list(lines[1].get_ydata()) == pytest.approx([50 * sum(drops) for drops in lost])
 
 
+def test_a_recipe_without_dense_models_of_that_age_has_no_panel(workdir):
+    path = workdir / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row for row in rows if not (row["point"][:3] == "age" and row["recipe"] == "dense")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert _drawn(load(workdir).of(ENCODER), "age") == {}
+
+
+def test_the_settings_of_an_axis_are_those_of_its_values():
+    vary = {**AXES["batch"], "grid": {"sizes": ["2x64"]}}
+    assert axis_figures.settings_of(vary) == ("optimizer.batch_size", "optimizer.learning_rate")
+
+
 def test_scores_of_other_finetuning_stand_below_those_of_the_base(workdir):
     study = load(workdir).of(ENCODER)
     panels = _drawn(study, "rate")["axis_scores"].axes

@@ -31,6 +31,7 @@ WIDE = ("axis_curves", "axis_scores", "age")  # figures of several panels
 
 Values = Mapping[str, Study]  # parts of a study by the value of an axis
 Models = dict[str, dict[Size, dict[str, Model]]]  # by recipe, size of the base, and value
+Ages = dict[str, dict[Size, dict[float, Summary]]]  # by recipe, size, step of the checkpoint
 Runs = dict[str, tuple[Size, list[Curve]]]  # of one size, by the value of an axis
 
 
@@ -51,8 +52,9 @@ def draw(study: Study, axis: str) -> Iterator[tuple[str, str, Figure]]:
         return
     for task in study.tasks:
         models = _models(study, values, task)
-        if stage == "checkpoint" and models:
-            yield "age", task, lost_by_age(study, values, models)
+        if stage == "checkpoint":
+            if ages := _by_age(values, models):
+                yield "age", task, lost_by_age(study, ages)
         elif models:
             yield "axis_scores", task, scores_by_value(study, axis, models)
 
@@ -182,33 +184,45 @@ def scores_by_value(study: Study, axis: str, models: Models) -> Figure:
     return figure
 
 
-def lost_by_age(study: Study, values: Values, models: Models) -> Figure:
-    """Draws the dense score by the step of the checkpoint, and the score lost to each recipe."""
-    kind, colors = study.kind, style.size_colors(study.sizes)
-    titles = [
-        f"{label}: {kind.score}{'' if recipe == 'dense' else ' lost'}"
-        for recipe, label in recipe_labels(models).items()
-    ]
-    figure, panels = style.new_panels(titles, shared=False)
-    lost = [panel for panel, recipe in zip(panels, models, strict=True) if recipe != "dense"]
-    for axes in lost[1:]:
-        axes.sharey(lost[0])
-    for axes, (recipe, sizes) in zip(panels, models.items(), strict=True):
+def _by_age(values: Values, models: Models) -> Ages:
+    """The dense score, and the score lost to each other recipe, by step of the checkpoint."""
+    ages: Ages = {}
+    for recipe, sizes in models.items():
         for size, found in sizes.items():
             points = {}
             for value, model in found.items():
                 drops = values[value].drops(model.task, recipe).get(model.size, {})
-                lost_here = summarize(100 * drop for drop in drops.values())
-                points[model.summary("steps").mean] = (
-                    model.points if recipe == "dense" else lost_here
+                lost, steps = (
+                    summarize(100 * drop for drop in drops.values()),
+                    model.summary("steps"),
                 )
-            steps = sorted(step for step, score in points.items() if score.n)
-            _line(axes, steps, [points[step] for step in steps], {"color": colors[size]})
+                score = model.points if recipe == "dense" else lost
+                if score.n and steps.n:
+                    points[steps.mean] = score
+            if len(points) > 1:
+                ages.setdefault(recipe, {})[size] = dict(sorted(points.items()))
+    return ages
+
+
+def lost_by_age(study: Study, ages: Ages) -> Figure:
+    """Draws the dense score by the step of the checkpoint, and the score lost to each recipe."""
+    kind, colors = study.kind, style.size_colors(study.sizes)
+    titles = [
+        f"{label}: {kind.score}{'' if recipe == 'dense' else ' lost'}"
+        for recipe, label in recipe_labels(ages).items()
+    ]
+    figure, panels = style.new_panels(titles, shared=False)
+    lost = [panel for panel, recipe in zip(panels, ages, strict=True) if recipe != "dense"]
+    for axes in lost[1:]:
+        axes.sharey(lost[0])
+    for axes, (recipe, sizes) in zip(panels, ages.items(), strict=True):
+        for size, points in sizes.items():
+            _line(axes, list(points), list(points.values()), {"color": colors[size]})
         axes.set_ylabel(kind.unit if recipe == "dense" else kind.points)
         axes.set_xlabel("optimizer steps of the checkpoint")
     for axes in lost:
         axes.axhline(0, color=style.INK, linewidth=0.8)
-    _size_legend(figure, colors, models)
+    _size_legend(figure, colors, ages)
     return figure
 
 
@@ -251,7 +265,9 @@ def _legend(figure: Figure, title: str, looks: Mapping[str, Mapping[str, str]]) 
     figure.legend(handles=handles, ncols=columns, **options)
 
 
-def _size_legend(figure: Figure, colors: Mapping[Size, str], models: Models) -> None:
-    sizes = sorted({size for found in models.values() for size in found})
+def _size_legend(
+    figure: Figure, colors: Mapping[Size, str], found: Mapping[str, Mapping[Size, Any]]
+) -> None:
+    sizes = sorted({size for sizes in found.values() for size in sizes})
     looks = {str(size): {"color": colors[size], "label": size_label(size)} for size in sizes}
     _legend(figure, "layers x hidden (parameters)", looks)
