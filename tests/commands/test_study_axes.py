@@ -8,6 +8,7 @@ import json
 from tests.commands.conftest import tlc
 from tests.commands.test_study import states, study_settings, write_config
 from tlc_jax import api
+from tlc_jax.study.rows import load
 
 BATCH = {"stage": "pretrain", "16": {}, "8": {"optimizer": {"batch_size": 8}}}
 AGE = {"stage": "checkpoint", "end": {}, "1": {"init": {"from": "checkpoints/1"}}}
@@ -75,8 +76,28 @@ def test_a_study_gains_axes(world, tmp_path, capsys):
     curves = api.load_study(run).curves()
     assert set(curves["job"]) == {"pretrain-1x64-p0", "pretrain-1x64-p0-batch=8"}
 
+    # An axis may train alone: its point has learning curves and no evaluated models.
+    share = {
+        "stage": "pretrain",
+        "none": {},
+        "all": {"model": {"share": "all"}},
+        "grid": {"tasks": ()},
+    }
+    trains = config(
+        vary={"batch": BATCH, "age": AGE, "share": share},
+        vary_points=["batch=8", "age=1", "share=all"],
+    )
+    assert len(states(trains, run, capsys)) == len(before) + 1
+    assert tlc("study", trains, f"--workdir={run}") == 0
+    (trained,) = [one for one in load(run).varied if one.point["share"] == "all"]
+    assert [curve.job for curve in trained.curves] == ["pretrain-1x64-p0-share=all"]
+    assert trained.models == ()
+    assert trained.point == {"batch": "16", "age": "end", "share": "all"}
+    assert tlc("report", f"--workdir={run}") == 0
+
     # What an axis has run with stays as it is.
-    changed = config(vary={"batch": {**BATCH, "8": {"optimizer": {"batch_size": 4}}}, "age": AGE})
+    other = {**BATCH, "8": {"optimizer": {"batch_size": 4}}}
+    changed = config(vary={"batch": other, "age": AGE, "share": share})
     capsys.readouterr()
     assert tlc("study", changed, f"--workdir={run}") == 2
     assert "study.vary.batch.8.optimizer.batch_size: 8 -> 4" in capsys.readouterr().err

@@ -103,6 +103,24 @@ def test_axes_of_finetuning_and_compression(tmp_path):
     assert own.config.optimizer.learning_rate == 1e-6
 
 
+def test_a_grid_narrows_what_the_other_values_of_an_axis_run(tmp_path):
+    study = {"sizes": ["1x64", "2x64"], "pretrain_seeds": [0, 1], "recipes": ["dense"]}
+    trains = {**BATCH, "grid": {"sizes": ["2x64"], "pretrain_seeds": [1], "tasks": []}}
+    narrow = {**RATE, "grid": {"pretrain_seeds": [0, 1], "sizes": ["1x64"]}}
+    base = [job.name for job in _jobs(tmp_path, **study)]
+    names = [job.name for job in _jobs(tmp_path, vary={"batch": trains}, **study)]
+    assert names == [*base, "pretrain-2x64-p1-batch=64"]
+    jobs = _jobs(tmp_path, vary={"batch": trains, "rate": narrow}, **study)
+    # Two axes together run what both grids have: here nothing.
+    assert not [job.name for job in jobs if "batch=64" in job.name and "rate=low" in job.name]
+    low = [job.name for job in jobs if job.name.startswith("finetune") and "rate=low" in job.name]
+    assert low == [
+        "finetune-1x64-p0-words-s0-rate=low",
+        "finetune-1x64-p1-words-s0-rate=low",
+        "finetune-1x64-scratch-words-s0-rate=low",
+    ]
+
+
 def test_an_earlier_checkpoint_is_where_recipes_that_finetune_start(tmp_path):
     jobs = _jobs(tmp_path, vary={"age": AGE})
     (own,) = [job for job in jobs if job.name.endswith("-age=10-prune0.5+finetune")]
@@ -185,6 +203,15 @@ def test_axes_of_translators_and_of_given_encoders(tmp_path):
         ),
         ({"vary": {"batch": BATCH}, "vary_points": ["batch=65"]}, "no 'batch=65'; did you mean"),
         ({"vary_points": ["batch=64"]}, "study.vary has no 'batch=64'"),
+        ({"vary": {"batch": {**BATCH, "grid": 3}}}, r"batch\.grid=3 must hold settings of study"),
+        (
+            {"vary": {"batch": {**BATCH, "grid": {"size": ["1x64"]}}}},
+            r"batch\.grid\.size: a grid has no such setting; did you mean sizes\?",
+        ),
+        (
+            {"vary": {"batch": {**BATCH, "grid": {"sizes": ["9x64"]}}}},
+            r"grid\.sizes=\['9x64'\] must be a tuple of values of study.sizes, which has 1x64",
+        ),
         ({"vary": {"t": {**RATE, "stage": "translate"}}}, "no job that stage translate changes"),
         (
             {"vary": {"age": {**AGE, "7": {"init": {"from": "checkpoints/7"}}}}},

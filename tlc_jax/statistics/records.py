@@ -207,8 +207,9 @@ class Study:
       results: result.json of each finished job.
       notes: rows that were left out, and why.
       varied: the rows, models and curves at each other point of study.vary. A point that changes
-        nothing about training has no curves of its own.
+        nothing about training has no curves of its own, and one that only trains no models.
       vary: study.vary, where the workdir has its config.
+      point: the value of each axis of study.vary.
     """
 
     folder: Path
@@ -223,6 +224,7 @@ class Study:
     notes: tuple[str, ...]
     varied: tuple[Study, ...] = ()
     vary: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    point: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -245,13 +247,10 @@ class Study:
             rows=self.rows[self.rows["kind"] == kind.name],
             models=tuple(model for model in self.models if model.size.kind == kind),
             curves=tuple(curve for curve in self.curves if curve.size.kind == kind),
-            varied=tuple(part for one in self.varied if (part := one.of(kind)).models),
+            varied=tuple(
+                part for one in self.varied if (part := one.of(kind)).models or part.curves
+            ),
         )
-
-    @property
-    def point(self) -> dict[str, str]:
-        """The value of each axis."""
-        return axes_of(self.rows.iloc[0].to_dict()) if len(self.rows) else {}
 
     @property
     def axes(self) -> dict[str, list[str]]:
@@ -318,6 +317,12 @@ def kind_of(row: Row) -> Kind:
 def axes_of(row: Row) -> dict[str, str]:
     """Returns the values of the axes of a row of results.jsonl; rows of older studies have none."""
     return {name.removeprefix(VARY): value for name, value in row.items() if name.startswith(VARY)}
+
+
+def parse_point(text: str) -> dict[str, str]:
+    """Returns the values of the axes that a point names, as in "batch=64,age=1"."""
+    parts = (part.partition("=") for part in text.split(",") if part)
+    return {name: value for name, _, value in parts}
 
 
 def columns_of(point: Mapping[str, str]) -> dict[str, str]:

@@ -164,7 +164,7 @@ class _Grid:
         self.point = point
         # The order gives jobs their numbers, which array jobs of a scheduler name: a study that
         # was started by an older version must keep it.
-        study, starts, scratch = self.study, [], []
+        study, starts, scratch = self.axes.narrowed(self.study, point), [], []
         pretrained = {
             point: self._train("pretrain", *point)
             for point in product(study.sizes, study.pretrain_seeds)
@@ -180,7 +180,7 @@ class _Grid:
             starts.append(_Start(f"encoder{index}", {}, settings, labels, ("checkpoint",)))
         for size in study.scratch:
             # Random weights, with the tokenizer of the base's pretraining job of the same size.
-            name = f"pretrain-{size}-p{study.pretrain_seeds[0]}"
+            name = f"pretrain-{size}-p{self.study.pretrain_seeds[0]}"
             job = next(job for job in self.jobs if job.name == name)
             tokenizer = str(job.workdir / file_name(job.config.tokenizer.path))
             settings = {"tokenizer": {"path": tokenizer}}

@@ -38,6 +38,7 @@ from tlc_jax.statistics.records import (
     columns_of,
     kind_of,
     models_of,
+    parse_point,
     tidy,
 )
 from tlc_jax.study.jobs import Job, needed_first, state
@@ -183,9 +184,12 @@ def load(workdir: Path) -> Study:
             {seeds: folders[job] / f"{splits[job]}.npz" for seeds, job in jobs.items()}
         )
 
+    base_rows = tidy(by_point[""])
+
     def at(point: str) -> Study:
-        # Made by itself, because an axis may change the parameters of a size.
-        frame = tidy(by_point[point])
+        # Made by itself, because an axis may change the parameters of a size. A point may have
+        # learning curves alone.
+        frame = tidy(by_point[point]) if point in by_point else base_rows.iloc[:0]
         sizes = {(size.layers, size.hidden, size.kind): size for size in frame["size"]}
         found = {
             job: result for job, result in results.items() if point in (points_of.get(job) or [""])
@@ -215,12 +219,18 @@ def load(workdir: Path) -> Study:
             configs=configs,
             results=results,
             notes=(),
+            point=axes_of(by_point[""][0]) | parse_point(point),
         )
 
-    base, *varied = [at(point) for point in sorted(by_point, key=bool)]
+    texts = {text: None for job in jobs for text in job.get("points") or ()}
+    varied = [at(text) for text in {**by_point, **texts} if text]
     settings = read_json(path) if (path := workdir / "config.json").exists() else {}
-    vary = settings.get("study", {}).get("vary", {})
-    return dataclasses.replace(base, varied=tuple(varied), notes=tuple(notes), vary=vary)
+    return dataclasses.replace(
+        at(""),
+        varied=tuple(one for one in varied if one.models or one.curves),
+        notes=tuple(notes),
+        vary=settings.get("study", {}).get("vary", {}),
+    )
 
 
 def read_results(path: Path, notes: list[str]) -> list[Row]:

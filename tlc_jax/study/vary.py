@@ -24,6 +24,17 @@ STAGES = {
     "translate": (*_TRAINING, "tokenizer", "objective", "decode"),
 }
 """What an axis may change, with the settings that matter there."""
+_GRID = (
+    "sizes",
+    "encoders",
+    "translators",
+    "pretrain_seeds",
+    "seeds",
+    "tasks",
+    "recipes",
+    "translator_recipes",
+)
+"""The settings of a study that an axis may narrow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +45,13 @@ class Axis:
       name: its name.
       stage: the jobs that it changes: a key of STAGES.
       values: partial configs by name of the value. The base comes first and is empty.
+      grid: what of the study its values other than the base run, by name of the setting.
     """
 
     name: str
     stage: str
     values: Mapping[str, Settings]
+    grid: Mapping[str, tuple[Any, ...]]
 
     @property
     def base(self) -> str:
@@ -59,7 +72,7 @@ class Axes:
         Raises:
           InputError: an axis, a value or a point is malformed.
         """
-        self.all = [_axis(name, given) for name, given in study.vary.items()]
+        self.all = [_axis(name, given, study) for name, given in study.vary.items()]
         self.base: Point = {axis.name: axis.base for axis in self.all}
         if study.vary_points:
             points: Iterable[Point] = map(self._parse, study.vary_points)
@@ -94,12 +107,30 @@ class Axes:
             if axis.stage in stages and (value := point[axis.name]) != axis.base:
                 yield f"{axis.name}={value}", axis.values[value]
 
+    def narrowed(self, study: Study, point: Point) -> Study:
+        """The part of a study that a point runs: what the grids of its axes have in common."""
+        for axis in self.all:
+            if point[axis.name] != axis.base:
+                kept = {
+                    name: (
+                        {key: one for key, one in own.items() if key in wanted}
+                        if isinstance(own := getattr(study, name), Mapping)
+                        else tuple(one for one in own if one in wanted)
+                    )
+                    for name, wanted in axis.grid.items()
+                }
+                study = dataclasses.replace(study, **kept)
+        # Twins from scratch go with their sizes.
+        return dataclasses.replace(
+            study, scratch=tuple(size for size in study.scratch if size in study.sizes)
+        )
+
     def text(self, point: Point) -> str:
         """A point as study.vary_points has it, without axes at their base."""
         return ",".join(change for change, _ in self.changes(point, STAGES))
 
 
-def _axis(name: str, given: Any) -> Axis:
+def _axis(name: str, given: Any, study: Study) -> Axis:
     where = f"study.vary.{name}"
     if not isinstance(given, Mapping):
         raise InputError(f"{where}={given!r} must hold a stage, and partial configs by name")
@@ -108,7 +139,8 @@ def _axis(name: str, given: Any) -> Axis:
         raise InputError(
             f"{where}.stage={stage!r}: name what the axis changes, one of {', '.join(STAGES)}"
         )
-    values = {value: settings for value, settings in given.items() if value != "stage"}
+    grid = _grid(f"{where}.grid", given.get("grid", {}), study)
+    values = {value: own for value, own in given.items() if value not in ("stage", "grid")}
     for value, settings in values.items():
         # They are parts of names of folders and of study.vary_points.
         if not all(
@@ -135,7 +167,24 @@ def _axis(name: str, given: Any) -> Axis:
     def order(value: str) -> tuple[bool, float, str]:  # a ConfigDict orders numbers as words
         return value != bases[0], float(value) if value.isdecimal() else float("inf"), value
 
-    return Axis(name, stage, {value: values[value] for value in sorted(values, key=order)})
+    return Axis(name, stage, {value: values[value] for value in sorted(values, key=order)}, grid)
+
+
+def _grid(where: str, given: Any, study: Study) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}={given!r} must hold settings of study, such as sizes")
+    for name, kept in given.items():
+        if name not in _GRID:
+            raise InputError(
+                f"{where}.{name}: a grid has no such setting{did_you_mean(name, _GRID)}"
+            )
+        known = tuple(getattr(study, name))
+        if not isinstance(kept, (tuple, list)) or any(one not in known for one in kept):
+            raise InputError(
+                f"{where}.{name}={kept!r} must be a tuple of values of study.{name}, which has "
+                f"{', '.join(map(str, known)) or 'none'}"
+            )
+    return {name: tuple(kept) for name, kept in given.items()}
 
 
 def undone(partial: Settings, config: Config) -> Iterator[str]:
@@ -153,8 +202,11 @@ def undone(partial: Settings, config: Config) -> Iterator[str]:
 
 
 def gained(old: Settings, new: Settings) -> list[str]:
-    """The axes, and values of axes, of study.vary that are new, as names of settings."""
-    axes = [f"study.vary.{name}" for name in new if name not in old]
+    """The axes, and values and grids of axes, of study.vary that may be new, as names of settings.
+
+    A grid may change: results that are there stay.
+    """
+    axes = [f"study.vary.{name}" if name not in old else f"study.vary.{name}.grid" for name in new]
     return axes + [
         f"study.vary.{name}.{value}"
         for name in new
