@@ -7,8 +7,7 @@ study does not have are left out.
 from __future__ import annotations
 
 # Imported because each declares its claims when it is.
-from tlc_jax.statistics import compression_claims, training_claims  # noqa: F401
-from tlc_jax.statistics.kinds import ENCODER
+from tlc_jax.statistics import axis_claims, compression_claims, training_claims  # noqa: F401
 from tlc_jax.statistics.records import Study
 from tlc_jax.statistics.statement import STATED
 from tlc_jax.statistics.verdicts import Claim
@@ -22,25 +21,4 @@ def evaluate(study: Study) -> list[Claim]:
         for kinds, test in STATED
         if kind in kinds
     ]
-    found += _NOT_IN_A_STUDY if ENCODER in study.kinds else ()
     return sorted(found, key=lambda claim: claim.number)  # digits sort before "control"
-
-
-_NOT_IN_A_STUDY = (
-    Claim(
-        "4",
-        "Growing the model pays more than growing the batch, once the batch is in the critical "
-        "range.",
-        "Needs runs of one size at several batch sizes; a study's grid keeps the batch fixed.",
-    ),
-    Claim(
-        "7",
-        "With 5 % or 1 % of the text the advantage of size shrinks or reverses.",
-        "Needs runs at several values of data.subsample.",
-    ),
-    Claim(
-        "9",
-        "Sharing parameters across layers slows convergence.",
-        "Needs runs at several values of model.share.",
-    ),
-)

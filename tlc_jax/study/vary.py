@@ -111,7 +111,7 @@ class Axes:
         """The part of a study that a point runs: what the grids of its axes have in common."""
         for axis in self.all:
             if point[axis.name] != axis.base:
-                kept = {
+                kept: dict[str, Any] = {
                     name: (
                         {key: one for key, one in own.items() if key in wanted}
                         if isinstance(own := getattr(study, name), Mapping)

@@ -1,0 +1,114 @@
+"""Claims about batches, parts of the text and sharing, on simulated runs with known losses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.helpers import simulated_study as simulated
+from tlc_jax.statistics import claims
+
+SIZES = simulated.sizes([(1, 64, 1e5), (2, 96, 4e5), (3, 128, 1.6e6)])
+SMALL, MIDDLE, LARGE = SIZES
+BASE = {
+    "data": {"subsample": 1.0, "cache": "here"},
+    "model": {"share": "none"},
+    "optimizer": {"batch_size": 16, "learning_rate": 1e-3},
+}
+
+
+def _study(*parts, seed=0, runs=3, spread=0.02, ends=None):
+    """A study with axes; a part is (settings, {size: loss}), and its losses end after `ends`."""
+    rng = np.random.default_rng(seed)
+    losses = {SMALL: 3.0, MIDDLE: 2.8, LARGE: 2.6}
+    base = simulated.study(curves=simulated.curves(rng, SIZES, runs, losses.get, spread))
+    configs = {curve.job: BASE for curve in base.curves}
+    varied = []
+    for number, (settings, losses) in enumerate(parts):
+        own = {section: values | settings.get(section, {}) for section, values in BASE.items()}
+        curves = [
+            dataclasses.replace(curve, job=f"{curve.job}-{number}")
+            for curve in simulated.curves(
+                rng, list(losses), runs, losses.get, spread, seconds=ends or 100.0
+            )
+        ]
+        configs |= {curve.job: own for curve in curves}
+        varied.append(dataclasses.replace(base, curves=tuple(curves)))
+    return dataclasses.replace(base, configs=configs, varied=tuple(varied))
+
+
+def _claim(study, number):
+    (found,) = [claim for claim in claims.evaluate(study) if claim.number == number]
+    return found
+
+
+def _batch(size, loss, batch=64, rate=2e-3, **more):
+    return {"optimizer": {"batch_size": batch, "learning_rate": rate}, **more}, {size: loss}
+
+
+@pytest.mark.parametrize(
+    ("loss", "verdict"), [(2.95, "holds"), (2.8, "undecided"), (2.6, "contradicted")]
+)
+def test_a_larger_batch_against_the_next_larger_size(loss, verdict):
+    found = _claim(_study(_batch(SMALL, loss)), "4")
+    assert found.verdict == verdict
+    assert "1x64 with batch 64 2.9" in found.evidence[0] or verdict != "holds"
+    assert "2x96 with batch 16" in found.evidence[0]
+
+
+def test_smaller_batches_and_the_largest_size_say_nothing_about_growing():
+    assert _claim(_study(_batch(SMALL, 2.0, batch=8)), "4").verdict == "not tested"
+    assert _claim(_study(_batch(LARGE, 2.0)), "4").verdict == "not tested"
+
+
+def test_the_critical_batch_size_is_listed():
+    study = _study(_batch(SMALL, 3.1), _batch(SMALL, 2.9, batch=32))
+    assert any("is the critical batch by steps to" in line for line in _claim(study, "4").evidence)
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [((3.1, 3.1), "holds"), ((3.1, 2.7), "undecided"), ((3.2, 2.2), "contradicted")],
+)
+def test_the_advantage_of_size_with_a_part_of_the_text(losses, verdict):
+    part = {"data": {"subsample": 0.05}}, dict(zip((SMALL, LARGE), losses, strict=True))
+    found = _claim(_study(part), "7")
+    assert found.verdict == verdict
+    assert "1x64 with all" in found.evidence[0] and "3x128 with 5 %" in found.evidence[0]
+
+
+def test_one_size_with_a_part_of_the_text_shows_no_advantage():
+    assert _claim(_study(({"data": {"subsample": 0.05}}, {SMALL: 3.0})), "7").verdict == (
+        "not tested"
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [((3.0, 2.8), "holds"), ((2.7, 2.7), "undecided"), ((2.4, 2.4), "contradicted")],
+)
+def test_sharing_on_average_over_sizes(losses, verdict):
+    part = {"model": {"share": "all"}}, dict(zip((MIDDLE, LARGE), losses, strict=True))
+    found = _claim(_study(part, seed=1), "9")
+    assert found.verdict == verdict
+    assert "2x96 sharing all" in found.evidence[0] and "3x128 without" in found.evidence[0]
+
+
+def test_runs_that_differ_in_more_than_the_setting_do_not_count():
+    study = _study(_batch(SMALL, 2.95, model={"share": "all"}))
+    assert {_claim(study, number).verdict for number in "479"} == {"not tested"}
+    # Where files are kept is not a difference.
+    elsewhere = _study(_batch(SMALL, 2.95, data={"cache": "there"}))
+    assert _claim(elsewhere, "4").verdict == "holds"
+
+
+def test_runs_that_end_at_other_seconds_decide_nothing():
+    found = _claim(_study(_batch(SMALL, 2.95), ends=60.0), "4")
+    assert found.verdict == "undecided"
+    assert "equal budgets would decide" in found.evidence[0]
+
+
+def test_one_run_per_size_suggests_at_most():
+    assert _claim(_study(_batch(SMALL, 2.95), runs=1), "4").verdict == "suggested"

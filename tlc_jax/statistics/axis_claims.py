@@ -1,0 +1,182 @@
+"""The claims that take training runs of other settings than the base, which study.vary makes.
+
+Runs count where their settings differ from those of the base in the one that a claim is about. They
+are compared at the end of the training seconds that all of them had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tlc_jax.core.errors import InputError
+from tlc_jax.statistics.batch_size import critical_batch_size
+from tlc_jax.statistics.curves import Curve, alike, loss_sample, reaching, shared_end, values_at
+from tlc_jax.statistics.effects import Effect, slope, weigh
+from tlc_jax.statistics.frontier import group, summarize
+from tlc_jax.statistics.kinds import ENCODER
+from tlc_jax.statistics.records import Study
+from tlc_jax.statistics.statement import Findings, claim
+from tlc_jax.statistics.verdicts import UNDECIDED
+
+# What may differ between runs that are compared: size and seed, and where files are kept.
+_SECTIONS = ("data", "tokenizer", "model", "objective", "optimizer", "budget")
+_FOLDERS = ("data.cache", "budget.benchmarks")
+_STABLE = 0.75  # share of a run at which schedules with a cooldown still have their constant rate
+
+Runs = dict[tuple[int, int], list[Curve]]  # by layers and hidden, the smallest size first
+Term = tuple[float, str, list[Curve]]  # weight of a mean loss, what it is, and its runs
+
+
+@claim(
+    "4",
+    "Growing the model pays more than growing the batch.",
+    "At equal training seconds the next larger size with the batch of the base has a lower "
+    "validation loss than a size with a larger batch, for every such size and batch. The paper "
+    "says so of batches in the critical range. Where a study has three batches that range is "
+    "listed, and does not count.",
+    needed="needs an axis of study.vary that sets optimizer.batch_size, for a size below another",
+    kinds=(ENCODER,),
+)
+def _model_before_batch(study: Study) -> Findings:
+    base, *others = _by_value(study, "optimizer.batch_size", also=("optimizer.learning_rate",))
+    batch, own = base
+    larger = dict(zip(own, [*own][1:], strict=False))
+    for other, runs in others:
+        for shape in runs.keys() & larger.keys() if other > batch else ():
+            yield _compared(
+                (1.0, f"with batch {other}", runs[shape]),
+                (-1.0, f"with batch {batch}", own[larger[shape]]),
+                *((0.0, "", curves) for curves in (*own.values(), *runs.values())),
+            )
+    for shape in own:
+        of_shape = {value: runs[shape] for value, runs in (base, *others) if shape in runs}
+        if len(of_shape) > 2:
+            yield None, _critical_batch_size(of_shape)
+
+
+def _critical_batch_size(runs: Mapping[int, list[Curve]]) -> str:
+    every = [curve for curves in runs.values() for curve in curves]
+    # A loss that all runs reach before rates fall: steps to it do not depend on the budget.
+    goal = max(values_at([one], "steps", _STABLE * one.steps[-1])[0] for one in every)
+    steps = {
+        batch: [cost for one in curves if (cost := reaching([one], "steps", goal))]
+        for batch, curves in runs.items()
+    }
+    try:
+        fit = critical_batch_size(steps, np.random.default_rng(0))
+    except InputError as error:
+        return f"{every[0].size}: {error}"
+    text = f"{every[0].size}: {fit.critical:.3g} is the critical batch by steps to {goal:.3f} nats"
+    if fit.interval:
+        text += f" (95 % interval {fit.interval[0]:.3g} to {fit.interval[1]:.3g})"
+    noise = [scale for one in every if (scale := one.result.get("noise_scale"))]
+    return text + (f"; noise scale {summarize(noise).written('.3g')}" if noise else "")
+
+
+@claim(
+    "7",
+    "With 5 % or 1 % of the text the advantage of size shrinks or reverses.",
+    "The validation loss falls less from the smallest to the largest size with a part of the text "
+    "than with all of it, on straight lines over the logarithm of the parameters, for every part.",
+    needed="needs an axis of study.vary that sets data.subsample, for two sizes",
+    kinds=(ENCODER,),
+)
+def _advantage_shrinks(study: Study) -> Findings:
+    (_, full), *parts = _by_value(study, "data.subsample")
+    for share, runs in parts:
+        shapes = [shape for shape in runs if shape in full]
+        params = [full[shape][0].size.params for shape in shapes]
+        if len(set(params)) > 1:
+            # Of a loss that falls the line falls: what all of the text brings has a minus.
+            rise = slope(params) * math.log(max(params) / min(params))
+            yield _compared(
+                *((-up, "with all", full[at]) for up, at in zip(rise, shapes, strict=True)),
+                *(
+                    (up, f"with {100 * share:g} %", runs[at])
+                    for up, at in zip(rise, shapes, strict=True)
+                ),
+            )
+
+
+@claim(
+    "9",
+    "Sharing parameters across layers slows convergence.",
+    "At equal training seconds the validation loss is higher where layers share parameters, on "
+    "average over the sizes that ran both ways, for every way of sharing.",
+    needed="needs an axis of study.vary that sets model.share",
+    kinds=(ENCODER,),
+)
+def _sharing_slows(study: Study) -> Findings:
+    (_, own), *ways = _by_value(study, "model.share")
+    for way, runs in ways:
+        shapes = [shape for shape in runs if shape in own]
+        share = 1 / len(shapes)
+        yield _compared(
+            *((share, f"sharing {way}", runs[shape]) for shape in shapes),
+            *((-share, "without", own[shape]) for shape in shapes),
+        )
+
+
+def _by_value(study: Study, setting: str, also: Sequence[str] = ()) -> list[tuple[Any, Runs]]:
+    """Runs by value of a setting, those of the base first.
+
+    Args:
+      study: one kind's part of a study.
+      setting: name of the setting.
+      also: settings that may change with it.
+    """
+    base = _by_shape(study.curves)
+    settings = {shape: _settings(study, curves[0]) for shape, curves in base.items()}
+    first = next(iter(settings.values()), {})
+    found: list[tuple[Any, Runs]] = [(first.get(setting), base)]
+    for part in study.varied:
+        runs = {shape: own for shape, own in _by_shape(part.curves).items() if shape in base}
+        changed, values = set(), set()
+        for shape, curves in runs.items():
+            mine = _settings(study, curves[0])
+            values.add(mine.get(setting))
+            changed |= {name for name in mine if mine[name] != settings[shape].get(name)}
+        if setting in changed and changed <= {setting, *also} and len(values) == 1:
+            found.append((values.pop(), runs))
+    return found
+
+
+def _by_shape(curves: Sequence[Curve]) -> Runs:
+    # Not by size: another setting may change the number of parameters.
+    ordered = sorted(curves, key=lambda curve: curve.size)
+    return group(ordered, lambda curve: (curve.size.layers, curve.size.hidden))
+
+
+def _settings(study: Study, curve: Curve) -> dict[str, Any]:
+    config = study.configs.get(curve.job, {})
+    return {
+        f"{section}.{name}": value
+        for section in _SECTIONS
+        for name, value in config.get(section, {}).items()
+        if f"{section}.{name}" not in _FOLDERS
+    }
+
+
+def _compared(*terms: Term) -> tuple[Effect | str, str]:
+    """The weighted sum of mean losses at the end of the seconds that all runs had."""
+    curves = [curve for _, _, some in terms for curve in some]
+    end = shared_end(curves, "seconds")
+    losses = [values_at(some, "seconds", end) for _, _, some in terms]
+    text = f"valid_loss at {end:,.0f} s: " + ", ".join(
+        f"{some[0].size} {what} {summarize(values).written('.3f')}"
+        for (weight, what, some), values in zip(terms, losses, strict=True)
+        if weight
+    )
+    if not alike(curves, "seconds"):
+        return (
+            UNDECIDED,
+            f"{text}; runs end at different seconds: equal budgets would decide",
+        )
+    samples = [
+        loss_sample(some, values) for (_, _, some), values in zip(terms, losses, strict=True)
+    ]
+    return weigh(samples, [weight for weight, _, _ in terms]), text
