@@ -110,5 +110,31 @@ def test_runs_that_end_at_other_seconds_decide_nothing():
     assert "equal budgets would decide" in found.evidence[0]
 
 
+@pytest.mark.parametrize(("late", "verdict"), [(0.78, "holds"), (0.70, "contradicted")])
+def test_the_cost_of_quantization_at_an_earlier_checkpoint(late, verdict):
+    """Dense models have 80 %; quantized they have 78 % early, and `late` at the end."""
+    rng, luck = np.random.default_rng(0), simulated.Luck(recipe=0.0, recipe_instance=0.0)
+
+    def at(steps, quantized):
+        found = simulated.models(
+            rng,
+            SIZES,
+            {"dense": (0.0, 32.0), "quantize:4": (0.0, 4.0), "prune:0.5": (0.5, 32.0)},
+            (3, 2),
+            lambda _, recipe: {"quantize:4": quantized}.get(recipe, 0.8),
+            instances=20_000,
+            luck=luck,
+        )
+        return [dataclasses.replace(one, rows=one.rows.assign(steps=steps)) for one in found]
+
+    base = simulated.study(models=at(100, late))
+    early = dataclasses.replace(base, models=tuple(at(10, 0.78)))
+    found = _claim(dataclasses.replace(base, varied=(early,)), "6a")
+    assert found.verdict == verdict
+    assert len(found.evidence) == len(SIZES)
+    assert "10 steps" not in found.evidence[0] and "after 10, " in found.evidence[0]
+    assert _claim(base, "6a").verdict == "not tested"
+
+
 def test_one_run_per_size_suggests_at_most():
     assert _claim(_study(_batch(SMALL, 2.95), runs=1), "4").verdict == "suggested"

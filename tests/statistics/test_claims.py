@@ -45,7 +45,8 @@ def test_claims_hold_where_large_models_win(study_maker, tmp_path):
         "3",
         "4",
         "5",
-        "6",
+        "6a",
+        "6b",
         "7",
         "8",
         "9",
@@ -361,7 +362,7 @@ def _analyze(workdir, study, rises, relative=lambda size: 0.1):
 )
 def test_age_is_judged_from_checkpoints_past_the_plateau(study_maker, tmp_path, rises, verdict):
     _analyze(tmp_path, load(study_maker(tmp_path)), rises)
-    claim = _verdicts(tmp_path)["6"]
+    claim = _verdicts(tmp_path)["6b"]
     assert claim.verdict == verdict and len(claim.evidence) == 3
     first, last = rises[1:]
     assert claim.evidence[0].startswith(

@@ -306,7 +306,7 @@ class Study:
     tasks: Mapping[str, Any] = setting({}, "partial config of finetuning runs by name of the task")
     translation: Mapping[str, Any] = setting({}, "partial config of translation runs")
     vary: Mapping[str, Any] = setting(
-        {}, "axes: by name, the `stage` that one changes, and partial configs by name of the value"
+        {}, "axes: by name, the `stage` and `grid` of one, and partial configs by name of the value"
     )
     vary_points: tuple[str, ...] = setting(
         (), "points of the axes to run, AXIS=VALUE,...; if empty, all combinations"

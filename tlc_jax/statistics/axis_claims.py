@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ import numpy as np
 from tlc_jax.core.errors import InputError
 from tlc_jax.statistics.batch_size import critical_batch_size
 from tlc_jax.statistics.curves import Curve, alike, loss_sample, reaching, shared_end, values_at
-from tlc_jax.statistics.effects import Effect, slope, weigh
+from tlc_jax.statistics.effects import Effect, Sample, slope, weigh
 from tlc_jax.statistics.frontier import group, summarize
-from tlc_jax.statistics.kinds import ENCODER
-from tlc_jax.statistics.records import Study
-from tlc_jax.statistics.statement import Findings, claim
+from tlc_jax.statistics.kinds import ENCODER, Size
+from tlc_jax.statistics.records import Study, operations
+from tlc_jax.statistics.statement import POINTS, Findings, claim
 from tlc_jax.statistics.verdicts import UNDECIDED
 
 # What may differ between runs that are compared: size and seed, and where files are kept.
@@ -75,6 +76,50 @@ def _critical_batch_size(runs: Mapping[int, list[Curve]]) -> str:
         text += f" (95 % interval {fit.interval[0]:.3g} to {fit.interval[1]:.3g})"
     noise = [scale for one in every if (scale := one.result.get("noise_scale"))]
     return text + (f"; noise scale {summarize(noise).written('.3g')}" if noise else "")
+
+
+@claim(
+    "6a",
+    "How long a model was pretrained does not affect how well it quantizes once it is finetuned.",
+    "What quantization alone costs a finetuned model in {kind.score} changes by less than a point "
+    "from an earlier checkpoint of pretraining to its end, for every size and recipe.",
+    needed="needs an axis of study.vary of stage checkpoint, and a recipe of quantization alone",
+    kinds=(ENCODER,),
+    low=-0.01,
+    high=0.01,
+    unit=POINTS,
+)
+def _age_after_finetuning(study: Study) -> Findings:
+    earlier = [part for part in study.varied if not part.curves]  # the pretraining is the base's
+    for task, part in product(study.tasks, earlier):
+        for recipe in dict.fromkeys(model.recipe for model in part.models):
+            if operations(recipe) != {"quantize"}:
+                continue
+            first, last = _kept(part, task, recipe), _kept(study, task, recipe)
+            sizes = [size for size in first if size in last]
+            samples = [run for size in sizes for run in (first[size][1], last[size][1])]
+            for place, size in enumerate(sizes):
+                (early, before), (end, after) = first[size], last[size]
+                if early >= end:
+                    continue
+                weights = [0.0] * len(samples)
+                weights[2 * place : 2 * place + 2] = 1.0, -1.0
+                costs = [
+                    f"{summarize([-v for v in one.values]).written('.1f', 100)} after {steps:,.0f}"
+                    for one, steps in ((before, early), (after, end))
+                ]
+                line = f"{task}, {recipe}: points that {size} loses: {', '.join(costs)} steps"
+                yield weigh(samples, weights), line
+
+
+def _kept(study: Study, task: str, recipe: str) -> dict[Size, tuple[float, Sample]]:
+    """Steps of pretraining, and compressed minus dense scores, of each size."""
+    dense = study.by_size(task)
+    return {
+        size: (model.summary("steps").mean, model.minus(dense[size]))
+        for size, model in study.by_size(task, recipe).items()
+        if size in dense
+    }
 
 
 @claim(

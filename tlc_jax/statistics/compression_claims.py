@@ -146,11 +146,11 @@ def _widened(effect: Effect) -> Effect:
 
 
 @claim(
-    "6",
-    "How long a model was pretrained does not affect how well it quantizes; its size does.",
+    "6b",
+    "How long a model was pretrained does not affect how well it quantizes without finetuning.",
     "From the first to the last checkpoint past the early plateau, what quantization alone costs a "
     f"pretrained encoder in validation loss changes by less than {10 * LOSS_MARGIN:g} nats, for "
-    "every size. Nothing is finetuned, which the paper does. The part about size is claim 2a.",
+    "every size. The part about size is claim 2a.",
     needed="needs `analyze` with a recipe of quantization alone (study.analyses) of pretraining "
     "runs that kept two checkpoints past the early plateau (checkpoint.keep_every_steps)",
     kinds=(ENCODER,),
