@@ -26,11 +26,11 @@ def get_config(folder: str = "data") -> ConfigDict:
 
     # Every size is to leave the early plateau within a third of its budget, or the claims would be
     # tested where the paper makes none. What does that on two cores: a vocabulary of 1,024 pieces,
-    # rows of 64 tokens, a quarter of them masked, many small steps, narrow heads, fan-in
-    # initialization with sinusoidal positions, and no dropout in less than one pass over the text.
+    # rows of 64 tokens, a quarter of them masked, many small steps, fan-in initialization with
+    # sinusoidal positions, and no dropout in less than one pass over the text.
     config.data.length = 64
     config.model.max_length = 64
-    config.model.head_size = 32
+    config.model.head_size = 32  # divides all widths
     config.model.dropout = 0.0
     config.model.init = "fan_in"
     config.tokenizer.vocab_size = 1024
