@@ -16,7 +16,7 @@ from configs.common import labelled_files, recover_briefly
 from tlc_jax.config import default_config
 
 SECONDS = 240.0  # of every size; the longest runs have six times as many
-EARLY = 2500  # steps of a young checkpoint
+EARLY = 3000  # steps of a young checkpoint
 
 
 def get_config(folder: str = "data") -> ConfigDict:

@@ -64,7 +64,8 @@ def benchmark_step(timed_step: Callable[[], float], seconds: float) -> float:
 def shared_measurement(settings: Config, meta: Mapping[str, Any]) -> Path | None:
     """The file for the step time of one model on one kind of data and devices.
 
-    Runs that differ in their seed alone have the same file, so they get the same number of steps.
+    Runs that differ in their seed or their share of the text alone have the same file, so they get
+    the same number of steps.
 
     Args:
       settings: config of the run, with impl.microbatch settled.
@@ -82,7 +83,7 @@ def shared_measurement(settings: Config, meta: Mapping[str, Any]) -> Path | None
         dataclasses.asdict(settings.model),  # with the dropout of the run
         dataclasses.asdict(settings.objective),
         settings.recipe,
-        [data.train, data.length, data.buckets, data.subsample, data.max_ratio],
+        [data.train, data.length, data.buckets, data.max_ratio],
         [optimizer.batch_size, optimizer.clip_norm, optimizer.freeze],
         [impl.mesh, impl.sharding, settings.microbatch, impl.layer_loop, impl.remat],
         [impl.matmul, impl.attention, impl.dropout_keys],
