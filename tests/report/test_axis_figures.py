@@ -1,5 +1,6 @@
 """The figures of the axes of a study, and what the page says beside figures of the paper."""
 
+import dataclasses
 import json
 import re
 
@@ -9,6 +10,7 @@ from tests.helpers.made_study import add_axes
 from tlc_jax.commands import report
 from tlc_jax.config import resolve
 from tlc_jax.report import axis_figures, figures, style
+from tlc_jax.report.labels import size_label
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR
 from tlc_jax.study.rows import load
 
@@ -79,10 +81,34 @@ def test_losses_at_the_end_are_those_of_the_shared_budget(workdir):
     study = load(workdir).of(ENCODER)
     (axes,) = _drawn(study, "batch")["axis_end"].axes
     base = _lines(axes)["32 (base)"]
-    assert list(base.get_xdata()) == [size.params for size in study.sizes]
+    assert list(base.get_xdata()) == [size.params + 5000 for size in study.sizes]
     last = [curve.losses[-1] for curve in study.curves if str(curve.size) == "2x64"]
     assert base.get_ydata()[0] == pytest.approx(sum(last) / 2)
     assert axes.get_ylabel().endswith("at 60 seconds")
+    longer = [
+        dataclasses.replace(curve, seconds=tuple(9 * second for second in curve.seconds))
+        for curve in study.curves
+    ]
+    other = dataclasses.replace(study, curves=tuple(longer))
+    (axes,) = _drawn(other, "batch")["axis_end"].axes
+    assert axes.get_ylabel().endswith("at the end of each run")
+    assert _lines(axes)["32 (base)"].get_ydata()[0] == pytest.approx(sum(last) / 2)
+
+
+def test_points_that_only_train_have_their_curves_drawn(workdir):
+    path = workdir / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [row for row in rows if "batch" not in row["point"]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    study = load(workdir).of(ENCODER)
+    assert sum(not part.models for part in study.varied) == 2
+    drawn = _drawn(study, "batch")
+    assert list(drawn) == ["axis_curves", "axis_end"]
+    panels = drawn["axis_curves"].axes
+    assert [axes.get_title() for axes in panels] == list(map(size_label, study.sizes))
+    assert all(list(_lines(axes)) == ["8", "32 (base)", "128"] for axes in panels)
+    lines = _lines(drawn["axis_end"].axes[0]).values()
+    assert len({tuple(line.get_xdata()) for line in lines}) == 1
 
 
 def test_a_size_without_another_value_is_left_out(workdir):

@@ -103,8 +103,9 @@ def _runs(values: Values) -> list[Runs]:
 
 def learning_curves(study: Study, axis: str, runs: list[Runs]) -> Figure:
     """Draws loss against training seconds, a panel per size and a line per value of the axis."""
-    titles = [size_label(next(iter(of_size.values()))[0]) for of_size in runs]
-    figure, panels = style.new_panels(titles)
+    base = study.point[axis]
+    sizes = ((of_size.get(base) or next(iter(of_size.values())))[0] for of_size in runs)
+    figure, panels = style.new_panels([size_label(size) for size in sizes])
     looks = _looks(study, axis, runs)
     for axes, of_size in zip(panels, runs, strict=True):
         for value, (_, curves) in of_size.items():
@@ -118,23 +119,32 @@ def learning_curves(study: Study, axis: str, runs: list[Runs]) -> Figure:
 
 
 def final_losses(study: Study, axis: str, runs: list[Runs]) -> Figure:
-    """Draws the loss at the end of what all runs spent against parameters, by value."""
+    """Draws the loss at the end of the shared budget against parameters, by value.
+
+    Runs that share no budget, as of an axis that changes it, each count at their own end.
+    """
     figure, axes = style.new_figure(6.4, 4.5)
     looks = _looks(study, axis, runs)
     every = [curve for of_size in runs for _, curves in of_size.values() for curve in curves]
-    # Runs of one number of steps end at different seconds, each with its learning rate decayed.
-    unit = "steps" if alike(every, "steps") and not alike(every, "seconds") else "seconds"
-    end = shared_end(every, unit)
+    # A run is compared where its learning rate has decayed.
+    unit = next((unit for unit in ("seconds", "steps") if alike(every, unit)), "")
+    end = shared_end(every, unit) if unit else 0.0
+    all_params = []
     for value, look in looks.items():
         found = [of_size[value] for of_size in runs if value in of_size]
-        params = [size.params for size, _ in found]
-        losses = [summarize(values_at(curves, unit, end)) for _, curves in found]
-        _line(axes, params, losses, look)
-    params = [size.params for of_size in runs for size, _ in of_size.values()]
-    style.log_axis(axes, "x", min(params), max(params))
+        # Of the trained model: at some values there may be no other one.
+        params = [curves[0].result.get("params") or size.params for size, curves in found]
+        losses = [
+            values_at(curves, unit, end) if unit else [curve.losses[-1] for curve in curves]
+            for _, curves in found
+        ]
+        _line(axes, params, [summarize(of_seeds) for of_seeds in losses], look)
+        all_params += params
+    style.log_axis(axes, "x", min(all_params), max(all_params))
     axes.set_xlabel("parameters (log)")
     written = f"{end:,.0f}" if end >= 100 else f"{end:.3g}"
-    axes.set_ylabel(f"validation loss ({study.kind.loss_unit})\nat {written} {unit}")
+    at = f"at {written} {unit}" if unit else "at the end of each run"
+    axes.set_ylabel(f"validation loss ({study.kind.loss_unit})\n{at}")
     _legend(figure, axis, looks)
     return figure
 
