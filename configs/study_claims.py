@@ -16,6 +16,7 @@ from configs.common import labelled_files, recover_briefly
 from tlc_jax.config import default_config
 
 SECONDS = 240.0  # of every size; the longest runs have six times as many
+WARMUP = 0.05  # share of these seconds
 EARLY = 3000  # steps of a young checkpoint
 
 
@@ -38,7 +39,7 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.objective.mask_rate = 0.25
     config.optimizer.batch_size = 16
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup = 0.05
+    config.optimizer.warmup = WARMUP
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "wsd"  # so that one run can end at several budgets
     config.budget.seconds = SECONDS
@@ -84,7 +85,11 @@ def get_config(folder: str = "data") -> ConfigDict:
 
     # Axes of pretraining only train: their claims are about the validation loss.
     trains = {"pretrain_seeds": (0, 1), "tasks": ()}
-    long_run = {"seconds": 6 * SECONDS, "branches": (1 / 24, 1 / 12, 1 / 6, 1 / 2)}
+    # A run that ends at five budgets. Warm-up, a share of the shortest, is as long as elsewhere.
+    long_run = {
+        "budget": {"seconds": 6 * SECONDS, "branches": (1 / 24, 1 / 12, 1 / 6, 1 / 2)},
+        "optimizer": {"warmup": 4 * WARMUP},
+    }
     config.study.vary = ConfigDict(
         {
             "batch": {
@@ -126,7 +131,7 @@ def get_config(folder: str = "data") -> ConfigDict:
                     "tasks": (),
                 },
                 "240s": {},
-                "1440s": {"budget": long_run},
+                "1440s": long_run,
             },
         }
     )
