@@ -201,3 +201,23 @@ def test_recipe_that_two_sizes_have(study, tmp_path, capsys):
     assert "lost_nli" not in result["forecasts"][0]
     assert "three sizes with this recipe" in capsys.readouterr().out
     assert np.isfinite(result["forecasts"][0]["megabytes"])
+
+
+def test_runs_on_the_early_plateau_are_left_out(tmp_path, capsys):
+    study = made.write_study(tmp_path / "study")
+    before = forecast(study, "seconds=1000")["forecasts"]
+    layers, hidden = made.SIZES[0]
+    inner, total = made.params_of(layers, hidden)
+    # 0.8 of the entropy of single tokens is 4.8 nats.
+    for name, loss in (("young", 5.1), ("old", 4.6)):
+        result = {
+            "params": total, "params_nonembedding": inner, "tokens": 1e5, "steps": 10,
+            "train_seconds": 1.0, "valid_loss": loss, "unigram_loss": 6.0,
+        }  # fmt: skip
+        config = {"seed": 0, "model": {"layers": layers, "hidden": hidden}}
+        made.write_run(study, f"pretrain-{name}", result, config)
+        after = forecast(study, "seconds=1000")["forecasts"]
+        assert (after == before) == (name == "young")
+    text = capsys.readouterr().out
+    assert "pretrain-young is left out: it ended on the early plateau" in text
+    assert "pretrain-old" not in text

@@ -33,7 +33,7 @@ from tlc_jax.statistics.records import Study
 # frequent tokens are and little else. The reference is the entropy of single tokens where the
 # pretraining run reports it; otherwise it is the logarithm of the vocabulary, of which that entropy
 # is roughly three quarters.
-_PLATEAU_OF_UNIGRAM = 0.8
+PLATEAU_OF_UNIGRAM = 0.8
 _PLATEAU_OF_VOCABULARY = 0.6
 
 
@@ -252,5 +252,5 @@ def plateau_loss(curve: Curve) -> float | None:
     if curve.size.kind != ENCODER:
         return None
     if curve.result.get("unigram_loss"):
-        return _PLATEAU_OF_UNIGRAM * float(curve.result["unigram_loss"])
+        return PLATEAU_OF_UNIGRAM * float(curve.result["unigram_loss"])
     return _PLATEAU_OF_VOCABULARY * math.log(curve.vocab_size) if curve.vocab_size > 1 else None

@@ -16,6 +16,7 @@ from tlc_jax.core.files import read_json
 from tlc_jax.runs.workdir import read_config
 from tlc_jax.statistics.kinds import Kind
 from tlc_jax.statistics.records import Row, kind_of
+from tlc_jax.statistics.regime import PLATEAU_OF_UNIGRAM
 from tlc_jax.study.rows import read_results
 
 # Points of one law have these settings in common, but for the size and where data are cached.
@@ -66,9 +67,11 @@ def read_runs(studies: Sequence[Path], kind: Kind, notes: list[str]) -> list[Tra
         for path in sorted([*paths, *branches]):
             result = read_json(path)
             run = _run(number, result, to_dict(read_config(path.with_name("config.json"))))
+            name = path.parent.relative_to(study / "jobs")
             if run is None:
-                name = path.parent.relative_to(study / "jobs")
                 notes.append(f"{name} is left out: its loss or its tokens are unknown")
+            elif run.loss > PLATEAU_OF_UNIGRAM * (result.get("unigram_loss") or math.inf):
+                notes.append(f"{name} is left out: it ended on the early plateau")
             else:
                 runs.append(run)
     groups = collections.Counter(run.settings for run in runs)
