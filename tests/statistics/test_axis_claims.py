@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -56,6 +57,19 @@ def test_a_larger_batch_against_the_next_larger_size(loss, verdict):
     assert found.verdict == verdict
     assert "1x64 with batch 64 2.9" in found.evidence[0] or verdict != "holds"
     assert "2x96 with batch 16" in found.evidence[0]
+
+
+def test_an_undecided_claim_says_what_deciding_would_cost():
+    found = _claim(_study(_batch(SMALL, 2.84), spread=0.1), "4")
+    assert found.verdict == "undecided"
+    runs = int(re.search(r"about (\d+) would decide", found.evidence[0])[1])
+    # Three sizes of 100 seconds each.
+    hours = f"{(runs - 3) * 300 / 3600:.2g}"
+    assert found.evidence[1].startswith(
+        f"to decide: {runs - 3} more runs of each size, {hours} hours of pretraining"
+    )
+    decided = _claim(_study(_batch(SMALL, 2.95)), "4")
+    assert not any("to decide" in line for line in decided.evidence)
 
 
 def test_smaller_batches_and_the_largest_size_say_nothing_about_growing():

@@ -185,9 +185,9 @@ def test_only_recipes_of_quantization_alone_count(study_maker, tmp_path):
     finetuned = "quantize:4,aware=true+finetune"
     changed = {"quantize:4,per=tensor": finetuned, "quantize:4,per=channel": finetuned}
     _edit(tmp_path, lambda row: row | {"recipe": changed.get(row["recipe"], row["recipe"])})
-    claim = _verdicts(tmp_path)["2a"]
-    (line,) = claim.evidence
-    assert line.startswith("nli, quantize:8,per=channel: ")
+    lines = _verdicts(tmp_path)["2a"].evidence
+    assert [line.split(":")[0] for line in lines if "points lost" in line] == ["nli, quantize"]
+    assert lines[0].startswith("nli, quantize:8,per=channel: ")
 
 
 def test_a_difference_within_the_pretraining_runs_is_undecided(study_maker, tmp_path):

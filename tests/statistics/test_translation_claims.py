@@ -75,7 +75,7 @@ def test_the_evidence_of_compression_is_in_points_of_bleu(study_maker, tmp_path)
     claims = _claims(study_maker(tmp_path, kinds=("translator",)))
     models = {(str(m.size), m.recipe): 100 * m.score.mean for m in load(tmp_path).models}
     dense, pruned = models["2x64", "dense"], models["2x64", "prune:0.6"]
-    (line,) = claims["2b-mt"].evidence
+    line = claims["2b-mt"].evidence[0]
     assert line.startswith(f"translation, prune:0.6: points lost 2x64 {dense - pruned:.1f} ± ")
     assert f"of {dense:.1f}" in line and " points, 95 % interval " in line
 
@@ -152,7 +152,7 @@ def _judge(*curves, runs=2):
 def test_width_is_judged_against_depth_grown_from_the_same_size(wide, verdict):
     claim = _judge(BASE, _curve(2, 256, 5_000_000, wide), _curve(6, 128, 4_000_000, 2.7))
     assert claim.verdict == verdict
-    (line,) = claim.evidence
+    line = claim.evidence[0]
     assert line.startswith("wider 2x256 (5 M), deeper 6x128 (4 M) at 60 s: valid_loss 2x256 ")
     assert f"approx_bleu 2x256 {0.5 - (wide + 0.005) / 20:.3f} ± 0.000, 6x128 0.365 ± " in line
     assert f"effect {2.7 - wide:+.3g} nats, 95 % interval " in line

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from tlc_jax.statistics.curves import measured
+from tlc_jax.statistics.curves import by_size, measured
 from tlc_jax.statistics.effects import Effect, Sample, trend
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Kind, Size
 from tlc_jax.statistics.records import Study
-from tlc_jax.statistics.verdicts import UNDECIDED, Claim, described, verdict
+from tlc_jax.statistics.verdicts import UNDECIDED, Claim, described, runs_to_decide, verdict
 
 # An effect, None for numbers that do not decide, or UNDECIDED; and the line of evidence.
 Findings = Iterator[tuple[Effect | str | None, str]]
@@ -58,13 +59,16 @@ def claim(
                     line += f"; {described(found, unit.format(kind=kind), scale, low, high)}"
                 lines.append(line)
                 comparable = comparable and found != UNDECIDED
+            found_verdict = verdict(effects, low, high) if comparable else UNDECIDED
+            if found_verdict == UNDECIDED and (cost := _cost(study, effects, low, high)):
+                lines.append(cost)
             also = _ALSO if len(measured(study.curves)) > 1 else ""
             care = _CARE if kind == TRANSLATOR else ""
             return Claim(
                 f"{number}-mt" if kind == TRANSLATOR else number,
                 kind.titled(text.format(kind=kind)),
                 criterion.format(kind=kind, also=also, care=care),
-                verdict(effects, low, high) if comparable else UNDECIDED,
+                found_verdict,
                 tuple(lines or [needed]),
             )
 
@@ -72,6 +76,26 @@ def claim(
         return test
 
     return register
+
+
+def _cost(study: Study, effects: Sequence[Effect], low: float, high: float) -> str:
+    """Says what deciding would cost; empty where more runs would not, or their time is unknown."""
+    open_ = [effect for effect in effects if verdict([effect], low, high) == UNDECIDED]
+    needed = [runs_to_decide(effect, low, high) for effect in open_]
+    times = [
+        statistics.fmean(curve.seconds[-1] for curve in curves)
+        for curves in by_size(study.curves).values()
+    ]
+    if not times or not needed or None in needed:
+        return ""
+    more = max(
+        runs - effect.runs for runs, effect in zip(needed, open_, strict=True) if runs is not None
+    )
+    hours = more * sum(times) / 3600
+    return (
+        f"to decide: {more} more runs of each size, {hours:.2g} hours of {study.kind.training} "
+        "here, and what follows it"
+    )
 
 
 def several(sizes: Iterable[Size]) -> bool:

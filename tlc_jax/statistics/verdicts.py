@@ -116,11 +116,22 @@ def described(
     text += f", {effect.runs} runs per model"
     if verdict([effect], low, high) != UNDECIDED:
         return text
-    # The bound that the interval has to exclude first.
-    bound = min((low, high), key=lambda end: abs(end - effect.estimate))
-    runs = effect.runs_needed(bound)
-    if runs is None and effect.limited_by_test_set(bound):
+    runs = runs_to_decide(effect, low, high)
+    if runs is None and effect.limited_by_test_set(_nearest(effect, low, high)):
         return f"{text}; no number of runs would decide on so few instances"
+    return f"{text}; {f'about {runs}' if runs else 'not even a thousand'} would decide"
+
+
+def runs_to_decide(effect: Effect, low: float = 0.0, high: float = math.inf) -> int | None:
+    """Runs per model whose interval would decide, if this estimate were the truth.
+
+    None where a thousand would not, or where the spread of runs is unknown.
+    """
+    runs = effect.runs_needed(_nearest(effect, low, high))
     # The estimate takes equally many runs of every model: here one may have more than another.
-    more = "not even a thousand" if runs is None else f"about {max(runs, effect.runs + 1)}"
-    return f"{text}; {more} would decide"
+    return None if runs is None else max(runs, effect.runs + 1)
+
+
+def _nearest(effect: Effect, low: float, high: float) -> float:
+    """The bound that the interval has to exclude first."""
+    return min((low, high), key=lambda end: abs(end - effect.estimate))
