@@ -60,7 +60,9 @@ class Killed(BaseException):
     """As kill -9: nothing is saved on the way out."""
 
 
-@pytest.mark.parametrize("step", [7, 9, 15, 33])
+@pytest.mark.parametrize(
+    "step", [9, *(pytest.param(step, marks=pytest.mark.slow) for step in (7, 15, 33))]
+)
 def test_a_killed_run_has_the_same_branches(packed, tmp_path, whole, monkeypatch, step) -> None:
     workdir, dispatch = tmp_path / "broken", Trainer.dispatch
 

@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_elsewhere_and_ends_with_the_same_bits(
 def study(storage, world, tmp_path_factory) -> Path:
     """A small study in the bucket, shared by two launchers that start at the same time."""
     workdir = storage.folder("study")
-    settings = study_settings(world)
+    settings = study_settings(world, recipes=["dense", "quantize:4"], scratch=[])
     settings["data"]["cache"] = str(workdir / "cache")
     config = write_config(tmp_path_factory.mktemp("config") / "study.py", settings)
     command = ["study", config, f"--workdir={workdir}"]
@@ -90,7 +90,7 @@ def study(storage, world, tmp_path_factory) -> Path:
 def test_two_launchers_share_a_study(study) -> None:
     jobs = json.loads((study / "study.json").read_text())["jobs"]
     assert {job["state"] for job in jobs} == {"done"}
-    assert len((study / "results.jsonl").read_text().splitlines()) == 5
+    assert len((study / "results.jsonl").read_text().splitlines()) == 2
     # Each job was trained once: its log has one session.
     for job in (path for path in (study / "jobs").iterdir() if "compress" not in path.name):
         assert len(list(job.glob("metrics-*.jsonl"))) == 1, job
@@ -100,7 +100,7 @@ def test_a_study_is_reported_and_its_models_are_used(study, world, tmp_path, cap
     assert tlc("report", f"--workdir={study}") == 0
     page = (study / "report" / "index.html").read_text()
     assert "<img" in page and f"report: {study}/report/index.html" in capsys.readouterr().out
-    assert (study / "report" / "models.csv").read_text().count("\n") == 6
+    assert (study / "report" / "models.csv").read_text().count("\n") == 3
     model = next(path for path in (study / "jobs").iterdir() if "quantize4" in path.name)
     (study / "texts.txt").write_text("a red cat\nthe blue dog\n")
     for output in (study / "labels.tsv", tmp_path / "labels.tsv"):

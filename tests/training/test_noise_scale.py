@@ -125,7 +125,14 @@ def trained(mesh: str, parts: int, noise_scale: bool):
     return flatten(jax.device_get(state.params)), np.asarray(metrics)
 
 
-@pytest.mark.parametrize(("mesh", "parts"), [("data=1", 4), ("data=-1", 2), ("data=2,fsdp=4", 1)])
+@pytest.mark.parametrize(
+    ("mesh", "parts"),
+    [
+        ("data=-1", 2),
+        pytest.param("data=1", 4, marks=pytest.mark.slow),
+        pytest.param("data=2,fsdp=4", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_measuring_changes_no_bit_of_training(mesh, parts) -> None:
     expected, plain = trained(mesh, parts, False)
     params, measured = trained(mesh, parts, True)
