@@ -15,7 +15,7 @@ from hypothesis import settings
 
 # Before anything imports JAX. Subprocesses and parallel workers inherit all of it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Code that is compiled with the least effort is the same program: most tests run a step a few times,
+# Code that is compiled with little effort is the same program. Most tests run a step a few times,
 # and compiling it is most of their time.
 for flag in ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"):
     if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
