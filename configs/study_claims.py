@@ -6,8 +6,9 @@
 
 DIR holds english/{train,valid}.txt.gz (a paragraph a line, an empty line between documents) and
 sentiment/{train,dev}.tsv with a header (label, sentence).
-Expected time: five hours on two cores.
-Expected result: docs/results/claims.md.
+Expected time: about six hours on two cores. Models this small keep one core busy, so start the
+first command twice: each process takes jobs of its own, and it takes little more than half as long.
+Expected result: docs/results/claims.md, once it has run to its end here.
 """
 
 from ml_collections import ConfigDict
