@@ -50,6 +50,13 @@ def get_config(folder: str = "data") -> ConfigDict:
     config.eval.batch_size = 64
     config.checkpoint.keep_every_steps = EARLY
 
+    _set_grid(config, folder)
+    _set_axes(config)
+    return config
+
+
+def _set_grid(config: ConfigDict, folder: str) -> None:
+    """Sets sizes, seeds, recipes and the task."""
     # A factor of sixteen in parameters, without adjusting anything else, as in the paper. 3x128 and
     # 6x96 have about as many parameters, in different shapes.
     config.study.sizes = ("1x64", "2x96", "3x128", "6x96", "4x192")
@@ -84,6 +91,9 @@ def get_config(folder: str = "data") -> ConfigDict:
     )
     config.study.tasks = ConfigDict({"sentiment": {"data": labelled_files(folder, "sentiment")}})
 
+
+def _set_axes(config: ConfigDict) -> None:
+    """Sets the axes."""
     # Axes of pretraining only train: their claims are about the validation loss.
     trains = {"pretrain_seeds": (0, 1), "tasks": ()}
     # A run that ends at five budgets. Warm-up, a share of the shortest, is as long as elsewhere.
@@ -145,4 +155,3 @@ def get_config(folder: str = "data") -> ConfigDict:
         "sharing=all",
         "budget=1440s",
     )
-    return config

@@ -1,6 +1,6 @@
 """The figures of the axes of a study: what the values of study.vary change, one axis at a time.
 
-Points that change several axes at once are in no figure, as nothing tells their effects apart.
+Points that change several axes at once are left out: their effects cannot be told apart.
 """
 
 from __future__ import annotations

@@ -47,12 +47,14 @@ def _model_before_batch(study: Study) -> Findings:
     batch, own = base
     larger = dict(zip(own, [*own][1:], strict=False))
     for other, runs in others:
-        for shape in runs.keys() & larger.keys() if other > batch else ():
-            yield _compared(
-                (1.0, f"with batch {other}", runs[shape]),
-                (-1.0, f"with batch {batch}", own[larger[shape]]),
-                *((0.0, "", curves) for curves in (*own.values(), *runs.values())),
-            )
+        for shape, curves in runs.items():
+            if other > batch and shape in larger:
+                # Those of weight 0 tell how much runs vary.
+                yield _compared(
+                    (1.0, f"with batch {other}", curves),
+                    (-1.0, f"with batch {batch}", own[larger[shape]]),
+                    *((0.0, "", some) for some in (*own.values(), *runs.values())),
+                )
     for shape in own:
         of_shape = {value: runs[shape] for value, runs in (base, *others) if shape in runs}
         if len(of_shape) > 2:
@@ -133,17 +135,14 @@ def _kept(study: Study, task: str, recipe: str) -> dict[Size, tuple[float, Sampl
 def _advantage_shrinks(study: Study) -> Findings:
     (_, full), *parts = _by_value(study, "data.subsample")
     for share, runs in parts:
-        shapes = [shape for shape in runs if shape in full]
-        params = [full[shape][0].size.params for shape in shapes]
+        params = [full[shape][0].size.params for shape in runs]
         if len(set(params)) > 1:
             # Of a loss that falls the line falls: what all of the text brings has a minus.
             rise = slope(params) * math.log(max(params) / min(params))
+            rises = dict(zip(runs, rise, strict=True))
             yield _compared(
-                *((-up, "with all", full[at]) for up, at in zip(rise, shapes, strict=True)),
-                *(
-                    (up, f"with {100 * share:g} %", runs[at])
-                    for up, at in zip(rise, shapes, strict=True)
-                ),
+                *((-rises[shape], "with all", full[shape]) for shape in runs),
+                *((rises[shape], f"with {100 * share:g} %", runs[shape]) for shape in runs),
             )
 
 
@@ -158,16 +157,15 @@ def _advantage_shrinks(study: Study) -> Findings:
 def _sharing_slows(study: Study) -> Findings:
     (_, own), *ways = _by_value(study, "model.share")
     for way, runs in ways:
-        shapes = [shape for shape in runs if shape in own]
-        share = 1 / len(shapes)
+        share = 1 / len(runs)
         yield _compared(
-            *((share, f"sharing {way}", runs[shape]) for shape in shapes),
-            *((-share, "without", own[shape]) for shape in shapes),
+            *((share, f"sharing {way}", runs[shape]) for shape in runs),
+            *((-share, "without", own[shape]) for shape in runs),
         )
 
 
 def _by_value(study: Study, setting: str, also: Sequence[str] = ()) -> list[tuple[Any, Runs]]:
-    """Runs by value of a setting, those of the base first.
+    """Runs by value of a setting, those of the base first; others of sizes that the base has.
 
     Args:
       study: one kind's part of a study.

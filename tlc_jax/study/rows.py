@@ -165,11 +165,7 @@ def load(workdir: Path) -> Study:
             "BLEU was computed in several ways, which must not be compared: "
             + ", ".join(signatures)
         )
-    configs, results = {}, {}
-    for config in sorted(workdir.glob("jobs/*/config.json")):
-        configs[config.parent.name] = _read(config)
-        if (result := config.with_name("result.json")).exists():
-            results[config.parent.name] = _read(result)
+    configs, results = _files_of_jobs(workdir)
     recorded = _read(workdir / "study.json") if (workdir / "study.json").exists() else {}
     # The first versions wrote the list of jobs alone.
     recorded = {"jobs": recorded} if isinstance(recorded, list) else recorded
@@ -184,25 +180,15 @@ def load(workdir: Path) -> Study:
             {seeds: folders[job] / f"{splits[job]}.npz" for seeds, job in jobs.items()}
         )
 
-    base_rows = tidy(by_point[""])
+    # Each made by itself, because an axis may change the parameters of a size.
+    frames = {point: tidy(rows) for point, rows in by_point.items()}
 
     def at(point: str) -> Study:
-        # Made by itself, because an axis may change the parameters of a size. A point may have
-        # learning curves alone.
-        frame = tidy(by_point[point]) if point in by_point else base_rows.iloc[:0]
+        frame = frames.get(point, frames[""].iloc[:0])  # a point may have learning curves alone
         sizes = {(size.layers, size.hidden, size.kind): size for size in frame["size"]}
         found = {
             job: result for job, result in results.items() if point in (points_of.get(job) or [""])
         }
-        analyses = [
-            analysis_row(
-                job, _size(result, ENCODER, result, sizes), int(configs[job].get("seed", 0)), result
-            )
-            for job, result in found.items()
-            if result.get("stage") in ("analyze", "analyse")  # the second in older studies
-        ]
-        recipes = [row["recipe"] for row in analyses]  # in the study's order, which jobs have
-        analyses.sort(key=lambda row: (recipes.index(row["recipe"]), row["size"], row["seed"]))
         # In the order of the names, in which the jobs of one kind follow each other.
         curves = [
             _read_curve(workdir / "jobs" / job, configs[job], result, sizes)
@@ -213,7 +199,7 @@ def load(workdir: Path) -> Study:
             rows=frame,
             models=tuple(models_of(frame, notes, answers)),
             curves=tuple(curve for curve in curves if curve),
-            analyses=tuple(analyses),
+            analyses=tuple(_analyses(found, configs, sizes)),
             jobs=jobs,
             recorded=recorded,
             configs=configs,
@@ -231,6 +217,31 @@ def load(workdir: Path) -> Study:
         notes=tuple(notes),
         vary=settings.get("study", {}).get("vary", {}),
     )
+
+
+def _files_of_jobs(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configs of all jobs, and the results of those that are done, by name."""
+    configs, results = {}, {}
+    for config in sorted(workdir.glob("jobs/*/config.json")):
+        configs[config.parent.name] = _read(config)
+        if (result := config.with_name("result.json")).exists():
+            results[config.parent.name] = _read(result)
+    return configs, results
+
+
+def _analyses(
+    results: Mapping[str, Row], configs: Mapping[str, Row], sizes: Mapping[Shape, Size]
+) -> list[dict[str, Any]]:
+    """The analyses among finished jobs, by recipe in the study's order, size and seed."""
+    rows = [
+        analysis_row(
+            job, _size(result, ENCODER, result, sizes), int(configs[job].get("seed", 0)), result
+        )
+        for job, result in results.items()
+        if result.get("stage") in ("analyze", "analyse")  # the second in older studies
+    ]
+    recipes = [row["recipe"] for row in rows]  # in the study's order, which jobs have
+    return sorted(rows, key=lambda row: (recipes.index(row["recipe"]), row["size"], row["seed"]))
 
 
 def read_results(path: Path, notes: list[str]) -> list[Row]:
