@@ -45,6 +45,8 @@ class RowBatches(_Batches):
         sources, rows = self._mixture(step * self._batch_size, self._batch_size)
         if places is not None:
             sources, rows = sources[places], rows[places]
+        if len(self._parts) == 1:  # the training loop waits while this thread runs Python
+            return {"tokens": self._parts[0].take(rows)}
         tokens = np.empty((len(rows), self._parts[0].length), np.int32)
         for source, part in enumerate(self._parts):
             here = sources == source

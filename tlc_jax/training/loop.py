@@ -337,7 +337,9 @@ class Trainer:
         """
         while len(self.in_flight) > leave:
             oldest = self.in_flight.popleft()
-            metrics, messages = np.asarray(oldest.metrics), jax.device_get(oldest.messages)
+            metrics, messages = np.asarray(oldest.metrics), oldest.messages
+            if messages is not None:  # of several processes
+                messages = np.asarray(messages)
             now = self.clock()
             seconds = now - max(oldest.started, self.last_result)
             idle = min(idle_at_most, max(0.0, seconds - self.last_step_seconds))
@@ -354,9 +356,10 @@ class Trainer:
         """
         while self.results:
             step, metrics, messages = self.results.popleft()
+            named = StepMetrics(*metrics)
             if not np.isfinite(metrics).all():
-                self.fail(step, StepMetrics(*metrics))
-            self.log.add(StepMetrics(*metrics))
+                self.fail(step, named)
+            self.log.add(named)
             self.agreement.receive(messages)
 
     def synchronize(self) -> None:
