@@ -1,4 +1,4 @@
-"""The paper's claims, put to the test on real English text: five sizes, three seeds, five axes.
+"""The paper's claims, put to the test on real English text: five sizes, three seeds, six axes.
 
     tlc study    --config=configs/study_claims.py:DIR --workdir=runs/claims
     tlc report   --workdir=runs/claims
@@ -19,6 +19,7 @@ from tlc_jax.config import default_config
 SECONDS = 240.0  # of every size; the longest runs have six times as many
 WARMUP = 0.05  # share of these seconds
 EARLY = 3000  # steps of a young checkpoint
+EQUAL_STEPS = 12_000  # of every size, where sizes are compared by steps
 
 
 def get_config(folder: str = "data") -> ConfigDict:
@@ -144,6 +145,19 @@ def _set_axes(config: ConfigDict) -> None:
                 "240s": {},
                 "1440s": long_run,
             },
+            "steps": {
+                "stage": "pretrain",
+                "grid": {
+                    "sizes": ("1x64", "2x96", "3x128", "4x192"),
+                    "pretrain_seeds": (0, 1),
+                    "tasks": (),
+                },
+                "own": {},
+                str(EQUAL_STEPS): {
+                    "budget": {"seconds": 6 * SECONDS, "steps": EQUAL_STEPS},
+                    "eval": {"every_seconds": 0.0, "every_steps": EQUAL_STEPS // 30},
+                },
+            },
         }
     )
     config.study.vary_points = (
@@ -154,4 +168,5 @@ def _set_axes(config: ConfigDict) -> None:
         "text=1percent",
         "sharing=all",
         "budget=1440s",
+        f"steps={EQUAL_STEPS}",
     )

@@ -14,6 +14,7 @@ from tlc_jax.statistics import claims
 SIZES = simulated.sizes([(1, 64, 1e5), (2, 96, 4e5), (3, 128, 1.6e6)])
 SMALL, MIDDLE, LARGE = SIZES
 BASE = {
+    "budget": {"seconds": 100.0, "steps": 0},
     "data": {"subsample": 1.0, "cache": "here"},
     "model": {"share": "none"},
     "optimizer": {"batch_size": 16, "learning_rate": 1e-3},
@@ -152,3 +153,39 @@ def test_the_cost_of_quantization_at_an_earlier_checkpoint(late, verdict):
 
 def test_one_run_per_size_suggests_at_most():
     assert _claim(_study(_batch(SMALL, 2.95), runs=1), "4").verdict == "suggested"
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"), [((3.0, 2.8, 2.6), "holds"), ((2.6, 2.8, 3.0), "contradicted")]
+)
+def test_runs_of_equally_many_steps_decide_which_size_needs_fewer(losses, verdict):
+    study = _study(({"budget": {"steps": 100}}, dict(zip(SIZES, losses, strict=True))))
+    study = _ending_apart(study)
+    found = _claim(study, "1a")
+    assert found.verdict == verdict
+    assert found.evidence[0].startswith("steps=100: valid_loss at 100 steps: 1x64")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ({"budget": {"steps": 100}, "model": {"share": "all"}}, SIZES),
+        ({"budget": {"steps": 9}}, [LARGE]),
+    ],
+)
+def test_runs_that_differ_in_more_or_in_one_size_do_not_decide_it(settings, sizes):
+    study = _ending_apart(_study((settings, dict.fromkeys(sizes, 2.8))))
+    assert _claim(study, "1a").verdict == "undecided"
+
+
+def _ending_apart(study):
+    """The study with base runs of fewer steps the larger they are, and a named point."""
+    curves = [
+        dataclasses.replace(curve, steps=tuple(s * (4 - curve.size.layers) for s in curve.steps))
+        for curve in study.curves
+    ]
+    (part,) = study.varied
+    part = dataclasses.replace(part, point={"steps": "100", "batch": "16"})
+    return dataclasses.replace(
+        study, curves=tuple(curves), varied=(part,), point={"steps": "own", "batch": "16"}
+    )

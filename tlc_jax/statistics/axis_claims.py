@@ -17,18 +17,15 @@ from tlc_jax.core.errors import InputError
 from tlc_jax.statistics.batch_size import critical_batch_size
 from tlc_jax.statistics.curves import Curve, alike, loss_sample, reaching, shared_end, values_at
 from tlc_jax.statistics.effects import Effect, Sample, slope, weigh
-from tlc_jax.statistics.frontier import group, summarize
+from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, Size
 from tlc_jax.statistics.records import Study, operations
 from tlc_jax.statistics.statement import POINTS, Findings, claim
+from tlc_jax.statistics.varied_runs import Runs, by_shape, changed_settings, settings
 from tlc_jax.statistics.verdicts import UNDECIDED
 
-# What may differ between runs that are compared: size and seed, and where files are kept.
-_SECTIONS = ("data", "tokenizer", "model", "objective", "optimizer", "budget")
-_FOLDERS = ("data.cache", "budget.benchmarks")
 _STABLE = 0.75  # share of a run at which schedules with a cooldown still have their constant rate
 
-Runs = dict[tuple[int, int], list[Curve]]  # by layers and hidden, the smallest size first
 Term = tuple[float, str, list[Curve]]  # weight of a mean loss, what it is, and its runs
 
 
@@ -172,36 +169,16 @@ def _by_value(study: Study, setting: str, also: Sequence[str] = ()) -> list[tupl
       setting: name of the setting.
       also: settings that may change with it.
     """
-    base = _by_shape(study.curves)
-    settings = {shape: _settings(study, curves[0]) for shape, curves in base.items()}
-    first = next(iter(settings.values()), {})
+    base = by_shape(study.curves)
+    first = next((settings(study, own[0]) for own in base.values()), {})
     found: list[tuple[Any, Runs]] = [(first.get(setting), base)]
     for part in study.varied:
-        runs = {shape: own for shape, own in _by_shape(part.curves).items() if shape in base}
-        changed, values = set(), set()
-        for shape, curves in runs.items():
-            mine = _settings(study, curves[0])
-            values.add(mine.get(setting))
-            changed |= {name for name in mine if mine[name] != settings[shape].get(name)}
+        runs = {shape: own for shape, own in by_shape(part.curves).items() if shape in base}
+        changed = changed_settings(study, runs)
+        values = {settings(study, own[0]).get(setting) for own in runs.values()}
         if setting in changed and changed <= {setting, *also} and len(values) == 1:
             found.append((values.pop(), runs))
     return found
-
-
-def _by_shape(curves: Sequence[Curve]) -> Runs:
-    # Not by size: another setting may change the number of parameters.
-    ordered = sorted(curves, key=lambda curve: curve.size)
-    return group(ordered, lambda curve: (curve.size.layers, curve.size.hidden))
-
-
-def _settings(study: Study, curve: Curve) -> dict[str, Any]:
-    config = study.configs.get(curve.job, {})
-    return {
-        f"{section}.{name}": value
-        for section in _SECTIONS
-        for name, value in config.get(section, {}).items()
-        if f"{section}.{name}" not in _FOLDERS
-    }
 
 
 def _compared(*terms: Term) -> tuple[Effect | str, str]:

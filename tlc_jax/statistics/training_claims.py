@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -26,6 +27,7 @@ from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
 from tlc_jax.statistics.records import Model, Study
 from tlc_jax.statistics.regime import crossings
 from tlc_jax.statistics.statement import POINTS, Findings, claim, rise, several
+from tlc_jax.statistics.varied_runs import by_shape, changed_settings
 from tlc_jax.statistics.verdicts import UNDECIDED, described
 
 _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
@@ -37,11 +39,29 @@ _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally 
     "Larger models reach a given validation loss in fewer gradient steps.",
     "Validation loss at the last gradient step that every run reached falls with size.{also} "
     "Schedules follow each run's own budget, so runs that end more than 10 % apart in steps cannot "
-    "be compared: at the shared step the learning rate of the shortest alone has decayed.",
+    "be compared: at the shared step the learning rate of the shortest alone has decayed. Then "
+    "runs of study.vary count that end at equal steps and differ from the others in the budget.",
     needed="fewer than two sizes have loss curves",
 )
 def _fewer_steps(study: Study) -> Findings:
-    return _faster(study, "steps")
+    parts = [part for part in study.varied if _of_equal_steps(study, part)]
+    if not parts or alike(study.curves, "steps"):
+        yield from _faster(study, "steps")
+        return
+    own = parts[0].point.items() - study.point.items()
+    point = ", ".join(f"{axis}={value}" for axis, value in sorted(own))
+    for effect, line in _faster(dataclasses.replace(study, curves=parts[0].curves), "steps"):
+        yield effect, f"{point}: {line}"
+
+
+def _of_equal_steps(study: Study, part: Study) -> bool:
+    """Whether a point of study.vary has comparable runs that differ in their budgets alone."""
+    if not several(by_size(part.curves)) or not alike(part.curves, "steps"):
+        return False
+    runs = by_shape(part.curves)
+    if not runs.keys() <= by_shape(study.curves).keys():
+        return False
+    return all(name.startswith("budget.") for name in changed_settings(study, runs))
 
 
 @claim(
