@@ -62,7 +62,7 @@ def _set_grid(config: ConfigDict, folder: str) -> None:
     # 6x96 have about as many parameters, in different shapes.
     config.study.sizes = ("1x64", "2x96", "3x128", "6x96", "4x192")
     config.study.pretrain_seeds = (0, 1, 2)
-    config.study.seeds = (0, 1)
+    config.study.seeds = (0,)  # runs of claims are pretraining runs; more finetunings cost hours
     config.study.recipes = (
         "dense",
         "quantize:8",
@@ -72,7 +72,6 @@ def _set_grid(config: ConfigDict, folder: str) -> None:
         "prune:0.75",
         "prune:0.9",
         "prune:0.6+quantize:4",
-        "prune:0.75+quantize:4",
     )
     config.study.analyses = ("quantize:4", "prune:0.6")
     config.study.scratch = ("2x96", "4x192")
@@ -131,7 +130,7 @@ def _set_axes(config: ConfigDict) -> None:
             },
             "age": {
                 "stage": "checkpoint",
-                "grid": {"seeds": (0,), "recipes": ("dense", "quantize:4", "prune:0.6")},
+                "grid": {"recipes": ("dense", "quantize:4", "prune:0.6")},
                 "end": {},
                 "early": {"init": {"from": f"checkpoints/{EARLY}"}},
             },
