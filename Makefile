@@ -5,7 +5,9 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1)
 STAMP := .venv/.made-for-$(VERSION)-$(notdir $(CONSTRAINTS))
-PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=worksteal
+# One more than there are processors, since tests also wait for processes that they start.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))' 2>/dev/null)
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist=worksteal
 
 .PHONY: demo test fast lint format docs clean
 
