@@ -7,7 +7,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 STAMP := .venv/.made-for-$(VERSION)-$(notdir $(CONSTRAINTS))
 # One more than there are processors, since tests also wait for processes that they start.
 WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))' 2>/dev/null)
-PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist=worksteal
+# A file's tests stay together, and with them the runs that they share.
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo test fast lint format docs clean
 
