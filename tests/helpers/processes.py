@@ -18,7 +18,10 @@ from tlc_jax.core.params import flatten
 from tlc_jax.runs import saved_model
 
 Process = subprocess.Popen[bytes]
-ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=1"}
+ONE_DEVICE = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+}
 """The environment of processes with one CPU device each, compiled as in conftest.py."""
 
 ENDS_WITHIN = 120.0
