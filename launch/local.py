@@ -45,6 +45,7 @@ class Launcher:
         self.patience, self.pause = patience, pause
         self.stopping = False
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._told = 0  # how many of them got the signal to stop
 
     def run(self) -> int:
         """Returns the exit status of the last attempt: done, hopeless, or 75 if retries ran out."""
@@ -79,12 +80,12 @@ class Launcher:
                 threading.Thread(target=_repeat, args=(process.stdout, f"[{index}] "), daemon=True)
             )
             readers[-1].start()
-        if self.stopping:  # the signal came while they started
-            self._send(signal.SIGTERM)
+        if self.stopping:  # the signal came while they started: the later ones lack it
+            self._send(signal.SIGTERM, self._processes[self._told :])
         statuses = self._wait()
         for reader in readers:
             reader.join(timeout=5.0)  # a grandchild may keep the pipe open
-        self._processes = []
+        self._processes, self._told = [], 0
         return statuses
 
     def _wait(self) -> list[int]:
@@ -94,7 +95,7 @@ class Launcher:
             if deadline is None and any(process.returncode for process in self._processes):
                 deadline = time.monotonic() + self.patience
             if deadline is not None and time.monotonic() > deadline:
-                self._send(signal.SIGKILL)
+                self._send(signal.SIGKILL, self._processes)
             time.sleep(0.05)
         return [process.returncode for process in self._processes]
 
@@ -106,10 +107,11 @@ class Launcher:
     def _forward(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.stopping = True
-        self._send(number)
+        self._told = len(self._processes)
+        self._send(number, self._processes)
 
-    def _send(self, number: int) -> None:
-        for process in self._processes:
+    def _send(self, number: int, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 

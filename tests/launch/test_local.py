@@ -138,6 +138,25 @@ def test_a_signal_reaches_all_and_ends_the_retries(tmp_path, number, status, cap
     assert not capfd.readouterr().err
 
 
+def test_a_signal_while_processes_start_reaches_each_once(tmp_path) -> None:
+    code = noting_signals(tmp_path, signal.SIGINT, 0)
+    started = launcher(code.replace("signal.signal(", "signal.signal(15, note); signal.signal(", 1))
+    command = started.command
+
+    def command_and_signal(where: str) -> Sequence[str]:
+        if where.endswith(",1"):  # the first process runs, the second one does not exist yet
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "ready-0").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+        return command(where)
+
+    started.command = command_and_signal
+    assert started.run() in (0, 75)  # the second one may be too young to note its signal
+    assert (tmp_path / "got-0").read_text() == "x"
+    assert count_attempts(tmp_path) == 1
+
+
 def test_ctrl_c_at_the_terminal_does_not_reach_processes_twice() -> None:
     # A second SIGINT ends a run without saving. A terminal sends it to a whole group, so each
     # process has a group of its own.
