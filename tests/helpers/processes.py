@@ -19,8 +19,9 @@ from tlc_jax.runs import saved_model
 
 Process = subprocess.Popen[bytes]
 ONE_DEVICE = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+    "XLA_FLAGS": " ".join(
+        flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag
+    )
 }
 """The environment of processes with one CPU device each, compiled as in conftest.py."""
 

@@ -121,7 +121,7 @@ def learning_curves(study: Study, axis: str, runs: list[Runs]) -> Figure:
 def final_losses(study: Study, axis: str, runs: list[Runs]) -> Figure:
     """Draws the loss at the end of the shared budget against parameters, by value.
 
-    Runs that share no budget, as of an axis that changes it, each count at their own end.
+    Where budgets differ, as on an axis that changes them, each run counts at its own end.
     """
     figure, axes = style.new_figure(6.4, 4.5)
     looks = _looks(study, axis, runs)
@@ -132,7 +132,7 @@ def final_losses(study: Study, axis: str, runs: list[Runs]) -> Figure:
     all_params = []
     for value, look in looks.items():
         found = [of_size[value] for of_size in runs if value in of_size]
-        # Of the trained model: at some values there may be no other one.
+        # Of the trained model: some values may lack all others.
         params = [curves[0].result.get("params") or size.params for size, curves in found]
         losses = [
             values_at(curves, unit, end) if unit else [curve.losses[-1] for curve in curves]
