@@ -6,7 +6,7 @@
 
 DIR holds english/{train,valid}.txt.gz (a paragraph a line, an empty line between documents) and
 sentiment/{train,dev}.tsv with a header (label, sentence).
-Expected time: about six hours on two cores. Models this small keep one core busy, so start the
+Expected time: about seven hours on two cores. Models this small keep one core busy, so start the
 first command twice: each process takes jobs of its own, and it takes little more than half as long.
 Expected result: docs/results/claims.md, once it has run to its end here.
 """
@@ -141,7 +141,7 @@ def _set_axes(config: ConfigDict) -> None:
             },
             "budget": {
                 "stage": "pretrain",
-                "grid": {"sizes": ("2x96", "3x128", "4x192"), "pretrain_seeds": (0,), "tasks": ()},
+                "grid": {**trains, "sizes": ("2x96", "3x128", "4x192")},
                 "240s": {},
                 "1440s": long_run,
             },

@@ -189,3 +189,62 @@ def _ending_apart(study):
     return dataclasses.replace(
         study, curves=tuple(curves), varied=(part,), point={"steps": "own", "batch": "16"}
     )
+
+
+LONG = {"budget": {"seconds": 600.0}, "optimizer": {"warmup": 0.1}}
+CROSSED = {SMALL: 2.7, MIDDLE: 2.5, LARGE: 2.3}
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [(CROSSED, "holds"), ({SMALL: 2.3, MIDDLE: 2.5, LARGE: 2.7}, "contradicted")],
+)
+def test_the_longest_budget_decides_which_size_is_ahead_in_time(losses, verdict):
+    study = _named(_study((LONG, losses), ends=600.0), "600s")
+    found = _claim(study, "1b")
+    assert found.verdict == verdict
+    assert found.evidence[0].startswith("budget=600s: valid_loss at 600 s: 1x64")
+    listed = [line for line in found.evidence if line.startswith("base: valid_loss at 100 s")]
+    assert len(listed) == 1 and "effect +0." in listed[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs", "ends"),
+    [
+        (LONG, 1, 600.0),  # no seed shows the luck of a run
+        ({"budget": {"seconds": 50.0}}, 3, 50.0),
+    ],
+)
+def test_single_and_shorter_runs_are_listed_and_the_base_decides(settings, runs, ends):
+    losses = {SMALL: 2.3, MIDDLE: 2.5, LARGE: 2.7}
+    study = _study((settings, losses), ends=ends)
+    (part,) = study.varied
+    few = tuple(curve for curve in part.curves if curve.seed < runs)
+    study = _named(dataclasses.replace(study, varied=(dataclasses.replace(part, curves=few),)), "x")
+    found = _claim(study, "1b")
+    assert found.verdict == "holds"
+    assert found.evidence[0].startswith("valid_loss at 100 s")
+    (listed,) = [line for line in found.evidence if line.startswith("budget=x: valid_loss at")]
+    assert "effect -0." in listed
+
+
+def test_runs_with_another_setting_are_not_those_of_another_budget():
+    settings = LONG | {"model": {"share": "all"}}
+    found = _claim(_named(_study((settings, CROSSED), ends=600.0), "600s"), "1b")
+    assert not any("600" in line for line in found.evidence)
+
+
+def test_an_undecided_budget_costs_runs_of_that_budget():
+    study = _study((LONG, {SMALL: 2.53, MIDDLE: 2.51, LARGE: 2.5}), ends=600.0, spread=0.05)
+    found = _claim(_named(study, "600s"), "1b")
+    assert found.verdict == "undecided"
+    runs = int(re.search(r"about (\d+) would decide", found.evidence[0])[1])
+    hours = f"{(runs - 3) * 3 * 600 / 3600:.2g}"
+    assert f"to decide: {runs - 3} more runs of each size, {hours} hours" in found.evidence[-1]
+
+
+def _named(study, budget):
+    """The study with names for the base and for its only point."""
+    (part,) = study.varied
+    part = dataclasses.replace(part, point={"budget": budget, "batch": "16"})
+    return dataclasses.replace(study, varied=(part,), point={"budget": "100s", "batch": "16"})

@@ -38,6 +38,7 @@ def claim(
     low: float = 0.0,
     high: float = math.inf,
     unit: str = _NATS,
+    decided_by: Callable[[Study], Study] = lambda study: study,
 ) -> Callable[[_Find], Test]:
     """Turns a function that finds effects in one kind's part of a study into a claim.
 
@@ -47,6 +48,8 @@ def claim(
       kinds: the kinds of model that the claim is about.
       low, high: the claim says that every effect lies between them.
       unit: unit in which effects are written. Other units than nats are hundredths of an effect.
+      decided_by: returns the part of the study whose runs decide, and more of which would cost what
+        an undecided claim says.
     """
     scale = 1.0 if unit == _NATS else 100.0
 
@@ -60,7 +63,9 @@ def claim(
                 lines.append(line)
                 comparable = comparable and found != UNDECIDED
             found_verdict = verdict(effects, low, high) if comparable else UNDECIDED
-            if found_verdict == UNDECIDED and (cost := _cost(study, effects, low, high)):
+            if found_verdict == UNDECIDED and (
+                cost := _cost(decided_by(study), effects, low, high)
+            ):
                 lines.append(cost)
             also = _ALSO if len(measured(study.curves)) > 1 else ""
             care = _CARE if kind == TRANSLATOR else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -21,7 +20,7 @@ from tlc_jax.statistics.curves import (
     shared_end,
     values_at,
 )
-from tlc_jax.statistics.effects import Sample, contrast, slope, weigh
+from tlc_jax.statistics.effects import Effect, Sample, contrast, slope, weigh
 from tlc_jax.statistics.frontier import summarize
 from tlc_jax.statistics.kinds import ENCODER, TRANSLATOR, Size
 from tlc_jax.statistics.records import Model, Study
@@ -34,6 +33,48 @@ _MATCHED_PARAMETERS = 1.25  # ratio up to which two sizes count as equally large
 _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally good
 
 
+def _equal_steps(study: Study) -> Study:
+    """The part whose runs end at equal steps: the base, or else a point of study.vary."""
+    if not study.curves or alike(study.curves, "steps"):
+        return study
+    return next((part for part in study.varied if _of_a_budget(study, part, "steps")), study)
+
+
+def _longest_budget(study: Study) -> Study:
+    """The part with the longest budget, of those with two runs of every size, or else the base."""
+    replicated = [
+        part
+        for part in study.varied
+        if _of_a_budget(study, part, "seconds")
+        and min(len(curves) for curves in by_size(part.curves).values()) > 1
+    ]
+    return max([study, *replicated], key=_seconds) if study.curves else study
+
+
+def _seconds(part: Study) -> float:
+    return shared_end(part.curves, "seconds")
+
+
+def _of_a_budget(study: Study, part: Study, axis: str) -> bool:
+    """Whether a point of study.vary has comparable runs that differ in their budgets alone.
+
+    The warm-up is a share of the budget, so it may differ too.
+    """
+    if not several(by_size(part.curves)) or not alike(part.curves, axis):
+        return False
+    runs = by_shape(part.curves)
+    if not runs.keys() <= by_shape(study.curves).keys():
+        return False
+    changed = changed_settings(study, runs) - {"optimizer.warmup"}
+    return bool(changed) and all(name.startswith("budget.") for name in changed)
+
+
+def _at(study: Study, part: Study) -> str:
+    """Names the point of study.vary that a line of evidence is about; empty for the base."""
+    own = part.point.items() - study.point.items() if part is not study else ()
+    return ", ".join(f"{axis}={value}" for axis, value in sorted(own)) + ": " * bool(own)
+
+
 @claim(
     "1a",
     "Larger models reach a given validation loss in fewer gradient steps.",
@@ -42,37 +83,33 @@ _MATCHED_LOSS = 0.05  # nats up to which two pretrained models count as equally 
     "be compared: at the shared step the learning rate of the shortest alone has decayed. Then "
     "runs of study.vary count that end at equal steps and differ from the others in the budget.",
     needed="fewer than two sizes have loss curves",
+    decided_by=_equal_steps,
 )
 def _fewer_steps(study: Study) -> Findings:
-    parts = [part for part in study.varied if _of_equal_steps(study, part)]
-    if not parts or alike(study.curves, "steps"):
-        yield from _faster(study, "steps")
-        return
-    own = parts[0].point.items() - study.point.items()
-    point = ", ".join(f"{axis}={value}" for axis, value in sorted(own))
-    for effect, line in _faster(dataclasses.replace(study, curves=parts[0].curves), "steps"):
-        yield effect, f"{point}: {line}"
-
-
-def _of_equal_steps(study: Study, part: Study) -> bool:
-    """Whether a point of study.vary has comparable runs that differ in their budgets alone."""
-    if not several(by_size(part.curves)) or not alike(part.curves, "steps"):
-        return False
-    runs = by_shape(part.curves)
-    if not runs.keys() <= by_shape(study.curves).keys():
-        return False
-    return all(name.startswith("budget.") for name in changed_settings(study, runs))
+    part = _equal_steps(study)
+    for found, line in _faster(part, "steps"):
+        yield found, _at(study, part) + line
 
 
 @claim(
     "1b",
     "The saving in steps outweighs their cost: larger models are also ahead in wall-clock time.",
     "Validation loss at the last training second that every run reached falls with size, where "
-    "runs end within 10 % of each other.{also}",
+    "runs end within 10 % of each other.{also} Of several budgets (study.vary), the longest that "
+    "has two runs of every size decides, and the others are listed.",
     needed="fewer than two sizes have loss curves",
+    decided_by=_longest_budget,
 )
 def _less_time(study: Study) -> Findings:
-    return _faster(study, "seconds")
+    longest = _longest_budget(study)
+    for found, line in _faster(longest, "seconds"):
+        yield found, _at(study, longest) + line
+    varied = [part for part in study.varied if _of_a_budget(study, part, "seconds")]
+    for part in sorted([study, *varied] if varied else (), key=_seconds):
+        if part is not longest:
+            for found, line in _faster(part, "seconds"):
+                also = f"; {described(found, 'nats')}" if isinstance(found, Effect) else ""
+                yield None, (_at(study, part) or "base: ") + line + also
 
 
 def _faster(study: Study, axis: str) -> Findings:
