@@ -6,8 +6,9 @@
 
 DIR holds english/{train,valid}.txt.gz (a paragraph a line, an empty line between documents) and
 sentiment/{train,dev}.tsv with a header (label, sentence).
-Expected time: about seven hours on two cores. Models this small keep one core busy, so start the
-first command twice: each process takes jobs of its own, and it takes little more than half as long.
+Expected time: about eight hours on two cores. Models this small keep one core busy, so start the
+first command twice: each process takes jobs of its own. Where two virtual cores are one real core,
+that gains little.
 Expected result: docs/results/claims.md, once it has run to its end here.
 """
 
@@ -82,8 +83,8 @@ def _set_grid(config: ConfigDict, folder: str) -> None:
             "model": {"dropout": 0.1},
             "optimizer": {
                 "batch_size": 32,
-                # Of 1e-3, 2e-3 and 3e-3 (one run each), within a point of the best for 1x64 to
-                # 4x192; 1e-3 costs the small sizes four points and 4x192 half a point.
+                # Of 1e-3, 2e-3 and 3e-3, with one run each of 1x64, 2x96 and 4x192, within a point
+                # of the best; 1e-3 costs the two small sizes four points and 4x192 half a point.
                 "learning_rate": 2e-3,
                 "warmup": 0.1,
                 "clip_norm": 1.0,

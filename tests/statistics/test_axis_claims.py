@@ -228,6 +228,16 @@ def test_single_and_shorter_runs_are_listed_and_the_base_decides(settings, runs,
     assert "effect -0." in listed
 
 
+def test_a_shorter_budget_with_several_seeds_decides_where_the_base_has_one():
+    study = _study(
+        ({"budget": {"seconds": 50.0}}, {SMALL: 2.3, MIDDLE: 2.5, LARGE: 2.7}), ends=50.0
+    )
+    single = tuple(curve for curve in study.curves if curve.seed == 0)
+    found = _claim(_named(dataclasses.replace(study, curves=single), "50s"), "1b")
+    assert found.verdict == "contradicted"
+    assert found.evidence[0].startswith("budget=50s: valid_loss at 50 s")
+
+
 def test_runs_with_another_setting_are_not_those_of_another_budget():
     settings = LONG | {"model": {"share": "all"}}
     found = _claim(_named(_study((settings, CROSSED), ends=600.0), "600s"), "1b")

@@ -98,8 +98,8 @@ def _cost(study: Study, effects: Sequence[Effect], low: float, high: float) -> s
     )
     hours = more * sum(times) / 3600
     return (
-        f"to decide: {more} more runs of each size, {hours:.2g} hours of {study.kind.training} "
-        "here, and what follows it"
+        f"to decide: {more} more {'run' if more == 1 else 'runs'} of each size, {hours:.2g} hours "
+        f"of {study.kind.training} here, and what follows it"
     )
 
 

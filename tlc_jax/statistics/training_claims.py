@@ -41,18 +41,19 @@ def _equal_steps(study: Study) -> Study:
 
 
 def _longest_budget(study: Study) -> Study:
-    """The part with the longest budget, of those with two runs of every size, or else the base."""
+    """The part with the longest budget, of those with two runs of each size; else the base."""
+    budgets = _budgets(study)
     replicated = [
-        part
-        for part in study.varied
-        if _of_a_budget(study, part, "seconds")
-        and min(len(curves) for curves in by_size(part.curves).values()) > 1
+        part for part in budgets if min(len(curves) for curves in by_size(part.curves).values()) > 1
     ]
-    return max([study, *replicated], key=_seconds) if study.curves else study
+    return (replicated or [study])[-1]
 
 
-def _seconds(part: Study) -> float:
-    return shared_end(part.curves, "seconds")
+def _budgets(study: Study) -> list[Study]:
+    """The base and the points of study.vary that differ from it in budget, the shortest first."""
+    varied = [part for part in study.varied if _of_a_budget(study, part, "seconds")]
+    parts = [study, *varied] if study.curves else []
+    return sorted(parts, key=lambda part: shared_end(part.curves, "seconds"))
 
 
 def _of_a_budget(study: Study, part: Study, axis: str) -> bool:
@@ -96,7 +97,7 @@ def _fewer_steps(study: Study) -> Findings:
     "The saving in steps outweighs their cost: larger models are also ahead in wall-clock time.",
     "Validation loss at the last training second that every run reached falls with size, where "
     "runs end within 10 % of each other.{also} Of several budgets (study.vary), the longest that "
-    "has two runs of every size decides, and the others are listed.",
+    "has two runs of each of its sizes decides, and the others are listed.",
     needed="fewer than two sizes have loss curves",
     decided_by=_longest_budget,
 )
@@ -104,8 +105,7 @@ def _less_time(study: Study) -> Findings:
     longest = _longest_budget(study)
     for found, line in _faster(longest, "seconds"):
         yield found, _at(study, longest) + line
-    varied = [part for part in study.varied if _of_a_budget(study, part, "seconds")]
-    for part in sorted([study, *varied] if varied else (), key=_seconds):
+    for part in _budgets(study):
         if part is not longest:
             for found, line in _faster(part, "seconds"):
                 also = f"; {described(found, 'nats')}" if isinstance(found, Effect) else ""
