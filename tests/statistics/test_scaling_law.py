@@ -217,6 +217,16 @@ def test_largest_share_holds_the_largest_budget_out():
     assert len(back_test(runs, seconds_N, 0.9, rng).errors_N) == len(made.SIZES)
 
 
+def test_short_runs_of_a_size_that_has_no_long_ones_are_fitted():
+    rng = np.random.default_rng(6)
+    runs, seconds_N = made.made_runs(rng, seeds=1)
+    smallest_N = runs.params_N == runs.params_N.min()
+    kept_N = ~smallest_N | (seconds_N == 100)
+    found = back_test(runs.take(kept_N), seconds_N[kept_N], 0.5, rng)
+    assert found.fitted == np.sum(kept_N & (seconds_N <= 200))
+    assert runs.params_N.min() not in found.held_out.params_N
+
+
 def test_back_test_finds_that_a_law_broke():
     rng = np.random.default_rng(7)
     runs, seconds_N = made.made_runs(rng)

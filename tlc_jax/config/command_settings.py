@@ -72,7 +72,7 @@ class Forecast:
     )
     backtest: float = setting(
         0.5,
-        "fit budgets of at most this share of the largest, and predict the others; 0: no back-test",
+        "fit runs of at most this share of the longest run's seconds, predict the rest; 0: none",
         ">= 0 and <= 0.9",
     )
 

@@ -175,7 +175,7 @@ class BackTest:
 
     Attributes:
       refused: why it was not possible; empty where it was, and all below is empty where it was not.
-      share: largest budget fitted, as a share of the largest one of each size.
+      share: largest budget fitted, as a share of the seconds of the longest run.
       fitted: number of runs that were fitted.
       held_out: the other runs.
       predicted_N: their predicted losses, in nats.
@@ -204,17 +204,15 @@ class BackTest:
 def back_test(
     runs: Runs, seconds_N: np.ndarray, share: float, rng: np.random.Generator
 ) -> BackTest:
-    """Fits runs of at most a share of the largest budget of their size, and predicts the others.
+    """Fits runs of at most a share of the longest one's seconds, and predicts the others.
 
     Args:
       runs: all runs.
       seconds_N: their training seconds.
-      share: the share, at most 0.9, so that the largest budget of each size is held out.
+      share: the share, at most 0.9, so that the largest budget is held out.
       rng: random numbers of the bootstrap.
     """
-    sizes_S, most_S = runs.most_tokens()
-    parts_N = runs.tokens_N / most_S[np.searchsorted(sizes_S, runs.params_N)]
-    early_N = parts_N <= share * SAME
+    early_N = seconds_N <= share * SAME * seconds_N.max()
     few, rest = runs.take(early_N), runs.take(~early_N)
     try:
         law = fit(few, rng)
