@@ -10,19 +10,24 @@ WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))' 2
 # A file's tests stay together, and with them the runs that they share.
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo test fast lint format docs clean
+.PHONY: demo test fast whole-runs lint format docs clean
 
 demo: $(STAMP)
 	$(BIN)/tlc study --config=configs/demo.py --workdir=runs/demo
 	$(BIN)/tlc report --workdir=runs/demo
 
-test: $(STAMP)
-	$(PYTEST)
+test: fast whole-runs
 
-# What leaves out whole runs of commands, most of which start processes.
-WHOLE_RUNS := commands docs launch tasks/test_fourth_task.py test_api.py test_examples.py test_old_files.py
 fast: $(STAMP)
 	$(PYTEST) $(addprefix --ignore=tests/,$(WHOLE_RUNS))
+
+# On four devices: the eight of the other tests would take turns on a few processors at every step.
+whole-runs: $(STAMP)
+	XLA_FLAGS="$$XLA_FLAGS --xla_force_host_platform_device_count=4" $(PYTEST) $(addprefix tests/,$(WHOLE_RUNS))
+
+# Tests of whole runs of commands, most of which start processes. What takes longest comes first.
+WHOLE_RUNS := commands/test_runs_in_object_storage.py commands docs test_examples.py test_old_files.py \
+  launch tasks/test_fourth_task.py test_api.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

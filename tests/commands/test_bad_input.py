@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 
+import jax
 import pytest
 
 from tests.commands.conftest import finetune_arguments, pretrain_arguments, result_of, tlc
@@ -64,7 +65,7 @@ def test_an_unknown_tfds_name(refused, world, tmp_path) -> None:
         ("--config.data.length=64", "beyond the model's positions"),
         ("--config.budget.steps=0", "no budget"),
         ("--config.recipe=prune:0.5", "recipe"),
-        ("--config.impl.mesh=data=3", "does not fit the 8 device"),
+        ("--config.impl.mesh=data=3", "does not fit the COUNT device"),
         ("--config.data.test=files:WORLD/nothing.txt", "nothing.txt does not exist"),
         ("--config.data.test=test=files:WORLD/valid.txt", "is in data.valid too"),
         ("--config.data.test=valid=files:WORLD/dev.tsv", "has a split 'valid' too: name this one"),
@@ -72,6 +73,7 @@ def test_an_unknown_tfds_name(refused, world, tmp_path) -> None:
 )
 def test_settings(refused, world, tmp_path, flag, says) -> None:
     flag = flag.replace("WORLD", str(world))
+    says = says.replace("COUNT", str(jax.device_count()))
     assert says in refused(*pretrain_arguments(world, tmp_path / "run", flag))
 
 

@@ -277,7 +277,7 @@ def test_pretraining_goes_on_from_an_encoder(world, pretrained, tmp_path, capsys
 
 def test_implementation_settings_do_not_change_results(world, pretrained, tmp_path) -> None:
     more = (
-        "--config.impl.mesh=data=2,fsdp=4",
+        "--config.impl.mesh=data=2,fsdp=-1",
         "--config.impl.layer_loop=unrolled",
         "--config.impl.remat=True",
     )

@@ -37,7 +37,7 @@ def random_params(model: Model = MODEL, kind: str = "classifier") -> dict[str, A
 
 
 def logits(params: Any, model: Model) -> np.ndarray:
-    return np.asarray(network(model).apply(params, TOKENS, TOKENS > 0))
+    return np.asarray(jax.jit(network(model).apply)(params, TOKENS, TOKENS > 0))
 
 
 def silence(params: Any, path: str, axis: int, chosen: list[np.ndarray]) -> dict[str, Any]:

@@ -107,9 +107,8 @@ def reference_logits(params, tokens, positions, model=MODEL):
 
 
 def logits_of(params, **impl) -> np.ndarray:
-    return np.asarray(
-        masked_language_model(MODEL, V, Impl(**impl)).apply(params, TOKENS, POSITIONS)
-    )
+    apply = jax.jit(masked_language_model(MODEL, V, Impl(**impl)).apply)
+    return np.asarray(apply(params, TOKENS, POSITIONS))
 
 
 def test_logits_agree_with_the_reference_at_the_chosen_positions(params) -> None:
@@ -146,7 +145,8 @@ def test_switches_of_the_architecture_agree_with_the_reference(switches) -> None
     tokens[2] = np.where(tokens[2] == 7, 8, tokens[2])
     params = made(model)
     assert ("final_norm" in params) == (model.norm == "pre")
-    logits = np.asarray(masked_language_model(model, V, Impl()).apply(params, tokens, POSITIONS))
+    apply = jax.jit(masked_language_model(model, V, Impl()).apply)
+    logits = np.asarray(apply(params, tokens, POSITIONS))
     if model.token_types == 1:  # the one type is every token's
         params["embedding"]["position"] += params["embedding"].pop("token_type")
         model = dataclasses.replace(model, token_types=0)
@@ -196,14 +196,11 @@ def test_implementation_settings_change_nothing_beyond_rounding(
 def test_dropout_acts_with_a_key_alone_and_follows_it(params) -> None:
     network = masked_language_model(dataclasses.replace(MODEL, dropout=0.5), V, Impl())
     keys = [jax.random.wrap_key_data(jnp.full(4, n, jnp.uint32), impl="rbg") for n in (1, 1, 2)]
-    first, again, other = (
-        np.asarray(network.apply(params, TOKENS, POSITIONS, key=key)) for key in keys
-    )
+    apply = jax.jit(network.apply)
+    first, again, other = (np.asarray(apply(params, TOKENS, POSITIONS, key=key)) for key in keys)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
-    np.testing.assert_allclose(
-        network.apply(params, TOKENS, POSITIONS), logits_of(params), atol=1e-6
-    )
+    np.testing.assert_allclose(apply(params, TOKENS, POSITIONS), logits_of(params), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +223,8 @@ def test_shared_layers_have_one_set_of_parameters(share, lengths) -> None:
     }
     if share == "all":
         np.testing.assert_allclose(
-            network.apply(shared, TOKENS, POSITIONS),
-            copies.apply(spread, TOKENS, POSITIONS),
+            jax.jit(network.apply)(shared, TOKENS, POSITIONS),
+            jax.jit(copies.apply)(spread, TOKENS, POSITIONS),
             atol=1e-5,
         )
 
@@ -238,10 +235,9 @@ def test_padding_does_not_reach_real_positions() -> None:
     short = TOKENS[:, :5]
     padded = np.zeros((B, L), np.int32)
     padded[:, :5] = short
+    apply = jax.jit(network.apply)
     np.testing.assert_allclose(
-        network.apply(params, padded, padded != 0),
-        network.apply(params, short, short != 0),
-        atol=1e-5,
+        apply(params, padded, padded != 0), apply(params, short, short != 0), atol=1e-5
     )
 
 

@@ -83,7 +83,8 @@ def reference(params) -> np.ndarray:
 
 
 def logits_of(params, source=SOURCE, mask=MASK, inputs=INPUTS, **impl) -> np.ndarray:
-    return np.asarray(translator(MODEL, V, Impl(**impl)).apply(params, source, mask, inputs))
+    apply = jax.jit(translator(MODEL, V, Impl(**impl)).apply)
+    return np.asarray(apply(params, source, mask, inputs))
 
 
 def gradients(params, **impl):
@@ -152,12 +153,11 @@ def test_dropout_acts_with_a_key_alone_and_follows_it(params, plain) -> None:
         Model(layers=2, hidden=128, max_length=8, dropout=0.5, init="fan_in"), V, Impl()
     )
     keys = [jax.random.wrap_key_data(jnp.full(4, n, jnp.uint32), impl="rbg") for n in (1, 1, 2)]
-    first, again, other = (
-        np.asarray(network.apply(params, SOURCE, MASK, INPUTS, key=key)) for key in keys
-    )
+    apply = jax.jit(network.apply)
+    first, again, other = (np.asarray(apply(params, SOURCE, MASK, INPUTS, key=key)) for key in keys)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
-    np.testing.assert_allclose(network.apply(params, SOURCE, MASK, INPUTS), plain, atol=1e-6)
+    np.testing.assert_allclose(apply(params, SOURCE, MASK, INPUTS), plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", ["none", "attention", "all"])

@@ -77,10 +77,17 @@ class Network:
 
     def apply(self, params: Params, *args: Any, method: str = "__call__", **kwargs: Any) -> Any:
         """Calls a method of the module, by default its `__call__`, with these parameters."""
-        module = nnx.eval_shape(lambda: self._create(nnx.Rngs(params=0)))
-        graph, state = nnx.split(module)
+        graph, state = _parts(self)
+        state = jax.tree.map(lambda leaf: leaf, state)  # a copy, since the next line writes into it
         nnx.replace_by_pure_dict(state, params)
         return getattr(nnx.merge(graph, state), method)(*args, **kwargs)
+
+
+@functools.lru_cache
+def _parts(network: Network) -> tuple[nnx.GraphDef, nnx.State]:
+    """The structure of a network's module, and the shapes of its parameters."""
+    # Kept, since building a module takes longer than to trace its call.
+    return nnx.split(nnx.eval_shape(lambda: network._create(nnx.Rngs(params=0))))
 
 
 Build = Callable[[int, int, Shape, nnx.Rngs], nnx.Module]
