@@ -8,16 +8,14 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.helpers.processes import ONE_DEVICE
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's own libraries
 @pytest.mark.parametrize("name", ["quickstart"])
 def test_notebook_runs(name, monkeypatch, tmp_path):
-    # One device, as a reader's laptop has, whatever the tests themselves pretend.
-    monkeypatch.setenv("XLA_FLAGS", ONE_DEVICE["XLA_FLAGS"])
+    # As on a laptop of a reader, whatever the tests themselves pretend.
+    monkeypatch.delenv("XLA_FLAGS")
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
     notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
     client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})

@@ -53,7 +53,7 @@ def test_every_subject_has_one_value_of_the_right_sort(relation):
 @pytest.mark.parametrize("kind", SOURCES)
 def test_seed_decides_what_is_drawn(kind):
     first, again, other = (
-        list(itertools.islice(SOURCES[kind]("train", seed), 300)) for seed in (1, 1, 2)
+        list(itertools.islice(SOURCES[kind]("train", seed), 300)) for seed in (0, 0, 1)
     )
     assert first == again
     assert len(set(first) - set(other)) > 200

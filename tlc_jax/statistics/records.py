@@ -93,7 +93,7 @@ class Model:
             isinstance(both, list) and None not in both for both in halves
         ):
             return None
-        found = self.rows.set_index(_SEEDS)["accuracy_halves"].str[which].to_dict()
+        found = self.rows[[*_SEEDS, "accuracy_halves"]].set_index(_SEEDS)["accuracy_halves"].str[which].to_dict()
         rows = self.rows.assign(valid_examples=self.rows["valid_examples"] / 2)
         return dataclasses.replace(self, rows=rows, scores=found, answers={})
 
@@ -381,17 +381,20 @@ def models_of(
             f"{row.size}, {row.recipe} on {row.task}: several jobs have the same seeds, "
             "and only the last one counts"
         )
-    models = [
-        Model(
-            **dict(zip(_MODEL, key, strict=True)),
-            rows=seeds,
-            scores=seeds.set_index(_SEEDS)["score"].to_dict(),
-            answers=answers(seeds.set_index(_SEEDS)["job"].to_dict()),
-            megabytes=seeds["bytes_artifact"].max() / 1e6,
-            **seeds[["nonzero", "sparsity", "bits"]].mean(),
+    models = []
+    for key, of_model in rows[~repeated].groupby(_MODEL, sort=False):
+        # By columns, since to index all columns of so many small tables takes long.
+        seeds = list(zip(*(of_model[name] for name in _SEEDS), strict=True))
+        models.append(
+            Model(
+                **dict(zip(_MODEL, key, strict=True)),
+                rows=of_model,
+                scores=dict(zip(seeds, of_model["score"], strict=True)),
+                answers=answers(dict(zip(seeds, of_model["job"], strict=True))),
+                megabytes=of_model["bytes_artifact"].max() / 1e6,
+                **{name: of_model[name].mean() for name in ("nonzero", "sparsity", "bits")},
+            )
         )
-        for key, seeds in rows[~repeated].groupby(_MODEL, sort=False)
-    ]
     return sorted(models, key=lambda m: (m.task, m.size, not m.pretrained, -m.megabytes))
 
 
