@@ -93,7 +93,7 @@ class Model:
             isinstance(both, list) and None not in both for both in halves
         ):
             return None
-        found = self.rows[[*_SEEDS, "accuracy_halves"]].set_index(_SEEDS)["accuracy_halves"].str[which].to_dict()
+        found = dict(zip(_seeds_of(self.rows), (both[which] for both in halves), strict=True))
         rows = self.rows.assign(valid_examples=self.rows["valid_examples"] / 2)
         return dataclasses.replace(self, rows=rows, scores=found, answers={})
 
@@ -383,8 +383,7 @@ def models_of(
         )
     models = []
     for key, of_model in rows[~repeated].groupby(_MODEL, sort=False):
-        # By columns, since to index all columns of so many small tables takes long.
-        seeds = list(zip(*(of_model[name] for name in _SEEDS), strict=True))
+        seeds = _seeds_of(of_model)
         models.append(
             Model(
                 **dict(zip(_MODEL, key, strict=True)),
@@ -396,6 +395,11 @@ def models_of(
             )
         )
     return sorted(models, key=lambda m: (m.task, m.size, not m.pretrained, -m.megabytes))
+
+
+def _seeds_of(rows: pd.DataFrame) -> list[Seeds]:
+    # An index of pandas would copy all columns of each of so many small tables.
+    return list(zip(*(rows[name] for name in _SEEDS), strict=True))
 
 
 def analysis_row(job: str, size: Size, seed: int, result: Row) -> dict[str, Any]:
