@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -31,7 +32,7 @@ ENDS_WITHIN = 120.0
 
 def start(arguments: Sequence[str], count: int = 1) -> list[Process]:
     """`tlc` as `count` processes of one run, each with one CPU device."""
-    environment = {**os.environ, **ONE_DEVICE}
+    environment = {**os.environ, **ONE_DEVICE, "PYTHONFAULTHANDLER": "1"}
     started = []
     port = free_port()
     for index in range(count):
@@ -58,7 +59,14 @@ def ends(started: Sequence[Process], within: float = 300.0) -> list[tuple[int, s
     found = []
     try:
         for process in started:
-            _, errors = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            try:
+                _, errors = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # it says where it was
+                _, errors = process.communicate()
+                raise AssertionError(
+                    f"still ran after {within} s: {errors.decode()[-6000:]}"
+                ) from None
             found.append((process.returncode, errors.decode()))
     finally:
         for process in started:
