@@ -22,7 +22,7 @@ from tlc_jax.compression.recipe import Prune
 from tlc_jax.config.durations import Amounts
 from tlc_jax.core.errors import StoppedEarly, TrainingFailed
 from tlc_jax.core.mesh import Placement
-from tlc_jax.training.checkpoint import RETRY_SECONDS, complete_steps
+from tlc_jax.training.checkpoint import RETRY_SECONDS, Checkpointer, complete_steps
 from tlc_jax.training.loop import Outcome, Task, train
 from tlc_jax.training.step import StepMetrics, TrainState
 
@@ -417,6 +417,35 @@ def test_stop_interrupts_an_evaluation_and_the_next_session_repeats_it(tmp_path,
     whole = train(make_task(), configured, tmp_path / "whole", placement)
     np.testing.assert_array_equal(
         resumed.params["final_norm"]["scale"], whole.params["final_norm"]["scale"]
+    )
+
+
+def test_stop_during_the_last_save_is_not_lost(tmp_path, placement, monkeypatch) -> None:
+    configured = settings(budget={"steps": 8})
+    whole = train(make_task(), configured, _made(tmp_path / "whole"), placement)
+    evaluated = []
+    save = Checkpointer.save_and_wait
+
+    def save_and_stop(self, *arguments, **options):
+        save(self, *arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+    def evaluate(params, final):
+        evaluated.append(final)
+        return {}
+
+    broken = _made(tmp_path / "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "save_and_wait", save_and_stop)
+        with pytest.raises(StoppedEarly, match="SIGTERM at step 8; all is saved"):
+            train(make_task(evaluate=evaluate), configured, broken, placement)
+    assert evaluated == []
+    again = train(make_task(evaluate=evaluate), configured, broken, placement)
+    assert evaluated == [True] and again.numbers["stopped_by"] == "steps"
+    assert [row["event"] for row in rows_of(broken)].count("stop") == 1
+    np.testing.assert_array_equal(
+        again.params["final_norm"]["scale"], whole.params["final_norm"]["scale"]
     )
 
 

@@ -231,12 +231,15 @@ class Trainer:
             self.synchronize()
             self.write_log()
             self.save(final=True)
-        if self.agreement.stopping(self.step) and not self.stopped_by:
-            self.log.row("stop", self.step, stopped_by="preemption")
+        agreed = self.agreement.stopping(self.step)
+        # A stop may also come after the last step, perhaps to one process alone.
+        if agreed or self.stop.received:
+            if not self.stopped_by:
+                self.log.row("stop", self.step, stopped_by="preemption")
             raise StoppedEarly(
                 f"{self.stop.received or 'another process was told to stop'} at step {self.step}; "
                 f"all is saved in {self.workdir}: run the same command again",
-                by_all=True,
+                by_all=agreed,
             )
         evals, params, stop = self.settings.eval, self.state.params, {"stopped_by": self.stopped_by}
         with self.accounting.measure("eval"):
