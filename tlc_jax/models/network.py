@@ -86,7 +86,7 @@ class Network:
 @functools.lru_cache
 def _parts(network: Network) -> tuple[nnx.GraphDef, nnx.State]:
     """The structure of a network's module, and the shapes of its parameters."""
-    # Kept, since building a module takes longer than to trace its call.
+    # Kept, since it takes longer to build a module than to trace its call.
     return nnx.split(nnx.eval_shape(lambda: network._create(nnx.Rngs(params=0))))
 
 
