@@ -31,7 +31,7 @@ def get_config(folder: str = "data") -> ConfigDict:
     # Every size is to leave the early plateau within its budget, or the claims would be tested
     # where the paper makes none. What does that on two cores: a vocabulary of 1,024 pieces, rows
     # of 64 tokens, a quarter of them masked, many small steps, fan-in initialization with
-    # sinusoidal positions, and no dropout, because all but the longest runs end within a pass.
+    # sinusoidal positions, and no dropout, because the runs of the base end within a pass.
     config.data.length = 64
     config.model.max_length = 64
     config.model.head_size = 32  # divides all widths

@@ -1,4 +1,4 @@
-"""Eight fake CPU devices, one compilation cache for the whole session, and golden files."""
+"""Eight fake CPU devices unless XLA_FLAGS says, one compilation cache, and golden files."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 def ends(started: Sequence[Process], within: float = 300.0) -> list[tuple[int, str]]:
-    """(exit status, stderr) of each. One that does not end in time is killed and fails the test."""
+    """(exit status, stderr) of each. One that is late is killed and fails the test."""
     deadline = time.monotonic() + within
     found = []
     try:
